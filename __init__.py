@@ -1,0 +1,33 @@
+"""nstgpu: neural style transfer by optimising pixels, with no deep-learning framework.
+
+The public face and nothing else; every name is imported when it is first used, so that `import nstgpu` is instant.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .engine.transfer import Costs, Result, StyleTransfer
+    from .weights import Weights, load_weights
+
+__version__ = "0.1.0"
+__all__ = ["Costs", "Result", "StyleTransfer", "Weights", "__version__", "load_weights"]
+
+_HOMES = {
+    "Costs": "engine.transfer",
+    "Result": "engine.transfer",
+    "StyleTransfer": "engine.transfer",
+    "Weights": "weights",
+    "load_weights": "weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
