@@ -59,8 +59,8 @@ class Weights:
     convolutions: tuple[Convolution, ...]
     preprocessing: Preprocessing
     checksum: str
-    """SHA-256 (hex) over every kernel's and bias's float32 little-endian bytes, in order: the same numbers have the same
-    checksum, whatever file they came from."""
+    """SHA-256 (hex) over every kernel's and bias's float32 little-endian bytes, in order: the same numbers
+    have the same checksum, whatever file they came from."""
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -1,0 +1,206 @@
+"""Where a file's convolutions stand in a VGG: which block, and which place in it.
+
+Works on names, widths and Keras model configurations alone, and so needs no file; reading those is left to
+`layouts`.
+"""
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .model import WeightsError
+
+VGG16 = (2, 2, 3, 3, 3)
+VGG19 = (2, 2, 4, 4, 4)
+"""Convolutions per block."""
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A convolution's 1-based block and 1-based index within the block."""
+
+    block: int
+    index: int
+
+    @property
+    def keras_name(self) -> str:
+        """As the official files call it: "block4_conv2"."""
+        return f"block{self.block}_conv{self.index}"
+
+
+class Step(NamedTuple):
+    """A convolution or a pooling layer in the model's own list of layers."""
+
+    name: str
+    is_pool: bool
+
+
+class ConfiguredConvolution(NamedTuple):
+    """A convolution as the model's own configuration lists it."""
+
+    name: str
+    block: int
+
+
+def named_place(layer: str) -> Place | None:
+    """The place a canonical layer name states (block4_conv2, conv4_2, relu4_2), or None."""
+    match = re.fullmatch(r"(?:block([1-9]\d?)_conv|(?:conv|relu)([1-9]\d?)_)([1-9]\d?)", layer)
+    return Place(int(match[1] or match[2]), int(match[3])) if match else None
+
+
+def places(
+    names: Sequence[str], widths: Sequence[int], blocks: Sequence[int] | None, pool_count: int | None
+) -> list[Place]:
+    """Every convolution's place, in order from the image.
+
+    `names` and `widths` (output channels) are per convolution; `blocks` is each one's block where the file's
+    own list of layers told the pooling, and `pool_count` the number of pooling layers where only that is
+    known. Names decide, then `blocks`, then the shapes of VGG-19 and VGG-16, then changes of width. Raises
+    `WeightsError` for a gap in the names, and where what is known fits more than one network.
+    """
+    named = [place for name in names if (place := named_place(name)) is not None]
+    if len(named) == len(names):
+        _check_contiguous(named)
+        return named
+    if blocks is None:
+        depths = _depths_from_widths(widths, pool_count)
+        blocks = [block for block, depth in enumerate(depths, start=1) for _ in range(depth)]
+    return [
+        Place(block, index) for block, members in itertools.groupby(blocks) for index, _ in enumerate(members, start=1)
+    ]
+
+
+def blocks_between_pools(steps: Iterable[Step]) -> list[int]:
+    """The 1-based block of every convolution among `steps`.
+
+    Raises `WeightsError` where a pool follows another, or comes first.
+    """
+    blocks: list[int] = []
+    pools: list[str] = []
+    for step in steps:
+        if step.is_pool:
+            pools.append(step.name)
+            continue
+        if len(pools) > (1 if blocks else 0):
+            raise WeightsError(f"not VGG-like: no convolution stands before its pooling layer {pools[-1]!r}")
+        blocks.append((blocks[-1] if blocks else 1) + len(pools))
+        pools.clear()
+    return blocks
+
+
+def _check_contiguous(named: Sequence[Place]) -> None:
+    expected = [Place(1, 1)]
+    for place in named:
+        if place not in expected:
+            raise WeightsError(
+                f"the layer {expected[-1].keras_name} is missing: {place.keras_name} comes in its place; "
+                "use a file that holds every layer up to its last"
+            )
+        expected = [Place(place.block, place.index + 1), Place(place.block + 1, 1)]
+
+
+def _depths_from_widths(widths: Sequence[int], pool_count: int | None) -> list[int]:
+    """Convolutions per block, told by where the width changes: in a VGG only a pool comes between."""
+    runs = [len(list(members)) for _, members in itertools.groupby(widths)]
+    count = len(widths)
+    if pool_count == 0:  # some writers leave out layers that have no weights
+        pool_count = None
+
+    # Blocks 4 and 5 of a VGG are equally wide, and a pool may end the chain: where there are widths, or the
+    # whole count, to recognise it by, a VGG's own shape says more than the runs do.
+    fits = {
+        depths
+        for vgg in (VGG19, VGG16)
+        if (len(runs) > 1 or count == sum(vgg))
+        and (depths := _first_layers(vgg, count))
+        and _fits(depths, widths, pool_count)
+    }
+    if tuple(runs) in fits:
+        return runs
+    if len(fits) == 1:
+        return list(fits.pop())
+    if pool_count is None:
+        runs_are_blocks = not fits and (len(runs) > 1 or count <= 2)
+    else:
+        runs_are_blocks = pool_count == len(runs) - 1 or pool_count == len(runs) == count
+    if runs_are_blocks:
+        return runs
+    raise WeightsError(
+        f"where the pooling stands among its {count} convolutions cannot be told from the file; save the "
+        "whole model (.keras, or model.save to .h5), or name the layers block1_conv1, block1_conv2, …"
+    )
+
+
+def _first_layers(depths: Sequence[int], count: int) -> tuple[int, ...]:
+    """The blocks of the first `count` convolutions, or () when there are not so many."""
+    if count > sum(depths):
+        return ()
+    starts = itertools.accumulate(depths, initial=0)
+    return tuple(min(depth, count - start) for depth, start in zip(depths, starts, strict=False) if start < count)
+
+
+def _fits(depths: Sequence[int], widths: Sequence[int], pool_count: int | None) -> bool:
+    remaining = iter(widths)
+    constant = all(len(set(itertools.islice(remaining, depth))) == 1 for depth in depths)
+    return constant and pool_count in (None, len(depths) - 1, len(depths))
+
+
+# What may stand between the image and the last convolution: a chain of these is what the engine computes.
+_CONTAINERS = frozenset({"Sequential", "Functional", "Model"})
+_CONVOLUTIONS = frozenset({"Conv2D", "Convolution2D"})
+_POOLS = frozenset({"MaxPooling2D", "AveragePooling2D"})
+_TRANSPARENT = frozenset({"InputLayer", "ZeroPadding2D", "ReLU", "Dropout", "SpatialDropout2D"})
+
+
+def configured_convolutions(config: Any) -> list[ConfiguredConvolution] | None:
+    """The convolutions of a Keras model configuration (parsed JSON), in order, or None if it lists no layers.
+
+    Raises `WeightsError` for a model that is no chain of stride-1 convolutions, ReLUs and 2x2 pools up to its
+    last convolution.
+    """
+    if config.get("class_name") not in _CONTAINERS:
+        return None
+    leaves = list(_leaves(config))
+    last = max((i for i, (kind, _) in enumerate(leaves) if kind in _CONVOLUTIONS), default=-1)
+    steps: list[Step] = []
+    for kind, layer in leaves[: last + 1]:
+        name = str(layer.get("name"))
+        if kind in _CONVOLUTIONS:
+            _check_settings(name, layer, ("strides", "subsample", "dilation_rate"), 1)
+            _check_activation(name, layer)
+            steps.append(Step(name, is_pool=False))
+        elif kind in _POOLS:
+            _check_settings(name, layer, ("pool_size", "strides"), 2)
+            steps.append(Step(name, is_pool=True))
+        elif kind == "Activation":
+            _check_activation(name, layer)
+        elif kind not in _TRANSPARENT:
+            raise WeightsError(f"not VGG-like: its layer {name!r} is of kind {kind}; use a VGG-16 or VGG-19 file")
+    names = [step.name for step in steps if not step.is_pool]
+    return [ConfiguredConvolution(*pair) for pair in zip(names, blocks_between_pools(steps), strict=True)]
+
+
+def _leaves(config: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every layer that is no container, as (class name, its configuration), nested models in their place."""
+    inner = config["config"]
+    layers = inner if isinstance(inner, list) else inner["layers"]  # Keras 1 stored a Sequential as a list
+    for layer in layers:
+        if layer["class_name"] in _CONTAINERS:
+            yield from _leaves(layer)
+        else:
+            yield layer["class_name"], layer["config"]
+
+
+def _check_settings(name: str, layer: dict[str, Any], settings: Sequence[str], wanted: int) -> None:
+    for setting in settings:
+        if tuple(layer.get(setting) or (wanted, wanted)) != (wanted, wanted):
+            raise WeightsError(f"not VGG-like: {setting} of its layer {name!r} is {layer[setting]}, not {wanted}")
+
+
+def _check_activation(name: str, layer: dict[str, Any]) -> None:
+    # "linear" passes: the ReLU may be a layer of its own.
+    activation = layer.get("activation")
+    if isinstance(activation, str) and activation not in ("relu", "linear"):
+        raise WeightsError(f"not VGG-like: the activation of its layer {name!r} is {activation}, not relu")

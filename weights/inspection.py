@@ -1,0 +1,104 @@
+"""`inspect`: everything there is to say about a weights file, as plain values.
+
+Printing is left to the command line.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from .catalogue import VGG19_LAYERS, VGG19_PLACES, official_file, official_layers
+from .load import checksum_of
+from .model import CAFFE
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """One convolution of a weights file."""
+
+    name: str
+    """As the file calls it."""
+    tap: str
+    """Canonical name of its activation, such as "relu4_2"."""
+    kernel_shape: tuple[int, ...]
+    """(3, 3, C_in, C_out), whatever order the file stores."""
+    precision: str
+    """As stored: "float16", "float32", "float64" or "bfloat16"."""
+    parameters: int
+    """Numbers in kernel and bias."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a weights file holds."""
+
+    path: str
+    size: int
+    """Bytes."""
+    md5: str
+    """Of the whole file (hex)."""
+    layout: str
+    """How the file stores the network, in words."""
+    layers: tuple[LayerFacts, ...]
+    preprocessing: str
+    """Name of the preprocessing it is loaded with unless told otherwise."""
+    checksum: str
+    """`Weights.checksum`: the same numbers have the same, whatever file they came from."""
+    official: str | None
+    """The official file or layers it equals, in words."""
+
+
+def inspect(path: str | Path, *, theano: bool | None = None) -> Inspection:
+    """Read and check the weights file at `path` and say what it holds; `theano` as in `load_weights`.
+
+    Raises `WeightsError`, one line, wherever `load_weights` would.
+    """
+    from .reader import read_weights_file  # h5py is needed, and paid for, only here
+
+    path = Path(path)
+    stored = read_weights_file(path, theano=theano)
+    convolutions = [layer.convolution for layer in stored.layers]
+    size, md5 = path.stat().st_size, _md5(path)
+    official: str | None
+    if (known := official_file(size, md5)) is not None:
+        official = f"the official {known.model} file, {known.file_name}"
+    else:
+        official = _official_layers_in_words(official_layers(convolutions), len(convolutions))
+    return Inspection(
+        path=str(path),
+        size=size,
+        md5=md5,
+        layout=stored.layout,
+        layers=tuple(
+            LayerFacts(
+                layer.name,
+                layer.convolution.tap,
+                layer.convolution.kernel.shape,
+                layer.precision,
+                layer.convolution.kernel.size + layer.convolution.bias.size,
+            )
+            for layer in stored.layers
+        ),
+        preprocessing=CAFFE.name,
+        checksum=checksum_of(convolutions),
+        official=official,
+    )
+
+
+def _official_layers_in_words(equal: int, total: int) -> str | None:
+    if equal == 0:
+        return None
+    if equal == len(VGG19_LAYERS):
+        return "all convolutions of official VGG-19"
+    first, last = VGG19_PLACES[0].keras_name, VGG19_PLACES[equal - 1].keras_name
+    layers = f"layers {first}..{last} equal" if equal > 1 else f"layer {first} equals"
+    rest = "" if equal == total else f"; the other {total - equal} do not"
+    return f"{layers} official VGG-19{rest}"
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as stream:
+        while piece := stream.read(1024**2):
+            digest.update(piece)
+    return digest.hexdigest()

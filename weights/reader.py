@@ -1,0 +1,169 @@
+"""Reads and checks one weights file: from a path to convolutions in the engine's form, or one clear line.
+
+The only place where a bad file's many ways of failing become `WeightsError`. How layouts differ is left to
+`layouts`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from . import archive, hdf5
+from .architecture import places
+from .layouts import StoredChain, StoredConvolution, stored_chain
+from .model import Convolution, WeightsError
+
+MAX_CHANNELS = 4096
+MAX_CONVOLUTIONS = 64
+MAX_MESSAGE = 400
+
+
+@dataclass(frozen=True, eq=False)
+class StoredLayer:
+    """A convolution, and how the file stored it."""
+
+    name: str
+    precision: str
+    """The stored numbers' format: "float16", "float32", "float64" or "bfloat16"."""
+    convolution: Convolution
+
+
+@dataclass(frozen=True, eq=False)
+class StoredWeights:
+    """A file's convolutions in order from the image, and its layout in words."""
+
+    layout: str
+    layers: tuple[StoredLayer, ...]
+
+
+def read_weights_file(path: Path, *, theano: bool | None = None) -> StoredWeights:
+    """All convolutions of the HDF5 or `.keras` file at `path`, as float32 (3, 3, C_in, C_out), read-only.
+
+    What the file is shows in its first bytes, whatever its suffix. `theano` overrides what the file and its
+    name say about kernels rotated by 180°. Raises `WeightsError`, one line that names the file, for anything
+    unusable.
+    """
+    with _one_line_errors(path), _opened(path) as (file, config):
+        chain = stored_chain(file, config)
+        if theano is None and (chain.theano or "th_kernels" in path.name):
+            theano = True
+        return _read(chain, theano)
+
+
+@contextmanager
+def _one_line_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(_one_line(f"{path}: {error}")) from error
+    except Exception as error:
+        # A damaged file can fail anywhere inside HDF5, zlib or the JSON parser, each with its own exceptions.
+        reason = str(error) or type(error).__name__
+        raise WeightsError(_one_line(f"{path}: damaged, or no weights file ({reason}); fetch it again")) from error
+
+
+def _one_line(message: str) -> str:
+    # Names out of a hostile file may hold line breaks or terminal codes, or be endless.
+    line = "".join(character if character.isprintable() else " " for character in message)
+    return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[h5py.File, Any]]:
+    """The HDF5 file at `path` or inside the archive there, and the archive's model configuration or None."""
+    try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            kind = "a directory" if path.is_dir() else "no plain file"
+            raise WeightsError(f"{kind}; give the weights file itself")
+        with path.open("rb") as stream:
+            start = stream.read(8)
+    except FileNotFoundError:
+        raise WeightsError("no such file; give the path of a weights file, or random:0") from None
+    except OSError as error:
+        raise WeightsError(f"cannot be opened ({error.strerror}); check its permissions") from error
+    if start.startswith(archive.SIGNATURE):
+        with archive.unpacked(path) as (weights, config), hdf5.open_hdf5(weights) as file:
+            yield file, config
+    elif start == hdf5.SIGNATURE or h5py.is_hdf5(path):
+        with hdf5.open_hdf5(path) as file:
+            yield file, None
+    else:
+        raise WeightsError("neither HDF5 nor a .keras archive; give a weights file as Keras saves it")
+
+
+def _read(chain: StoredChain, theano: bool | None) -> StoredWeights:
+    stored = chain.convolutions
+    if not stored:
+        raise WeightsError("holds no 2D convolution; use a VGG-16 or VGG-19 weights file")
+    if len(stored) > MAX_CONVOLUTIONS:
+        raise WeightsError(f"not VGG-like: it holds {len(stored)} convolutions; use a VGG-16 or VGG-19 weights file")
+    order = _kernel_order(stored, theano)
+    widths = _check_channels(stored, order)
+    where = places([convolution.name for convolution in stored], widths, chain.blocks, chain.pool_count)
+
+    layers = []
+    for convolution, place in zip(stored, where, strict=True):
+        kernel = hdf5.read_float32(convolution.kernel)
+        if theano:
+            kernel = kernel[:, :, ::-1, ::-1] if order == "OIHW" else kernel[::-1, ::-1]
+        if order == "OIHW":
+            kernel = kernel.transpose(2, 3, 1, 0)
+        kernel = np.ascontiguousarray(kernel)
+        bias = hdf5.read_float32(convolution.bias)
+        for array in (kernel, bias):
+            array.setflags(write=False)
+        checked = Convolution(place.block, place.index, kernel, bias)
+        layers.append(StoredLayer(convolution.name, hdf5.precision(convolution.kernel), checked))
+    notes = [order] * (order != "HWIO") + ["rotated by 180° as in Theano"] * bool(theano)
+    return StoredWeights(", ".join([chain.layout, *notes]), tuple(layers))
+
+
+def _kernel_order(stored: Sequence[StoredConvolution], theano: bool | None) -> str:
+    """The order, "HWIO" or "OIHW", that makes every kernel 3x3; where both do, the one `theano` goes with."""
+    shapes = [convolution.kernel.shape for convolution in stored]
+    spatial = {"HWIO": slice(0, 2), "OIHW": slice(2, 4)}
+    for order in ("OIHW", "HWIO") if theano else ("HWIO", "OIHW"):
+        if all(shape[spatial[order]] == (3, 3) for shape in shapes):
+            if order == "OIHW" and theano is None:
+                raise WeightsError(
+                    "its kernels are stored (C_out, C_in, 3, 3), and whether they are rotated by 180° cannot "
+                    "be seen: load it with theano=True if Theano wrote them, else with theano=False"
+                )
+            return order
+    odd = next((i for i, shape in enumerate(shapes) if (3, 3) not in (shape[:2], shape[2:])), 0)
+    raise WeightsError(
+        f"not VGG-like: the kernel of its layer {stored[odd].name!r} has shape {shapes[odd]}, not 3x3; "
+        "use a VGG-16 or VGG-19 weights file"
+    )
+
+
+def _check_channels(stored: Sequence[StoredConvolution], order: str) -> list[int]:
+    """Every convolution's output channels, once they are seen to chain; looks at shapes only."""
+    channels, source, numbers = 3, "an RGB image", 0
+    widths = []
+    for convolution in stored:
+        shape = convolution.kernel.shape
+        takes, gives = (shape[2], shape[3]) if order == "HWIO" else (shape[1], shape[0])
+        if takes != channels:
+            raise WeightsError(
+                f"its layer {convolution.name!r} takes {takes} channels, but {source} gives {channels}; "
+                "use a file that holds a whole VGG, or its first layers with none left out"
+            )
+        if not 0 < gives <= MAX_CHANNELS:
+            raise WeightsError(f"its layer {convolution.name!r} gives {gives:,} channels, which no VGG does")
+        if convolution.bias.shape != (gives,):
+            raise WeightsError(
+                f"the bias of its layer {convolution.name!r} has shape {convolution.bias.shape}, "
+                f"not ({gives},); use a VGG-16 or VGG-19 weights file"
+            )
+        numbers += 9 * takes * gives
+        if numbers > hdf5.MAX_VALUES:
+            raise WeightsError(f"declares over {hdf5.MAX_VALUES:,} numbers in its kernels: too many for a VGG")
+        channels, source = gives, repr(convolution.name)
+        widths.append(gives)
+    return widths
