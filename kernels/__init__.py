@@ -1,0 +1,5 @@
+"""Everything that computes: the seam (`device`), the NumPy reference, and the fast devices that are tested against it."""
+
+from .device import DEVICES, Device, DeviceError, open_device
+
+__all__ = ["DEVICES", "Device", "DeviceError", "open_device"]

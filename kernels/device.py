@@ -1,0 +1,189 @@
+"""The seam between the engine and whatever computes: the `Device` protocol, and `open_device`, which picks one.
+
+The engine is written once against these operations. Every one writes into buffers that its caller planned beforehand,
+so nothing is allocated in the loop; every one has the same meaning on every device, and `kernels.reference` is that
+meaning in a few lines of NumPy. How a device computes, packs its filters or stores its masks is its own business.
+
+Shapes. An image is (H, W, 3); activations are (H, W, C), channels contiguous, batch 1. A `mask` says where a ReLU let
+its input through, a `choice` which of four pixels a max pool took; their layouts belong to the device
+(`mask_layout`, `choice_layout`). A `cost` is a view of one element of a vector on the device.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = Any  # memory of the device: numpy.ndarray or cupy.ndarray
+Filters = Any  # a convolution's weights, packed the way a device likes them
+Layout = tuple[tuple[int, ...], np.dtype[Any]]
+Pooling = Literal["max", "average"]
+
+DEVICES = ("auto", "cuda", "cpu", "reference", "emulator")
+
+
+class DeviceError(RuntimeError):
+    """The device asked for cannot be used here; the message is one line: why, and what to do."""
+
+
+class Device(Protocol):
+    """About twenty fused operations. All scalars are Python floats; all reductions run in a fixed order."""
+
+    name: str
+    precision: str
+    activation_dtype: np.dtype[Any]
+    image_dtype: np.dtype[Any]
+    """Of images, gradients in image space, Grams, costs and optimiser state."""
+
+    # ---- memory -------------------------------------------------------------------------------------------------
+    def allocate(self, nbytes: int) -> Array:
+        """One block of device memory as uint8; the engine cuts it into buffers."""
+
+    def upload(self, values: NDArray[Any], out: Array) -> None:
+        """out := values, from host memory, converted to out's dtype."""
+
+    def download(self, values: Array) -> NDArray[Any]:
+        """A copy in host memory; waits for what is under way."""
+
+    def copy(self, values: Array, out: Array) -> None:
+        """out := values, both on the device."""
+
+    def zero(self, out: Array) -> None:
+        """out := 0."""
+
+    def mask_layout(self, shape: tuple[int, int, int]) -> Layout:
+        """Shape and dtype of the mask of activations of this shape."""
+
+    def choice_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
+        """Shape and dtype of the choices of a max pool with this output."""
+
+    def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]]) -> int:
+        """Scratch memory needed at most by any operation on a network of these (H, W, C_in, C_out)."""
+
+    def bind_workspace(self, workspace: Array) -> None:
+        """Gives the device its scratch memory: uint8, at least `workspace_bytes` long."""
+
+    def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Filters:
+        """Prepares a (3, 3, C_in, C_out) kernel and its (C_out,) bias for both directions."""
+
+    # ---- the network --------------------------------------------------------------------------------------------
+    def preprocess(self, image: Array, channels: Sequence[int], scale: Sequence[float],
+                   shift: Sequence[float], out: Array) -> None:  # fmt: skip
+        """out[..., k] := image[..., channels[k]] * scale[k] + shift[k]."""
+
+    def preprocess_gradient(self, gradient: Array, channels: Sequence[int], scale: Sequence[float],
+                            out: Array) -> None:  # fmt: skip
+        """out[..., channels[k]] := gradient[..., k] * scale[k]."""
+
+    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+                     pooled: Array | None, choice: Array | None) -> None:  # fmt: skip
+        """y := relu(conv(x, kernel) + bias), zero padding 1; out := y; mask := y > 0; pooled := pool2x2(y).
+
+        Outputs that are None are not wanted. `choice` belongs to max pooling alone.
+        """
+
+    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
+                               accumulate: bool) -> None:  # fmt: skip
+        """out := (conv^T(gradient, kernel) [+ out]) [* mask]."""
+
+    def pool_input_gradient(self, gradient: Array, *, pooling: Pooling, choice: Array | None, out: Array,
+                            mask: Array, accumulate: bool) -> None:  # fmt: skip
+        """out := (pool^T(gradient) [+ out]) * mask."""
+
+    def relu_gradient(self, gradient: Array, mask: Array) -> None:
+        """gradient := gradient * mask, in place."""
+
+    # ---- costs --------------------------------------------------------------------------------------------------
+    def gram(self, features: Array, out: Array) -> None:
+        """out := F^T F / (H W), F the features as (H W, C)."""
+
+    def style_cost(self, gram: Array, target: Array, scale: float, *, cost: Array, difference: Array) -> None:
+        """cost := 1/(4 C^2) sum (gram - target)^2; difference := scale * (gram - target)."""
+
+    def style_gradient(self, features: Array, difference: Array, *, out: Array, accumulate: bool) -> None:
+        """out := F difference [+ out]."""
+
+    def content_cost(self, features: Array, target: Array, scale: float, *, cost: Array) -> None:
+        """cost := scale * 1/2 sum (features - target)^2."""
+
+    def content_gradient(self, features: Array, target: Array, scale: float, *, out: Array, accumulate: bool) -> None:
+        """out := scale * (features - target) [+ out]."""
+
+    def tv_cost(self, image: Array, scale: float, *, cost: Array, gradient: Array) -> None:
+        """cost := mean (horizontal difference)^2 + mean (vertical difference)^2; gradient += scale * its gradient."""
+
+    # ---- pixels -------------------------------------------------------------------------------------------------
+    def adam_step(self, image: Array, gradient: Array, first: Array, second: Array, step: Array, *,
+                  learning_rate: float, beta1: float, beta2: float, epsilon: float) -> None:  # fmt: skip
+        """One step of Adam in place, pixels clamped to [0, 1]; `step` (int32, one element) counts on the device."""
+
+    def descent_step(self, image: Array, gradient: Array, *, learning_rate: float) -> None:
+        """image := clamp(image - learning_rate * gradient)."""
+
+    def clamp(self, image: Array) -> None:
+        """image := min(max(image, 0), 1), in place."""
+
+    def resize(self, image: Array, out: Array) -> None:
+        """Separable Lanczos-3 with the pixel centres aligned; antialiased when shrinking. May overshoot."""
+
+
+def _open_cpu(precision: str) -> Device:
+    from .cpu import Cpu
+
+    return Cpu(precision)
+
+
+def _open_reference(precision: str) -> Device:
+    from .reference import Reference
+
+    return Reference(precision)
+
+
+def _open_cuda(precision: str, index: int = 0) -> Device:
+    from .gpu import Gpu
+    from .runtimes import CudaRuntime
+
+    return Gpu(CudaRuntime(index), precision)
+
+
+def _open_emulator(precision: str) -> Device:
+    from .gpu import Gpu
+    from .runtimes import EmulatorRuntime
+
+    return Gpu(EmulatorRuntime(), precision)
+
+
+def _open_auto(precision: str) -> Device:
+    """The GPU where there is one that can be used, else the CPU."""
+    from .runtimes import cuda_problem
+
+    if cuda_problem() is None:
+        try:
+            return _open_cuda(precision)
+        except DeviceError as error:
+            logging.getLogger("nstgpu").warning("the GPU is not used: %s", error)
+    return _open_cpu(precision)
+
+
+_OPENERS: dict[str, Callable[[str], Device]] = {
+    "auto": _open_auto,
+    "cuda": _open_cuda,
+    "cpu": _open_cpu,
+    "reference": _open_reference,
+    "emulator": _open_emulator,
+}
+
+
+def open_device(name: str = "auto", precision: str = "auto") -> Device:
+    """The device called `name`, one of DEVICES or "cuda:1" for another GPU than the first, computing in `precision`.
+
+    Raises DeviceError for a name or precision that is not to be had.
+    """
+    kind, _, index = name.partition(":")
+    if kind == "cuda" and index.isdecimal():
+        return _open_cuda(precision, int(index))
+    if name not in _OPENERS:
+        raise DeviceError(f"unknown device {name!r}; choose one of {', '.join(DEVICES)}")
+    return _OPENERS[name](precision)

@@ -1,0 +1,207 @@
+"""What every operation means: plain NumPy in any dtype, each a few obvious lines, never optimised.
+
+The other devices are tested against this one, in float64; nothing here is tested against them. The contract of each
+operation (which buffers, which options) stands in `kernels.device`; the docstrings here give the formulas.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .device import DeviceError, Layout, Pooling
+
+Floats = NDArray[np.floating[Any]]
+
+_DTYPES = {"auto": np.float64, "fp64": np.float64, "fp32": np.float32}
+
+
+class ReferenceFilters(NamedTuple):
+    """A kernel (3, 3, C_in, C_out) and its bias (C_out,), as they came."""
+
+    kernel: Floats
+    bias: Floats
+
+
+class Reference:
+    """The oracle. `precision` is "fp64" (the default) or "fp32"."""
+
+    name = "reference"
+
+    def __init__(self, precision: str = "auto") -> None:
+        if precision not in _DTYPES:
+            raise DeviceError(f"the reference device has no precision {precision!r}; choose fp64 or fp32")
+        self.precision = "fp64" if precision == "auto" else precision
+        self.activation_dtype = self.image_dtype = np.dtype(_DTYPES[precision])
+
+    # ---- memory -------------------------------------------------------------------------------------------------
+    def allocate(self, nbytes: int) -> NDArray[np.uint8]:
+        return np.zeros(nbytes, np.uint8)
+
+    def upload(self, values: NDArray[Any], out: NDArray[Any]) -> None:
+        out[...] = values
+
+    def download(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values.copy()
+
+    def copy(self, values: NDArray[Any], out: NDArray[Any]) -> None:
+        out[...] = values
+
+    def zero(self, out: NDArray[Any]) -> None:
+        out[...] = 0
+
+    def mask_layout(self, shape: tuple[int, int, int]) -> Layout:
+        return shape, np.dtype(bool)
+
+    def choice_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
+        return pooled_shape, np.dtype(np.uint8)
+
+    def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]]) -> int:  # noqa: ARG002
+        return 0
+
+    def bind_workspace(self, workspace: NDArray[np.uint8]) -> None:
+        pass
+
+    def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> ReferenceFilters:
+        return ReferenceFilters(kernel.astype(self.activation_dtype), bias.astype(self.activation_dtype))
+
+    # ---- the network --------------------------------------------------------------------------------------------
+    def preprocess(self, image: Floats, channels: Sequence[int], scale: Sequence[float],
+                   shift: Sequence[float], out: Floats) -> None:  # fmt: skip
+        """out[..., k] = image[..., channels[k]] scale[k] + shift[k]"""
+        out[...] = image[..., list(channels)] * np.asarray(scale) + np.asarray(shift)
+
+    def preprocess_gradient(self, gradient: Floats, channels: Sequence[int], scale: Sequence[float],
+                            out: Floats) -> None:  # fmt: skip
+        """out[..., channels[k]] = gradient[..., k] scale[k]"""
+        out[..., list(channels)] = gradient * np.asarray(scale)
+
+    def conv3x3_relu(self, x: Floats, filters: ReferenceFilters, *, out: Floats | None, mask: NDArray[np.bool_] | None,
+                     pooling: Pooling, pooled: Floats | None, choice: NDArray[np.uint8] | None) -> None:  # fmt: skip
+        """y[i, j, k] = max(0, b[k] + sum_{r,s,c} x[i+r-1, j+s-1, c] w[r, s, c, k]), x zero outside; then the pool:
+        pooled[i, j] = max, or the mean, of the four y[2i+r, 2j+s]; of equals the first in reading order is chosen."""
+        y = np.maximum(_convolve(x, filters.kernel) + filters.bias, 0)
+        if out is not None:
+            out[...] = y
+        if mask is not None:
+            mask[...] = y > 0
+        if pooled is not None:
+            quads = _quads(y)
+            pooled[...] = quads.max(axis=0) if pooling == "max" else quads.mean(axis=0)
+            if choice is not None:
+                choice[...] = quads.argmax(axis=0)
+
+    def conv3x3_input_gradient(self, gradient: Floats, filters: ReferenceFilters, *, out: Floats,
+                               mask: NDArray[np.bool_] | None, accumulate: bool) -> None:  # fmt: skip
+        """dx[i, j, c] = sum_{r,s,k} dz[i-r+1, j-s+1, k] w[r, s, c, k]: the same convolution with the filters turned by
+        180 degrees and their channels swapped."""
+        result = _convolve(gradient, filters.kernel[::-1, ::-1].swapaxes(2, 3))
+        _store(result, out, accumulate)
+        if mask is not None:
+            out *= mask
+
+    def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, choice: NDArray[np.uint8] | None,
+                            out: Floats, mask: NDArray[np.bool_], accumulate: bool) -> None:  # fmt: skip
+        """Each pooled gradient goes to the pixel that was chosen, or a quarter of it to each of the four; the odd last
+        row and column, which no pool saw, get none."""
+        result = np.zeros_like(out)
+        height, width = gradient.shape[:2]
+        for index, (r, s) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+            share = gradient / 4 if pooling == "average" else gradient * (choice == index)
+            result[r : 2 * height : 2, s : 2 * width : 2] = share
+        _store(result, out, accumulate)
+        out *= mask
+
+    def relu_gradient(self, gradient: Floats, mask: NDArray[np.bool_]) -> None:
+        """dz = da where z > 0, else 0"""
+        gradient *= mask
+
+    # ---- costs --------------------------------------------------------------------------------------------------
+    def gram(self, features: Floats, out: Floats) -> None:
+        """G[k, m] = 1/(H W) sum_{i,j} a[i, j, k] a[i, j, m]"""
+        pixels = features.reshape(-1, features.shape[2])
+        out[...] = pixels.T @ pixels / len(pixels)
+
+    def style_cost(self, gram: Floats, target: Floats, scale: float, *, cost: Floats, difference: Floats) -> None:
+        """J = 1/(4 C^2) sum (G - A)^2;  S = scale (G - A)"""
+        cost[...] = np.sum((gram - target) ** 2) / (4 * len(gram) ** 2)
+        difference[...] = scale * (gram - target)
+
+    def style_gradient(self, features: Floats, difference: Floats, *, out: Floats, accumulate: bool) -> None:
+        """dJ/da[i, j] = a[i, j] S, since S is symmetric"""
+        _store(features @ difference, out, accumulate)
+
+    def content_cost(self, features: Floats, target: Floats, scale: float, *, cost: Floats) -> None:
+        """J = scale/2 sum (a - t)^2"""
+        cost[...] = scale / 2 * np.sum((features - target) ** 2)
+
+    def content_gradient(
+        self, features: Floats, target: Floats, scale: float, *, out: Floats, accumulate: bool
+    ) -> None:
+        """dJ/da = scale (a - t)"""
+        _store(scale * (features - target), out, accumulate)
+
+    def tv_cost(self, image: Floats, scale: float, *, cost: Floats, gradient: Floats) -> None:
+        """J = mean (x[i, j+1] - x[i, j])^2 + mean (x[i+1, j] - x[i, j])^2"""
+        across, down = np.diff(image, axis=1), np.diff(image, axis=0)
+        cost[...] = np.mean(across**2) + np.mean(down**2)
+        gradient[:, 1:] += 2 * scale / across.size * across
+        gradient[:, :-1] -= 2 * scale / across.size * across
+        gradient[1:] += 2 * scale / down.size * down
+        gradient[:-1] -= 2 * scale / down.size * down
+
+    # ---- pixels -------------------------------------------------------------------------------------------------
+    def adam_step(self, image: Floats, gradient: Floats, first: Floats, second: Floats, step: NDArray[np.int32], *,
+                  learning_rate: float, beta1: float, beta2: float, epsilon: float) -> None:  # fmt: skip
+        """m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  x = x - lr m/(1-b1^t) / (sqrt(v/(1-b2^t)) + eps), clamped"""
+        step += 1
+        t = int(step[0])
+        first[...] = beta1 * first + (1 - beta1) * gradient
+        second[...] = beta2 * second + (1 - beta2) * gradient**2
+        image -= learning_rate * (first / (1 - beta1**t)) / (np.sqrt(second / (1 - beta2**t)) + epsilon)
+        self.clamp(image)
+
+    def descent_step(self, image: Floats, gradient: Floats, *, learning_rate: float) -> None:
+        """x = x - lr g, clamped"""
+        image -= learning_rate * gradient
+        self.clamp(image)
+
+    def clamp(self, image: Floats) -> None:
+        """x = min(max(x, 0), 1)"""
+        np.clip(image, 0, 1, out=image)
+
+    def resize(self, image: Floats, out: Floats) -> None:
+        """out = R_down image R_across^T, each R the matrix of `lanczos_matrix`"""
+        down = lanczos_matrix(image.shape[0], out.shape[0])
+        across = lanczos_matrix(image.shape[1], out.shape[1])
+        out[...] = np.einsum("ih,hwc,jw->ijc", down, image, across, optimize=True)
+
+
+def lanczos_matrix(size_in: int, size_out: int) -> NDArray[np.float64]:
+    """R (size_out, size_in), rows summing to 1: R[i, j] ~ L(((j + 1/2) - (i + 1/2) s) / max(s, 1)) with
+    s = size_in / size_out and L(t) = sinc(t) sinc(t / 3) for |t| < 3. At the border the filter is cut and rescaled."""
+    ratio = size_in / size_out
+    centres = (np.arange(size_out)[:, None] + 0.5) * ratio
+    t = (np.arange(size_in)[None, :] + 0.5 - centres) / max(ratio, 1.0)
+    taps = np.where(np.abs(t) < 3, np.sinc(t) * np.sinc(t / 3), 0.0)
+    weights: NDArray[np.float64] = taps / taps.sum(axis=1, keepdims=True)
+    return weights
+
+
+def _convolve(x: Floats, kernel: Floats) -> Floats:
+    height, width = x.shape[:2]
+    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+    terms = [padded[r : r + height, s : s + width] @ kernel[r, s] for r in range(3) for s in range(3)]
+    total: Floats = np.sum(terms, axis=0)
+    return total
+
+
+def _quads(y: Floats) -> Floats:
+    """The four pixels of every 2x2 square, (4, H // 2, W // 2, C); an odd last row or column is left out."""
+    height, width = y.shape[0] // 2 * 2, y.shape[1] // 2 * 2
+    return np.stack([y[r:height:2, s:width:2] for r in range(2) for s in range(2)])
+
+
+def _store(values: Floats, out: Floats, accumulate: bool) -> None:
+    out[...] = out + values if accumulate else values

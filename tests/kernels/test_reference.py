@@ -1,0 +1,175 @@
+"""The reference against what it claims: brute force where that is possible, central differences for every gradient."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from nstgpu.kernels.device import DeviceError, Pooling
+from nstgpu.kernels.reference import Reference, lanczos_matrix
+
+device = Reference()
+SHAPE = (7, 10, 3)
+
+
+def random(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def forward(x: Any, kernel: Any, bias: Any, pooling: Pooling = "max") -> dict[str, Any]:
+    height, width = x.shape[:2]
+    channels = kernel.shape[3]
+    out: dict[str, Any] = {
+        "out": np.empty((height, width, channels)),
+        "mask": np.empty((height, width, channels), bool),
+        "pooled": np.empty((height // 2, width // 2, channels)),
+        "choice": np.empty((height // 2, width // 2, channels), np.uint8) if pooling == "max" else None,
+    }
+    device.conv3x3_relu(x, device.pack_filters(kernel, bias), pooling=pooling, **out)
+    return out
+
+
+def test_convolution_is_the_sum_over_its_neighbourhood() -> None:
+    x, kernel, bias = random(*SHAPE), random(3, 3, 3, 4, seed=1), random(4, seed=2)
+    expected = np.zeros((*SHAPE[:2], 4)) + bias
+    for i, j, r, s in itertools.product(range(SHAPE[0]), range(SHAPE[1]), range(3), range(3)):
+        if 0 <= i + r - 1 < SHAPE[0] and 0 <= j + s - 1 < SHAPE[1]:
+            expected[i, j] += x[i + r - 1, j + s - 1] @ kernel[r, s]
+    result = forward(x, kernel, bias)
+    np.testing.assert_allclose(result["out"], np.maximum(expected, 0), atol=1e-12)
+    np.testing.assert_array_equal(result["mask"], result["out"] > 0)
+
+
+@pytest.mark.parametrize("pooling", ["max", "average"])
+def test_pool_takes_four_pixels_and_leaves_out_the_odd_row(pooling: Pooling) -> None:
+    result = forward(random(*SHAPE), random(3, 3, 3, 4, seed=1), random(4, seed=2), pooling)
+    y = result["out"]
+    for i, j, k in itertools.product(range(3), range(5), range(4)):
+        square = y[2 * i : 2 * i + 2, 2 * j : 2 * j + 2, k].ravel()
+        assert result["pooled"][i, j, k] == pytest.approx(square.max() if pooling == "max" else square.mean())
+        if pooling == "max":
+            assert result["choice"][i, j, k] == list(square).index(square.max())
+
+
+@pytest.mark.parametrize("pooling", ["max", "average"])
+def test_layer_gradient_against_central_differences(pooling: Pooling) -> None:
+    x, kernel, bias = random(*SHAPE), random(3, 3, 3, 4, seed=1), random(4, seed=2)
+    filters = device.pack_filters(kernel, bias)
+    direction, probe = random(*SHAPE, seed=3), random(3, 5, 4, seed=4)
+
+    def cost(x: Any) -> float:
+        return float(np.sum(forward(x, kernel, bias, pooling)["pooled"] * probe))
+
+    result = forward(x, kernel, bias, pooling)
+    dz, dx = np.full((*SHAPE[:2], 4), np.nan), np.full(SHAPE, np.nan)
+    device.pool_input_gradient(
+        probe, pooling=pooling, choice=result["choice"], out=dz, mask=result["mask"], accumulate=False
+    )
+    device.conv3x3_input_gradient(dz, filters, out=dx, mask=None, accumulate=False)
+    step = 1e-6
+    numeric = (cost(x + step * direction) - cost(x - step * direction)) / (2 * step)
+    assert np.sum(dx * direction) == pytest.approx(numeric, rel=1e-7)
+
+
+def test_gradients_accumulate_and_are_masked() -> None:
+    filters = device.pack_filters(random(3, 3, 3, 4), random(4))
+    gradient, before = random(7, 10, 4, seed=1), random(*SHAPE, seed=2)
+    mask = random(*SHAPE, seed=3) > 0
+    alone, added = np.empty(SHAPE), before.copy()
+    device.conv3x3_input_gradient(gradient, filters, out=alone, mask=None, accumulate=False)
+    device.conv3x3_input_gradient(gradient, filters, out=added, mask=mask, accumulate=True)
+    np.testing.assert_allclose(added, (alone + before) * mask)
+
+
+def test_style_cost_is_the_paper_formula_and_its_gradient_is_right() -> None:
+    features, target = random(6, 5, 4), random(4, 4, seed=1)
+    pixels = features.reshape(-1, 4)
+    size = len(pixels)
+
+    def cost(features: Any) -> tuple[float, Any]:
+        gram, difference, value = np.empty((4, 4)), np.empty((4, 4)), np.empty(1)
+        device.gram(features, gram)
+        device.style_cost(gram, target, 1 / (4**2 * size), cost=value, difference=difference)
+        return float(value[0]), difference
+
+    value, difference = cost(features)
+    # 1 / (2 nH nW nC)^2 sum (Gram(S) - Gram(G))^2 with the Grams not divided by anything
+    assert value == pytest.approx(np.sum((pixels.T @ pixels - size * target) ** 2) / (2 * size * 4) ** 2)
+    target = target + target.T  # a Gram is symmetric, and style_gradient relies on it
+    value, difference = cost(features)
+    gradient, direction, step = np.empty_like(features), random(6, 5, 4, seed=2), 1e-6
+    device.style_gradient(features, difference, out=gradient, accumulate=False)
+    numeric = (cost(features + step * direction)[0] - cost(features - step * direction)[0]) / (2 * step)
+    assert np.sum(gradient * direction) == pytest.approx(numeric, rel=1e-7)
+
+
+def test_content_and_tv_gradients_against_central_differences() -> None:
+    image, target, direction, step = random(*SHAPE), random(*SHAPE, seed=1), random(*SHAPE, seed=2), 1e-6
+
+    def cost(image: Any) -> tuple[float, Any]:
+        content, tv, gradient = np.empty(1), np.empty(1), np.empty(SHAPE)
+        device.content_cost(image, target, 0.3, cost=content)
+        device.content_gradient(image, target, 0.3, out=gradient, accumulate=False)
+        device.tv_cost(image, 0.7, cost=tv, gradient=gradient)
+        return float(content[0] + 0.7 * tv[0]), gradient
+
+    numeric = (cost(image + step * direction)[0] - cost(image - step * direction)[0]) / (2 * step)
+    assert np.sum(cost(image)[1] * direction) == pytest.approx(numeric, rel=1e-8)
+
+
+def test_tv_is_the_mean_of_squared_differences() -> None:
+    image, value = np.zeros((2, 3, 3)), np.empty(1)
+    image[:, 2] = 1.0  # one of two horizontal steps is 1, no vertical one
+    device.tv_cost(image, 1.0, cost=value, gradient=np.zeros_like(image))
+    assert value[0] == pytest.approx(0.5)
+
+
+def test_preprocessing_and_its_gradient_are_transposes() -> None:
+    image, gradient = random(*SHAPE), random(*SHAPE, seed=1)
+    x, dimage = np.empty(SHAPE), np.empty(SHAPE)
+    device.preprocess(image, (2, 1, 0), (255.0, 2.0, 3.0), (-1.0, -2.0, -3.0), x)
+    np.testing.assert_allclose(x[..., 0], image[..., 2] * 255 - 1)
+    device.preprocess_gradient(gradient, (2, 1, 0), (255.0, 2.0, 3.0), dimage)
+    device.preprocess(image, (2, 1, 0), (255.0, 2.0, 3.0), (0.0, 0.0, 0.0), x)
+    assert np.sum(x * gradient) == pytest.approx(np.sum(image * dimage))
+
+
+def test_adam_follows_its_formula_for_three_steps() -> None:
+    image, step = np.full((1, 1, 3), 0.5), np.zeros(1, np.int32)
+    first, second = np.zeros_like(image), np.zeros_like(image)
+    x, m, v = 0.5, 0.0, 0.0
+    for t, g in enumerate((3.0, -1.0, 2.0), start=1):
+        gradient = np.full_like(image, g)
+        rates = {"learning_rate": 0.01, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8}
+        device.adam_step(image, gradient, first, second, step, **rates)
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g
+        x -= 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.99**t)) + 1e-8)
+        np.testing.assert_allclose(image, x, rtol=1e-12)
+    assert step[0] == 3
+
+
+def test_steps_clamp_pixels() -> None:
+    image = np.array([[[0.1, 0.5, 0.9]]])
+    device.descent_step(image, np.array([[[1.0, 0.1, -1.0]]]), learning_rate=0.5)
+    np.testing.assert_allclose(image, [[[0.0, 0.45, 1.0]]])
+
+
+@pytest.mark.parametrize(("before", "after"), [(7, 19), (19, 7), (5, 5), (1, 4), (640, 3)])
+def test_resize_keeps_flat_images_and_the_identity(before: int, after: int) -> None:
+    matrix = lanczos_matrix(before, after)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1)
+    if before == after:
+        np.testing.assert_allclose(matrix, np.eye(before), atol=1e-15)
+
+
+def test_resize_reproduces_a_slope() -> None:
+    ramp = np.broadcast_to(np.linspace(0, 1, 65)[None, :, None], (5, 65, 3))
+    out = np.empty((5, 33, 3))
+    device.resize(ramp, out)
+    centres = (np.arange(33) + 0.5) * 65 / 33 - 0.5
+    np.testing.assert_allclose(out[2, 4:-4, 0], centres[4:-4] / 64, atol=2e-3)
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(DeviceError, match="fp64 or fp32"):
+        Reference("bf16")
