@@ -1,0 +1,219 @@
+"""Every operation of the cpu device against the reference in float64."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from nstgpu.kernels import cpu as cpu_module
+from nstgpu.kernels.cpu import Cpu
+from nstgpu.kernels.device import DeviceError, Pooling
+from nstgpu.kernels.reference import Reference
+
+EPSILON = float(np.finfo(np.float32).eps)
+reference = Reference()
+
+SHAPES = [(16, 16, 3, 64), (17, 23, 64, 3), (33, 18, 5, 7), (61, 83, 16, 32), (16, 200, 48, 16), (19, 16, 130, 66)]
+
+
+@pytest.fixture(params=[4 << 20, 1], ids=["large-strips", "smallest-strips"])
+def strip_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(cpu_module, "STRIP_BYTES", request.param)
+    monkeypatch.setattr(cpu_module, "ROW_BYTES", request.param)
+    return int(request.param)
+
+
+def random(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def within(actual: Any, expected: Any, terms: int) -> None:
+    """Rounding of a sum of `terms` random terms grows with its square root; 8 is the room we allow above that."""
+    budget = 8 * EPSILON * np.sqrt(terms) * float(np.sqrt(np.mean(np.square(expected))))
+    error = float(np.sqrt(np.mean(np.square(actual - expected))))
+    print(f"{error / budget:.1%} of the budget")
+    assert error <= budget
+
+
+def prepared(shape: tuple[int, int, int, int]) -> Cpu:
+    device = Cpu()
+    device.bind_workspace(device.allocate(device.workspace_bytes([shape])))
+    return device
+
+
+def both(shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """A buffer for the cpu, full of NaN, and one for the reference."""
+    return np.full(shape, np.nan, np.float32), np.full(shape, np.nan)
+
+
+@pytest.mark.usefixtures("strip_bytes")
+@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_convolution(shape: tuple[int, int, int, int], pooling: Pooling) -> None:
+    height, width, channels_in, channels_out = shape
+    device = prepared(shape)
+    x, kernel, bias = (
+        random(height, width, channels_in),
+        random(3, 3, channels_in, channels_out, seed=1),
+        random(channels_out),
+    )
+    full, half = (height, width, channels_out), (height // 2, width // 2, channels_out)
+    results = []
+    which: Any
+    for which, real in ((device, np.float32), (reference, np.float64)):
+        result: dict[str, Any] = {
+            "out": np.full(full, np.nan, real),
+            "mask": np.zeros(*which.mask_layout(full)),
+            "pooled": np.full(half, np.nan, real),
+            "choice": np.zeros(*which.choice_layout(half)) if pooling == "max" else None,
+        }
+        which.conv3x3_relu(x.astype(real), which.pack_filters(kernel, bias), pooling=pooling, **result)
+        results.append(result)
+    ours, theirs = results
+    within(ours["out"], theirs["out"], 9 * channels_in)
+    within(ours["pooled"], theirs["pooled"], 9 * channels_in)
+    np.testing.assert_array_equal(ours["mask"], ours["out"] > 0)
+    if pooling == "max":
+        squares = np.stack(
+            [ours["out"][r : height // 2 * 2 : 2, s : width // 2 * 2 : 2] for r in (0, 1) for s in (0, 1)]
+        )
+        np.testing.assert_array_equal(ours["choice"], squares.argmax(axis=0))
+
+    alone = np.full(half, np.nan, np.float32)  # the full-size output need not be kept
+    filters = device.pack_filters(kernel, bias)
+    device.conv3x3_relu(x, filters, out=None, mask=None, pooling=pooling, pooled=alone, choice=None)
+    np.testing.assert_array_equal(alone, ours["pooled"])
+
+
+@pytest.mark.usefixtures("strip_bytes")
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_input_gradient(shape: tuple[int, int, int, int], masked: bool, accumulate: bool) -> None:
+    height, width, channels_in, channels_out = shape
+    device = prepared(shape)
+    gradient, kernel = random(height, width, channels_out), random(3, 3, channels_in, channels_out, seed=1)
+    mask = random(height, width, channels_in, seed=2) > 0 if masked else None
+    bias = random(channels_out)
+    out, expected = both((height, width, channels_in))
+    if accumulate:
+        out[...] = expected[...] = random(height, width, channels_in, seed=3)
+    device.conv3x3_input_gradient(
+        gradient, device.pack_filters(kernel, bias), out=out, mask=mask, accumulate=accumulate
+    )
+    reference.conv3x3_input_gradient(
+        gradient.astype(np.float64),
+        reference.pack_filters(kernel, bias),
+        out=expected,
+        mask=mask,
+        accumulate=accumulate,
+    )
+    within(out, expected, 9 * channels_out)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize("size", [(16, 16), (17, 23), (61, 83)])
+def test_pool_gradient(size: tuple[int, int], pooling: Pooling, accumulate: bool) -> None:
+    height, width = size
+    which: Any
+    device, half = Cpu(), (height // 2, width // 2, 5)
+    gradient, mask = random(*half), random(height, width, 5, seed=1) > 0
+    choice = np.random.default_rng(2).integers(0, 4, half, dtype=np.uint8) if pooling == "max" else None
+    out, expected = both((height, width, 5))
+    if accumulate:
+        out[...] = expected[...] = random(height, width, 5, seed=3)
+    for which, target in ((device, out), (reference, expected)):
+        which.pool_input_gradient(
+            gradient, pooling=pooling, choice=choice, out=target, mask=mask, accumulate=accumulate
+        )
+    within(out, expected, 1)
+
+
+@pytest.mark.usefixtures("strip_bytes")
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("shape", [(16, 16, 64), (31, 17, 5), (40, 50, 33)])
+def test_costs_at_a_tap(shape: tuple[int, int, int], accumulate: bool) -> None:
+    device, (height, width, channels) = Cpu(), shape
+    features, target = random(*shape), random(*shape, seed=1)
+    gram, gram64 = both((channels, channels))
+    device.gram(features, gram)
+    reference.gram(features.astype(np.float64), gram64)
+    within(gram, gram64, height * width)
+
+    style = gram64.astype(np.float32)[::-1, ::-1]
+    difference, difference64 = both((channels, channels))
+    cost, cost64 = both((1,))
+    device.style_cost(gram64.astype(np.float32), style, 0.5, cost=cost, difference=difference)
+    reference.style_cost(
+        gram64.astype(np.float32).astype(np.float64),
+        style.astype(np.float64),
+        0.5,
+        cost=cost64,
+        difference=difference64,
+    )
+    within(difference, difference64, 1)
+    within(cost, cost64, channels)
+
+    out, expected = both(shape)
+    if accumulate:
+        out[...] = expected[...] = random(*shape, seed=2)
+    device.style_gradient(features, difference, out=out, accumulate=accumulate)
+    reference.style_gradient(
+        features.astype(np.float64), difference.astype(np.float64), out=expected, accumulate=accumulate
+    )
+    within(out, expected, channels)
+    device.content_gradient(features, target, 0.3, out=out, accumulate=accumulate)
+    reference.content_gradient(features, target, 0.3, out=expected, accumulate=accumulate)
+    within(out, expected, channels)
+    device.content_cost(features, target, 0.3, cost=cost)
+    reference.content_cost(features.astype(np.float64), target.astype(np.float64), 0.3, cost=cost64)
+    within(cost, cost64, height * width * channels)
+
+
+@pytest.mark.usefixtures("strip_bytes")
+@pytest.mark.parametrize("size", [(16, 16), (17, 40), (61, 83)])
+def test_pixels(size: tuple[int, int]) -> None:
+    device, shape = Cpu(), (*size, 3)
+    which: Any
+    real: Any
+    image = np.random.default_rng(0).random(shape).astype(np.float32)
+    gradient = random(*shape, seed=1)
+    out, expected = both(shape)
+    for which, target, real in ((device, out, np.float32), (reference, expected, np.float64)):
+        which.preprocess(image.astype(real), (2, 1, 0), (255.0, 250.0, 245.0), (-100.0, -110.0, -120.0), target)
+    within(out, expected, 1)
+    for which, target, real in ((device, out, np.float32), (reference, expected, np.float64)):
+        which.preprocess_gradient(gradient.astype(real), (2, 1, 0), (255.0, 250.0, 245.0), target)
+    within(out, expected, 1)
+
+    cost, cost64 = both((1,))
+    out[...] = expected[...] = gradient
+    device.tv_cost(image, 0.5, cost=cost, gradient=out)
+    reference.tv_cost(image.astype(np.float64), 0.5, cost=cost64, gradient=expected)
+    within(out, expected, 1)
+    within(cost, cost64, 10)
+
+    states: list[Any] = []
+    for which, real in ((device, np.float32), (reference, np.float64)):
+        pixels, first, second = image.astype(real), np.zeros(shape, real), np.zeros(shape, real)
+        step = np.zeros(1, np.int32)
+        for _ in range(3):
+            which.adam_step(
+                pixels, gradient.astype(real), first, second, step,
+                learning_rate=0.02, beta1=0.9, beta2=0.999, epsilon=1e-8,
+            )  # fmt: skip
+        which.descent_step(pixels, gradient.astype(real), learning_rate=0.01)
+        states.append(pixels)
+        assert step[0] == 3
+    within(states[0], states[1], 16)
+
+    for new in ((40, 23), (size[0] // 2, size[1] * 2), (5, 5)):
+        small, small64 = both((*new, 3))
+        device.resize(image, small)
+        reference.resize(image.astype(np.float64), small64)
+        within(small, small64, 16)
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(DeviceError, match="choose fp32"):
+        Cpu("bf16")
