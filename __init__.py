@@ -6,14 +6,15 @@ The public face and nothing else; every name is imported when it is first used, 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine.transfer import Costs, Result, StyleTransfer
+    from .engine.transfer import Costs, Progress, Result, StyleTransfer
     from .weights import Weights, load_weights
 
 __version__ = "0.1.0"
-__all__ = ["Costs", "Result", "StyleTransfer", "Weights", "__version__", "load_weights"]
+__all__ = ["Costs", "Progress", "Result", "StyleTransfer", "Weights", "__version__", "load_weights"]
 
 _HOMES = {
     "Costs": "engine.transfer",
+    "Progress": "engine.transfer",
     "Result": "engine.transfer",
     "StyleTransfer": "engine.transfer",
     "Weights": "weights",

@@ -1,0 +1,57 @@
+"""Where the network is tapped: the canonical names `reluB_I`, their alias `blockB_convI`, and the classic choice."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+STYLE_TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+CONTENT_TAP = ("relu4_2",)
+
+_NAME = re.compile(r"(?:relu(\d+)_(\d+)|block(\d+)_conv(\d+))")
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be honoured; the message is one line: which, why, and what is allowed."""
+
+
+def canonical(name: str) -> str:
+    """ "block4_conv2" and "relu4_2" -> "relu4_2"."""
+    match = _NAME.fullmatch(name.strip())
+    if not match:
+        raise SettingsError(f"unknown layer {name!r}; layers are named like relu1_1 or block1_conv1")
+    block, index = (part for part in match.groups() if part)
+    return f"relu{int(block)}_{int(index)}"
+
+
+def resolve(layers: Mapping[str, float] | Iterable[str], available: tuple[str, ...], source: str) -> dict[str, float]:
+    """Canonical names and weights of the layers asked for, in the network's order; a name alone has weight 1.
+
+    Raises SettingsError for a name that the weights called `source` do not reach, or a weight that is no finite
+    number >= 0; layers of weight zero are left out.
+    """
+    wanted: dict[str, float] = {}
+    pairs = layers.items() if isinstance(layers, Mapping) else ((name, 1.0) for name in layers)
+    for name, weight in pairs:
+        tap = canonical(name)
+        if tap not in available:
+            raise SettingsError(f"layer {name!r} is not in the weights {source}, which has {', '.join(available)}")
+        if not 0 <= float(weight) < float("inf"):
+            raise SettingsError(f"the weight of layer {name!r} is {weight}; it must be a finite number, zero or more")
+        if tap in wanted:
+            raise SettingsError(f"layer {name!r} is given twice; name it once, with the weight it should have")
+        wanted[tap] = float(weight)
+    return {tap: wanted[tap] for tap in available if wanted.get(tap)}
+
+
+def classic_style(available: tuple[str, ...]) -> tuple[str, ...]:
+    """The classic style layers that the weights reach."""
+    return tuple(tap for tap in STYLE_TAPS if tap in available)
+
+
+def classic_content(available: tuple[str, ...]) -> tuple[str, ...]:
+    """The classic content layer, or the deepest before it that the weights reach."""
+    return tuple(tap for tap in available if _depth(tap) <= _depth(CONTENT_TAP[0]))[-1:]
+
+
+def _depth(tap: str) -> tuple[int, int]:
+    block, index = tap.removeprefix("relu").split("_")
+    return int(block), int(index)

@@ -1,0 +1,38 @@
+"""Small networks and images that every test can afford."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nstgpu.weights import Convolution, Weights
+from nstgpu.weights.load import checksum_of
+from nstgpu.weights.model import CAFFE
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real weights, images and golden values, where they are."""
+    path = Path(os.environ.get("NSTGPU_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no shared data at {path}; set NSTGPU_SHARED_DATA")
+    return path
+
+
+@pytest.fixture(scope="session")
+def thin() -> Callable[..., Weights]:
+    """thin(widths=[[8, 8], [16]], seed=0): a random VGG-like network of these widths, block by block."""
+
+    def build(widths: Sequence[Sequence[int]] = ((8, 8), (16, 12), (16,)), seed: int = 0) -> Weights:
+        rng = np.random.default_rng(seed)
+        convolutions, channels = [], 3
+        for block, block_widths in enumerate(widths, start=1):
+            for index, width in enumerate(block_widths, start=1):
+                kernel = rng.standard_normal((3, 3, channels, width)) * np.sqrt(2 / (9 * channels))
+                bias = rng.standard_normal(width)
+                convolutions.append(Convolution(block, index, kernel.astype(np.float32), bias.astype(np.float32)))
+                channels = width
+        return Weights(f"thin:{seed}", "generated", tuple(convolutions), CAFFE, checksum_of(convolutions))
+
+    return build

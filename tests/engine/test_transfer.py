@@ -1,0 +1,345 @@
+"""Style transfer as a whole: its gradient, its costs, its runs, and what it says to wrong input."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nstgpu
+import numpy as np
+import pytest
+from nstgpu import Costs, StyleTransfer, Weights
+from nstgpu.engine import images
+from nstgpu.engine.costs import Costs as CostsType
+from nstgpu.engine.optimise import NonFiniteCostError, Progress
+from nstgpu.engine.taps import SettingsError, canonical
+from nstgpu.kernels import DeviceError
+
+Thin = Callable[..., Weights]
+ODD = (61, 83, 3)
+pytestmark = pytest.mark.filterwarnings("ignore:the weights")  # short networks lack the classic deep taps
+
+
+def picture(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).random(shape)
+
+
+def relative(a: Any, b: Any) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("shape", [ODD, (32, 48, 3)])
+def test_gradient_against_central_differences(thin: Thin, shape: Any, reduction: Any, pooling: Any) -> None:
+    transfer = StyleTransfer(
+        picture(*shape), picture(40, 37, 3, seed=1), weights=thin(), device="reference",
+        content_layers={"relu2_2": 1.0, "relu3_1": 0.5},
+        style_layers={"relu1_1": 0.3, "block2_conv2": 1.0, "relu3_1": 2.0},
+        content_weight=1e-3, style_weight=1e-6, tv_weight=10.0, content_reduction=reduction, pooling=pooling,
+    )  # fmt: skip
+    image, direction, step = picture(*shape, seed=2), picture(*shape, seed=3) - 0.5, 1e-7
+    costs, gradient = transfer.cost_and_gradient(image)
+    assert gradient.shape == shape
+    assert gradient.dtype == np.float64
+    above, below = (transfer.cost_and_gradient(image + sign * step * direction)[0].total for sign in (1, -1))
+    assert np.sum(gradient * direction) == pytest.approx((above - below) / (2 * step), rel=1e-6)
+    assert costs.total == pytest.approx(1e-3 * costs.content + 1e-6 * costs.style + 10 * costs.tv)
+
+
+def test_costs_are_the_formulas(thin: Thin) -> None:
+    """The cost of an image without features, computed by hand from the content and the style alone."""
+    weights = thin([[4]])
+    content, style = picture(16, 16, 3), picture(16, 16, 3, seed=1)
+    transfer = StyleTransfer(
+        content, style, weights=weights, device="reference", content_layers={"relu1_1": 2.0},
+        style_layers={"relu1_1": 3.0}, content_weight=5.0, style_weight=7.0, tv_weight=0.0, content_reduction="sum",
+    )  # fmt: skip
+
+    def features(image: Any) -> Any:
+        x = np.pad(image[..., ::-1] * 255 - [103.939, 116.779, 123.68], ((1, 1), (1, 1), (0, 0)))
+        layer = weights.convolutions[0]
+        y = sum(x[r : r + 16, s : s + 16] @ layer.kernel[r, s].astype(float) for r in range(3) for s in range(3))
+        return np.maximum(y + layer.bias, 0).reshape(256, 4)
+
+    image = picture(16, 16, 3, seed=2)
+    a, c, s = features(image), features(content), features(style)
+    content_cost = 2.0 * np.sum((a - c) ** 2) / 2
+    style_cost = 3.0 * np.sum((a.T @ a - s.T @ s) ** 2) / (2 * 16 * 16 * 4) ** 2
+    costs, _ = transfer.cost_and_gradient(image)
+    assert costs.content == pytest.approx(content_cost)
+    assert costs.style == pytest.approx(style_cost)
+    assert costs.total == pytest.approx(5 * content_cost + 7 * style_cost)
+    assert costs.per_layer["relu1_1"] == pytest.approx(style_cost / 3)
+    assert costs.per_layer["relu1_1 content"] == pytest.approx(content_cost / 2)
+
+
+def test_mean_reduction_keeps_the_balance_from_size_to_size(thin: Thin) -> None:
+    """A picture tiled twice as often each way has four times the pixels, and the same costs up to its borders."""
+    content, style, image = (np.tile(picture(16, 16, 3, seed=seed), (6, 6, 1)) for seed in range(3))
+    small, large = (
+        StyleTransfer(
+            tile(content), tile(style), weights=thin([[8, 8]]), device="cpu",
+            content_layers={"relu1_2": 1.0}, style_layers={"relu1_1": 1.0},
+            content_weight=1.0, style_weight=1.0, tv_weight=1.0,
+        ).cost_and_gradient(tile(image).astype(np.float32))[0]
+        for tile in (lambda x: x, lambda x: np.tile(x, (2, 2, 1)))
+    )  # fmt: skip
+    assert large.content == pytest.approx(small.content, rel=0.03)
+    assert large.style == pytest.approx(small.style, rel=0.05)
+    assert large.tv == pytest.approx(small.tv, rel=0.03)
+
+
+@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize("shape", [ODD, (16, 16, 3), (17, 200, 3)])
+def test_cpu_against_reference(thin: Thin, shape: Any, pooling: Any) -> None:
+    content, style, image = picture(*shape), picture(50, 41, 3, seed=1), picture(*shape, seed=2).astype(np.float32)
+    results = {}
+    for device in ("reference", "cpu"):
+        transfer = StyleTransfer(content, style, weights=thin(), device=device, pooling=pooling)
+        results[device] = transfer.cost_and_gradient(image)
+    (costs, gradient), (costs64, gradient64) = results["cpu"], results["reference"]
+    assert gradient.dtype == np.float32
+    assert relative(gradient, gradient64) <= 1e-5
+    assert costs.total == pytest.approx(costs64.total, rel=1e-5)
+    assert dict(costs.per_layer) == pytest.approx(dict(costs64.per_layer), rel=1e-4)
+
+
+def test_vgg19_shapes_on_cpu_against_reference() -> None:
+    weights = nstgpu.load_weights("random:3")
+    content, style, image = (
+        picture(35, 50, 3),
+        picture(48, 33, 3, seed=1),
+        picture(35, 50, 3, seed=2).astype(np.float32),
+    )
+    gradients = [
+        StyleTransfer(content, style, weights=weights, device=device).cost_and_gradient(image)[1]
+        for device in ("cpu", "reference")
+    ]
+    assert relative(*gradients) <= 1e-5
+
+
+@pytest.mark.parametrize(("device", "tolerance"), [("reference", 1e-10), ("cpu", 1e-5)])
+def test_golden_gram_gradient(shared_data: Path, device: str, tolerance: float) -> None:
+    """Sum of mean(Gram^2) over three taps is our style cost against a black hole: a style whose Grams are zero."""
+    golden = np.load(shared_data / "golden" / "golden_tubingen_256x192.npz")
+    weights = nstgpu.load_weights(shared_data / "weights" / "vgg19_blocks1to3.h5")
+    # The golden values were made with means rounded to float32.
+    mean: Any = tuple(float(np.float32(value)) for value in weights.preprocessing.mean)
+    weights = replace(weights, preprocessing=replace(weights.preprocessing, mean=mean))
+    image = golden["rgb_uint8"] / 255
+    layers = {f"relu{block}_1": 1.0 for block in (1, 2, 3)}
+    transfer = StyleTransfer(
+        image,
+        image,
+        weights=weights,
+        device=device,
+        content_layers={},
+        style_layers=layers,
+        style_weight=4.0,
+        tv_weight=0.0,
+    )
+    for block in (1, 2, 3):
+        target = transfer._held[f"relu{block}_1 target"]
+        assert relative(transfer.device.download(target), golden[f"block{block}_conv1/gram"]) <= tolerance
+        target[...] = 0
+    costs, gradient = transfer.cost_and_gradient(image.astype(transfer.device.image_dtype))
+    assert costs.total == pytest.approx(float(golden["loss"]), rel=tolerance)
+    expected = golden["grad_sum_gram2"][0, ::-1].transpose(1, 2, 0) * 255
+    # Of 13 million ReLUs and pools a handful lie within float32's rounding of their other choice, where the gradient
+    # jumps; each shows in its receptive field of a few hundred pixels and nowhere else.
+    errors = np.sort(np.square(gradient - expected).sum(axis=2), axis=None)
+    settled = errors[: int(0.97 * errors.size)] if device == "cpu" else errors
+    assert math.sqrt(settled.sum()) <= tolerance * np.linalg.norm(expected)
+    assert math.sqrt(errors.sum()) <= 20 * tolerance * np.linalg.norm(expected)
+
+
+def test_golden_activations(shared_data: Path) -> None:
+    golden = np.load(shared_data / "golden" / "golden_tubingen_256x192.npz")
+    weights = nstgpu.load_weights(shared_data / "weights" / "vgg19_blocks1to3.h5")
+    taps = list(weights.taps)
+    transfer = StyleTransfer(
+        golden["rgb_uint8"], golden["rgb_uint8"], weights=weights, device="cpu", content_layers=taps, style_layers={}
+    )
+    for tap in taps:
+        name = tap.replace("relu", "block").replace("_", "_conv")
+        ours = transfer.device.download(transfer._held[f"{tap} content"])[::8, ::8].transpose(2, 0, 1)
+        assert relative(ours[:, : 1 << 9, : 1 << 9], golden[f"{name}/sub8"]) <= 1e-5
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "descent"])
+@pytest.mark.parametrize("init", ["content", "noise", "style"])
+def test_a_run_lowers_the_cost_and_repeats_to_the_byte(thin: Thin, optimizer: str, init: str) -> None:
+    def run() -> nstgpu.Result:
+        transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3, seed=1), weights=thin(), device="cpu", seed=5)
+        return transfer.run(iterations=12, optimizer=optimizer, init=init)
+
+    first, second = run(), run()
+    assert first.image.tobytes() == second.image.tobytes()
+    assert first.history == second.history
+    assert len(first.history) == 12
+    assert first.history[-1].total < 0.8 * first.history[0].total
+    assert 0 <= first.image.min() <= first.image.max() <= 1
+    assert isinstance(first.history[0], Costs)
+
+
+def test_descent_is_the_rule(thin: Thin) -> None:
+    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3, seed=1), weights=thin(), device="reference")
+    start = 0.25 + 0.5 * picture(24, 32, 3, seed=2)
+    _, gradient = transfer.cost_and_gradient(start)
+    rate = 0.1 / float(np.abs(gradient).max())
+    result = transfer.run(iterations=1, optimizer="descent", learning_rate=rate, init=start)
+    np.testing.assert_allclose(result.image, start - rate * gradient, rtol=1e-12)
+
+
+def test_seed_changes_noise(thin: Thin) -> None:
+    a, b = (
+        StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin(), seed=seed).initial_image("noise")
+        for seed in (1, 2)
+    )
+    assert not np.array_equal(a, b)
+
+
+def test_init_from_a_file_is_resized(thin: Thin, tmp_path: Path) -> None:
+    images.save(tmp_path / "start.png", np.full((10, 10, 3), 0.25, np.float32))
+    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    start = transfer.initial_image(tmp_path / "start.png")
+    assert start.shape == (24, 32, 3)
+    np.testing.assert_allclose(start, 64 / 255, atol=1e-5)
+
+
+def test_arrays_are_left_alone_without_a_size_and_resized_with_one(thin: Thin) -> None:
+    content = picture(40, 60, 3)
+    as_is = StyleTransfer(content, picture(30, 30, 3), weights=thin(), device="reference")
+    assert as_is.initial_image().tobytes() == content.tobytes()
+    sized = StyleTransfer(content, picture(30, 30, 3), weights=thin(), size=30)
+    assert sized.shape == (20, 30, 3)
+
+
+def test_callback_sees_progress_and_can_stop(thin: Thin) -> None:
+    seen: list[Progress] = []
+
+    def stop_at_three(progress: Progress) -> bool:
+        seen.append(progress)
+        return progress.iteration < 3
+
+    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    result = transfer.run(iterations=50, on_iteration=stop_at_three)
+    assert result.interrupted
+    assert [progress.iteration for progress in seen] == [1, 2, 3]
+    assert seen[-1].image().tobytes() == result.image.tobytes()
+
+
+def test_ctrl_c_keeps_the_picture(thin: Thin) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.iteration == 2:
+            raise KeyboardInterrupt
+
+    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    result = transfer.run(iterations=50, on_iteration=interrupt)
+    assert result.interrupted
+    assert len(result.history) == 2
+    assert np.isfinite(result.image).all()
+
+
+def test_divergence_is_named_not_painted(thin: Thin, monkeypatch: pytest.MonkeyPatch) -> None:
+    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    evaluate = transfer._evaluate
+
+    def overflow_later(image: Any, gradient: Any, count: list[int] = [0]) -> CostsType:  # noqa: B006
+        costs = evaluate(image, gradient)
+        count[0] += 1
+        return costs if count[0] < 3 else CostsType(math.inf, 0.0, math.inf, 0.0, {"relu1_1": 0.0, "relu3_1": math.inf})
+
+    monkeypatch.setattr(transfer, "_evaluate", overflow_later)
+    with pytest.raises(NonFiniteCostError, match=r"iteration 3 \(first at relu3_1\).*learning rate below 0.02"):
+        transfer.run(iterations=50)
+
+
+def test_overflowing_weights_are_named_at_once(thin: Thin) -> None:
+    weights = thin()
+    huge = weights.convolutions[0].kernel * np.float32(1e30)
+    first = type(weights.convolutions[0])(1, 1, huge, weights.convolutions[0].bias)
+    weights = Weights("huge", "generated", (first, *weights.convolutions[1:]), weights.preprocessing, "")
+    transfer = StyleTransfer(
+        picture(24, 32, 3), picture(30, 30, 3), weights=weights, content_weight=1.0, style_weight=1.0
+    )
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteCostError, match=r"iteration 1.*weights overflow"):
+        transfer.run(iterations=5)
+
+
+def test_default_taps_are_cut_to_the_weights_with_a_warning(thin: Thin) -> None:
+    with pytest.warns(UserWarning, match=r"end at relu3_1.*not at relu4_1, relu5_1"):
+        transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    assert list(transfer.style_layers) == ["relu1_1", "relu2_1", "relu3_1"]
+    assert list(transfer.content_layers) == ["relu3_1"]
+
+
+def test_recipe_and_saving(thin: Thin, tmp_path: Path) -> None:
+    weights = thin()
+    result = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=weights, seed=9).run(iterations=2)
+    result.save(tmp_path / "out.png")
+    recipe = images.read_recipe(tmp_path / "out.png")
+    assert recipe == dict(result.recipe)
+    assert recipe["weights sha256"] == weights.checksum
+    assert recipe["seed"] == "9"
+    assert recipe["nstgpu"] == nstgpu.__version__
+    np.testing.assert_allclose(images.read(tmp_path / "out.png").pixels, result.image, atol=0.5 / 255 + 1e-6)
+
+
+def test_alpha_follows_the_content(thin: Thin) -> None:
+    content = np.dstack([picture(24, 32, 3), np.linspace(0, 1, 24 * 32).reshape(24, 32)]).astype(np.float32)
+    result = StyleTransfer(content, picture(30, 30, 3), weights=thin(), size=16).run(iterations=1)
+    assert result.alpha is not None
+    assert result.alpha.shape == (12, 16)
+    assert result.alpha[0, 0] < 0.1 < 0.9 < result.alpha[-1, -1]
+
+
+def test_canonical_names() -> None:
+    assert canonical("block4_conv2") == canonical("relu4_2") == "relu4_2"
+    for wrong in ("conv4_2", "relu42", "relu4_2x", ""):
+        with pytest.raises(SettingsError, match="relu1_1"):
+            canonical(wrong)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"style_layers": {"relu9_1": 1.0}}, "relu1_1, relu1_2"),
+        ({"style_layers": {"relu1_1": -1.0}}, "finite number, zero or more"),
+        ({"style_layers": {"relu1_1": math.nan}}, "finite number, zero or more"),
+        ({"style_layers": {"relu1_1": 1.0, "block1_conv1": 1.0}}, "given twice"),
+        ({"style_layers": {}, "content_layers": {}}, "weigh nothing"),
+        ({"style_weight": 0.0, "content_weight": 0.0}, "weigh nothing"),
+        ({"style_weight": math.inf}, "style_weight is inf"),
+        ({"tv_weight": -0.5}, "tv_weight is -0.5"),
+        ({"content_reduction": "median"}, "mean or sum"),
+        ({"pooling": "l2"}, "max or average"),
+        ({"size": 0}, "at least 1 pixel"),
+        ({"size": 3}, "too small"),
+        ({"style_scale": 0.0}, "style scale"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_wrong_settings_are_named(thin: Thin, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as caught:
+        StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin(), **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_devices_and_images_are_named(thin: Thin) -> None:
+    with pytest.raises(DeviceError, match="unknown device 'tpu'"):
+        StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin(), device="tpu")
+    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    for wrong in (picture(24, 31, 3), np.zeros((24, 32, 3), np.uint8), np.full((24, 32, 3), np.nan)):
+        with pytest.raises(SettingsError, match=r"must be \(24, 32, 3\)"):
+            transfer.cost_and_gradient(wrong)
+    with pytest.raises(SettingsError, match="adam, descent"):
+        transfer.run(optimizer="sgd")
+    with pytest.raises(SettingsError, match="learning rate is 0"):
+        transfer.run(learning_rate=0.0)
+    with pytest.raises(SettingsError, match="at least 1"):
+        transfer.run(iterations=0)
+    with pytest.raises(images.ImageError):
+        transfer.run(init="nowhere.png")
