@@ -1,0 +1,76 @@
+"""The command line: `nstgpu`, one file per command.
+
+Each command file holds a plain function that typer reads; this one puts them together and turns errors into one line.
+Nothing heavy is imported before a command needs it, so that `nstgpu --help` is instant.
+"""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from . import run, weights
+from .version import VERSION
+
+
+class OneLineErrors(TyperGroup):
+    """Turns an error into one line on stderr and an exit code: 2 for bad input, 1 for a failure.
+
+    `--debug` on the command lets the traceback through.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (OSError, ArithmeticError, MemoryError, RuntimeError, ValueError, TypeError, LookupError) as error:
+            if isinstance(error, typer.Exit | typer.Abort) or type(error).__module__.startswith(("click", "typer")):
+                raise  # the command line's own: wrong options, an exit asked for
+            if "--debug" in sys.argv[1:]:
+                raise
+            typer.secho(f"nstgpu: {_one_line(error)}", fg=typer.colors.RED, err=True)
+            raise typer.Exit(2 if _is_bad_input(error) else 1) from None
+
+
+app = typer.Typer(
+    name="nstgpu",
+    cls=OneLineErrors,
+    help="Neural style transfer by optimising pixels, with no deep-learning framework.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(name="run")(run.run)
+app.add_typer(weights.app, name="weights")
+
+
+@app.callback()
+def options(version: Annotated[bool, VERSION] = False) -> None:
+    """Neural style transfer by optimising pixels, with no deep-learning framework."""
+    del version  # acted on by its callback
+
+
+def _is_bad_input(error: Exception) -> bool:
+    from ..engine.images import ImageError
+    from ..engine.taps import SettingsError
+    from ..kernels import DeviceError
+    from ..weights import WeightsError
+
+    return isinstance(error, ImageError | SettingsError | DeviceError | WeightsError)
+
+
+def _one_line(error: Exception) -> str:
+    from ..engine.optimise import NonFiniteCostError
+
+    message = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return f"out of memory ({message or 'no details'}); use a smaller --size"
+    if _is_bad_input(error) or isinstance(error, NonFiniteCostError | OSError):
+        return message
+    return f"unexpected {type(error).__name__}: {message}; run again with --debug and report it"
+
+
+def main() -> None:
+    """The console script."""
+    app()
