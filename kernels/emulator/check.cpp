@@ -1,0 +1,299 @@
+// The checking build's eyes. Kernels are compiled with -fsanitize=thread, so that the compiler calls __tsan_read4
+// and the like before every access. Here those calls find the buffer that an address belongs to, and compare the
+// access with what a shadow cell remembers of earlier ones. The runtime tells when lanes get ordered: all of a
+// block at the end of an interval (from one barrier to the next), those of a warp by __syncwarp.
+//
+// Two accesses race if one is a write and nothing orders them: they are of two blocks, of two warps in one
+// interval, or of two lanes of a warp with no __syncwarp between. This does not depend on the order in which the
+// fibers happened to run. A cell remembers the last write, which is enough, and two readers as far apart as can
+// be (other block, other warp, other lane), which is enough where __syncwarp names the whole warp. Cells are as
+// wide as the buffer's elements, up to four bytes; of narrower accesses the last one is remembered.
+
+#include "worker.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+
+extern "C" {  // the linker's: where this library is
+extern const char __ehdr_start[] __attribute__((visibility("hidden")));
+extern const char _end[] __attribute__((visibility("hidden")));
+}
+
+namespace emulator {
+namespace {
+
+// Intervals are numbered through the life of the process, so a number tells the block and the launch too, and
+// cells need no clearing between them: their accesses are merely old.
+struct Access {
+    uint32_t interval;
+    uint32_t clock;  // of the lane, counting its __syncwarps
+    uint32_t pc;
+    uint32_t lane : 10, bytes : 4, initialised : 4;  // of the cell; the last is the cell's own, kept in its write
+};
+
+struct Cell {
+    Access write, reads[2];
+};
+
+struct Region {
+    uintptr_t base;
+    size_t bytes;
+    unsigned shift;  // a cell stands for 1 << shift bytes
+    bool shared, writable, initialised;
+    const char* name;
+    Cell* cells;
+
+    bool contains(uintptr_t address) const { return address - base < bytes; }
+};
+
+struct {
+    uint32_t interval = 0, block_start, launch_start;
+    std::vector<std::pair<uint32_t, uint64_t>> blocks;  // first interval and number of each, in the order they ran
+    std::vector<Region> regions;                        // the launch's buffers, then the block's shared arrays
+    size_t buffer_count, recent;                        // the region that was accessed last
+    uint32_t clocks[max_lanes][warpSize];               // what each lane has seen of each lane of its warp
+    Cell* shared_cells;                                 // one for every byte of the arena
+} now;
+
+Cell* allocate_cells(size_t count) {
+    void* cells = calloc(count, sizeof(Cell));
+    if (!cells) throw std::bad_alloc();
+    return static_cast<Cell*>(cells);
+}
+
+void add_region(uintptr_t base, size_t bytes, size_t element_bytes, bool shared, bool writable, bool initialised,
+                const char* name) {
+    const unsigned shift = element_bytes % 4 == 0 ? 2 : element_bytes % 2 == 0 ? 1 : 0;
+    Cell* cells = shared ? now.shared_cells + (base - reinterpret_cast<uintptr_t>(worker->arena))
+                         : allocate_cells((bytes >> shift) + 1);
+    now.regions.push_back({base, bytes, shift, shared, writable, initialised, name, cells});
+}
+
+// ---------------------------------------------------------------------------------------------------- order
+
+bool is_ordered(const Access& before, unsigned lane) {
+    if (before.interval < now.block_start) return false;
+    if (before.interval != now.interval || before.lane == lane) return true;
+    return before.lane / warpSize == lane / warpSize && now.clocks[lane][before.lane % warpSize] >= before.clock;
+}
+
+// How much is gained by remembering a reader besides another one.
+int distance(const Access& kept, const Access& other) {
+    if (other.interval < now.block_start) return 3;
+    if (other.interval != kept.interval || other.lane == kept.lane) return 0;
+    return other.lane / warpSize != kept.lane / warpSize ? 2 : 1;
+}
+
+uint64_t block_of(const Access& access) {
+    auto block = now.blocks.end() - 1;
+    while (block->first > access.interval) --block;
+    return block->second;
+}
+
+// -------------------------------------------------------------------------------------------------- reports
+
+std::string place(const Region& region, uintptr_t address, size_t bytes) {
+    const auto offset = static_cast<long long>(address - region.base);
+    return std::to_string(bytes) + " bytes at offset " + std::to_string(offset) + " of " + region.name;
+}
+
+template <class Headline>
+void report(const char* kind, uint32_t pc, bool write, Headline headline) {
+    worker->launch->reports.add(kind, pc, 0, [&](Report& report) {
+        report.headline = headline();
+        report.sides = {worker->side(write ? "writes" : "reads", *worker->running, pc, {})};
+    });
+}
+
+void report_race(const std::string& where, const Access& access, bool write, const Access& before, bool wrote) {
+    const char* kind = before.interval < now.block_start ? "race between blocks" : "data race";
+    worker->launch->reports.add(kind, access.pc, before.pc, [&](Report& report) {
+        report.headline = where;
+        report.sides = {
+            worker->side(write ? "writes" : "reads", *worker->running, access.pc, {}),
+            {wrote ? "wrote before" : "read before", std::to_string(before.lane), block_of(before), before.pc, {}}};
+    });
+}
+
+// Names the nearest buffer or array, unless even that is further away than it is long.
+[[noreturn]] void stop_out_of_bounds(uintptr_t address, size_t bytes, bool write, uint32_t pc) {
+    report("out of bounds", pc, write, [&] {
+        const Region* nearest = nullptr;
+        uintptr_t least = ~uintptr_t{0};
+        for (const Region& region : now.regions) {
+            const uintptr_t end = region.base + region.bytes;
+            const uintptr_t gap = address < region.base ? region.base - address : address + bytes - end;
+            if (gap < least && gap < region.bytes + 4096) {
+                least = gap;
+                nearest = &region;
+            }
+        }
+        if (!nearest) return std::to_string(bytes) + " bytes far from every buffer";
+        return place(*nearest, address, bytes) + ", which has " + std::to_string(nearest->bytes) + " bytes";
+    });
+    worker->stop();
+}
+
+// ------------------------------------------------------------------------------------------------- accesses
+
+void check_cell(const Region& region, uintptr_t address, size_t bytes, Cell& cell, Access access, bool write) {
+    const uint32_t oldest = region.shared ? now.block_start : now.launch_start;
+    const auto conflicts = [&](const Access& before) {
+        return before.interval >= oldest && before.bytes & access.bytes && !is_ordered(before, access.lane);
+    };
+    if (conflicts(cell.write)) report_race(place(region, address, bytes), access, write, cell.write, true);
+    const uint32_t initialised = cell.write.interval >= oldest ? cell.write.initialised : 0;
+    if (write) {
+        for (const Access& read : cell.reads)
+            if (conflicts(read)) report_race(place(region, address, bytes), access, true, read, false);
+        cell.write = access;
+        cell.write.initialised = initialised | access.bytes;
+        return;
+    }
+    // Where a lane has been stopped, what it should have written is missing through no other fault.
+    if (!region.initialised && access.bytes & ~initialised && !worker->lane_was_stopped)
+        report(region.shared ? "uninitialised shared memory" : "uninitialised memory", access.pc, false,
+               [&] { return place(region, address, bytes) + ", which nobody has written"; });
+    if (distance(access, cell.reads[0]) >= distance(access, cell.reads[1])) cell.reads[1] = cell.reads[0];
+    cell.reads[0] = access;
+}
+
+// Tables in the library itself, and threadIdx and its like, which clang has checked although they are const.
+bool is_constant(uintptr_t address) {
+    if (address - reinterpret_cast<uintptr_t>(__ehdr_start) < size_t(_end - __ehdr_start)) return true;
+    for (const uint3* variable : {&threadIdx, &blockIdx, &blockDim, &gridDim})
+        if (address - reinterpret_cast<uintptr_t>(variable) < sizeof *variable) return true;
+    return false;
+}
+
+void check_access(const void* pointer, size_t bytes, bool write, bool aligned, const void* return_address) {
+    const auto address = reinterpret_cast<uintptr_t>(pointer);
+    const auto here = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
+    if (!worker || !worker->running || !bytes || (address ^ here) < stack_bytes) return;  // or a lane's own stack
+    const auto pc = uint32_t(static_cast<const char*>(return_address) - 1 - __ehdr_start);
+
+    if (now.recent >= now.regions.size() || !now.regions[now.recent].contains(address)) {
+        const auto contains = [&](const Region& region) { return region.contains(address); };
+        const auto found = std::find_if(now.regions.begin(), now.regions.end(), contains);
+        if (found == now.regions.end()) {
+            if (is_constant(address)) return;
+            stop_out_of_bounds(address, bytes, write, pc);
+        }
+        now.recent = found - now.regions.begin();
+    }
+    const Region& region = now.regions[now.recent];
+    const size_t offset = address - region.base;
+    if (offset + bytes > region.bytes) stop_out_of_bounds(address, bytes, write, pc);
+    if (aligned && address % bytes) {
+        report("misaligned access", pc, write,
+               [&] { return place(region, address, bytes) + ", which is not a multiple of its size"; });
+        worker->stop();
+    }
+    if (write && !region.writable) {
+        report("write to read-only memory", pc, true, [&] { return place(region, address, bytes); });
+        worker->stop();
+    }
+
+    const unsigned lane = worker->number(*worker->running);
+    Access access = {now.interval, now.clocks[lane][lane % warpSize], pc, lane, 0, 0};
+    const size_t width = size_t{1} << region.shift;
+    for (size_t at = offset; at < offset + bytes;) {
+        const size_t within = at % width, covered = std::min(width - within, offset + bytes - at);
+        access.bytes = ((1u << covered) - 1) << within;
+        check_cell(region, region.base + at, covered, region.cells[at >> region.shift], access, write);
+        at += covered;
+    }
+}
+
+}  // namespace
+
+// ------------------------------------------------------------------------------------ what the runtime tells
+
+namespace check {
+
+void begin_launch(const Buffer* buffers, unsigned count) {
+    now.launch_start = now.interval + 1;
+    now.blocks.clear();
+    now.buffer_count = count;
+    if (!now.shared_cells) now.shared_cells = allocate_cells(arena_bytes);
+    for (const Buffer* buffer = buffers; buffer != buffers + count; ++buffer)
+        add_region(buffer->base, buffer->bytes, buffer->element_bytes, false, buffer->writable, buffer->initialised,
+                   buffer->name);
+}
+
+void end_launch() {
+    for (size_t i = 0; i < now.buffer_count; ++i) free(now.regions[i].cells);
+    now.regions.clear();
+}
+
+void begin_block() {
+    now.block_start = ++now.interval;
+    now.blocks.push_back({now.interval, worker->block});
+    now.regions.erase(now.regions.begin() + now.buffer_count, now.regions.end());
+    memset(now.clocks, 0, worker->launch->lane_count * sizeof now.clocks[0]);
+    for (unsigned lane = 0; lane < worker->launch->lane_count; ++lane) now.clocks[lane][lane % warpSize] = 1;
+}
+
+void barrier() { ++now.interval; }
+
+// Each lane of the mask has now seen what any of them had.
+void order_lanes(unsigned warp, unsigned mask) {
+    auto* const clocks = &now.clocks[warp * warpSize];
+    uint32_t seen[warpSize] = {};
+    for (unsigned i = 0; i < warpSize; ++i)
+        for (unsigned j = 0; j < warpSize && mask >> i & 1; ++j) seen[j] = std::max(seen[j], clocks[i][j]);
+    for (unsigned i = 0; i < warpSize; ++i)
+        if (mask >> i & 1) {
+            memcpy(clocks[i], seen, sizeof seen);
+            ++clocks[i][i];
+        }
+}
+
+void add_shared_array(char* base, size_t bytes, size_t element_bytes, const char* name) {
+    add_region(reinterpret_cast<uintptr_t>(base), bytes, element_bytes, true, true, false, name);
+}
+
+}  // namespace check
+}  // namespace emulator
+
+// ----------------------------------------------------------------------------------- what the compiler calls
+
+using emulator::check_access;
+
+#define HOOK extern "C" __attribute__((noinline))
+#define CALLER __builtin_return_address(0)
+#define ACCESSES(bytes)                                                                                       \
+    HOOK void __tsan_read##bytes(void* p) { check_access(p, bytes, false, true, CALLER); }                    \
+    HOOK void __tsan_write##bytes(void* p) { check_access(p, bytes, true, true, CALLER); }                    \
+    HOOK void __tsan_unaligned_read##bytes(void* p) { check_access(p, bytes, false, false, CALLER); }         \
+    HOOK void __tsan_unaligned_write##bytes(void* p) { check_access(p, bytes, true, false, CALLER); }
+ACCESSES(1)
+ACCESSES(2)
+ACCESSES(4)
+ACCESSES(8)
+ACCESSES(16)
+
+HOOK void __tsan_read_range(void* p, size_t bytes) { check_access(p, bytes, false, false, CALLER); }
+HOOK void __tsan_write_range(void* p, size_t bytes) { check_access(p, bytes, true, false, CALLER); }
+HOOK void __tsan_init() {}
+HOOK void __tsan_func_entry(void*) {}
+HOOK void __tsan_func_exit() {}
+HOOK void __tsan_vptr_update(void**, void*) {}
+HOOK void __tsan_vptr_read(void**) {}
+
+// A kernel's memcpy, memmove and memset: clang makes these calls of them, and for GCC device.h does.
+HOOK void* __tsan_memmove(void* to, const void* from, size_t bytes) {
+    check_access(from, bytes, false, false, CALLER);
+    check_access(to, bytes, true, false, CALLER);
+    return memmove(to, from, bytes);
+}
+HOOK void* __tsan_memcpy(void* to, const void* from, size_t bytes) {
+    check_access(from, bytes, false, false, CALLER);
+    check_access(to, bytes, true, false, CALLER);
+    return memcpy(to, from, bytes);
+}
+HOOK void* __tsan_memset(void* to, int value, size_t bytes) {
+    check_access(to, bytes, true, false, CALLER);
+    return memset(to, value, bytes);
+}

@@ -1,0 +1,157 @@
+"""Compiles kernel sources and the emulator's runtime into one shared library, with the compiler found here.
+
+Objects and libraries are kept in the cache on disk. How to call what is in a library is `library`'s business.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..cache import cache_directory, cached, digest
+
+HERE = Path(__file__).parent
+
+# Multiplications and additions are fused as nvcc fuses them; __fmul_rn and __fadd_rn are not, here or there.
+# In DWARF 5 as GCC 12 writes it, addr2line of binutils 2.40 takes one source file for another. The initial-exec
+# model would be faster by a call per thread, but a process can load no more than two dozen such libraries.
+FLAGS = (
+    *("-std=c++17", "-gdwarf-4", "-march=native", "-ffp-contract=fast", "-fno-math-errno"),
+    *("-fPIC", "-fvisibility=hidden", "-ftls-model=local-dynamic"),
+    *("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-sign-compare"),
+)
+RUNTIME_FLAGS = ("-O2",)
+KERNEL_FLAGS = ("-O3",)
+# check.cpp answers the calls that -fsanitize=thread makes; libtsan is not linked. -O1 keeps lines and accesses
+# as they were written, if GCC is also kept from making four accesses out of a float4.
+CHECKED_KERNEL_FLAGS = ("-O1", "-fsanitize=thread")
+GCC_CHECKED_KERNEL_FLAGS = ("-fno-tree-sra",)
+
+KERNEL = re.compile(r'extern\s+"C"\s+__attribute__\(\(visibility\("default"\)\)\)\s+void\s+(\w+)\s*\(')
+INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
+
+
+class NoCompilerError(RuntimeError):
+    """This machine has no C++ compiler that the emulator can use; the message says what to install."""
+
+
+class CompileError(RuntimeError):
+    """The compiler rejected a kernel source; the message is the compiler's."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    command: tuple[str, ...]
+    version: str
+
+    @property
+    def is_gcc(self) -> bool:
+        return "Free Software Foundation" in self.version
+
+
+def find_compiler() -> Compiler:
+    """The compiler to use: $CXX, g++, clang++, c++ or the ziglang package. Raises NoCompilerError."""
+    compiler = _first_compiler(os.environ.get("CXX", ""))
+    if not compiler:
+        raise NoCompilerError("the emulator needs a C++17 compiler: install g++ or clang++, or pip install ziglang")
+    return compiler
+
+
+@functools.cache
+def _first_compiler(cxx: str) -> Compiler | None:
+    commands = [shlex.split(cxx)] if cxx else []
+    commands += [["g++"], ["clang++"], ["c++"]]
+    if importlib.util.find_spec("ziglang"):
+        commands.append([sys.executable, "-m", "ziglang", "c++"])
+    for command in commands:
+        if shutil.which(command[0]):
+            answer = subprocess.run([*command, "--version"], capture_output=True, text=True)
+            if answer.returncode == 0:
+                return Compiler(tuple(command), answer.stdout)
+    return None
+
+
+def build_library(sources: Sequence[Path], *, check: bool, defines: Mapping[str, str | int]) -> Path:
+    """The shared library of these sources, compiled now or found in the cache.
+
+    Raises NoCompilerError, CompileError, or OSError where a source or the cache can't be read or written.
+    """
+    compiler = find_compiler()
+    flags = [*FLAGS, f"-DEMULATOR_CHECK={check:d}"]
+    runtime = [HERE / "runtime.cpp", *([HERE / "check.cpp"] if check else [])]
+    units = [(source, [*flags, *RUNTIME_FLAGS]) for source in runtime]
+    flags += CHECKED_KERNEL_FLAGS if check else KERNEL_FLAGS
+    flags += GCC_CHECKED_KERNEL_FLAGS if check and compiler.is_gcc else ()
+    flags += (f"-D{name}={value}" for name, value in sorted(defines.items()))
+    flags += shlex.split(os.environ.get("NSTGPU_CXXFLAGS", ""))  # for a debugger: -O0
+    units += [(Path(source).resolve(), flags) for source in sources]
+    keys = [_key(compiler, source, unit_flags) for source, unit_flags in units]
+    directory = cache_directory("emulator")
+
+    def compile_unit(key: str, source: Path, unit_flags: list[str]) -> Path:
+        def produce(target: Path) -> None:
+            unit = f'#include "{source}"\n'
+            if source not in runtime:
+                # Kernels are found in the preprocessed text, since a macro may have written them.
+                preprocessed = _compile(compiler, [*unit_flags, "-E", "-x", "c++", str(source)])
+                kernels = dict.fromkeys(KERNEL.findall(preprocessed))
+                unit += "".join(f"EMULATOR_REGISTER({kernel})\n" for kernel in kernels)
+            _compile(compiler, [*unit_flags, "-x", "c++", "-", "-c", "-o", str(target)], unit)
+
+        return cached(directory, key, ".o", produce)
+
+    def link(target: Path) -> None:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compile_unit, keys, *zip(*units, strict=True)))
+        _compile(compiler, ["-shared", *map(str, objects), "-pthread", "-o", str(target)])
+
+    return cached(directory, digest("".join(keys).encode()), ".so", link)
+
+
+def _key(compiler: Compiler, source: Path, flags: Sequence[str]) -> str:
+    """Names all that an object depends on: its text, its headers', the flags, the compiler and this CPU."""
+    state = hashlib.sha256(repr((compiler, flags, _cpu())).encode())
+    for path in _with_headers(source, set()):
+        state.update(f"{path}\0".encode() + path.read_bytes())
+    return state.hexdigest()[:32]
+
+
+def _with_headers(source: Path, seen: set[Path]) -> Iterator[Path]:
+    seen.add(source)
+    yield source
+    for name in INCLUDE.findall(source.read_text()):
+        header = (source.parent / name).resolve()
+        if header not in seen and header.exists():
+            yield from _with_headers(header, seen)
+
+
+@functools.cache
+def _cpu() -> str:
+    """What -march=native stands for on this machine: a home directory may be shared with other machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine() + platform.processor()
+    return platform.machine() + next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _compile(compiler: Compiler, arguments: Sequence[str], text: str = "") -> str:
+    result = subprocess.run([*compiler.command, *arguments], input=text, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise CompileError(result.stderr.strip())
+    if result.stderr.strip():
+        warnings.warn(result.stderr.strip(), stacklevel=2)
+    return result.stdout
