@@ -40,8 +40,11 @@ def run(
     ] = None,
     iterations: Annotated[int, typer.Option(min=1, help="Steps of the optimiser.")] = 300,
     weights: Annotated[str, typer.Option(help="A VGG weights file (.h5, .keras), or random:SEED.")] = DEFAULT_WEIGHTS,
-    device: Annotated[str, typer.Option(help="auto, cpu or reference.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, cpu, reference or emulator.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, or what the device offers, such as fp32.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores")
+    ] = None,
     content_weight: Annotated[
         float | None, typer.Option(help="alpha: how much the content counts.", show_default="measured")
     ] = None,
@@ -111,6 +114,7 @@ def run(
             weights=network,
             device=device,
             precision=precision,
+            threads=threads,
             size=min(DEFAULT_SIZE, max(picture.pixels.shape[:2])) if size is None else size,
             style_scale=style_scale,
             content_layers=_layers(content_layer),

@@ -60,7 +60,8 @@ class StyleTransfer:
 
     content, style: path, PIL image, or array (H, W, 3), uint8 or float in [0, 1].
     weights: from `load_weights`.
-    device: "auto", "cpu" or "reference"; precision: "auto" or what the device offers ("fp32"; "fp64" on reference).
+    device: "auto", "cuda", "cuda:1", "cpu", "reference" or "emulator", or a device from `kernels.open_device`.
+    precision: "auto" or what the device offers ("fp32"; "fp64" on reference). threads: cpu only; None takes all.
     size: long side of the generated image in pixels, and times `style_scale` of the style; None leaves both alone.
     content_layers, style_layers: tap -> weight (w_l, lambda_l of the cost, see `costs`). Names without weights get one
         each so that all layers count alike; None takes the classic taps that the network reaches.
@@ -79,7 +80,7 @@ class StyleTransfer:
         style: Source,
         *,
         weights: Weights,
-        device: str = "auto",
+        device: str | Device = "auto",
         size: int | None = None,
         style_scale: float = 1.0,
         content_layers: Layers = None,
@@ -90,6 +91,7 @@ class StyleTransfer:
         content_reduction: Literal["mean", "sum"] = "mean",
         pooling: Pooling = "max",
         precision: str = "auto",
+        threads: int | None = None,
         seed: int = 0,
     ) -> None:
         _check_settings(size, style_scale, content_reduction, pooling, seed)
@@ -104,7 +106,7 @@ class StyleTransfer:
         if not (self.content_layers or self.style_layers) or (alpha, beta) == (0.0, 0.0):
             raise SettingsError("content and style both weigh nothing; give at least one layer a weight above zero")
 
-        self.device: Device = open_device(device, precision)
+        self.device: Device = open_device(device, precision, threads) if isinstance(device, str) else device
         content_picture, style_picture = images.read(content), images.read(style)
         content_pixels = _sized(self.device, content_picture.pixels, size)
         style_size = None if size is None and style_scale == 1 else _long_side(style_picture.pixels, size, style_scale)

@@ -59,6 +59,12 @@ class Device(Protocol):
     def choice_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
         """Shape and dtype of the choices of a max pool with this output."""
 
+    def unpack_mask(self, mask: Array, channels: int) -> NDArray[np.bool_]:
+        """A mask as (H, W, channels) booleans in host memory, to look at."""
+
+    def unpack_choice(self, choice: Array, channels: int) -> NDArray[np.uint8]:
+        """Choices as (H, W, channels) in host memory, each 2 r + s of the pixel chosen, to look at."""
+
     def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]]) -> int:
         """Scratch memory needed at most by any operation on a network of these (H, W, C_in, C_out)."""
 
@@ -67,6 +73,13 @@ class Device(Protocol):
 
     def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Filters:
         """Prepares a (3, 3, C_in, C_out) kernel and its (C_out,) bias for both directions."""
+
+    # ---- measuring ----------------------------------------------------------------------------------------------
+    def elapsed(self, work: Callable[[], object]) -> float:
+        """Seconds that the device takes for what `work` asks of it."""
+
+    def roofline(self) -> tuple[float, float] | None:
+        """FLOP/s and bytes/s that this device can reach at best; None where time says nothing."""
 
     # ---- the network --------------------------------------------------------------------------------------------
     def preprocess(self, image: Array, channels: Sequence[int], scale: Sequence[float],
@@ -129,61 +142,39 @@ class Device(Protocol):
         """Separable Lanczos-3 with the pixel centres aligned; antialiased when shrinking. May overshoot."""
 
 
-def _open_cpu(precision: str) -> Device:
-    from .cpu import Cpu
+def open_device(name: str = "auto", precision: str = "auto", threads: int | None = None) -> Device:
+    """The device called `name`, one of DEVICES or "cuda:1" for another GPU than the first, computing in `precision`.
 
-    return Cpu(precision)
+    "auto" is the GPU where there is one that can be used, else the CPU. `threads` is for the CPU: None takes every core
+    this process may use. Raises DeviceError for what is not to be had.
+    """
+    kind, _, index = name.partition(":")
+    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdecimal())):
+        raise DeviceError(f"unknown device {name!r}; choose one of {', '.join(DEVICES)}")
+    if threads is not None and kind not in ("auto", "cpu"):
+        raise DeviceError(f"threads are for the cpu device, not for {kind}")
+    if kind == "auto":
+        return _open_auto(precision, threads)
+    if kind == "cpu":
+        from .cpu import Cpu
 
+        return Cpu(precision, threads)
+    if kind == "reference":
+        from .reference import Reference
 
-def _open_reference(precision: str) -> Device:
-    from .reference import Reference
-
-    return Reference(precision)
-
-
-def _open_cuda(precision: str, index: int = 0) -> Device:
+        return Reference(precision)
     from .gpu import Gpu
-    from .runtimes import CudaRuntime
+    from .runtimes import CudaRuntime, EmulatorRuntime
 
-    return Gpu(CudaRuntime(index), precision)
-
-
-def _open_emulator(precision: str) -> Device:
-    from .gpu import Gpu
-    from .runtimes import EmulatorRuntime
-
-    return Gpu(EmulatorRuntime(), precision)
+    return Gpu(CudaRuntime(int(index or 0)) if kind == "cuda" else EmulatorRuntime(), precision)
 
 
-def _open_auto(precision: str) -> Device:
-    """The GPU where there is one that can be used, else the CPU."""
+def _open_auto(precision: str, threads: int | None) -> Device:
     from .runtimes import cuda_problem
 
     if cuda_problem() is None:
         try:
-            return _open_cuda(precision)
+            return open_device("cuda", precision)
         except DeviceError as error:
             logging.getLogger("nstgpu").warning("the GPU is not used: %s", error)
-    return _open_cpu(precision)
-
-
-_OPENERS: dict[str, Callable[[str], Device]] = {
-    "auto": _open_auto,
-    "cuda": _open_cuda,
-    "cpu": _open_cpu,
-    "reference": _open_reference,
-    "emulator": _open_emulator,
-}
-
-
-def open_device(name: str = "auto", precision: str = "auto") -> Device:
-    """The device called `name`, one of DEVICES or "cuda:1" for another GPU than the first, computing in `precision`.
-
-    Raises DeviceError for a name or precision that is not to be had.
-    """
-    kind, _, index = name.partition(":")
-    if kind == "cuda" and index.isdecimal():
-        return _open_cuda(precision, int(index))
-    if name not in _OPENERS:
-        raise DeviceError(f"unknown device {name!r}; choose one of {', '.join(DEVICES)}")
-    return _OPENERS[name](precision)
+    return open_device("cpu", precision, threads)

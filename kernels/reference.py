@@ -4,7 +4,8 @@ The other devices are tested against this one, in float64; nothing here is teste
 operation (which buffers, which options) stands in `kernels.device`; the docstrings here give the formulas.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +58,12 @@ class Reference:
     def choice_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
         return pooled_shape, np.dtype(np.uint8)
 
+    def unpack_mask(self, mask: NDArray[np.bool_], channels: int) -> NDArray[np.bool_]:  # noqa: ARG002
+        return mask.copy()
+
+    def unpack_choice(self, choice: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:  # noqa: ARG002
+        return choice.copy()
+
     def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]]) -> int:  # noqa: ARG002
         return 0
 
@@ -65,6 +72,13 @@ class Reference:
 
     def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> ReferenceFilters:
         return ReferenceFilters(kernel.astype(self.activation_dtype), bias.astype(self.activation_dtype))
+
+    # ---- measuring ----------------------------------------------------------------------------------------------
+    def elapsed(self, work: Callable[[], object]) -> float:
+        return seconds_of(work)
+
+    def roofline(self) -> tuple[float, float] | None:
+        return host_roofline(self.activation_dtype)
 
     # ---- the network --------------------------------------------------------------------------------------------
     def preprocess(self, image: Floats, channels: Sequence[int], scale: Sequence[float],
@@ -187,6 +201,22 @@ def lanczos_matrix(size_in: int, size_out: int) -> NDArray[np.float64]:
     taps = np.where(np.abs(t) < 3, np.sinc(t) * np.sinc(t / 3), 0.0)
     weights: NDArray[np.float64] = taps / taps.sum(axis=1, keepdims=True)
     return weights
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Wall-clock seconds of a call on the host."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def host_roofline(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """What NumPy's BLAS and a copy reach here, the best of five: FLOP/s, and bytes/s read and written."""
+    side, length = 1536, 1 << 25
+    a, b = (np.random.default_rng(seed).random((side, side)).astype(dtype) for seed in (0, 1))
+    source, target, product = np.ones(length, np.uint8), np.ones(length, np.uint8), np.empty_like(a)
+    flops = 2 * side**3 / min(seconds_of(lambda: np.matmul(a, b, out=product)) for _ in range(5))
+    return flops, 2 * length / min(seconds_of(lambda: np.copyto(target, source)) for _ in range(5))
 
 
 def _convolve(x: Floats, kernel: Floats) -> Floats:

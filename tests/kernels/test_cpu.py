@@ -15,11 +15,15 @@ reference = Reference()
 SHAPES = [(16, 16, 3, 64), (17, 23, 64, 3), (33, 18, 5, 7), (61, 83, 16, 32), (16, 200, 48, 16), (19, 16, 130, 66)]
 
 
-@pytest.fixture(params=[4 << 20, 1], ids=["large-strips", "smallest-strips"])
-def strip_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(cpu_module, "STRIP_BYTES", request.param)
-    monkeypatch.setattr(cpu_module, "ROW_BYTES", request.param)
-    return int(request.param)
+@pytest.fixture(params=["large-items", "smallest-items"])
+def items(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small test images would otherwise be a single item of work."""
+    if request.param == "smallest-items":
+        monkeypatch.setattr(cpu_module, "STRIP_BYTES", 1)
+        monkeypatch.setattr(cpu_module, "LEAST_TILES", 1)
+        monkeypatch.setattr(cpu_module, "LEAST_CHANNELS", 8)
+        monkeypatch.setattr(cpu_module, "BLOCK_BYTES", 1)
+        monkeypatch.setattr(cpu_module, "GRAM_PIXELS", 20)
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -34,8 +38,8 @@ def within(actual: Any, expected: Any, terms: int) -> None:
     assert error <= budget
 
 
-def prepared(shape: tuple[int, int, int, int]) -> Cpu:
-    device = Cpu()
+def prepared(shape: tuple[int, int, int, int], threads: int = 3) -> Cpu:
+    device = Cpu(threads=threads)
     device.bind_workspace(device.allocate(device.workspace_bytes([shape])))
     return device
 
@@ -45,7 +49,7 @@ def both(shape: tuple[int, ...]) -> tuple[Any, Any]:
     return np.full(shape, np.nan, np.float32), np.full(shape, np.nan)
 
 
-@pytest.mark.usefixtures("strip_bytes")
+@pytest.mark.usefixtures("items")
 @pytest.mark.parametrize("pooling", ["max", "average"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_convolution(shape: tuple[int, int, int, int], pooling: Pooling) -> None:
@@ -71,12 +75,12 @@ def test_convolution(shape: tuple[int, int, int, int], pooling: Pooling) -> None
     ours, theirs = results
     within(ours["out"], theirs["out"], 9 * channels_in)
     within(ours["pooled"], theirs["pooled"], 9 * channels_in)
-    np.testing.assert_array_equal(ours["mask"], ours["out"] > 0)
+    np.testing.assert_array_equal(device.unpack_mask(ours["mask"], channels_out), ours["out"] > 0)
     if pooling == "max":
         squares = np.stack(
             [ours["out"][r : height // 2 * 2 : 2, s : width // 2 * 2 : 2] for r in (0, 1) for s in (0, 1)]
         )
-        np.testing.assert_array_equal(ours["choice"], squares.argmax(axis=0))
+        np.testing.assert_array_equal(device.unpack_choice(ours["choice"], channels_out), squares.argmax(axis=0))
 
     alone = np.full(half, np.nan, np.float32)  # the full-size output need not be kept
     filters = device.pack_filters(kernel, bias)
@@ -84,7 +88,7 @@ def test_convolution(shape: tuple[int, int, int, int], pooling: Pooling) -> None
     np.testing.assert_array_equal(alone, ours["pooled"])
 
 
-@pytest.mark.usefixtures("strip_bytes")
+@pytest.mark.usefixtures("items")
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -97,8 +101,9 @@ def test_input_gradient(shape: tuple[int, int, int, int], masked: bool, accumula
     out, expected = both((height, width, channels_in))
     if accumulate:
         out[...] = expected[...] = random(height, width, channels_in, seed=3)
+    bits = None if mask is None else np.packbits(mask, axis=2)
     device.conv3x3_input_gradient(
-        gradient, device.pack_filters(kernel, bias), out=out, mask=mask, accumulate=accumulate
+        gradient, device.pack_filters(kernel, bias), out=out, mask=bits, accumulate=accumulate
     )
     reference.conv3x3_input_gradient(
         gradient.astype(np.float64),
@@ -118,22 +123,26 @@ def test_pool_gradient(size: tuple[int, int], pooling: Pooling, accumulate: bool
     which: Any
     device, half = Cpu(), (height // 2, width // 2, 5)
     gradient, mask = random(*half), random(height, width, 5, seed=1) > 0
-    choice = np.random.default_rng(2).integers(0, 4, half, dtype=np.uint8) if pooling == "max" else None
+    choice = np.random.default_rng(2).integers(0, 4, half, dtype=np.uint8)
     out, expected = both((height, width, 5))
     if accumulate:
         out[...] = expected[...] = random(height, width, 5, seed=3)
-    for which, target in ((device, out), (reference, expected)):
-        which.pool_input_gradient(
-            gradient, pooling=pooling, choice=choice, out=target, mask=mask, accumulate=accumulate
-        )
+    planes = np.stack([np.packbits(choice // 2, axis=2), np.packbits(choice % 2, axis=2)])
+    for which, target, chosen, let in (
+        (device, out, planes, np.packbits(mask, axis=2)),
+        (reference, expected, choice, mask),
+    ):
+        chosen = chosen if pooling == "max" else None
+        which.pool_input_gradient(gradient, pooling=pooling, choice=chosen, out=target, mask=let, accumulate=accumulate)
     within(out, expected, 1)
 
 
-@pytest.mark.usefixtures("strip_bytes")
+@pytest.mark.usefixtures("items")
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("shape", [(16, 16, 64), (31, 17, 5), (40, 50, 33)])
 def test_costs_at_a_tap(shape: tuple[int, int, int], accumulate: bool) -> None:
-    device, (height, width, channels) = Cpu(), shape
+    height, width, channels = shape
+    device = prepared((height, width, channels, channels))
     features, target = random(*shape), random(*shape, seed=1)
     gram, gram64 = both((channels, channels))
     device.gram(features, gram)
@@ -170,7 +179,7 @@ def test_costs_at_a_tap(shape: tuple[int, int, int], accumulate: bool) -> None:
     within(cost, cost64, height * width * channels)
 
 
-@pytest.mark.usefixtures("strip_bytes")
+@pytest.mark.usefixtures("items")
 @pytest.mark.parametrize("size", [(16, 16), (17, 40), (61, 83)])
 def test_pixels(size: tuple[int, int]) -> None:
     device, shape = Cpu(), (*size, 3)

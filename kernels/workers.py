@@ -1,0 +1,55 @@
+"""A few threads that take work items from a list; NumPy releases the interpreter's lock, so they run side by side."""
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from .blas import find_openblas, single_threaded
+
+Item = TypeVar("Item")
+MOST_WORKERS = 64
+
+
+def default_count() -> int:
+    """One worker per core this process may use; one in all where the BLAS can't be told to keep to one thread."""
+    if find_openblas() is None:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS)
+
+
+class Workers:
+    """`count` workers; the calling thread is number 0, the others wait in a pool."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = ThreadPoolExecutor(count - 1, thread_name_prefix="nstgpu") if count > 1 else None
+
+    def run(self, task: Callable[[int, Item], None], items: Sequence[Item]) -> None:
+        """Calls task(worker, item) once for every item, and returns when all are done.
+
+        Which worker takes which item is left to chance, so a result must not depend on it.
+        """
+        order, lock = itertools.count(), threading.Lock()
+
+        def work(worker: int) -> None:
+            while True:
+                with lock:
+                    index = next(order)
+                if index >= len(items):
+                    return
+                task(worker, items[index])
+
+        with single_threaded():
+            if self._pool is None or len(items) < 2:
+                work(0)
+                return
+            others = [self._pool.submit(work, worker) for worker in range(1, min(self.count, len(items)))]
+            try:
+                work(0)
+            finally:
+                for other in others:
+                    other.result()

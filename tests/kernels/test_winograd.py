@@ -1,0 +1,57 @@
+"""The transforms of F(4x4, 3x3): exact in float64, accurate in float32, and one set of filters for both directions."""
+
+import numpy as np
+import pytest
+from nstgpu.kernels import winograd
+
+
+def test_one_dimension_is_exact() -> None:
+    a, g, b = winograd.cook_toom()
+    rng = np.random.default_rng(0)
+    d, w = rng.standard_normal(6), rng.standard_normal(3)
+    expected = [d[i : i + 3] @ w for i in range(4)]
+    np.testing.assert_allclose(a @ ((g @ w) * (b @ d)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_both_directions_from_one_set_of_filters(backward: bool) -> None:
+    rng = np.random.default_rng(1)
+    kernel = rng.standard_normal((3, 3, 4, 5))
+    filters = winograd.transform_filters(kernel)
+    transform = winograd.transforms()[backward]
+    if backward:
+        filters, kernel = filters.swapaxes(1, 2), kernel[::-1, ::-1].swapaxes(2, 3)
+    x = rng.standard_normal((6, 6, kernel.shape[2]))
+    products = np.einsum("pc,pck->pk", transform.input @ x.reshape(36, -1), filters)
+    y = (transform.output @ products).reshape(4, 4, -1)
+    expected = np.array(
+        [[np.einsum("rsc,rsck->k", x[i : i + 3, j : j + 3], kernel) for j in range(4)] for i in range(4)]
+    )
+    np.testing.assert_allclose(y, expected, atol=2e-5)
+
+
+def test_error_in_float32_is_near_that_of_plain_products() -> None:
+    rng = np.random.default_rng(2)
+    tiles, channels = 500, 256
+    x = np.maximum(rng.standard_normal((tiles, 36, channels)), 0).astype(np.float32)
+    kernel = rng.standard_normal((3, 3, channels, 1)).astype(np.float32)
+    transform, filters = winograd.transforms()[0], winograd.transform_filters(kernel)
+    inputs = np.matmul(transform.input, x).transpose(1, 0, 2)
+    y = transform.output @ np.matmul(np.ascontiguousarray(inputs), filters).reshape(36, tiles)
+    squares = x.reshape(tiles, 6, 6, channels).astype(np.float64)
+    expected = [
+        np.einsum("trsc,rsc->t", squares[:, i : i + 3, j : j + 3], kernel[..., 0].astype(np.float64))
+        for i in range(4)
+        for j in range(4)
+    ]
+    error = np.linalg.norm(y - expected) / np.linalg.norm(expected)
+    print(f"relative error {error:.2e}")
+    assert error <= 1e-6  # the usual points 0, ±1, ±2 give 1.3e-6
+
+
+@pytest.mark.parametrize(
+    ("channels_in", "channels_out", "expected"),
+    [(3, 64, False), (64, 3, False), (8, 8, False), (32, 32, True), (64, 64, True), (512, 512, True), (16, 512, True)],
+)
+def test_winograd_is_chosen_where_it_does_less(channels_in: int, channels_out: int, expected: bool) -> None:
+    assert winograd.pays(channels_in, channels_out) is expected
