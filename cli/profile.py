@@ -1,0 +1,107 @@
+"""`nstgpu profile`: one iteration, operation by operation, as a table or as JSON."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..engine.profile import Profile
+
+DEFAULT_SIZE = 512
+EMULATED_SIZE = 48  # the emulator says nothing of time, and is slow
+
+
+def profile(
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=16, help="Side of the image in pixels.", show_default=f"{DEFAULT_SIZE}; {EMULATED_SIZE} emulated"
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cuda, cpu, reference or emulator.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, or what the device offers, such as fp32.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="A VGG weights file, or random:SEED for VGG-19's shapes.")] = "random:0",
+    kernel: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only operations or kernels with this in their name.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=2, help="Iterations to take the median of.")] = 5,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON; - for standard output.")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+) -> None:
+    """Time every operation of one iteration, and compare each with the reference.
+
+    Time is compared with the roofline measured on this device, errors with a budget of eps·√terms in float64. On the
+    emulator, correctness only.
+    """
+    del debug  # acted on where errors are reported
+    from ..engine.profile import profile as profile_iteration
+    from ..engine.taps import SettingsError
+    from ..kernels import open_device
+    from ..weights import load_weights
+
+    opened = open_device(device, precision, threads)
+    side = size or (EMULATED_SIZE if opened.name == "emulator" else DEFAULT_SIZE)
+    result = profile_iteration(opened, load_weights(weights), (side, side), rounds=rounds)
+    if kernel:
+        rows = [row for row in result.rows if any(kernel in name for name in (row.operation, *row.kernels))]
+        if not rows:
+            known = ", ".join(dict.fromkeys(name for row in result.rows for name in (row.operation, *row.kernels)))
+            raise SettingsError(f"no operation or kernel has {kernel!r} in its name; there are {known}")
+        result.rows[:] = rows
+    if json_file is not None:
+        text = json.dumps(asdict(result), indent=1)
+        if str(json_file) == "-":
+            typer.echo(text)
+            return
+        beside = json_file.with_name(f"{json_file.name}.part")
+        beside.write_text(text + "\n", encoding="utf-8")
+        beside.replace(json_file)
+    _print(result)
+
+
+def _print(result: "Profile") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    timed = result.seconds is not None
+    table = Table(header_style="bold", row_styles=("", "dim"))
+    table.add_column("Operation", no_wrap=True)
+    table.add_column("Shape", no_wrap=True)
+    if timed:
+        for title in ("Time", "Spread", "Rate", "Roofline"):
+            table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("Error", justify="right", no_wrap=True)
+    for row in result.rows:
+        cells = [row.operation, row.shape]
+        if row.seconds is not None and row.spread is not None and row.roofline is not None:
+            rate = (
+                f"{row.flops / row.seconds / 1e12:.3g} TFLOP/s"
+                if row.flops
+                else f"{row.nbytes / row.seconds / 1e9:.3g} GB/s"
+            )
+            cells += [_milliseconds(row.seconds), f"{row.spread:.0%}", rate, f"{row.roofline:.0%}"]
+        table.add_row(*cells, f"{row.error:.0%}")
+    console = Console(highlight=False)
+    if console.width < 110 and not console.is_terminal:
+        console = Console(highlight=False, width=110)  # a file or a pipe has no width to keep to
+    console.print(table)
+    height, width = result.size
+    small = "x".join(str(side) for side in reversed(result.checked_size))
+    text = f"{width}x{height} on {result.device} ({result.precision}); errors at {small}, as a share of their budget"
+    if result.seconds is not None and result.peak_flops and result.peak_bandwidth:
+        flops = sum(row.flops for row in result.rows)
+        text += f"\none iteration {_milliseconds(result.seconds)}, {flops / result.seconds / 1e12:.3g} TFLOP/s"
+        text += f"; peaks {result.peak_flops / 1e12:.3g} TFLOP/s and {result.peak_bandwidth / 1e9:.3g} GB/s"
+    console.print(text)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

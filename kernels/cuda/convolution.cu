@@ -1,0 +1,53 @@
+// The 3x3 convolution with zero padding, forward and backward, as an implicit matrix product: pixels x (taps,
+// channels) times filters. The gradient with respect to the input is the same product with turned filters, so there
+// is one main loop (tile.cuh), one loader of windows and two epilogues (pixels.cuh). A forward launch computes
+// relu(conv + bias) and whichever of activations, mask bits, pool and choices are wanted; a backward launch
+// accumulates and masks. Small maps split the sum over taps and channels among blocks (gridDim.z) and add the
+// slices in order in a second launch. kernels/convolution.py chooses tiles and slices and packs the filters;
+// tests/kernels/test_convolution_kernels.py runs every kernel of this file alone, in the emulator, against float64.
+// The three-channel ends are in convolution_ends.cu.
+#include "pixels.cuh"
+
+#define CONVOLUTIONS(name, Tile, vector)                                                                           \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) conv3x3_forward_##name(       \
+        const float* __restrict__ x, const float* __restrict__ filters, const float* __restrict__ bias,            \
+        float* __restrict__ out, uint8_t* __restrict__ mask, float* __restrict__ pooled,                           \
+        uint8_t* __restrict__ choice, void* __restrict__ partials, int height, int width, int channels_in,         \
+        int channels_out, int pitch, int next_row, int next_channels, int average) {                               \
+        pixels::convolve<Tile, 9, vector>(                                                                         \
+            x, {height, width, channels_in}, {next_row, next_channels}, filters, pitch,                            \
+            {height, width, channels_out}, pixels::Forward{bias, out, mask, pooled, choice, average},              \
+            static_cast<float*>(partials));                                                                        \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) conv3x3_backward_##name(      \
+        const float* __restrict__ gradient, const float* __restrict__ filters, float* __restrict__ out,            \
+        const uint8_t* __restrict__ mask, void* __restrict__ partials, int height, int width, int channels_in,     \
+        int channels_out, int pitch, int next_row, int next_channels, int accumulate) {                            \
+        pixels::convolve<Tile, 9, vector>(                                                                         \
+            gradient, {height, width, channels_in}, {next_row, next_channels}, filters, pitch,                     \
+            {height, width, channels_out}, pixels::Backward{out, mask, accumulate},                                \
+            static_cast<float*>(partials));                                                                        \
+    }
+
+// Named by the tile, pixels x output channels. Backward, "in" and "out" are those of the product, not of the layer.
+// The last loads channels one by one, for counts that are no multiple of four.
+CONVOLUTIONS(128x128, tile::Tile128x128, true)
+CONVOLUTIONS(128x64, tile::Tile128x64, true)
+CONVOLUTIONS(128x32, tile::Tile128x32, true)
+CONVOLUTIONS(128x64_any, tile::Tile128x64, false)
+
+extern "C" __global__ void __launch_bounds__(256)
+    conv3x3_forward_slices(const void* __restrict__ partials, const float* __restrict__ bias, float* __restrict__ out,
+                           uint8_t* __restrict__ mask, float* __restrict__ pooled, uint8_t* __restrict__ choice,
+                           int slices, int rows, int height, int width, int channels, int average) {
+    pixels::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},
+                         pixels::Forward{bias, out, mask, pooled, choice, average});
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    conv3x3_backward_slices(const void* __restrict__ partials, float* __restrict__ out,
+                            const uint8_t* __restrict__ mask, int slices, int rows, int height, int width, int channels,
+                            int accumulate) {
+    pixels::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},
+                         pixels::Backward{out, mask, accumulate});
+}

@@ -1,0 +1,101 @@
+// What happens to pixels outside the network: colours in and out of the weights' convention, and the optimisers'
+// steps. Images are (H, W, 3) float32, RGB in [0, 1]; here they are H W pixels, or n = 3 H W numbers.
+#include "platform.cuh"
+
+// Not by min and max, which would turn a NaN into a colour and hide that a run has diverged.
+__device__ __forceinline__ float clamped(float x) { return x < 0.0f ? 0.0f : x > 1.0f ? 1.0f : x; }
+
+// out[., k] := image[., channel_k] * scale_k + shift_k
+extern "C" __global__ void __launch_bounds__(256)
+preprocess(const float* __restrict__ image, float* __restrict__ out, int64_t pixels,  //
+           int channel_0, int channel_1, int channel_2, float scale_0, float scale_1, float scale_2,  //
+           float shift_0, float shift_1, float shift_2) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    for (int64_t i = thread; i < pixels; i += threads) {
+        const float* const pixel = image + 3 * i;
+        out[3 * i] = pixel[channel_0] * scale_0 + shift_0;
+        out[3 * i + 1] = pixel[channel_1] * scale_1 + shift_1;
+        out[3 * i + 2] = pixel[channel_2] * scale_2 + shift_2;
+    }
+}
+
+// out[., channel_k] := gradient[., k] * scale_k
+extern "C" __global__ void __launch_bounds__(256)
+preprocess_gradient(const float* __restrict__ gradient, float* __restrict__ out, int64_t pixels,
+                    int channel_0, int channel_1, int channel_2, float scale_0, float scale_1, float scale_2) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    for (int64_t i = thread; i < pixels; i += threads) {
+        float* const pixel = out + 3 * i;
+        pixel[channel_0] = gradient[3 * i] * scale_0;
+        pixel[channel_1] = gradient[3 * i + 1] * scale_1;
+        pixel[channel_2] = gradient[3 * i + 2] * scale_2;
+    }
+}
+
+// step := step + 1. A launch of its own, before adam_step: every block of that one reads the count, so none of them
+// could change it; and since it lives on the device, one CUDA graph serves all iterations.
+extern "C" __global__ void __launch_bounds__(1) advance_step(int* step) { *step += 1; }
+
+struct AdamRates {
+    float beta1, one_minus_beta1, beta2, one_minus_beta2, rate, spread, epsilon;
+};
+
+__device__ __forceinline__ void adam(float& x, float g, float& m, float& v, const AdamRates& by) {
+    m = by.beta1 * m + by.one_minus_beta1 * g;
+    v = by.beta2 * v + by.one_minus_beta2 * (g * g);
+    x = clamped(x - by.rate * m / (sqrtf(v * by.spread) + by.epsilon));
+}
+
+// m := b1 m + (1 - b1) g;  v := b2 v + (1 - b2) g^2;
+// x := clamp(x - learning_rate * m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + epsilon)),  t = *step
+//
+// 1 - b^t is taken as -expm1(t log b), with log b from the host in double: 1 - powf(b, t) would lose four of its seven
+// digits at b = 0.999 and t = 1.
+extern "C" __global__ void __launch_bounds__(256)
+adam_step(float* __restrict__ image, const float* __restrict__ gradient, float* __restrict__ first,
+          float* __restrict__ second, const int* __restrict__ step, int64_t n, float learning_rate, float beta1,
+          float one_minus_beta1, float log_beta1, float beta2, float one_minus_beta2, float log_beta2, float epsilon) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    const float t = static_cast<float>(*step);
+    const AdamRates by = {beta1, one_minus_beta1, beta2, one_minus_beta2, learning_rate / -expm1f(t * log_beta1),
+                          1.0f / -expm1f(t * log_beta2), epsilon};
+    for (int64_t i = thread; i < n / 4; i += threads) {
+        float4 x = reinterpret_cast<float4*>(image)[i], m = reinterpret_cast<float4*>(first)[i],
+               v = reinterpret_cast<float4*>(second)[i];
+        const float4 g = reinterpret_cast<const float4*>(gradient)[i];
+        adam(x.x, g.x, m.x, v.x, by);
+        adam(x.y, g.y, m.y, v.y, by);
+        adam(x.z, g.z, m.z, v.z, by);
+        adam(x.w, g.w, m.w, v.w, by);
+        reinterpret_cast<float4*>(image)[i] = x;
+        reinterpret_cast<float4*>(first)[i] = m;
+        reinterpret_cast<float4*>(second)[i] = v;
+    }
+    const int64_t last = n / 4 * 4 + thread;
+    if (last < n) adam(image[last], gradient[last], first[last], second[last], by);
+}
+
+// image := clamp(image - learning_rate * gradient)
+extern "C" __global__ void __launch_bounds__(256)
+descent_step(float* __restrict__ image, const float* __restrict__ gradient, int64_t n, float learning_rate) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    for (int64_t i = thread; i < n / 4; i += threads) {
+        const float4 x = reinterpret_cast<float4*>(image)[i], g = reinterpret_cast<const float4*>(gradient)[i];
+        reinterpret_cast<float4*>(image)[i] =
+            make_float4(clamped(x.x - learning_rate * g.x), clamped(x.y - learning_rate * g.y),
+                        clamped(x.z - learning_rate * g.z), clamped(x.w - learning_rate * g.w));
+    }
+    const int64_t last = n / 4 * 4 + thread;
+    if (last < n) image[last] = clamped(image[last] - learning_rate * gradient[last]);
+}
+
+// image := min(max(image, 0), 1)
+extern "C" __global__ void __launch_bounds__(256) clamp_pixels(float* __restrict__ image, int64_t n) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    for (int64_t i = thread; i < n / 4; i += threads) {
+        const float4 x = reinterpret_cast<float4*>(image)[i];
+        reinterpret_cast<float4*>(image)[i] = make_float4(clamped(x.x), clamped(x.y), clamped(x.z), clamped(x.w));
+    }
+    const int64_t last = n / 4 * 4 + thread;
+    if (last < n) image[last] = clamped(image[last]);
+}

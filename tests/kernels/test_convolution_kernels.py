@@ -1,0 +1,368 @@
+"""Every kernel of convolution.cu and convolution_ends.cu against the reference in float64 and the naive kernels: on the
+emulator, on its checking build, and on a GPU where there is one. Tiles, slices and grids are plain arithmetic and are
+tested as such.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nstgpu.kernels import convolution
+from nstgpu.kernels.convolution import Work, choose_tile
+from nstgpu.kernels.device import DeviceError, Pooling
+from nstgpu.kernels.emulator import NoCompilerError
+from nstgpu.kernels.gpu import Gpu
+from nstgpu.kernels.launch import Launch
+from nstgpu.kernels.reference import Reference
+from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
+
+EPSILON = float(np.finfo(np.float32).eps)
+BUDGET = 0.5  # of eps sqrt(K): what rounding makes of a sum of K products, relative and root mean square
+
+# (H, W, C_in, C_out): odd sides, a pixel over a tile, every variant in both directions, with slices and without.
+SHAPES = [
+    (16, 16, 3, 64), (17, 33, 3, 16), (21, 19, 3, 33), (7, 40, 3, 130),
+    (16, 16, 16, 16), (17, 23, 16, 32), (31, 33, 64, 64), (18, 70, 32, 48), (16, 17, 48, 128), (19, 21, 128, 64),
+    (33, 16, 128, 128), (9, 7, 20, 260), (4, 6, 512, 512), (70, 47, 64, 12), (65, 34, 4, 4),
+    (16, 18, 5, 7), (23, 17, 33, 5), (17, 16, 7, 130), (16, 16, 6, 8), (1, 1, 8, 16), (1, 9, 12, 8), (9, 1, 8, 20),
+]  # fmt: skip
+# Small, and still every kernel: the checking build is slow.
+CHECKED_SHAPES = [
+    (11, 19, 3, 70), (9, 35, 3, 5), (9, 15, 8, 8), (5, 31, 12, 60), (6, 9, 8, 100), (4, 5, 128, 128), (7, 9, 5, 3),
+    (3, 5, 133, 70), (5, 7, 60, 12),
+]  # fmt: skip
+
+reference = Reference()
+
+
+def emulated(*, check: bool = False, seed: int = 0) -> EmulatorRuntime:
+    try:
+        return EmulatorRuntime(check=check, seed=seed)
+    except DeviceError as error:
+        if not isinstance(error.__cause__, NoCompilerError):
+            raise
+        warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
+        pytest.skip(str(error))
+
+
+def runtime_called(name: str) -> Runtime:
+    if name == "cuda":
+        if problem := cuda_problem():
+            pytest.skip(problem)
+        return CudaRuntime()
+    return emulated(check=name == "checked")
+
+
+@pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Gpu:
+    return Gpu(runtime_called(request.param))
+
+
+@pytest.fixture(scope="module")
+def checked() -> Gpu:
+    return Gpu(emulated(check=True))
+
+
+def random(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def empty(device: Gpu, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+    """Filled with what nobody would compute, so that what is left out shows."""
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = device.allocate(nbytes)
+    device.upload(np.full(nbytes, 0xEE, np.uint8), room)
+    return room.view(dtype).reshape(shape)
+
+
+def held(device: Gpu, values: Any) -> Any:
+    out = empty(device, values.shape, values.dtype)
+    device.upload(values, out)
+    return out
+
+
+def bind_workspace(device: Gpu, shape: tuple[int, int, int, int]) -> None:
+    """Exactly as much as is asked for."""
+    device.bind_workspace(device.allocate(convolution.workspace_bytes(*shape)))
+
+
+def layer(shape: tuple[int, int, int, int]) -> tuple[Any, Any, Any]:
+    """x, kernel and bias, such that about half of the activations are positive and not all alike."""
+    height, width, channels_in, channels_out = shape
+    kernel = random(3, 3, channels_in, channels_out, seed=1) / np.float32(3 * np.sqrt(channels_in))
+    return random(height, width, channels_in), kernel, random(channels_out, seed=2) / np.float32(4)
+
+
+def within(what: str, actual: Any, expected: Any, terms: int) -> None:
+    """The rounding of a sum of `terms` random terms grows with its square root."""
+    if expected.size == 0:
+        return
+    budget = BUDGET * EPSILON * np.sqrt(terms) * float(np.sqrt(np.mean(np.square(expected))))
+    error = float(np.sqrt(np.mean(np.square(actual - expected))))
+    print(f"{what}: {error / budget:.1%} of the budget")
+    assert error <= budget, what
+
+
+def mask_bits(mask: Any) -> Any:
+    return np.packbits(mask, axis=2, bitorder="little")
+
+
+# ---- forward --------------------------------------------------------------------------------------------------------
+def forward(device: Gpu, shape: tuple[int, int, int, int], pooling: Pooling, wanted: str) -> dict[str, Any]:
+    """What conv3x3_relu leaves behind, in host memory, of "out", "mask", "pooled" and "choice"."""
+    height, width, _, channels = shape
+    x, kernel, bias = layer(shape)
+    pooled = (height // 2, width // 2, channels)
+    layouts = {
+        "out": ((height, width, channels), np.dtype(np.float32)),
+        "mask": device.mask_layout((height, width, channels)),
+        "pooled": (pooled, np.dtype(np.float32)),
+        "choice": device.choice_layout(pooled),
+    }
+    names = wanted.split()
+    buffers = {name: empty(device, *layouts[name]) if name in names else None for name in layouts}
+    bind_workspace(device, shape)
+    device.conv3x3_relu(held(device, x), device.pack_filters(kernel, bias), pooling=pooling, **buffers)
+    return {name: device.download(buffers[name]) for name in names}
+
+
+def check_forward(device: Gpu, shape: tuple[int, int, int, int], pooling: Pooling, wanted: str) -> None:
+    height, width, channels_in, channels = shape
+    x, kernel, bias = layer(shape)
+    results = forward(device, shape, pooling, wanted)
+    y, mask = np.empty((height, width, channels)), np.empty((height, width, channels), bool)
+    pooled = np.empty((height // 2, width // 2, channels))
+    choice = np.empty(pooled.shape, np.uint8)
+    filters = reference.pack_filters(kernel, bias)
+    reference.conv3x3_relu(
+        x.astype(np.float64), filters, out=y, mask=mask, pooling=pooling, pooled=pooled, choice=choice
+    )
+    terms = 9 * channels_in + 1
+    if "out" in results:
+        within("out", results["out"], y, terms)
+    if "mask" in results:
+        ours = device.unpack_mask(held(device, results["mask"]), channels)
+        np.testing.assert_array_equal(mask_bits(ours), results["mask"], "bits beyond the last channel")
+        unsure = np.abs(y) < 8 * EPSILON * np.sqrt(terms)
+        np.testing.assert_array_equal(ours | unsure, mask | unsure)
+        if "out" in results:
+            np.testing.assert_array_equal(ours, results["out"] > 0)
+    if "pooled" in results:
+        within("pooled", results["pooled"], pooled, terms)
+    if "choice" in results and choice.size:
+        picked = device.unpack_choice(held(device, results["choice"]), channels)
+        quads = np.stack([y[r : height // 2 * 2 : 2, s : width // 2 * 2 : 2] for r in range(2) for s in range(2)])
+        chosen = np.take_along_axis(quads, picked[None].astype(np.int64), axis=0)[0]
+        sure = np.sort(quads, axis=0)[3] - np.sort(quads, axis=0)[2] > 8 * EPSILON * np.sqrt(terms)
+        np.testing.assert_array_equal(picked[sure], choice[sure])
+        np.testing.assert_array_equal(picked[pooled == 0], 0, "of equals the first")
+        np.testing.assert_allclose(chosen, pooled, atol=8 * EPSILON * np.sqrt(terms))
+        assert not (results["choice"][..., -1] >> (2 * ((channels - 1) % 4 + 1)) & 0xFF).any(), "bits beyond the last"
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_forward(device: Gpu, shape: tuple[int, int, int, int]) -> None:
+    check_forward(device, shape, "max", "out mask pooled choice")
+
+
+@pytest.mark.parametrize("wanted", ["out", "mask", "pooled", "pooled choice", "mask pooled choice", "out pooled"])
+@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize("shape", [(17, 19, 3, 20), (15, 18, 16, 30), (13, 9, 64, 64), (9, 12, 7, 9)], ids=str)
+def test_forward_stores_what_is_wanted(
+    device: Gpu, shape: tuple[int, int, int, int], pooling: Pooling, wanted: str
+) -> None:
+    if pooling == "max" or "choice" not in wanted:
+        check_forward(device, shape, pooling, wanted)
+
+
+def test_of_equal_pixels_the_first_is_chosen(device: Gpu) -> None:
+    """With filters of zero every activation is its bias: all four pixels of a square are equal."""
+    filters = device.pack_filters(np.zeros((3, 3, 8, 8), np.float32), np.ones(8, np.float32))
+    choice = empty(device, *device.choice_layout((4, 4, 8)))
+    bind_workspace(device, (8, 8, 8, 8))
+    device.conv3x3_relu(held(device, random(8, 8, 8)), filters, out=None, mask=None, pooling="max",
+                        pooled=empty(device, (4, 4, 8)), choice=choice)  # fmt: skip
+    assert not device.download(choice).any()
+
+
+@pytest.mark.parametrize("shape", [(9, 9, 3, 8), (9, 9, 16, 8)])
+def test_what_is_not_a_number_stays_so(device: Gpu, shape: tuple[int, int, int, int]) -> None:
+    x, kernel, bias = layer(shape)
+    x[4, 4, 0] = np.nan
+    out = empty(device, (*shape[:2], shape[3]))
+    bind_workspace(device, shape)
+    device.conv3x3_relu(held(device, x), device.pack_filters(kernel, bias), out=out, mask=None, pooling="max",
+                        pooled=None, choice=None)  # fmt: skip
+    expected = np.zeros(out.shape, bool)
+    expected[3:6, 3:6] = True
+    np.testing.assert_array_equal(np.isnan(device.download(out)), expected)
+
+
+# ---- backward -------------------------------------------------------------------------------------------------------
+def backward(device: Gpu, shape: tuple[int, int, int, int], masked: bool, accumulate: bool) -> tuple[Any, Any]:
+    """The input gradient, and the reference's."""
+    height, width, channels_in, channels_out = shape
+    _, kernel, bias = layer(shape)
+    gradient, before = random(height, width, channels_out, seed=3), random(height, width, channels_in, seed=4)
+    mask = random(height, width, channels_in, seed=5) > 0 if masked else None
+    out = held(device, before) if accumulate else empty(device, before.shape)
+    bind_workspace(device, shape)
+    device.conv3x3_input_gradient(
+        held(device, gradient), device.pack_filters(kernel, bias), out=out,
+        mask=None if mask is None else held(device, mask_bits(mask)), accumulate=accumulate,
+    )  # fmt: skip
+    expected = before.astype(np.float64)
+    filters = reference.pack_filters(kernel, bias)
+    reference.conv3x3_input_gradient(
+        gradient.astype(np.float64), filters, out=expected, mask=mask, accumulate=accumulate
+    )
+    if mask is not None:
+        assert not device.download(out)[~mask].any()
+    return device.download(out), expected
+
+
+@pytest.mark.parametrize(("masked", "accumulate"), [(True, False), (False, True), (True, True), (False, False)])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_backward(device: Gpu, shape: tuple[int, int, int, int], masked: bool, accumulate: bool) -> None:
+    actual, expected = backward(device, shape, masked, accumulate)
+    within("gradient", actual, expected, 9 * shape[3] + accumulate)
+
+
+# ---- the naive kernels ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["emulator", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("shape", [(9, 14, 3, 10), (8, 11, 12, 16), (7, 9, 5, 6)], ids=str)
+def test_naive_kernels_agree_with_the_reference_and_the_fast_ones(name: str, shape: tuple[int, int, int, int]) -> None:
+    runtime = runtime_called(name)
+    device = Gpu(runtime)
+    height, width, channels_in, channels_out = shape
+    x, kernel, bias = layer(shape)
+    sizes = tuple(np.int32(size) for size in shape)
+
+    out = empty(device, (height, width, channels_out))
+    arguments = (held(device, x), held(device, kernel), held(device, bias), out, *sizes)
+    runtime.launch(Launch("naive_conv3x3_forward", (out.size // 64 + 1, 1, 1), (64, 1, 1), arguments))
+    expected = np.empty(out.shape)
+    reference.conv3x3_relu(x.astype(np.float64), reference.pack_filters(kernel, bias), out=expected, mask=None,
+                           pooling="max", pooled=None, choice=None)  # fmt: skip
+    within("naive", device.download(out), expected, 9 * channels_in + 1)
+    within("fast", forward(device, shape, "max", "out")["out"], device.download(out), 9 * channels_in + 1)
+
+    gradient, out = random(height, width, channels_out, seed=3), empty(device, (height, width, channels_in))
+    arguments = (held(device, gradient), held(device, kernel), out, *sizes)
+    runtime.launch(Launch("naive_conv3x3_backward", (out.size // 64 + 1, 1, 1), (64, 1, 1), arguments))
+    fast, expected = backward(device, shape, masked=False, accumulate=False)
+    within("naive backward", device.download(out), expected, 9 * channels_out)
+    within("fast backward", fast, device.download(out), 9 * channels_out)
+
+
+# ---- what no single result shows ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("shape", CHECKED_SHAPES, ids=str)
+def test_the_checking_build_finds_nothing(checked: Gpu, shape: tuple[int, int, int, int]) -> None:
+    check_forward(checked, shape, "max", "out mask pooled choice")
+    check_forward(checked, shape, "average", "mask pooled")
+    within("gradient", *backward(checked, shape, masked=True, accumulate=True), 9 * shape[3])
+
+
+def test_the_checked_shapes_launch_every_kernel() -> None:
+    names = set()
+    device = Gpu(emulated(), on_launch=lambda launch: names.add(launch.kernel))
+    for shape in CHECKED_SHAPES:
+        forward(device, shape, "max", "out")
+        backward(device, shape, masked=False, accumulate=False)
+    variants = [tile.variant for tile in (*convolution.TILES, convolution.ANY_TILE)]
+    kernels = {f"conv3x3_{way}_{kind}" for way in ("forward", "backward") for kind in (*variants, "image", "slices")}
+    assert names == kernels
+
+
+@pytest.mark.parametrize("shape", [(17, 19, 3, 20), (16, 17, 48, 128), (4, 6, 512, 64), (18, 17, 7, 9)], ids=str)
+def test_the_order_of_blocks_and_lanes_changes_no_byte(shape: tuple[int, int, int, int]) -> None:
+    seen = set()
+    for seed in (0, 0, 1, 2):
+        device = Gpu(emulated(seed=seed))
+        results = forward(device, shape, "max", "out mask pooled choice")
+        gradient, _ = backward(device, shape, masked=True, accumulate=True)
+        seen.add(b"".join(values.tobytes() for values in (*results.values(), gradient)))
+    assert len(seen) == 1
+
+
+# ---- tiles, slices and grids ----------------------------------------------------------------------------------------
+NETWORK = [(size >> block, size >> block, c_in, c_out)
+           for size in (224, 256, 512, 1024, 2048)
+           for block, c_in, c_out in [(0, 64, 64), (1, 64, 128), (1, 128, 128), (2, 128, 256), (2, 256, 256),
+                                      (3, 256, 512), (3, 512, 512), (4, 512, 512)]]  # fmt: skip
+
+
+def covers(work: Work, shape: tuple[int, int, int, int]) -> bool:
+    height, width, _, channels = shape
+    squares = -(-height // 2) * -(-width // 2)
+    rows, columns = work.down * work.tile.pixels, work.across * work.tile.channels
+    return 0 <= rows - 4 * squares < work.tile.pixels and 0 <= columns - channels < work.tile.channels
+
+
+@pytest.mark.parametrize("taps", [9, 1])
+@pytest.mark.parametrize("shape", [*SHAPES, *NETWORK, (16384, 16384, 64, 64)], ids=str)
+def test_tiles_cover_everything_and_slices_fill_at_most_one_wave(shape: tuple[int, int, int, int], taps: int) -> None:
+    work = choose_tile(*shape, taps=taps)
+    assert covers(work, shape)
+    assert work.grid[0] < 2**31
+    assert max(work.grid[1:]) < 65536
+    blocks = work.down * work.across * work.slices
+    assert work.slices == 1 or blocks <= convolution.MULTIPROCESSORS * work.tile.resident
+    steps = taps * -(-shape[2] // convolution.DEPTH)
+    assert work.slices == 1 or steps // work.slices >= convolution.WORTH_SPLITTING
+
+
+@pytest.mark.parametrize(
+    ("shape", "variant", "slices"),
+    [
+        ((512, 512, 64, 64), "128x64", 1),
+        ((512, 512, 16, 24), "128x32", 1),
+        ((256, 256, 128, 128), "128x128", 1),
+        ((64, 64, 512, 512), "128x128", 2),
+        ((32, 32, 512, 512), "128x128", 8),
+        ((256, 256, 128, 192), "128x64", 1),  # 128x128 would compute 256 channels
+        ((256, 256, 5, 128), "128x64_any", 1),
+    ],
+    ids=str,
+)
+def test_the_tile_for_a_shape(shape: tuple[int, int, int, int], variant: str, slices: int) -> None:
+    work = choose_tile(*shape)
+    assert (work.tile.variant, work.slices) == (variant, slices)
+
+
+def test_large_networks_keep_a_small_workspace() -> None:
+    """Slices are for small maps: what they need is bounded by one wave of tiles, however large the image."""
+    wave = convolution.MULTIPROCESSORS * 2 * 128 * 128 * 4
+    assert max(convolution.workspace_bytes(*shape) for shape in NETWORK) <= wave
+    assert convolution.workspace_bytes(2048, 2048, 64, 64) == 0
+
+
+def test_a_workspace_too_small_is_refused() -> None:
+    shape = (32, 32, 512, 512)
+    filters = convolution.pack_filters(np.zeros((3, 3, 512, 512), np.float32), np.zeros(512, np.float32))
+    x = np.zeros(shape[:3], np.float32)
+    small = np.zeros(convolution.workspace_bytes(*shape) - 1, np.uint8)
+    for workspace in (None, small):
+        with pytest.raises(ValueError, match="workspace"):
+            convolution.conv3x3_relu(x, filters, out=x, mask=None, pooling="max", pooled=None, choice=None,
+                                     workspace=workspace)  # fmt: skip
+
+
+@pytest.mark.parametrize(("channels_in", "channels_out"), [(16, 20), (5, 7), (3, 10)])
+def test_packed_filters_hold_every_weight_once_and_zeros(channels_in: int, channels_out: int) -> None:
+    kernel = np.arange(1, 9 * channels_in * channels_out + 1, dtype=np.float32).reshape(3, 3, channels_in, channels_out)
+    packed = convolution.pack_filters(kernel, np.ones(channels_out, np.float32))
+    for values in (packed.forward, packed.backward):
+        assert sorted(values[values != 0]) == sorted(kernel.reshape(-1))
+    assert packed.bias.sum() == channels_out
+    if channels_in != convolution.IMAGE_CHANNELS:
+        tap, c, k = 5, channels_in - 1, channels_out - 1
+        assert packed.forward[(c // 8 * 9 + tap) * 8 + c % 8, k] == kernel[1, 2, c, k]
+        assert packed.backward[(k // 8 * 9 + tap) * 8 + k % 8, c] == kernel[1, 0, c, k]
+
+
+def test_masks_and_choices_take_a_bit_and_two() -> None:
+    assert convolution.mask_layout((5, 7, 17)) == ((5, 7, 3), np.dtype(np.uint8))
+    assert convolution.choice_layout((5, 7, 17)) == ((5, 7, 5), np.dtype(np.uint8))

@@ -1,0 +1,211 @@
+"""Every kernel of gram.cu against the reference in float64 and the naive kernel: on the emulator, on its checking
+build, and on a GPU where there is one. Tiles, slices and grids are plain arithmetic and are tested as such.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nstgpu.kernels import convolution, gram
+from nstgpu.kernels.device import DeviceError
+from nstgpu.kernels.emulator import NoCompilerError
+from nstgpu.kernels.gpu import Gpu
+from nstgpu.kernels.gram import choose_gram
+from nstgpu.kernels.launch import Launch
+from nstgpu.kernels.reference import Reference
+from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
+
+EPSILON = float(np.finfo(np.float32).eps)
+BUDGET = 0.5  # of eps sqrt(K): what rounding makes of a sum of K products, relative and root mean square
+
+# (H, W, C): odd sides, one and several tiles, channels over a tile, every variant, with slices and without.
+SHAPES = [
+    (16, 16, 3), (17, 23, 5), (31, 33, 7), (16, 17, 16), (19, 21, 32), (33, 18, 33), (70, 47, 48), (64, 65, 64),
+    (16, 16, 66), (9, 31, 68), (40, 41, 128), (16, 17, 132), (17, 16, 256), (5, 7, 260), (4, 6, 512), (1, 1, 8),
+    (1, 7, 130),
+]  # fmt: skip
+# Small, and still every kernel: the checking build is slow.
+CHECKED_SHAPES = [(13, 21, 20), (11, 24, 7), (6, 45, 130), (9, 30, 132), (3, 5, 66), (2, 3, 256), (3, 3, 48)]
+
+reference = Reference()
+
+
+def emulated(*, check: bool = False, seed: int = 0) -> EmulatorRuntime:
+    try:
+        return EmulatorRuntime(check=check, seed=seed)
+    except DeviceError as error:
+        if not isinstance(error.__cause__, NoCompilerError):
+            raise
+        warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
+        pytest.skip(str(error))
+
+
+def runtime_called(name: str) -> Runtime:
+    if name == "cuda":
+        if problem := cuda_problem():
+            pytest.skip(problem)
+        return CudaRuntime()
+    return emulated(check=name == "checked")
+
+
+@pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Gpu:
+    return Gpu(runtime_called(request.param))
+
+
+@pytest.fixture(scope="module")
+def checked() -> Gpu:
+    return Gpu(emulated(check=True))
+
+
+def random(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def activations(shape: tuple[int, int, int]) -> Any:
+    """Half of them zero, as after a ReLU."""
+    return np.maximum(random(*shape), 0)
+
+
+def empty(device: Gpu, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+    """Filled with what nobody would compute, so that what is left out shows."""
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = device.allocate(nbytes)
+    device.upload(np.full(nbytes, 0xEE, np.uint8), room)
+    return room.view(dtype).reshape(shape)
+
+
+def held(device: Gpu, values: Any) -> Any:
+    out = empty(device, values.shape, values.dtype)
+    device.upload(values, out)
+    return out
+
+
+def within(what: str, actual: Any, expected: Any, terms: int) -> None:
+    """The rounding of a sum of `terms` random terms grows with its square root."""
+    budget = BUDGET * EPSILON * np.sqrt(terms) * float(np.sqrt(np.mean(np.square(expected))))
+    error = float(np.sqrt(np.mean(np.square(actual - expected))))
+    print(f"{what}: {error / budget:.1%} of the budget")
+    assert error <= budget, what
+
+
+def gram_of(device: Gpu, features: Any) -> Any:
+    """In host memory, computed in a workspace of exactly the size asked for."""
+    channels = features.shape[2]
+    device.bind_workspace(device.allocate(gram.gram_workspace_bytes(*features.shape)))
+    out = empty(device, (channels, channels))
+    device.gram(held(device, features), out)
+    return device.download(out)
+
+
+def check_gram(device: Gpu, shape: tuple[int, int, int]) -> None:
+    features, expected = activations(shape), np.empty((shape[2], shape[2]))
+    reference.gram(features.astype(np.float64), expected)
+    actual = gram_of(device, features)
+    within("gram", actual, expected, shape[0] * shape[1])
+    np.testing.assert_array_equal(actual, actual.T)
+
+
+def style_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: bool) -> tuple[Any, Any]:
+    """F S [+ out], and the reference's; S symmetric, as it always is."""
+    features, before, difference = activations(shape), random(*shape, seed=1), random(shape[2], shape[2], seed=2)
+    difference += difference.T
+    out = held(device, before) if accumulate else empty(device, shape)
+    device.bind_workspace(device.allocate(gram.style_gradient_workspace_bytes(*shape)))
+    device.style_gradient(held(device, features), held(device, difference), out=out, accumulate=accumulate)
+    expected = before.astype(np.float64)
+    reference.style_gradient(
+        features.astype(np.float64), difference.astype(np.float64), out=expected, accumulate=accumulate
+    )
+    return device.download(out), expected
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gram(device: Gpu, shape: tuple[int, int, int]) -> None:
+    check_gram(device, shape)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_style_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: bool) -> None:
+    actual, expected = style_gradient(device, shape, accumulate)
+    within("style gradient", actual, expected, shape[2] + accumulate)
+
+
+def test_a_difference_that_is_not_symmetric_is_multiplied_from_the_right(device: Gpu) -> None:
+    features, difference = activations((9, 11, 20)), random(20, 20, seed=2)
+    out = empty(device, features.shape)
+    device.style_gradient(held(device, features), held(device, difference), out=out, accumulate=False)
+    within("F S", device.download(out), features.astype(np.float64) @ difference.astype(np.float64), 20)
+
+
+@pytest.mark.parametrize("name", ["emulator", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("shape", [(9, 14, 20), (8, 11, 7)], ids=str)
+def test_the_naive_gram_agrees_with_the_reference_and_the_fast_one(name: str, shape: tuple[int, int, int]) -> None:
+    runtime = runtime_called(name)
+    device = Gpu(runtime)
+    features, channels = activations(shape), shape[2]
+    out, expected = empty(device, (channels, channels)), np.empty((channels, channels))
+    arguments = (held(device, features), out, np.int32(shape[0] * shape[1]), np.int32(channels))
+    runtime.launch(Launch("naive_gram", (1, channels, 1), (64, 1, 1), arguments))
+    reference.gram(features.astype(np.float64), expected)
+    within("naive", device.download(out), expected, shape[0] * shape[1])
+    within("fast", gram_of(device, features), device.download(out), shape[0] * shape[1])
+
+
+# ---- what no single result shows ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("shape", CHECKED_SHAPES, ids=str)
+def test_the_checking_build_finds_nothing(checked: Gpu, shape: tuple[int, int, int]) -> None:
+    check_gram(checked, shape)
+    within("style gradient", *style_gradient(checked, shape, accumulate=True), shape[2])
+
+
+def test_the_checked_shapes_launch_every_kernel() -> None:
+    names = set()
+    device = Gpu(emulated(), on_launch=lambda launch: names.add(launch.kernel))
+    for shape in CHECKED_SHAPES:
+        gram_of(device, activations(shape))
+        style_gradient(device, shape, accumulate=False)
+    assert names == {
+        *("gram_128x128", "gram_64x64", "gram_64x64_any", "gram_slices"),
+        *("style_gradient_128x64", "style_gradient_128x32", "style_gradient_128x64_any", "conv3x3_backward_slices"),
+    }
+
+
+@pytest.mark.parametrize("shape", [(33, 35, 64), (17, 16, 256), (40, 16, 7)], ids=str)
+def test_the_order_of_blocks_and_lanes_changes_no_byte(shape: tuple[int, int, int]) -> None:
+    seen = set()
+    for seed in (0, 0, 1, 2):
+        device = Gpu(emulated(seed=seed))
+        gradient, _ = style_gradient(device, shape, accumulate=True)
+        seen.add(gram_of(device, activations(shape)).tobytes() + gradient.tobytes())
+    assert len(seen) == 1
+
+
+# ---- tiles, slices and grids ----------------------------------------------------------------------------------------
+TAPS = [(size >> block, size >> block, 64 << min(block, 3)) for size in (224, 512, 2048) for block in range(5)]
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, *TAPS, (16384, 16384, 64)], ids=str)
+def test_tiles_cover_the_upper_triangle_and_slices_fill_at_most_one_wave(shape: tuple[int, int, int]) -> None:
+    work = choose_gram(*shape)
+    across = -(-shape[2] // work.side)
+    assert work.tiles == len([(row, column) for row in range(across) for column in range(across) if row <= column])
+    assert work.slices >= 1
+    assert work.slices == 1 or work.tiles * work.slices <= convolution.MULTIPROCESSORS * work.resident
+    steps = -(-shape[0] * shape[1] // convolution.DEPTH)
+    assert work.slices == 1 or steps // work.slices >= gram.WORTH_SPLITTING
+    assert work.nbytes <= max(1, convolution.MULTIPROCESSORS * 2) * 128 * 128 * 4
+
+
+def test_a_workspace_too_small_is_refused() -> None:
+    features, out = np.zeros((16, 16, 64), np.float32), np.zeros((64, 64), np.float32)
+    small = np.zeros(gram.gram_workspace_bytes(16, 16, 64) - 1, np.uint8)
+    with pytest.raises(ValueError, match="workspace"):
+        gram.gram(features, out, small)
+    features = np.zeros((8, 8, 512), np.float32)
+    assert gram.style_gradient_workspace_bytes(*features.shape) > 0
+    with pytest.raises(ValueError, match="workspace"):
+        gram.style_gradient(features, np.zeros((512, 512), np.float32), out=features, accumulate=False, workspace=None)
