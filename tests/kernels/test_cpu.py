@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from nstgpu.kernels import cpu as cpu_module
 from nstgpu.kernels.cpu import Cpu
 from nstgpu.kernels.device import DeviceError, Pooling
@@ -132,8 +133,14 @@ def test_pool_gradient(size: tuple[int, int], pooling: Pooling, accumulate: bool
         (device, out, planes, np.packbits(mask, axis=2)),
         (reference, expected, choice, mask),
     ):
-        chosen = chosen if pooling == "max" else None
-        which.pool_input_gradient(gradient, pooling=pooling, choice=chosen, out=target, mask=let, accumulate=accumulate)
+        which.pool_input_gradient(
+            gradient,
+            pooling=pooling,
+            choice=chosen if pooling == "max" else None,
+            out=target,
+            mask=let,
+            accumulate=accumulate,
+        )
     within(out, expected, 1)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from nstgpu.kernels.device import DeviceError, Pooling
 from nstgpu.kernels.reference import Reference, lanczos_matrix
 

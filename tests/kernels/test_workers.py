@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+
 from nstgpu.kernels import open_device
 from nstgpu.kernels.blas import find_openblas, single_threaded
 from nstgpu.kernels.device import DeviceError

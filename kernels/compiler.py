@@ -1,0 +1,217 @@
+"""Compiles the .cu files for a GPU: NVRTC, found on this machine, to one cubin a file and exact architecture.
+
+Needs neither a GPU nor CuPy: the test suite compiles for every architecture we claim and reads what each kernel takes.
+NVRTC is called by ctypes, because CuPy's own compiler appends an -arch that knows no sm_90a. Cubins are kept on disk
+(`cache`); loading and launching them is `runtimes`' business.
+"""
+
+import ctypes
+import ctypes.util
+import functools
+import importlib.util
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from .cache import cache_directory, cached, digest
+from .device import DeviceError
+
+FOLDER = Path(__file__).parent / "cuda"
+SOURCES = tuple(sorted(FOLDER.glob("*.cu")))
+FLAGS = ("-std=c++17", "--generate-line-info", "--ptxas-options=-v")
+
+_log = logging.getLogger("nstgpu")
+
+
+class CompileError(DeviceError):
+    """NVRTC rejected a source; the message is its log."""
+
+
+class Resources(NamedTuple):
+    """What one kernel takes, as ptxas reports it."""
+
+    registers: int
+    """Of each thread."""
+    shared_bytes: int
+    """Of each block, not counting what a launch adds."""
+    spill_bytes: int
+    """Stored and loaded again for want of registers."""
+    stack_bytes: int
+
+
+class Cubin(NamedTuple):
+    """One source compiled for one architecture."""
+
+    image: bytes
+    log: str
+    """What NVRTC and ptxas said."""
+
+    @property
+    def kernels(self) -> dict[str, Resources]:
+        """By name. A kernel's spills include those of the functions it calls."""
+        kernels: dict[str, Resources] = {}
+        name, stack, spills = "", 0, 0
+        for line in self.log.splitlines():
+            if entry := _ENTRY.search(line):
+                name, stack, spills = entry[1], 0, 0
+            elif frame := _STACK.search(line):
+                stack += int(frame[1])
+                spills += int(frame[2]) + int(frame[3])
+            elif used := _USED.search(line):
+                shared = _SHARED.search(line)
+                kernels[name] = Resources(int(used[1]), int(shared[1]) if shared else 0, spills, stack)
+        return kernels
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(line.strip() for line in self.log.splitlines() if _WARNING.search(line))
+
+
+_ENTRY = re.compile(r"Compiling entry function '(\w+)'")
+_STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+_USED = re.compile(r"Used (\d+) registers")
+_SHARED = re.compile(r"(\d+) bytes smem")
+_WARNING = re.compile(r"\bwarning\b(?!: Architectures prior to)|\bC75\d\d\b")  # an old GPU is no kernel's fault
+
+
+class Nvrtc:
+    """NVIDIA's runtime compiler. Any thread may call it."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        library.nvrtcGetErrorString.restype = ctypes.c_char_p
+        major, minor, count = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+        self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
+        self._call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
+        architectures = (ctypes.c_int * count.value)()
+        self._call("nvrtcGetSupportedArchs", architectures)
+        self.version = (major.value, minor.value)
+        self.architectures = tuple(architectures)
+        """Compute capabilities, 75 for 7.5."""
+
+    def compile(self, source: Path, architecture: str) -> Cubin:
+        """The kernels of a .cu file for an architecture such as "sm_90a"; raises CompileError."""
+        options = [f"-arch={architecture}", f"-I{source.parent}", *FLAGS]
+        program = ctypes.c_void_p()
+        self._call(
+            "nvrtcCreateProgram",
+            *(ctypes.byref(program), ctypes.c_char_p(source.read_bytes()), source.name.encode(), 0, None, None),
+        )
+        try:
+            encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+            status = self._library.nvrtcCompileProgram(program, len(options), encoded)
+            log = self._text(program, "ProgramLog").rstrip(b"\0").decode(errors="replace")
+            if status != 0:
+                raise CompileError(f"{source.name} does not compile for {architecture}:\n{log.strip()}")
+            return Cubin(self._text(program, "CUBIN"), log)
+        finally:
+            self._call("nvrtcDestroyProgram", ctypes.byref(program))
+
+    def _call(self, function: str, *arguments: object) -> None:
+        status = getattr(self._library, function)(*arguments)
+        if status != 0:
+            raise DeviceError(f"{function}: {self._library.nvrtcGetErrorString(status).decode()}")
+
+    def _text(self, program: ctypes.c_void_p, what: str) -> bytes:
+        size = ctypes.c_size_t()
+        self._call(f"nvrtcGet{what}Size", program, ctypes.byref(size))
+        content = ctypes.create_string_buffer(size.value)
+        self._call(f"nvrtcGet{what}", program, content)
+        return content.raw
+
+
+@functools.cache
+def find_nvrtc() -> Nvrtc:
+    """NVRTC from the pip wheels, else of the toolkit, else wherever the loader finds it; version 12 before 13, whose
+    cubins older drivers refuse. Raises DeviceError with what to install."""
+    for name in _candidates():
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        return Nvrtc(library)
+    raise DeviceError("NVRTC, which compiles the kernels, was not found: pip install nvidia-cuda-nvrtc-cu12")
+
+
+def _candidates() -> Iterator[str]:
+    wheels = importlib.util.find_spec("nvidia")
+    for site in (wheels and wheels.submodule_search_locations) or ():
+        for pattern in ("cuda_nvrtc/lib/libnvrtc.so.*", "cu1*/lib/libnvrtc.so.*", "cu*/bin/**/nvrtc64_*_0.dll"):
+            yield from (str(path) for path in sorted(Path(site).glob(pattern)))
+    for variable in ("CUDA_PATH", "CUDA_HOME"):
+        if toolkit := os.environ.get(variable):
+            for pattern in ("lib64/libnvrtc.so.*", "bin/**/nvrtc64_*_0.dll"):
+                yield from (str(path) for path in sorted(Path(toolkit).glob(pattern)))
+    yield from ("libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so")
+    if found := ctypes.util.find_library("nvrtc"):
+        yield found
+
+
+def architecture_for(capability: tuple[int, int], supported: Sequence[int]) -> str:
+    """What to compile for on a GPU of this compute capability, given the capabilities NVRTC knows.
+
+    9.0 gets sm_90a, whose instructions exist there and nowhere else; any other the newest of its generation that is no
+    newer than itself. Raises DeviceError where there is none.
+    """
+    major, minor = capability
+    if major < 7:
+        raise DeviceError(f"the GPU has compute capability {major}.{minor}; the kernels need 7.0 or newer")
+    fitting = [known for known in supported if known // 10 == major and known % 10 <= minor]
+    if not fitting:
+        raise DeviceError(
+            f"this NVRTC cannot compile for compute capability {major}.{minor}: pip install -U nvidia-cuda-nvrtc-cu12"
+        )
+    return "sm_90a" if max(fitting) == 90 else f"sm_{max(fitting)}"
+
+
+def compile_sources(sources: Sequence[Path], architecture: str) -> list[Cubin]:
+    """Each source for this architecture, from the cache or compiled now, on all cores.
+
+    Says so once through the logger "nstgpu" where something has to be compiled. Raises CompileError or DeviceError.
+    """
+    nvrtc = find_nvrtc()
+    announced = threading.Lock()
+
+    def announce() -> None:
+        if announced.acquire(blocking=False):
+            _log.info("compiling kernels (first run only)")
+
+    with ThreadPoolExecutor(min(len(sources), os.cpu_count() or 1)) as pool:
+        return list(pool.map(lambda source: _compile_cached(nvrtc, source, architecture, announce), sources))
+
+
+def _compile_cached(nvrtc: Nvrtc, source: Path, architecture: str, announce: Callable[[], None]) -> Cubin:
+    def compile_now() -> Cubin:
+        announce()
+        return nvrtc.compile(source, architecture)
+
+    try:
+        directory = cache_directory("cubin")
+        key = _key(nvrtc.version, source, architecture)
+        return _unpack(cached(directory, key, ".cubin", lambda target: _pack(compile_now(), target)).read_bytes())
+    except OSError as error:
+        _log.warning("compiled kernels cannot be kept: %s", error)
+        return compile_now()
+
+
+def _key(version: tuple[int, int], source: Path, architecture: str) -> str:
+    """Names everything the cubin depends on; any header of the folder might be included."""
+    parts = [repr((version, architecture, FLAGS, source.name)).encode(), source.read_bytes()]
+    parts += [header.name.encode() + b"\0" + header.read_bytes() for header in sorted(source.parent.glob("*.cuh"))]
+    return digest(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
+
+
+def _pack(cubin: Cubin, target: Path) -> None:
+    """The log as a line of JSON, then the image."""
+    target.write_bytes(json.dumps(cubin.log).encode() + b"\n" + cubin.image)
+
+
+def _unpack(content: bytes) -> Cubin:
+    log, _, image = content.partition(b"\n")
+    return Cubin(image, json.loads(log))

@@ -1,0 +1,132 @@
+"""Grids and arguments for memory.cu, pool.cu, costs.cu, pixels.cu and resize.cu: everything but convolutions and Grams.
+
+Each function returns the launches of one operation of `kernels.device`, in order, and runs nothing. Its arguments have
+been checked.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from .device import Array
+from .launch import Launch
+
+THREADS = 256  # of a block
+BLOCK = (THREADS, 1, 1)
+MOST_BLOCKS = 4096  # several waves on the largest GPU; beyond it the kernels loop
+MOST_PARTIALS = 1024  # blocks of a reduction, a float32 each; decides the order of a sum, so not a GPU's own number
+WORKSPACE_BYTES = 4 * MOST_PARTIALS
+
+
+def copy(values: Array, out: Array) -> list[Launch]:
+    return [Launch("copy_memory", _grid(out.nbytes, 16), BLOCK, (values, out, np.int64(out.nbytes)))]
+
+
+def zero(out: Array) -> list[Launch]:
+    return [Launch("zero_memory", _grid(out.nbytes, 16), BLOCK, (out, np.int64(out.nbytes)))]
+
+
+def preprocess(image: Array, channels: Sequence[int], scale: Sequence[float], shift: Sequence[float],
+               out: Array) -> list[Launch]:  # fmt: skip
+    pixels = image.shape[0] * image.shape[1]
+    args = (image, out, np.int64(pixels), *map(np.int32, channels), *map(np.float32, scale), *map(np.float32, shift))
+    return [Launch("preprocess", _grid(pixels, 1), BLOCK, args)]
+
+
+def preprocess_gradient(gradient: Array, channels: Sequence[int], scale: Sequence[float], out: Array) -> list[Launch]:
+    pixels = gradient.shape[0] * gradient.shape[1]
+    args = (gradient, out, np.int64(pixels), *map(np.int32, channels), *map(np.float32, scale))
+    return [Launch("preprocess_gradient", _grid(pixels, 1), BLOCK, args)]
+
+
+def pool_input_gradient(gradient: Array, choice: Array | None, out: Array, mask: Array,
+                        accumulate: bool) -> list[Launch]:  # fmt: skip
+    """Max pooling where there is a choice, average pooling where there is none."""
+    height, width, channels = out.shape
+    kernel = "average_pool_input_gradient" if choice is None else "max_pool_input_gradient"
+    kernel, groups = (kernel, channels // 4) if channels % 4 == 0 else (f"{kernel}_any", channels)
+    grid = (math.ceil(math.ceil(width / 2) * groups / THREADS), math.ceil(height / 2), 1)
+    sizes = (np.int32(height), np.int32(width), np.int32(channels))
+    return [Launch(kernel, grid, BLOCK, (gradient, choice, out, mask, *sizes, np.int32(accumulate)))]
+
+
+def relu_gradient(gradient: Array, mask: Array) -> list[Launch]:
+    height, width, channels = gradient.shape
+    grid = _grid(gradient.size, 4)
+    if channels % 8 == 0:
+        return [Launch("relu_gradient", grid, BLOCK, (gradient, mask, np.int64(mask.size)))]
+    args = (gradient, mask, np.int64(height * width), np.int32(channels))
+    return [Launch("relu_gradient_any", grid, BLOCK, args)]
+
+
+def style_cost(gram: Array, target: Array, scale: float, cost: Array, difference: Array,
+               workspace: Array) -> list[Launch]:  # fmt: skip
+    grid = _reduction_grid(gram.size)
+    args = (gram, target, np.int64(gram.size), np.float32(scale), difference, workspace)
+    return [Launch("style_cost", grid, BLOCK, args), _finish(grid, 1 / (4 * gram.size), cost, workspace)]
+
+
+def content_cost(features: Array, target: Array, scale: float, cost: Array, workspace: Array) -> list[Launch]:
+    grid = _reduction_grid(features.size)
+    args = (features, target, np.int64(features.size), workspace)
+    return [Launch("content_cost", grid, BLOCK, args), _finish(grid, scale / 2, cost, workspace)]
+
+
+def content_gradient(features: Array, target: Array, scale: float, out: Array, accumulate: bool) -> list[Launch]:
+    args = (features, target, np.int64(out.size), np.float32(scale), out, np.int32(accumulate))
+    return [Launch("content_gradient", _grid(out.size, 4), BLOCK, args)]
+
+
+def tv_cost(image: Array, scale: float, cost: Array, gradient: Array, workspace: Array) -> list[Launch]:
+    height, width, _ = image.shape
+    pairs = (3 * height * (width - 1), 3 * (height - 1) * width)
+    across, down = (np.float32(1 / count if count else 0) for count in pairs)
+    grid = (min(height, MOST_PARTIALS), 1, 1)
+    args = (image, np.int32(height), np.int32(3 * width), across, down, np.float32(scale), gradient, workspace)
+    return [Launch("tv_cost", grid, BLOCK, args), _finish(grid, 1, cost, workspace)]
+
+
+def adam_step(image: Array, gradient: Array, first: Array, second: Array, step: Array, learning_rate: float,
+              beta1: float, beta2: float, epsilon: float) -> list[Launch]:  # fmt: skip
+    logs = [math.log(beta) if beta else -math.inf for beta in (beta1, beta2)]
+    decays = map(np.float32, (beta1, 1 - beta1, logs[0], beta2, 1 - beta2, logs[1]))
+    rates = (np.float32(learning_rate), *decays, np.float32(epsilon))
+    args = (image, gradient, first, second, step, np.int64(image.size), *rates)
+    return [
+        Launch("advance_step", (1, 1, 1), (1, 1, 1), (step,)),
+        Launch("adam_step", _grid(image.size, 4), BLOCK, args),
+    ]
+
+
+def descent_step(image: Array, gradient: Array, learning_rate: float) -> list[Launch]:
+    args = (image, gradient, np.int64(image.size), np.float32(learning_rate))
+    return [Launch("descent_step", _grid(image.size, 4), BLOCK, args)]
+
+
+def clamp(image: Array) -> list[Launch]:
+    return [Launch("clamp_pixels", _grid(image.size, 4), BLOCK, (image, np.int64(image.size)))]
+
+
+def resize(image: Array, between: Array, out: Array) -> list[Launch]:
+    """By way of `between`, (H of out, W of image, 3)."""
+    height, width, _ = image.shape
+    height_out, width_out, _ = out.shape
+    down = (image, between, np.int32(height), np.int32(height_out), np.int32(3 * width))
+    across = (between, out, np.int32(width), np.int32(width_out))
+    return [
+        Launch("resize_down", (math.ceil(3 * width / THREADS), height_out, 1), BLOCK, down),
+        Launch("resize_across", (math.ceil(3 * width_out / THREADS), height_out, 1), BLOCK, across),
+    ]
+
+
+def _grid(count: int, per_thread: int) -> tuple[int, int, int]:
+    return (max(1, min(math.ceil(count / (per_thread * THREADS)), MOST_BLOCKS)), 1, 1)
+
+
+def _reduction_grid(count: int) -> tuple[int, int, int]:
+    return (min(_grid(count, 4)[0], MOST_PARTIALS), 1, 1)
+
+
+def _finish(grid: tuple[int, int, int], factor: float, cost: Array, workspace: Array) -> Launch:
+    return Launch("finish_cost", (1, 1, 1), BLOCK, (workspace, np.int32(grid[0]), np.float32(factor), cost))

@@ -1,0 +1,278 @@
+"""Every kernel but convolutions and Grams against the reference in float64: on the emulator, on its checking build, and
+on a GPU where there is one.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nstgpu.kernels import pointwise
+from nstgpu.kernels.device import DeviceError, Pooling
+from nstgpu.kernels.emulator import NoCompilerError
+from nstgpu.kernels.gpu import Gpu
+from nstgpu.kernels.reference import Reference
+from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, cuda_problem
+
+EPSILON = float(np.finfo(np.float32).eps)
+SIZES = [(16, 16), (17, 23), (33, 18), (1, 7), (65, 31)]
+CHANNELS = [3, 5, 12, 16, 48, 64, 128]
+
+reference = Reference()
+
+
+@pytest.fixture(scope="module", params=["emulator", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Gpu:
+    """With its workspace bound, and no larger than it says."""
+    if request.param == "cuda":
+        if problem := cuda_problem():
+            pytest.skip(problem)
+        gpu = Gpu(CudaRuntime())
+    else:
+        gpu = Gpu(emulated(check=request.param == "checked"))
+    gpu.bind_workspace(gpu.allocate(pointwise.WORKSPACE_BYTES))
+    return gpu
+
+
+def emulated(*, check: bool = False, seed: int = 0) -> EmulatorRuntime:
+    try:
+        return EmulatorRuntime(check=check, seed=seed)
+    except DeviceError as error:
+        if not isinstance(error.__cause__, NoCompilerError):
+            raise
+        warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
+        pytest.skip(str(error))
+
+
+def random(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def held(device: Gpu, values: Any) -> Any:
+    """The values in the device's memory."""
+    out = empty(device, values.shape, values.dtype)
+    device.upload(values, out)
+    return out
+
+
+def empty(device: Gpu, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return device.allocate(nbytes).view(dtype).reshape(shape)
+
+
+def within(actual: Any, expected: Any, terms: int) -> None:
+    """The rounding of a sum of `terms` random terms grows with its square root."""
+    budget = EPSILON * np.sqrt(terms) * float(np.sqrt(np.mean(np.square(expected))))
+    error = float(np.sqrt(np.mean(np.square(actual - expected))))
+    print(f"{error / budget if budget else 0:.1%} of the budget")
+    assert error <= budget
+
+
+def mask_bits(mask: Any) -> Any:
+    return np.packbits(mask, axis=2, bitorder="little")
+
+
+def choice_bits(choice: Any) -> Any:
+    padded = np.pad(choice, ((0, 0), (0, 0), (0, -choice.shape[2] % 4))).reshape(*choice.shape[:2], -1, 4)
+    return (padded << np.array([0, 2, 4, 6], np.uint8)).sum(axis=3, dtype=np.uint8)
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 4099])
+def test_copy_and_zero_reach_every_byte_and_no_other(device: Gpu, count: int) -> None:
+    values = np.random.default_rng(0).integers(1, 256, count, dtype=np.uint8)
+    room = held(device, np.full(count + 32, 7, np.uint8))
+    device.copy(held(device, values), room[:count])
+    np.testing.assert_array_equal(device.download(room), [*values, *[7] * 32])
+    device.zero(room[:count])
+    np.testing.assert_array_equal(device.download(room), [*[0] * count, *[7] * 32])
+
+
+# ---- the network ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("channels", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("size", SIZES)
+def test_preprocess_and_back(device: Gpu, size: tuple[int, int], channels: tuple[int, int, int]) -> None:
+    image, scale, shift = random(*size, 3), (255.0, 4.4, 0.7), (-103.939, 1.5, -0.25)
+    expected, out = np.empty((*size, 3)), empty(device, (*size, 3))
+    device.preprocess(held(device, image), channels, scale, shift, out)
+    reference.preprocess(image.astype(np.float64), channels, scale, shift, expected)
+    within(device.download(out), expected, 2)
+    device.preprocess_gradient(held(device, image), channels, scale, out)
+    reference.preprocess_gradient(image.astype(np.float64), channels, scale, expected)
+    within(device.download(out), expected, 1)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize(
+    "shape", [*((17, 23, c) for c in CHANNELS), (16, 16, 64), (33, 18, 20), (2, 2, 4), (3, 200, 8)]
+)
+def test_pool_gradient(device: Gpu, shape: tuple[int, int, int], pooling: Pooling, accumulate: bool) -> None:
+    height, width, channels = shape
+    half = (height // 2, width // 2, channels)
+    gradient, mask, before = random(*half), random(*shape, seed=1) > 0, random(*shape, seed=3)
+    choice = np.random.default_rng(2).integers(0, 4, half, dtype=np.uint8)
+    out = held(device, before) if accumulate else empty(device, shape)
+    device.pool_input_gradient(
+        held(device, gradient), pooling=pooling, choice=held(device, choice_bits(choice)) if pooling == "max" else None,
+        out=out, mask=held(device, mask_bits(mask)), accumulate=accumulate,
+    )  # fmt: skip
+    expected = before.astype(np.float64)
+    reference.pool_input_gradient(
+        gradient.astype(np.float64), pooling=pooling, choice=choice, out=expected, mask=mask, accumulate=accumulate
+    )
+    within(device.download(out), expected, 2)
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("size", SIZES)
+def test_relu_gradient(device: Gpu, size: tuple[int, int], channels: int) -> None:
+    gradient, mask = random(*size, channels), random(*size, channels, seed=1) > 0
+    ours = held(device, gradient)
+    device.relu_gradient(ours, held(device, mask_bits(mask)))
+    np.testing.assert_array_equal(device.download(ours), gradient * mask)
+
+
+# ---- costs ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("channels", [*CHANNELS, 67])
+def test_style_cost(device: Gpu, channels: int) -> None:
+    gram, target = random(channels, channels), random(channels, channels, seed=1)
+    costs, difference = held(device, np.zeros(3, np.float32)), empty(device, gram.shape)
+    device.style_cost(held(device, gram), held(device, target), 0.37, cost=costs[1:2], difference=difference)
+    expected, cost = np.empty(gram.shape), np.empty(1)
+    reference.style_cost(gram.astype(np.float64), target.astype(np.float64), 0.37, cost=cost, difference=expected)
+    within(device.download(difference), expected, 2)
+    within(device.download(costs), [0, *cost, 0], channels)
+
+
+CONTENTS = [(16, 16, 3), (17, 23, 5), (33, 18, 16), (13, 7, 48), (16, 17, 64), (9, 9, 128)]
+
+
+@pytest.mark.parametrize("shape", CONTENTS)
+def test_content_cost(device: Gpu, shape: tuple[int, int, int]) -> None:
+    features, target, costs = random(*shape), random(*shape, seed=1), held(device, np.zeros(2, np.float32))
+    device.content_cost(held(device, features), held(device, target), 0.3, cost=costs[1:])
+    cost = np.empty(1)
+    reference.content_cost(features.astype(np.float64), target.astype(np.float64), 0.3, cost=cost)
+    within(device.download(costs), [0, *cost], int(np.sqrt(features.size)))
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("shape", CONTENTS)
+def test_content_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: bool) -> None:
+    features, target, before = random(*shape), random(*shape, seed=1), random(*shape, seed=2)
+    out, expected = held(device, before) if accumulate else empty(device, shape), before.astype(np.float64)
+    device.content_gradient(held(device, features), held(device, target), 0.3, out=out, accumulate=accumulate)
+    reference.content_gradient(
+        features.astype(np.float64), target.astype(np.float64), 0.3, out=expected, accumulate=accumulate
+    )
+    within(device.download(out), expected, 2)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 23), (31, 100), (2, 2), (pointwise.MOST_PARTIALS + 3, 3)])
+def test_total_variation(device: Gpu, size: tuple[int, int]) -> None:
+    image, before = random(*size, 3), random(*size, 3, seed=1)
+    gradient, expected = held(device, before), before.astype(np.float64)
+    cost, cost64 = empty(device, (1,)), np.empty(1)
+    device.tv_cost(held(device, image), 0.8, cost=cost, gradient=gradient)
+    reference.tv_cost(image.astype(np.float64), 0.8, cost=cost64, gradient=expected)
+    within(device.download(cost), cost64, int(np.sqrt(image.size)))
+    within(device.download(gradient), expected, 5)
+
+
+@pytest.mark.parametrize("size", [(1, 9), (9, 1), (1, 1)])
+def test_total_variation_of_a_line_has_no_pairs_across_it(device: Gpu, size: tuple[int, int]) -> None:
+    image, gradient, cost = random(*size, 3), held(device, np.zeros((*size, 3), np.float32)), empty(device, (1,))
+    device.tv_cost(held(device, image), 1.0, cost=cost, gradient=gradient)
+    steps = np.diff(image.reshape(-1, 3).astype(np.float64), axis=0)
+    within(device.download(cost), np.mean(steps**2, keepdims=True)[0] if steps.size else np.zeros(1), 16)
+    assert np.isfinite(device.download(gradient)).all()
+
+
+def test_a_long_sum_loops_and_stays_accurate(device: Gpu) -> None:
+    """More numbers than a grid has threads; adding them one by one would be off by hundreds of eps."""
+    count = 4 * pointwise.THREADS * pointwise.MOST_PARTIALS + 4 * 700 + 3
+    features, cost = np.full(count, 0.1, np.float32), empty(device, (1,))
+    device.content_cost(held(device, features), held(device, np.zeros(count, np.float32)), 2.0, cost=cost)
+    exact = count * float(np.float32(0.1)) ** 2
+    assert abs(float(device.download(cost)[0]) / exact - 1) <= EPSILON * np.log2(count)
+
+
+# ---- pixels ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("size", SIZES)
+def test_adam(device: Gpu, size: tuple[int, int]) -> None:
+    shape = (*size, 3)
+    start = np.random.default_rng(0).random(shape).astype(np.float32)
+    image64, first64, second64 = start.astype(np.float64), np.zeros(shape), np.zeros(shape)
+    step64 = np.zeros(1, np.int32)
+    image, step = held(device, start), held(device, step64)
+    first, second = held(device, first64.astype(np.float32)), held(device, second64.astype(np.float32))
+    rates = {"learning_rate": 0.02, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+    for count in range(1, 5):
+        gradient = random(*shape, seed=count) * 10.0 ** random(*shape, seed=50 + count)
+        device.adam_step(image, held(device, gradient), first, second, step, **rates)
+        reference.adam_step(image64, gradient.astype(np.float64), first64, second64, step64, **rates)
+        assert device.download(step).tolist() == [count]
+    within(device.download(first), first64, 4)
+    within(device.download(second), second64, 4)
+    within(device.download(image), image64, 4)
+
+
+def test_the_first_step_of_adam_is_the_learning_rate(device: Gpu) -> None:
+    """Whatever the gradient: 1 - beta2 = 0.001 must keep its digits."""
+    start, gradient = np.full((4, 5, 3), 0.5, np.float32), np.full((4, 5, 3), 3e-4, np.float32)
+    image, zeros = held(device, start), np.zeros_like(start)
+    state = held(device, zeros), held(device, zeros), held(device, np.zeros(1, np.int32))
+    device.adam_step(image, held(device, gradient), *state, learning_rate=0.25, beta1=0.9, beta2=0.999, epsilon=0.0)
+    np.testing.assert_allclose(device.download(image), 0.25, rtol=4 * EPSILON)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_descent_and_clamp(device: Gpu, size: tuple[int, int]) -> None:
+    image, gradient = random(*size, 3), random(*size, 3, seed=1)
+    ours = held(device, image)
+    device.descent_step(ours, held(device, gradient), learning_rate=0.3)
+    expected = image.astype(np.float64)
+    reference.descent_step(expected, gradient.astype(np.float64), learning_rate=0.3)
+    within(device.download(ours), expected, 2)
+    ours = held(device, image)
+    device.clamp(ours)
+    np.testing.assert_array_equal(device.download(ours), np.clip(image, 0, 1))
+
+
+def test_what_is_not_a_number_stays_so(device: Gpu) -> None:
+    """A run that diverges must be seen to, not turn black."""
+    image = held(device, np.array([[[np.nan, np.inf, -np.inf], [0.5, 2, -1]]], np.float32))
+    device.clamp(image)
+    np.testing.assert_array_equal(device.download(image), np.array([[[np.nan, 1, 0], [0.5, 1, 0]]], np.float32))
+    device.descent_step(image, image, learning_rate=0.5)
+    assert np.isnan(device.download(image)[0, 0, 0])
+
+
+RESIZES = [((16, 16), (16, 16)), ((17, 23), (40, 31)), ((61, 83), (16, 20)), ((5, 90), (11, 9)), ((40, 3), (1, 1))]
+
+
+@pytest.mark.parametrize(("before", "after"), RESIZES)
+def test_resize(device: Gpu, before: tuple[int, int], after: tuple[int, int]) -> None:
+    image, out, expected = random(*before, 3), empty(device, (*after, 3)), np.empty((*after, 3))
+    device.resize(held(device, image), out)
+    reference.resize(image.astype(np.float64), expected)
+    ratios = [max(a / b, 1.0) for a, b in zip(before, after, strict=True)]
+    within(device.download(out), expected, int(36 * np.prod(ratios)))
+
+
+# ---- order ----------------------------------------------------------------------------------------------------------
+def test_the_order_of_blocks_and_lanes_changes_no_byte() -> None:
+    shape = (40, 37, 64)
+    features, target = random(*shape), random(*shape, seed=1)
+    image, before = random(300, 21, 3), random(300, 21, 3, seed=1)
+    seen = set()
+    for seed in range(4):
+        device = Gpu(emulated(seed=seed))
+        device.bind_workspace(device.allocate(pointwise.WORKSPACE_BYTES))
+        costs, gradient = empty(device, (2,)), held(device, before)
+        device.content_cost(held(device, features), held(device, target), 0.3, cost=costs[:1])
+        device.tv_cost(held(device, image), 0.8, cost=costs[1:], gradient=gradient)
+        seen.add(device.download(costs).tobytes() + device.download(gradient).tobytes())
+    assert len(seen) == 1
