@@ -4,13 +4,14 @@ Each command file holds a plain function that typer reads; this one puts them to
 Nothing heavy is imported before a command needs it, so that `nstgpu --help` is instant.
 """
 
+import logging
 import sys
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from . import run, weights
+from . import doctor, profile, run, weights
 from .version import VERSION
 
 
@@ -21,6 +22,7 @@ class OneLineErrors(TyperGroup):
     """
 
     def invoke(self, ctx: Any) -> Any:
+        _show_messages()
         try:
             return super().invoke(ctx)
         except (OSError, ArithmeticError, MemoryError, RuntimeError, ValueError, TypeError, LookupError) as error:
@@ -42,6 +44,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(name="run")(run.run)
+app.command(name="profile")(profile.profile)
+app.command(name="doctor")(doctor.doctor)
 app.add_typer(weights.app, name="weights")
 
 
@@ -49,6 +53,14 @@ app.add_typer(weights.app, name="weights")
 def options(version: Annotated[bool, VERSION] = False) -> None:
     """Neural style transfer by optimising pixels, with no deep-learning framework."""
     del version  # acted on by its callback
+
+
+def _show_messages() -> None:
+    """What the library logs (such as "compiling kernels (first run only)") goes to stderr, a line each."""
+    logger = logging.getLogger("nstgpu")
+    logger.setLevel(logging.INFO)
+    logger.handlers[:] = [logging.StreamHandler()]
+    logger.propagate = False
 
 
 def _is_bad_input(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Everything that computes: the seam (`device`), the NumPy reference, and the fast devices that are tested against it."""
+"""Everything that computes: the seam (`device`), the NumPy reference, and the fast devices tested against it."""
 
 from .device import DEVICES, Device, DeviceError, open_device
 

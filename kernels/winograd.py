@@ -10,6 +10,7 @@ takes its value at p to p^2 times its value at 1/p, so the transformed filters o
 another order, are those of the backward one: they are stored once.
 """
 
+import math
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ def cook_toom() -> tuple[Matrix, Matrix, Matrix]:
     g, b = [], []
     for index, p in enumerate(POINTS):
         others = [q for other, q in enumerate(POINTS) if other != index]
-        norm = np.prod([p - q for q in others])
+        norm = math.prod((p - q for q in others), start=Fraction(1))
         g.append([p**power / norm for power in range(TAPS)])
         b.append([*_monic(others), Fraction(0)])
     g.append([Fraction(0)] * (TAPS - 1) + [Fraction(1)])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from nstgpu.weights import Convolution, Weights
 from nstgpu.weights.load import checksum_of
 from nstgpu.weights.model import CAFFE

@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nstgpu
 import pytest
+
+import nstgpu
 
 ROOT = Path(nstgpu.__file__).parent
 PACKAGES = ("cli", "engine", "kernels", "weights")

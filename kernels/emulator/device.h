@@ -186,6 +186,7 @@ __forceinline__ float __fmaf_rn(float a, float b, float c) { return __builtin_fm
 __forceinline__ float __fdiv_rn(float a, float b) { return a / b; }
 __forceinline__ float __fsqrt_rn(float x) { return sqrtf(x); }
 __forceinline__ float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+__forceinline__ float sinpif(float x) { return static_cast<float>(sin(3.14159265358979323846 * x)); }
 
 // ----------------------------------------------------------------------------------------- calling a kernel
 

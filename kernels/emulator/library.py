@@ -62,8 +62,8 @@ class _Parameter:
         """What is wrong with an argument for this parameter, if anything."""
         if argument is None:
             return None if self.kind == "p" else "is not a pointer, and None is a null pointer"
-        if not isinstance(argument, (np.generic, np.ndarray)):
-            return f"must be a NumPy array or scalar, not {type(argument).__name__}"
+        if not isinstance(argument, np.generic | np.ndarray):
+            return f"must be a NumPy array or scalar, not {type(argument).__name__}"  # type: ignore[unreachable]
         kind = {"b": "i", "u": "i", "V": "s"}.get(argument.dtype.kind, str(argument.dtype.kind))
         found = (kind, argument.dtype.itemsize)
         if not _is_address(argument):

@@ -3,35 +3,29 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
+from typer.testing import CliRunner, Result
+
 from nstgpu import __version__
 from nstgpu.cli import app
 from nstgpu.engine import images
-from typer.testing import CliRunner, Result
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with two pictures and a small network in it."""
     rng = np.random.default_rng(0)
     images.save(tmp_path / "content.jpg", rng.random((30, 40, 3)))
     images.save(tmp_path / "style.png", rng.random((25, 35, 3)))
-    with h5py.File(tmp_path / "small.h5", "w") as file:
-        names = ["block1_conv1", "block1_conv2", "block2_conv1"]
-        file.attrs["layer_names"] = [name.encode() for name in names]
-        for name, shape in zip(names, [(3, 8), (8, 8), (8, 16)], strict=True):
-            group = file.create_group(name)
-            group.attrs["weight_names"] = [f"{name}_W_1:0".encode(), f"{name}_b_1:0".encode()]
-            group[f"{name}_W_1:0"] = rng.standard_normal((3, 3, *shape)).astype(np.float32) / 3
-            group[f"{name}_b_1:0"] = np.zeros(shape[1], np.float32)
+    shutil.copy(small_weights, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image, ImageCms, JpegImagePlugin
+
 from nstgpu.engine import images
 from nstgpu.engine.images import (
     ImageError,
@@ -22,7 +24,6 @@ from nstgpu.engine.images import (
     read_recipe,
     save,
 )
-from PIL import Image, ImageCms, JpegImagePlugin
 
 Uint8Array = npt.NDArray[np.uint8]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from nstgpu import Weights
 from nstgpu.engine import network
 from nstgpu.engine.memory import ALIGNMENT, Buffer, lay_out

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nstgpu
 import numpy as np
 import pytest
+
+import nstgpu
 from nstgpu import Costs, StyleTransfer, Weights
 from nstgpu.engine import images
 from nstgpu.engine.costs import Costs as CostsType

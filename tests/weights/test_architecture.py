@@ -1,6 +1,7 @@
 """Blocks told by names, pools and widths, with no file at hand."""
 
 import pytest
+
 from nstgpu.weights import WeightsError
 from nstgpu.weights.architecture import VGG16, VGG19, places
 

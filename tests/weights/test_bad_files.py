@@ -7,6 +7,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+
 from nstgpu.weights import WeightsError, archive, load_weights
 
 

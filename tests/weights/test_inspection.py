@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
+
 from nstgpu.cli.weights import app
 from nstgpu.weights import Convolution, WeightsError, catalogue, inspect, load_weights
-from typer.testing import CliRunner
 
 
 def test_inspection_of_a_file(files):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+
 from nstgpu.weights import WeightsError, load_weights
 
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from nstgpu.weights import WeightsError, load_weights
 
 

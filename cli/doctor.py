@@ -1,0 +1,39 @@
+"""`nstgpu doctor`: what this machine offers, what would be chosen, and the one command that mends what is missing."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+) -> None:
+    """Show GPU, driver, CUDA, CuPy, NVRTC, BLAS and caches, and what `--device auto` chooses here."""
+    del debug  # acted on where errors are reported
+    from ..kernels.diagnosis import choice, diagnose
+    from .run import DEFAULT_WEIGHTS
+
+    findings = diagnose()
+    device, reason = choice()
+    remedy = next((finding.remedy for finding in findings if finding.remedy), "")
+    if as_json:
+        facts = {finding.name: asdict(finding) for finding in findings}
+        typer.echo(json.dumps({"auto": device, "why": reason, "remedy": remedy, "findings": facts}, indent=2))
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        table.add_row(finding.name, Text(finding.found))
+    table.add_row("weights", f"{DEFAULT_WEIGHTS} unless --weights names a file")
+    table.add_row("auto", Text(f"{device}: {reason}"))
+    table.add_row("to mend", Text(remedy or "nothing"))
+    Console(highlight=False).print(table)

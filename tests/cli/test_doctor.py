@@ -1,0 +1,45 @@
+"""`nstgpu doctor`: everything it names, with and without what it looks for."""
+
+import json
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+from typer.testing import CliRunner
+
+from nstgpu.cli import app
+from nstgpu.kernels import diagnosis
+
+
+def doctor() -> dict[str, object]:
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 0, result.output
+    return dict(json.loads(result.stdout))
+
+
+def test_doctor_names_everything() -> None:
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 0
+    for name in ("host", "BLAS", "CuPy", "NVRTC", "emulator", "kernel cache", "weights", "auto", "to mend"):
+        assert name in result.stdout
+    assert "GPU" in result.stdout or "driver" in result.stdout
+
+
+def test_without_a_gpu_the_cpu_is_chosen_and_nothing_need_be_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "cuda_problem", lambda: "no NVIDIA driver was found on this machine")
+    report = doctor()
+    assert report["auto"] == "cpu"
+    assert report["why"] == "no NVIDIA driver was found on this machine"
+    assert report["remedy"] == ""
+
+
+def test_with_a_gpu_but_no_cupy_the_remedy_is_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "cuda_problem", lambda: "CuPy is not installed: pip install 'nstgpu[cuda12]'")
+    monkeypatch.setattr(diagnosis, "_gpu", lambda: [diagnosis.Finding("GPU 0", "NVIDIA Test")])
+    monkeypatch.setattr("importlib.metadata.version", _missing)
+    report = doctor()
+    assert report["auto"] == "cpu"
+    assert report["remedy"] == "pip install 'nstgpu[cuda12]'"
+
+
+def _missing(name: str) -> str:
+    raise PackageNotFoundError(name)
