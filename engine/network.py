@@ -91,34 +91,42 @@ def plan(
 ) -> list[Buffer]:
     """The buffers of both walks with their lifetimes.
 
-    Step 0 preprocesses, step 1 + i computes layer i forward, step 2 n - i carries the gradient from layer i to the one
-    before it (or to the input). A tap's activation lives until its gradient has been taken, one step before that.
+    Step 0 preprocesses and step 1 + i computes layer i forward. Then the two deepest layers take in their taps'
+    gradients, and three steps carry the gradient from layer i to the one before it: through the convolution, with the
+    tap's gradient of the layer before that one taken in, and through the pool.
     """
     n = len(network.layers)
     real = device.activation_dtype
+
+    def carried(i: int) -> int:
+        """The step at which the gradient leaves layer i through its convolution."""
+        return n + 2 + 3 * (n - 1 - i)
+
     buffers = [Buffer("input", (*size, 3), real, 0, 1)]
     if backward:
-        buffers.append(Buffer("input_gradient", (*size, 3), real, 2 * n, 2 * n + 1))
+        buffers.append(Buffer("input_gradient", (*size, 3), real, carried(0), carried(0) + 1))
     convolutions = []
     for i, (layer, (h, w)) in enumerate(zip(network.layers, sizes(network, size), strict=True)):
         convolutions.append((h, w, *layer.channels))
-        forward, back, channels = 1 + i, 2 * n - i, layer.channels[1]
-        tapped = layer.tap in taps
+        forward, channels, tapped = 1 + i, layer.channels[1], layer.tap in taps
         shape, pooled_shape = (h, w, channels), (h // 2, w // 2, channels)
+        taken_in = n + 1 if i >= n - 2 else carried(i + 2) + 1
         if tapped or not layer.pooled:
-            last = (back if backward else n) if tapped else forward + 1
+            last = (taken_in if backward else n) if tapped else forward + 1
             buffers.append(Buffer(f"{i}.output", shape, real, forward, last))
         if layer.pooled:
             buffers.append(Buffer(f"{i}.pooled", pooled_shape, real, forward, forward + 1))
         if backward:
-            buffers.append(Buffer(f"{i}.mask", *device.mask_layout(shape), forward, back))
-            buffers.append(Buffer(f"{i}.gradient", shape, real, back - 1, back))
+            arrived = n + 1 if i == n - 1 else carried(i + 1)
+            masked = arrived + 2 if layer.pooled else arrived
+            buffers.append(Buffer(f"{i}.mask", *device.mask_layout(shape), forward, masked))
+            buffers.append(Buffer(f"{i}.gradient", shape, real, taken_in if tapped else masked, carried(i)))
             if layer.pooled:
-                buffers.append(Buffer(f"{i}.pooled_gradient", pooled_shape, real, back - 1, back - 1))
+                buffers.append(Buffer(f"{i}.pooled_gradient", pooled_shape, real, arrived, masked))
                 if network.pooling == "max":
-                    buffers.append(Buffer(f"{i}.choice", *device.choice_layout(pooled_shape), forward, back))
+                    buffers.append(Buffer(f"{i}.choice", *device.choice_layout(pooled_shape), forward, masked))
     workspace = device.workspace_bytes(convolutions)
-    buffers.append(Buffer("workspace", (workspace,), np.dtype(np.uint8), 0, 2 * n + 1))
+    buffers.append(Buffer("workspace", (workspace,), np.dtype(np.uint8), 0, carried(0) + 1))
     return buffers
 
 
@@ -159,27 +167,31 @@ def backward(
     """
     device.bind_workspace(buffers.workspace)
     layers = list(zip(network.layers, buffers.layers, strict=True))
-    layer, b = layers[-1]
-    if not tap_gradient(layer.tap, b.gradient):
-        raise AssertionError(f"the deepest layer {layer.tap} has no cost")
-    device.relu_gradient(b.gradient, b.mask)
-    for (before, into), (layer, b) in zip(reversed(layers[:-1]), reversed(layers[1:]), strict=True):
-        injected = tap_gradient(before.tap, into.gradient)
+
+    def take_in(i: int) -> bool:
+        return i >= 0 and tap_gradient(layers[i][0].tap, layers[i][1].gradient)
+
+    deepest = len(layers) - 1
+    if not take_in(deepest):
+        raise AssertionError(f"the deepest layer {layers[deepest][0].tap} has no cost")
+    device.relu_gradient(layers[deepest][1].gradient, layers[deepest][1].mask)
+    taken_in = take_in(deepest - 1)
+    for i in range(deepest, 0, -1):
+        (before, into), (layer, b) = layers[i - 1], layers[i]
+        target, mask = (into.pooled_gradient, None) if before.pooled else (into.gradient, into.mask)
+        device.conv3x3_input_gradient(
+            b.gradient, layer.filters, out=target, mask=mask, accumulate=taken_in and not before.pooled
+        )
+        # One layer ahead, so that the tap's activation is gone before the pool below unfolds a gradient as large.
+        taken_in_before, taken_in = taken_in, take_in(i - 2)
         if before.pooled:
-            device.conv3x3_input_gradient(
-                b.gradient, layer.filters, out=into.pooled_gradient, mask=None, accumulate=False
-            )
             device.pool_input_gradient(
                 into.pooled_gradient,
                 pooling=network.pooling,
                 choice=into.choice,
                 out=into.gradient,
                 mask=into.mask,
-                accumulate=injected,
-            )
-        else:
-            device.conv3x3_input_gradient(
-                b.gradient, layer.filters, out=into.gradient, mask=into.mask, accumulate=injected
+                accumulate=taken_in_before,
             )
     layer, b = layers[0]
     device.conv3x3_input_gradient(b.gradient, layer.filters, out=buffers.input_gradient, mask=None, accumulate=False)

@@ -19,7 +19,7 @@ from .taps import SettingsError
 
 OPTIMIZERS = ("adam", "descent")
 ADAM_LEARNING_RATE = 0.02  # of the range of a pixel, per step
-DESCENT_FIRST_STEP = 0.05  # how far plain descent moves the pixel with the steepest gradient in its first step
+DESCENT_FIRST_STEP = 0.02  # how far plain descent moves the pixel with the steepest gradient in its first step
 
 Image = NDArray[np.floating[Any]]
 Evaluate = Callable[[Array, Array], Costs]

@@ -27,7 +27,7 @@ __all__ = ["Costs", "Progress", "Result", "StyleTransfer"]
 # Weights left to us are taken relative to the images at hand, so that any network and any size gives a like balance: a
 # cost is counted in parts of what it would be if the generated image had nothing in it.
 CONTENT_SHARE = 1.0
-STYLE_SHARE = 100.0
+STYLE_SHARE = 300.0
 TV_SHARE = 0.1
 
 Layers = Mapping[str, float] | Sequence[str] | None

@@ -21,11 +21,10 @@ from .workers import Workers, default_count
 Floats = NDArray[np.float32]
 Bits = NDArray[np.uint8]
 
-STRIP_BYTES = 4 << 20  # of transformed or gathered input per item: what a core's share of the caches holds
+STRIP_BYTES = 3 << 20  # of transformed or gathered input per item: what a core's share of the caches holds
 LEAST_TILES = 128  # rows of a product under which a BLAS slows down
-LEAST_CHANNELS = 64  # columns, likewise
 BLOCK_BYTES = 1 << 20  # element-wise work runs in blocks of rows of this size
-GRAM_PIXELS, GRAM_PARTS = 2048, 16  # a Gram is the sum of at most so many parts of at least so many pixels
+GRAM_PIXELS, GRAM_PARTS = 512, 16  # a Gram is the sum of at most so many parts of at least so many pixels
 
 FORWARD, BACKWARD = winograd.transforms()
 
@@ -40,17 +39,15 @@ class CpuFilters(NamedTuple):
     bias: Floats
 
 
-class Item(NamedTuple):
-    """Rows and output channels of a convolution that one worker computes at a time."""
+class Strip(NamedTuple):
+    """Rows of a map that one worker computes at a time; `top` is even, so that no pool is cut."""
 
     top: int
     bottom: int
-    first: int
-    last: int
 
 
-Finish = Callable[[int, Item, Floats], None]
-"""finish(worker, item, target): does the rest on `target` (rows, W, channels), where the convolution was written."""
+Finish = Callable[[Strip, Floats], None]
+"""finish(strip, target): does the rest on `target` (rows, W, channels), where the convolution was written."""
 
 
 class Cpu:
@@ -104,7 +101,7 @@ class Cpu:
         most = 0
         for height, width, channels_in, channels_out in convolutions:
             for c, k in ((channels_in, channels_out), (channels_out, channels_in)):
-                most = max(most, self._workers.count * _scratch_floats(height, width, c, k, self._workers.count))
+                most = max(most, _scratch(height, width, c, k, self._workers.count).total)
             most = max(most, _gram_parts(height * width) * channels_out**2)
         return 4 * most
 
@@ -141,28 +138,27 @@ class Cpu:
 
     def conv3x3_relu(self, x: Floats, filters: CpuFilters, *, out: Floats | None, mask: Bits | None,
                      pooling: Pooling, pooled: Floats | None, choice: Bits | None) -> None:  # fmt: skip
-        def finish(_: int, item: Item, y: Floats) -> None:
-            top, bottom, first, last = item
-            y += filters.bias[first:last]
+        def finish(strip: Strip, y: Floats) -> None:
+            top, bottom = strip
+            y += filters.bias
             np.maximum(y, 0, out=y)
-            bits = slice(first // 8, _bytes(last))  # items start at multiples of eight channels
             if mask is not None:
-                mask[top:bottom, :, bits] = np.packbits(y > 0, axis=2)
+                mask[top:bottom] = np.packbits(y > 0, axis=2)
             if pooled is not None:
-                rows = slice(top // 2, top // 2 + (bottom - top) // 2)  # items start on even rows
-                _pool(y, pooling, pooled[rows, :, first:last], None if choice is None else choice[:, rows, :, bits])
+                rows = slice(top // 2, bottom // 2)
+                _pool(y, pooling, pooled[rows], None if choice is None else choice[:, rows])
 
         self._convolve(x, filters.transformed, filters.forward, FORWARD, out, len(filters.bias), finish)
 
     def conv3x3_input_gradient(self, gradient: Floats, filters: CpuFilters, *, out: Floats,
                                mask: Bits | None, accumulate: bool) -> None:  # fmt: skip
-        def finish(_: int, item: Item, y: Floats) -> None:
-            top, bottom, first, last = item
-            rows = out[top:bottom, :, first:last]
+        def finish(strip: Strip, y: Floats) -> None:
+            top, bottom = strip
+            rows = out[top:bottom]
             if accumulate:
                 rows += y
             if mask is not None:
-                rows *= _unpack(mask[top:bottom, :, first // 8 : _bytes(last)], last - first)
+                rows *= _unpack(mask[top:bottom], out.shape[2])
 
         swapped = None if filters.transformed is None else filters.transformed.swapaxes(1, 2)
         target = None if accumulate else out
@@ -171,38 +167,39 @@ class Cpu:
     def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, choice: Bits | None,
                             out: Floats, mask: Bits, accumulate: bool) -> None:  # fmt: skip
         height, width, channels = gradient.shape
+        corners = [(r, c) for r in range(2) for c in range(2)]
 
         def task(_: int, rows: slice) -> None:
             g = gradient[rows]
-            top, bottom = 2 * rows.start, 2 * rows.start + 2 * len(g)
+            top, bottom = 2 * rows.start, 2 * rows.stop
+            places = [out[top + r : bottom : 2, c : 2 * width : 2] for r, c in corners]
+            let = [mask[top + r : bottom : 2, c : 2 * width : 2] for r, c in corners]
             if pooling == "average":
-                quarter = g * np.float32(0.25)
-                shares = [quarter] * 4
+                shares = [g * np.float32(0.25)] * 4
             else:
                 assert choice is not None
-                down, right = (_unpack(plane[rows], channels) for plane in choice)
-                lower, upper = g * down, g * ~down
-                shares = [upper * ~right, upper * right, lower * ~right, lower * right]
-            for index, share in enumerate(shares):
-                corner = out[top + index // 2 : bottom : 2, index % 2 : 2 * width : 2]
+                down, right = choice[:, rows]
+                chosen = [(down if r else ~down) & (right if c else ~right) for r, c in corners]
+                let = [bits & here for bits, here in zip(let, chosen, strict=True)]
+                shares = [g] * 4
+            for place, share, bits in zip(places, shares, let, strict=True):
                 if accumulate:
-                    corner += share
+                    place += share * _unpack(bits, channels)
                 else:
-                    corner[...] = share
-            out[top:bottom] *= _unpack(mask[top:bottom], channels)
+                    np.multiply(share, _unpack(bits, channels), out=place)
 
-        if not accumulate:
+        if accumulate:  # what was there is masked as a whole
+            self.relu_gradient(out, mask)
+        else:
             out[2 * height :] = 0
             out[:, 2 * width :] = 0
-        elif len(out) > 2 * height:
-            out[2 * height :] *= _unpack(mask[2 * height :], channels)
-        self._workers.run(task, _blocks(gradient))
+        self._workers.run(task, _blocks(gradient, self._workers.count))
 
     def relu_gradient(self, gradient: Floats, mask: Bits) -> None:
         def task(_: int, rows: slice) -> None:
             gradient[rows] *= _unpack(mask[rows], gradient.shape[2])
 
-        self._workers.run(task, _blocks(gradient))
+        self._workers.run(task, _blocks(gradient, self._workers.count))
 
     # ---- costs --------------------------------------------------------------------------------------------------
     def gram(self, features: Floats, out: Floats) -> None:
@@ -233,7 +230,7 @@ class Cpu:
             else:
                 np.matmul(flat[rows], difference, out=result[rows])
 
-        self._workers.run(task, _blocks(flat))
+        self._workers.run(task, _blocks(flat, self._workers.count))
 
     def content_cost(self, features: Floats, target: Floats, scale: float, *, cost: Floats) -> None:
         blocks = _blocks(features)
@@ -257,7 +254,7 @@ class Cpu:
             else:
                 out[rows] = change
 
-        self._workers.run(task, _blocks(features))
+        self._workers.run(task, _blocks(features, self._workers.count))
 
     def tv_cost(self, image: Floats, scale: float, *, cost: Floats, gradient: Floats) -> None:
         total = 0.0
@@ -287,7 +284,7 @@ class Cpu:
             image[rows] -= rate * m / (np.sqrt(v * spread) + np.float32(epsilon))
             self.clamp(image[rows])
 
-        self._workers.run(task, _blocks(image))
+        self._workers.run(task, _blocks(image, self._workers.count))
 
     def descent_step(self, image: Floats, gradient: Floats, *, learning_rate: float) -> None:
         for rows in _blocks(image):
@@ -306,110 +303,190 @@ class Cpu:
     # ---- convolutions -------------------------------------------------------------------------------------------
     def _convolve(self, x: Floats, transformed: Floats | None, plain: Floats | None, transform: winograd.Transform,
                   out: Floats | None, channels_out: int, finish: Finish) -> None:  # fmt: skip
-        """Convolves x item by item, into `out` or, where that is None, scratch, and hands each item to `finish`."""
+        """Convolves x strip by strip, into `out` or, where that is None, scratch, and hands each strip to `finish`."""
         height, width, channels = x.shape
         workers = self._workers.count
-        size = _scratch_floats(height, width, channels, channels_out, workers)
+        strips, in_phases = _strips(height, width, channels, channels_out, workers)
+        sizes = _scratch(height, width, channels, channels_out, workers)
+        shared, rest = np.split(self._workspace[: sizes.total], [sizes.shared])
+        own = rest.reshape(workers, sizes.worker)
 
-        def task(worker: int, item: Item) -> None:
-            scratch = self._workspace[worker * size : (worker + 1) * size]
-            shape = (item.bottom - item.top, width, item.last - item.first)
-            if out is None:
-                target, scratch = _take(scratch, shape)
-            else:
-                target = out[item.top : item.bottom, :, item.first : item.last]
-            if transformed is not None:
-                _winograd(x, transformed[:, :, item.first : item.last], transform, item, target, scratch)
-            else:
-                assert plain is not None
-                (_gather_first if channels <= channels_out else _multiply_first)(x, plain, item, target, scratch)
-            finish(worker, item, target)
+        def target_of(strip: Strip, scratch: Floats) -> tuple[Floats, Floats]:
+            if out is not None:
+                return out[strip.top : strip.bottom], scratch
+            return _take(scratch, (strip.bottom - strip.top, width, channels_out))
 
-        self._workers.run(task, _items(height, width, channels, channels_out, workers))
+        if transformed is None:
+            assert plain is not None
+            direct = _gather_first if channels <= channels_out else _multiply_first
+
+            def multiply(worker: int, strip: Strip) -> None:
+                target, scratch = target_of(strip, own[worker])
+                direct(x, plain, strip, target, scratch)
+                finish(strip, target)
+
+            self._workers.run(multiply, strips)
+            return
+
+        across = -(-width // 4)
+        if not in_phases:
+
+            def convolve(worker: int, strip: Strip) -> None:
+                target, scratch = target_of(strip, own[worker])
+                tiles = len(_tile_rows(strip)) * across
+                one, two, padded = np.split(scratch, np.cumsum(_areas(tiles, channels, channels_out)))
+                inputs, _ = _take(two, (36, tiles, channels))  # takes the place of what it is made from
+                _transform_input(x, transform, strip, inputs, one, two, padded)
+                products, _ = _take(one, (36, tiles, channels_out))
+                np.matmul(inputs, transformed, out=products)
+                _transform_output(products, transform, target, two)
+                finish(strip, target)
+
+            self._workers.run(convolve, strips)
+            return
+
+        # A map too small for every worker to have a strip worth multiplying: all tiles are transformed, then each
+        # worker takes some of the 36 products whole, so that the filters are read once.
+        tiles = -(-height // 4) * across
+        inputs, shared = _take(shared, (36, tiles, channels))
+        products, _ = _take(shared, (36, tiles, channels_out))
+
+        def places(strip: Strip) -> slice:
+            rows = _tile_rows(strip)
+            return slice(rows.start * across, rows.stop * across)
+
+        def enter(worker: int, strip: Strip) -> None:
+            place = places(strip)
+            areas = np.cumsum(_areas(place.stop - place.start, channels, channels_out))
+            one, two, padded = np.split(own[worker], areas)
+            _transform_input(x, transform, strip, inputs[:, place], one, two, padded)
+
+        def some_products(_: int, some: slice) -> None:
+            np.matmul(inputs[some], transformed[some], out=products[some])
+
+        def leave(worker: int, strip: Strip) -> None:
+            target, scratch = target_of(strip, own[worker])
+            _transform_output(products[:, places(strip)], transform, target, scratch)
+            finish(strip, target)
+
+        step = max(1, 12 // workers)
+        self._workers.run(enter, strips)
+        self._workers.run(some_products, [slice(first, first + step) for first in range(0, 36, step)])
+        self._workers.run(leave, strips)
 
 
-def _items(height: int, width: int, channels: int, channels_out: int, workers: int) -> list[Item]:
-    """Cuts a convolution into items: rows first, then, for small maps that leave workers idle, output channels."""
-    tiled = winograd.pays(channels, channels_out)
-    if tiled:
-        tile_rows, across = -(-height // 4), -(-width // 4)
-        per_item = STRIP_BYTES // (36 * 4 * max(channels, channels_out))
-        rows = max(1, max(per_item, LEAST_TILES) // across) * 4
-        count = -(-height // rows)
-        count = min(tile_rows, -(-count // workers) * workers if count >= workers else count)
-        rows = -(-tile_rows // count) * 4
-    else:
+def _strips(height: int, width: int, channels: int, channels_out: int, workers: int) -> tuple[list[Strip], bool]:
+    """Cuts a convolution for the workers: as many strips for each, of a size that stays in its cache; and whether the
+    map is too small for that and is to be computed in phases."""
+    if not winograd.pays(channels, channels_out):
         rows = max(2, STRIP_BYTES // (width * 9 * 4 * min(channels, channels_out)) // 2 * 2)
-    tops = range(0, height, rows)
-    parts = min(-(-workers // len(tops)), max(1, channels_out // LEAST_CHANNELS)) if tiled else 1
-    step = -(-channels_out // parts // 8) * 8
-    return [
-        Item(top, min(top + rows, height), first, min(first + step, channels_out))
-        for top in tops
-        for first in range(0, channels_out, step)
-    ]
+        return [Strip(top, min(top + rows, height)) for top in range(0, height, rows)], False
+    down, across = -(-height // 4), -(-width // 4)
+    in_phases = down * across < LEAST_TILES * workers
+    best = max(STRIP_BYTES // (36 * 4 * max(channels, channels_out)), LEAST_TILES)
+    count = -(-down * across // best)
+    count = min(down, workers if in_phases else -(-count // workers) * workers)
+    edges = [4 * (down * index // count) for index in range(count)]
+    return [Strip(top, min(bottom, height)) for top, bottom in zip(edges, [*edges[1:], height], strict=True)], in_phases
 
 
-def _scratch_floats(height: int, width: int, channels: int, channels_out: int, workers: int) -> int:
-    """Scratch memory of one worker for any item of this convolution, in floats; a multiple of 16 (a cache line)."""
-    item = _items(height, width, channels, channels_out, workers)[0]
-    rows, kept = item.bottom - item.top, item.last - item.first
-    target = rows * width * kept
+def _tile_rows(strip: Strip) -> range:
+    return range(strip.top // 4, -(-strip.bottom // 4))
+
+
+class Scratch(NamedTuple):
+    """Floats of workspace for one convolution: what the workers share, and what each has to itself."""
+
+    shared: int
+    worker: int
+    total: int
+
+
+def _scratch(height: int, width: int, channels: int, channels_out: int, workers: int) -> Scratch:
+    strips, in_phases = _strips(height, width, channels, channels_out, workers)
+    rows = max(strip.bottom - strip.top for strip in strips)
+    target, shared = rows * width * channels_out, 0
     if winograd.pays(channels, channels_out):
-        down, across = -(-rows // 4), -(-width // 4)
-        tiles = down * across
-        padded = (4 * down + 2) * (4 * across + 2) * channels
-        size = target + padded + tiles * (36 * max(channels, kept) + max(36 * channels, 16 * kept))
+        down, across = max(len(_tile_rows(strip)) for strip in strips), -(-width // 4)
+        worker = target + (4 * down + 2) * (4 * across + 2) * channels
+        worker += sum(_areas(down * across, channels, channels_out))
+        if in_phases:
+            shared = 36 * -(-height // 4) * across * (channels + channels_out)
     elif channels <= channels_out:
-        size = target + channels * (rows + 2) * (width + 2) + 9 * channels * rows * width
+        worker = target + channels * (rows + 2) * (width + 2) + 9 * channels * rows * width
     else:
-        size = target + 9 * channels_out * (rows + 2) * width + channels_out * rows * width
-    return -(-size // 16) * 16
+        worker = target + 9 * channels_out * (rows + 2) * width + channels_out * rows * width
+    worker = -(-worker // 16) * 16  # whole cache lines
+    return Scratch(shared, worker, shared + workers * worker)
 
 
-def _winograd(
-    x: Floats, filters: Floats, transform: winograd.Transform, item: Item, target: Floats, scratch: Floats
-) -> None:
-    """target := the convolution of the item's rows, by tiles of 4x4 outputs from 6x6 inputs."""
+def _areas(tiles: int, channels: int, channels_out: int) -> tuple[int, int]:
+    """Two areas are enough for all steps of Winograd: what is in one is used up when the next step writes there."""
+    return tiles * 36 * max(channels, channels_out), tiles * max(36 * channels, 16 * channels_out)
+
+
+def _transform_input(x: Floats, transform: winograd.Transform, strip: Strip, inputs: Floats, one: Floats, two: Floats,
+                     padded: Floats) -> None:  # fmt: skip
+    """inputs (36, tiles, C) := B d B^T of every 6x6 square d of the strip; `inputs` may lie in `two`."""
     height, width, channels = x.shape
-    rows, kept = target.shape[0], filters.shape[2]
-    down, across = -(-rows // 4), -(-width // 4)
-    tiles = down * across
+    down, across = len(_tile_rows(strip)), -(-width // 4)
+    shape = (down * across, channels)
 
-    padded, scratch = _take(scratch, (4 * down + 2, 4 * across + 2, channels))
-    first, last = max(item.top - 1, 0), min(item.top + 4 * down + 1, height)  # rows of x that the padded strip holds
-    above = first - (item.top - 1)
+    padded, _ = _take(padded, (4 * down + 2, 4 * across + 2, channels))
+    first, last = max(strip.top - 1, 0), min(strip.top + 4 * down + 1, height)  # rows of x that it holds
+    above = first - (strip.top - 1)
     padded[:above] = 0
     padded[above + last - first :] = 0
     padded[:, 0] = 0
     padded[:, 1 + width :] = 0
     padded[above : above + last - first, 1 : 1 + width] = x[first:last]
 
-    # Two areas are enough: what is in one is finished when the next step writes there.
-    one, two = np.split(scratch, [36 * tiles * max(channels, kept)])
-    squares, _ = _take(one, (6, 6, down, across, channels))
+    squares, _ = _take(one, (2, 2, 3, 3, down, across, channels))  # row and column of the square, parity first
     row, column, channel = padded.strides
-    strides = (row, column, 4 * row, 4 * column, channel)
+    strides = (row, column, 2 * row, 2 * column, 4 * row, 4 * column, channel)
     np.copyto(squares, as_strided(padded, squares.shape, strides))
-    inputs, _ = _take(two, (36, tiles, channels))
-    np.matmul(transform.input, squares.reshape(36, -1), out=inputs.reshape(36, -1))
-    products, _ = _take(one, (36, tiles, kept))
-    np.matmul(inputs, filters, out=products)
-    outputs, _ = _take(two, (4, 4, down, across, kept))
-    np.matmul(transform.output, products.reshape(36, -1), out=outputs.reshape(16, -1))
+    parts, _ = _take(two, (2, 2, 3, 3, *shape))
+    np.matmul(transform.blocks, squares.reshape(2, 2, 9, -1), out=parts.reshape(2, 2, 9, -1))
+    rows_done, _ = _take(one, (6, 2, 3, *shape))
+    _sums(parts[0].swapaxes(0, 1), parts[1].swapaxes(0, 1), transform.turned, rows_done)
+    both_done = inputs.reshape(6, 6, *shape)
+    _sums(*(rows_done[:, half].swapaxes(0, 1) for half in (0, 1)), transform.turned, both_done.swapaxes(0, 1))
+
+
+def _transform_output(products: Floats, transform: winograd.Transform, target: Floats, scratch: Floats) -> None:
+    """target := A m A^T of every m in products (36, tiles, C), cut to its size."""
+    tiles, channels = products.shape[1:]
+    across = -(-target.shape[1] // 4)
+    outputs, _ = _take(scratch, (4, 4, tiles // across, across, channels))
+    columns = as_strided(products, (36, tiles * channels), (products.strides[0], products.itemsize))
+    np.matmul(transform.output, columns, out=outputs.reshape(16, -1))
+    if target.shape[0] % 4 == 0 and target.shape[1] % 4 == 0:
+        np.copyto(target.reshape(-1, 4, across, 4, channels), outputs.transpose(2, 0, 3, 1, 4))
+        return
     for r in range(4):
         for s in range(4):
             place = target[r::4, s::4]
             place[...] = outputs[r, s, : place.shape[0], : place.shape[1]]
 
 
-def _gather_first(x: Floats, filters: Floats, item: Item, target: Floats, scratch: Floats) -> None:
+def _sums(evens: Floats, odds: Floats, turned: bool, out: Floats) -> None:
+    """out (6, ...) := the sums and differences of evens and odds (3, ...) that `winograd.Transform` speaks of."""
+    first, last, even, odd = (
+        (odds[0], evens[2], evens[:2], odds[1:]) if turned else (evens[0], odds[2], evens[1:], odds[:2])
+    )
+    np.copyto(out[0], first)
+    np.add(even, odd, out=out[1:5:2])
+    np.subtract(even, odd, out=out[2:6:2])
+    np.copyto(out[5], last)
+
+
+def _gather_first(x: Floats, filters: Floats, strip: Strip, target: Floats, scratch: Floats) -> None:
     """target := the convolution by one product with nine shifted copies of every channel: for few input channels."""
     height, width, channels = x.shape
-    rows = item.bottom - item.top
+    rows = strip.bottom - strip.top
     planes, scratch = _take(scratch, (channels, rows + 2, width + 2))
-    first, last = max(item.top - 1, 0), min(item.bottom + 1, height)
-    above = first - (item.top - 1)
+    first, last = max(strip.top - 1, 0), min(strip.bottom + 1, height)
+    above = first - (strip.top - 1)
     planes[:, :above] = 0
     planes[:, above + last - first :] = 0
     planes[:, :, 0] = 0
@@ -420,22 +497,21 @@ def _gather_first(x: Floats, filters: Floats, item: Item, target: Floats, scratc
         for s in range(3):
             columns[3 * r + s] = planes[:, r : r + rows, s : s + width]
     matrix = columns.reshape(9 * channels, -1).T
-    result = np.matmul(matrix, filters.reshape(9 * channels, -1))
-    target[...] = result.reshape(target.shape)
+    np.matmul(matrix, filters.reshape(9 * channels, -1), out=target.reshape(rows * width, -1))
 
 
-def _multiply_first(x: Floats, filters: Floats, item: Item, target: Floats, scratch: Floats) -> None:
+def _multiply_first(x: Floats, filters: Floats, strip: Strip, target: Floats, scratch: Floats) -> None:
     """target := the convolution as nine products that are shifted and added: for few output channels."""
     height, width, channels = x.shape
-    rows, kept = item.bottom - item.top, filters.shape[2]
-    first, last = max(item.top - 1, 0), min(item.bottom + 1, height)
+    rows, kept = strip.bottom - strip.top, filters.shape[2]
+    first, last = max(strip.top - 1, 0), min(strip.bottom + 1, height)
     planes, scratch = _take(scratch, (9, kept, last - first, width))
     matrix = filters.swapaxes(1, 2).reshape(9 * kept, channels)
     np.matmul(matrix, x[first:last].reshape(-1, channels).T, out=planes.reshape(9 * kept, -1))
     total, _ = _take(scratch, (kept, rows, width))
     total[...] = 0
     for r in range(3):
-        start = item.top + r - 1  # row of x that the first row of the item sees through this row of the filter
+        start = strip.top + r - 1  # row of x that the first row of the strip sees through this row of the filter
         inside = slice(max(start, 0) - start, min(start + rows, height) - start)
         source = slice(inside.start + start - first, inside.stop + start - first)
         for s in range(3):
@@ -463,7 +539,7 @@ def _pool(y: Floats, pooling: Pooling, pooled: Floats, choice: Bits | None) -> N
     np.maximum(upper, lower, out=pooled)
     if choice is not None:  # of equals the first in reading order
         down = lower > upper
-        right = np.where(down, corners[3] > corners[2], corners[1] > corners[0])
+        right = (down & (corners[3] > corners[2])) | (~down & (corners[1] > corners[0]))
         choice[0], choice[1] = np.packbits(down, axis=2), np.packbits(right, axis=2)
 
 
@@ -479,9 +555,9 @@ def _gram_parts(pixels: int) -> int:
     return min(max(pixels // GRAM_PIXELS, 1), GRAM_PARTS)
 
 
-def _blocks(values: Floats) -> list[slice]:
-    """Slices of the first axis of about BLOCK_BYTES."""
-    step = max(1, BLOCK_BYTES // max(1, values[0].nbytes))
+def _blocks(values: Floats, workers: int = 1) -> list[slice]:
+    """Slices of the first axis of about BLOCK_BYTES, one for each worker at least."""
+    step = max(1, min(BLOCK_BYTES // max(1, values[0].nbytes), -(-len(values) // workers)))
     return [slice(start, min(start + step, len(values))) for start in range(0, len(values), step)]
 
 

@@ -26,10 +26,19 @@ Matrix = NDArray[np.float64]
 
 
 class Transform(NamedTuple):
-    """Matrices of the transforms in two dimensions, for one direction: input (36, 36), output (16, 36), float32."""
+    """The transforms in two dimensions, for one direction, float32.
 
-    input: NDArray[np.float32]
+    With p also -p is a point, so the outputs 1, 3 and 2, 4 of the input transform in one dimension are sums and
+    differences of something of the inputs 0, 2, 4 and something of the inputs 1, 3, 5, while outputs 0 and 5 need only
+    one of them. There are three of each, and the 36x36 product becomes four of 9x9 and those sums.
+    """
+
+    blocks: NDArray[np.float32]
+    """(2, 2, 9, 9): parity of the rows, parity of the columns."""
+    turned: bool
+    """Forward, output 0 is of the even inputs and 5 of the odd ones; turned by 180 degrees, the other way round."""
     output: NDArray[np.float32]
+    """(16, 36)"""
 
 
 def cook_toom() -> tuple[Matrix, Matrix, Matrix]:
@@ -67,11 +76,14 @@ def transforms() -> tuple[Transform, Transform]:
         (column,) = (k for k, other in enumerate(g) if np.allclose(np.cross(flipped, other), 0))
         exchange[row, column] = (flipped @ g[column]) / (g[column] @ g[column])
     permutation = (exchange != 0).T.astype(float)
-    return _in_two_dimensions(a, b), _in_two_dimensions(a @ exchange, permutation @ b)
+    return _in_two_dimensions(a, b, False), _in_two_dimensions(a @ exchange, permutation @ b, True)
 
 
-def _in_two_dimensions(a: Matrix, b: Matrix) -> Transform:
-    return Transform(np.kron(b, b).astype(np.float32), np.kron(a, a).astype(np.float32))
+def _in_two_dimensions(a: Matrix, b: Matrix, turned: bool) -> Transform:
+    even, odd = ([1, 3, 5], [0, 1, 3]) if turned else ([0, 1, 3], [1, 3, 5])
+    halves = (b[even, 0::2], b[odd, 1::2])
+    blocks = np.array([[np.kron(rows, columns) for columns in halves] for rows in halves])
+    return Transform(blocks.astype(np.float32), turned, np.kron(a, a).astype(np.float32))
 
 
 def transform_filters(kernel: NDArray[Any]) -> NDArray[np.float32]:
@@ -86,9 +98,9 @@ def transform_filters(kernel: NDArray[Any]) -> NDArray[np.float32]:
 def pays(channels_in: int, channels_out: int) -> bool:
     """Whether F(4x4, 3x3) beats nine plain products, by counting what each does per pixel.
 
-    Winograd: both transforms (2 36^2/16 and 2 16 36/16 per channel), 36/16 products, and about 20 moves per channel.
+    Winograd: both transforms (8 9^2/16 and 2 16 36/16 per channel), 36/16 products, and about 40 moves per channel.
     Plain: nine products, and 36 moves per input channel to gather them.
     """
-    winograd = 162 * channels_in + 4.5 * channels_in * channels_out + 72 * channels_out
-    winograd += 20 * (channels_in + channels_out)
+    winograd = 40 * channels_in + 4.5 * channels_in * channels_out + 72 * channels_out
+    winograd += 40 * (channels_in + channels_out)
     return winograd < 18 * channels_in * channels_out + 36 * channels_in

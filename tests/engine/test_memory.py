@@ -35,6 +35,6 @@ def test_the_network_keeps_only_what_is_needed(thin: Callable[..., Weights]) -> 
     device = open_device("cpu")
     chain = network.build(device, thin([[16, 16], [32, 32], [64]]), "relu3_1", "max")
     together = [b for b in network.plan(device, chain, (64, 64), {"relu3_1"}, backward=True) if b.name != "workspace"]
-    busiest = max(sum(b.nbytes for b in together if b.first <= step <= b.last) for step in range(12))
+    busiest = max(sum(b.nbytes for b in together if b.first <= step <= b.last) for step in range(40))
     assert lay_out(together)[1] <= 1.1 * busiest
     assert "1.output" not in {buffer.name for buffer in together}  # only pooled, so never stored whole

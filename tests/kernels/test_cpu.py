@@ -22,7 +22,6 @@ def items(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.param == "smallest-items":
         monkeypatch.setattr(cpu_module, "STRIP_BYTES", 1)
         monkeypatch.setattr(cpu_module, "LEAST_TILES", 1)
-        monkeypatch.setattr(cpu_module, "LEAST_CHANNELS", 8)
         monkeypatch.setattr(cpu_module, "BLOCK_BYTES", 1)
         monkeypatch.setattr(cpu_module, "GRAM_PIXELS", 20)
 
