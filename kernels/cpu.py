@@ -140,15 +140,15 @@ class Cpu:
                      pooling: Pooling, pooled: Floats | None, choice: Bits | None) -> None:  # fmt: skip
         def finish(strip: Strip, y: Floats) -> None:
             top, bottom = strip
-            y += filters.bias
-            np.maximum(y, 0, out=y)
+            positive = y > 0
+            y *= positive  # seven times faster than np.maximum, which has NaNs to look after
             if mask is not None:
-                mask[top:bottom] = np.packbits(y > 0, axis=2)
+                mask[top:bottom] = np.packbits(positive, axis=2)
             if pooled is not None:
                 rows = slice(top // 2, bottom // 2)
                 _pool(y, pooling, pooled[rows], None if choice is None else choice[:, rows])
 
-        self._convolve(x, filters.transformed, filters.forward, FORWARD, out, len(filters.bias), finish)
+        self._convolve(x, filters.transformed, filters.forward, filters.bias, FORWARD, out, finish)
 
     def conv3x3_input_gradient(self, gradient: Floats, filters: CpuFilters, *, out: Floats,
                                mask: Bits | None, accumulate: bool) -> None:  # fmt: skip
@@ -162,7 +162,8 @@ class Cpu:
 
         swapped = None if filters.transformed is None else filters.transformed.swapaxes(1, 2)
         target = None if accumulate else out
-        self._convolve(gradient, swapped, filters.backward, BACKWARD, target, out.shape[2], finish)
+        nothing = np.zeros(out.shape[2], np.float32)
+        self._convolve(gradient, swapped, filters.backward, nothing, BACKWARD, target, finish)
 
     def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, choice: Bits | None,
                             out: Floats, mask: Bits, accumulate: bool) -> None:  # fmt: skip
@@ -301,10 +302,11 @@ class Cpu:
         np.matmul(across, rows, out=out)
 
     # ---- convolutions -------------------------------------------------------------------------------------------
-    def _convolve(self, x: Floats, transformed: Floats | None, plain: Floats | None, transform: winograd.Transform,
-                  out: Floats | None, channels_out: int, finish: Finish) -> None:  # fmt: skip
+    def _convolve(self, x: Floats, transformed: Floats | None, plain: Floats | None, bias: Floats,
+                  transform: winograd.Transform, out: Floats | None, finish: Finish) -> None:  # fmt: skip
         """Convolves x strip by strip, into `out` or, where that is None, scratch, and hands each strip to `finish`."""
         height, width, channels = x.shape
+        channels_out = len(bias)
         workers = self._workers.count
         strips, in_phases = _strips(height, width, channels, channels_out, workers)
         sizes = _scratch(height, width, channels, channels_out, workers)
@@ -322,7 +324,7 @@ class Cpu:
 
             def multiply(worker: int, strip: Strip) -> None:
                 target, scratch = target_of(strip, own[worker])
-                direct(x, plain, strip, target, scratch)
+                direct(x, plain, bias, strip, target, scratch)
                 finish(strip, target)
 
             self._workers.run(multiply, strips)
@@ -339,7 +341,7 @@ class Cpu:
                 _transform_input(x, transform, strip, inputs, one, two, padded)
                 products, _ = _take(one, (36, tiles, channels_out))
                 np.matmul(inputs, transformed, out=products)
-                _transform_output(products, transform, target, two)
+                _transform_output(products, transform, bias, target, two)
                 finish(strip, target)
 
             self._workers.run(convolve, strips)
@@ -366,7 +368,7 @@ class Cpu:
 
         def leave(worker: int, strip: Strip) -> None:
             target, scratch = target_of(strip, own[worker])
-            _transform_output(products[:, places(strip)], transform, target, scratch)
+            _transform_output(products[:, places(strip)], transform, bias, target, scratch)
             finish(strip, target)
 
         step = max(1, 12 // workers)
@@ -413,7 +415,7 @@ def _scratch(height: int, width: int, channels: int, channels_out: int, workers:
         if in_phases:
             shared = 36 * -(-height // 4) * across * (channels + channels_out)
     elif channels <= channels_out:
-        worker = target + channels * (rows + 2) * (width + 2) + 9 * channels * rows * width
+        worker = target + channels * (rows + 2) * (width + 2) + (9 * channels + 1) * rows * width
     else:
         worker = target + 9 * channels_out * (rows + 2) * width + channels_out * rows * width
     worker = -(-worker // 16) * 16  # whole cache lines
@@ -450,16 +452,22 @@ def _transform_input(x: Floats, transform: winograd.Transform, strip: Strip, inp
     rows_done, _ = _take(one, (6, 2, 3, *shape))
     _sums(parts[0].swapaxes(0, 1), parts[1].swapaxes(0, 1), transform.turned, rows_done)
     both_done = inputs.reshape(6, 6, *shape)
-    _sums(*(rows_done[:, half].swapaxes(0, 1) for half in (0, 1)), transform.turned, both_done.swapaxes(0, 1))
+    _sums(rows_done[:, 0].swapaxes(0, 1), rows_done[:, 1].swapaxes(0, 1), transform.turned, both_done.swapaxes(0, 1))
 
 
-def _transform_output(products: Floats, transform: winograd.Transform, target: Floats, scratch: Floats) -> None:
-    """target := A m A^T of every m in products (36, tiles, C), cut to its size."""
+def _transform_output(
+    products: Floats, transform: winograd.Transform, bias: Floats, target: Floats, scratch: Floats
+) -> None:
+    """target := A m A^T + bias of every m in products (36, tiles, C), cut to its size."""
     tiles, channels = products.shape[1:]
     across = -(-target.shape[1] // 4)
     outputs, _ = _take(scratch, (4, 4, tiles // across, across, channels))
     columns = as_strided(products, (36, tiles * channels), (products.strides[0], products.itemsize))
     np.matmul(transform.output, columns, out=outputs.reshape(16, -1))
+    if bias.any():
+        outputs.reshape(16, -1)[...] += np.tile(
+            bias, tiles
+        )  # long rows: adding channel by channel is five times slower
     if target.shape[0] % 4 == 0 and target.shape[1] % 4 == 0:
         np.copyto(target.reshape(-1, 4, across, 4, channels), outputs.transpose(2, 0, 3, 1, 4))
         return
@@ -480,7 +488,7 @@ def _sums(evens: Floats, odds: Floats, turned: bool, out: Floats) -> None:
     np.copyto(out[5], last)
 
 
-def _gather_first(x: Floats, filters: Floats, strip: Strip, target: Floats, scratch: Floats) -> None:
+def _gather_first(x: Floats, filters: Floats, bias: Floats, strip: Strip, target: Floats, scratch: Floats) -> None:
     """target := the convolution by one product with nine shifted copies of every channel: for few input channels."""
     height, width, channels = x.shape
     rows = strip.bottom - strip.top
@@ -492,15 +500,17 @@ def _gather_first(x: Floats, filters: Floats, strip: Strip, target: Floats, scra
     planes[:, :, 0] = 0
     planes[:, :, -1] = 0
     planes[:, above : above + last - first, 1:-1] = x[first:last].transpose(2, 0, 1)
-    columns, _ = _take(scratch, (9, channels, rows, width))
+    gathered, _ = _take(scratch, (9 * channels + 1, rows, width))
+    columns = gathered[:-1].reshape(9, channels, rows, width)
     for r in range(3):
         for s in range(3):
             columns[3 * r + s] = planes[:, r : r + rows, s : s + width]
-    matrix = columns.reshape(9 * channels, -1).T
-    np.matmul(matrix, filters.reshape(9 * channels, -1), out=target.reshape(rows * width, -1))
+    gathered[-1] = 1  # what the bias is multiplied with
+    matrix = np.vstack([filters.reshape(9 * channels, -1), bias])
+    np.matmul(gathered.reshape(len(gathered), -1).T, matrix, out=target.reshape(rows * width, -1))
 
 
-def _multiply_first(x: Floats, filters: Floats, strip: Strip, target: Floats, scratch: Floats) -> None:
+def _multiply_first(x: Floats, filters: Floats, bias: Floats, strip: Strip, target: Floats, scratch: Floats) -> None:
     """target := the convolution as nine products that are shifted and added: for few output channels."""
     height, width, channels = x.shape
     rows, kept = strip.bottom - strip.top, filters.shape[2]
@@ -509,7 +519,7 @@ def _multiply_first(x: Floats, filters: Floats, strip: Strip, target: Floats, sc
     matrix = filters.swapaxes(1, 2).reshape(9 * kept, channels)
     np.matmul(matrix, x[first:last].reshape(-1, channels).T, out=planes.reshape(9 * kept, -1))
     total, _ = _take(scratch, (kept, rows, width))
-    total[...] = 0
+    total[...] = bias[:, None, None]
     for r in range(3):
         start = strip.top + r - 1  # row of x that the first row of the strip sees through this row of the filter
         inside = slice(max(start, 0) - start, min(start + rows, height) - start)

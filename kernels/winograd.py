@@ -89,9 +89,12 @@ def _in_two_dimensions(a: Matrix, b: Matrix, turned: bool) -> Transform:
 def transform_filters(kernel: NDArray[Any]) -> NDArray[np.float32]:
     """(3, 3, C_in, C_out) -> (36, C_in, C_out) float32."""
     _, g, _ = cook_toom()
-    channels = kernel.shape[2:]
-    flat = kernel.reshape(TAPS**2, -1).astype(np.float64)
-    transformed: NDArray[np.float32] = (np.kron(g, g) @ flat).astype(np.float32).reshape(PRODUCTS, *channels)
+    both, (channels_in, channels_out) = np.kron(g, g), kernel.shape[2:]
+    transformed = np.empty((PRODUCTS, channels_in, channels_out), np.float32)
+    step = max(1, (1 << 15) // channels_out)  # a few input channels at a time, so that float64 stays in cache
+    for first in range(0, channels_in, step):
+        some = kernel[:, :, first : first + step].reshape(TAPS**2, -1).astype(np.float64)
+        transformed[:, first : first + step] = (both @ some).reshape(PRODUCTS, -1, channels_out)
     return transformed
 
 
