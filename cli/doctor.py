@@ -14,14 +14,19 @@ def doctor(
     """Show GPU, driver, CUDA, CuPy, NVRTC, BLAS and caches, and what `--device auto` chooses here."""
     del debug  # acted on where errors are reported
     from ..kernels.diagnosis import choice, diagnose
-    from .run import DEFAULT_WEIGHTS
+    from ..weights import default_weights, weights_folder
 
     findings = diagnose()
     device, reason = choice()
+    weights = default_weights()
     remedy = next((finding.remedy for finding in findings if finding.remedy), "")
     if as_json:
         facts = {finding.name: asdict(finding) for finding in findings}
-        typer.echo(json.dumps({"auto": device, "why": reason, "remedy": remedy, "findings": facts}, indent=2))
+        typer.echo(
+            json.dumps(
+                {"auto": device, "why": reason, "remedy": remedy, "weights": weights, "findings": facts}, indent=2
+            )
+        )
         return
 
     from rich.console import Console
@@ -33,7 +38,8 @@ def doctor(
     table.add_column(overflow="fold")
     for finding in findings:
         table.add_row(finding.name, Text(finding.found))
-    table.add_row("weights", f"{DEFAULT_WEIGHTS} unless --weights names a file")
+    source = "untrained; nstgpu weights fetch vgg19" if weights.startswith("random:") else f"in {weights_folder()}"
+    table.add_row("weights", Text(f"{weights} ({source}) unless --weights names others"))
     table.add_row("auto", Text(f"{device}: {reason}"))
     table.add_row("to mend", Text(remedy or "nothing"))
     Console(highlight=False).print(table)

@@ -26,7 +26,13 @@ def profile(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores")
     ] = None,
-    weights: Annotated[str, typer.Option(help="A VGG weights file, or random:SEED for VGG-19's shapes.")] = "random:0",
+    weights: Annotated[
+        str, typer.Option(help="vgg19, vgg16, a VGG weights file, or random:SEED for VGG-19's shapes.")
+    ] = "random:0",
+    preprocessing: Annotated[
+        str | None,
+        typer.Option(help="The weights' own: caffe or torchvision.", show_default="what the file says, else caffe"),
+    ] = None,
     kernel: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only operations or kernels with this in their name.")
     ] = None,
@@ -49,7 +55,8 @@ def profile(
 
     opened = open_device(device, precision, threads)
     side = size or (EMULATED_SIZE if opened.name == "emulator" else DEFAULT_SIZE)
-    result = profile_iteration(opened, load_weights(weights), (side, side), rounds=rounds)
+    network = load_weights(weights, preprocessing=preprocessing)
+    result = profile_iteration(opened, network, (side, side), rounds=rounds)
     if kernel:
         rows = [row for row in result.rows if any(kernel in name for name in (row.operation, *row.kernels))]
         if not rows:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..weights import Weights
 
 DEFAULT_SIZE = 512
-DEFAULT_WEIGHTS = "random:0"
 
 Report = Callable[["Progress"], None]
 
@@ -39,7 +38,17 @@ def run(
         typer.Option(min=16, help="Long side in pixels.", show_default=f"{DEFAULT_SIZE}, or the content's if smaller"),
     ] = None,
     iterations: Annotated[int, typer.Option(min=1, help="Steps of the optimiser.")] = 300,
-    weights: Annotated[str, typer.Option(help="A VGG weights file (.h5, .keras), or random:SEED.")] = DEFAULT_WEIGHTS,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="vgg19, vgg16, a VGG weights file (.h5, .keras), or random:SEED.",
+            show_default="vgg19 once fetched, else random:0",
+        ),
+    ] = None,
+    preprocessing: Annotated[
+        str | None,
+        typer.Option(help="The weights' own: caffe or torchvision.", show_default="what the file says, else caffe"),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, cpu, reference or emulator.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, or what the device offers, such as fp32.")] = "auto",
     threads: Annotated[
@@ -96,16 +105,17 @@ def run(
     from ..engine import images
     from ..engine.taps import SettingsError
     from ..engine.transfer import StyleTransfer
-    from ..weights import load_weights
+    from ..weights import default_weights, load_weights
 
     destination = Path(f"{content.stem}_{style.stem}.png") if output is None else output
     images.check_destination(destination)
     inputs = [content, style, *([Path(init)] if init not in ("content", "style", "noise") else [])]
+    inputs += [Path(weights)] if weights else []
     for path in (destination, *([json_file] if json_file else [])):
         if any(_is_same_file(path, read) for read in inputs):
             raise SettingsError(f"{path} is an input and would be overwritten; choose another --output or --json")
 
-    network = load_weights(weights)
+    network = load_weights(default_weights() if weights is None else weights, preprocessing=preprocessing)
     picture = images.read(content)
     with _notes(quiet):
         transfer = StyleTransfer(
@@ -128,6 +138,11 @@ def run(
             seed=seed,
         )
     if not quiet:
+        if weights is None and network.layout == "generated":
+            _say(
+                f"note: no trained weights are here, so an untrained network is used ({network.name}): colours and "
+                "textures carry over, brush work hardly; nstgpu weights fetch vgg19 gets trained ones (80 MB)"
+            )
         _introduce(network, transfer.device.name, transfer.shape, picture.pixels.shape)
 
     with _bar(iterations, quiet) as show, _json_lines(json_file) as report:
@@ -196,11 +211,6 @@ def _notes(quiet: bool) -> Iterator[None]:
 
 
 def _introduce(network: "Weights", device: str, shape: tuple[int, ...], original: tuple[int, ...]) -> None:
-    if network.name == DEFAULT_WEIGHTS:
-        _say(
-            f"note: no trained weights were given, so an untrained network is used ({DEFAULT_WEIGHTS}): colours and "
-            "textures carry over, brush work hardly; --weights FILE takes VGG-19 or VGG-16"
-        )
     resized = "" if shape[:2] == original[:2] else f" (from {original[1]}x{original[0]})"
     _say(f"painting {shape[1]}x{shape[0]}{resized} with {network.name} on {device}")
 

@@ -12,6 +12,12 @@ from nstgpu.weights.load import checksum_of
 from nstgpu.weights.model import CAFFE
 
 
+@pytest.fixture(autouse=True)
+def no_fetched_weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user has fetched must not decide a test."""
+    monkeypatch.setenv("NSTGPU_WEIGHTS_DIR", str(tmp_path_factory.getbasetemp() / "no-weights"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real weights, images and golden values, where they are."""

@@ -22,7 +22,7 @@ def test_public_names() -> None:
 
 
 def test_import_is_lazy() -> None:
-    heavy = ["numpy", "PIL", "h5py", "rich", "cupy", "typer"]
+    heavy = ["numpy", "PIL", "h5py", "rich", "cupy", "typer", "platformdirs", "urllib.request"]
     code = f"import sys, nstgpu; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     code = (

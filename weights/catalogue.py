@@ -1,11 +1,13 @@
-"""What is known about the official weights: files by size and MD5, VGG-19's layers by their hashes.
+"""What is known about the official weights: files by address, size and MD5, VGG-19's layers by their hashes.
 
-Facts only, written in: nothing is fetched and no file is opened here.
+Facts, written in, and how a file or a network is recognised by them. Nothing is fetched here, and a file is opened only
+to be hashed.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from .architecture import VGG19, Place
 from .model import Convolution
@@ -15,27 +17,39 @@ from .model import Convolution
 class OfficialFile:
     """A file as the Keras project published it."""
 
+    name: str
+    """What `load_weights` and the command line call it."""
     model: str
-    file_name: str
+    url: str
     size: int
     """Bytes."""
     md5: str
 
+    @property
+    def file_name(self) -> str:
+        return self.url.rpartition("/")[2]
+
 
 OFFICIAL_FILES = (
     OfficialFile(
+        "vgg19",
         "VGG-19",
+        "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
         "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
         80_134_624,
         "253f8cb515780f3b799900260a226db6",
     ),
     OfficialFile(
+        "vgg16",
         "VGG-16",
+        "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
         "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
         58_889_256,
         "6d6bbae143d832006294945121d1f1fc",
     ),
 )
+LICENCE = "CC BY 4.0, Simonyan & Zisserman"
+"""Of both networks' weights."""
 
 VGG19_PLACES = tuple(Place(block, index + 1) for block, depth in enumerate(VGG19, 1) for index in range(depth))
 PIECE = 4 * 1024**2
@@ -92,6 +106,11 @@ VGG19_LAYERS = (
 )
 
 
+def official_named(name: object) -> OfficialFile | None:
+    """The published file that is called `name` ("vgg19", "vgg16"), if any."""
+    return next((known for known in OFFICIAL_FILES if known.name == name), None)
+
+
 def official_file(size: int, md5: str) -> OfficialFile | None:
     """The published file with this size in bytes and this MD5 (hex), if any."""
     return next((known for known in OFFICIAL_FILES if (known.size, known.md5) == (size, md5)), None)
@@ -105,6 +124,20 @@ def official_layers(convolutions: Sequence[Convolution]) -> int:
             break
         equal += 1
     return equal
+
+
+def has_layers_of(official: OfficialFile, convolutions: Sequence[Convolution]) -> bool:
+    """Whether these are exactly the network in `official`; False for VGG-16, whose layers' hashes are not known."""
+    return official.name == "vgg19" and len(convolutions) == official_layers(convolutions) == len(VGG19_LAYERS)
+
+
+def md5_of(path: Path) -> str:
+    """Of the whole file (hex)."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as stream:
+        while piece := stream.read(1024**2):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _git_sha1s(convolution: Convolution) -> tuple[str, ...]:

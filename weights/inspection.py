@@ -3,13 +3,11 @@
 Printing is left to the command line.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .catalogue import VGG19_LAYERS, VGG19_PLACES, official_file, official_layers
-from .load import checksum_of
-from .model import CAFFE
+from .catalogue import VGG19_LAYERS, VGG19_PLACES, md5_of, official_file, official_layers
+from .load import checksum_of, chosen_preprocessing
 
 
 @dataclass(frozen=True)
@@ -48,17 +46,19 @@ class Inspection:
     """The official file or layers it equals, in words."""
 
 
-def inspect(path: str | Path, *, theano: bool | None = None) -> Inspection:
-    """Read and check the weights file at `path` and say what it holds; `theano` as in `load_weights`.
+def inspect(spec: str | Path, *, preprocessing: str | None = None, theano: bool | None = None) -> Inspection:
+    """Read and check a weights file and say what it holds.
 
-    Raises `WeightsError`, one line, wherever `load_weights` would.
+    `spec` is its path, or "vgg19" or "vgg16" for a file that was fetched; `preprocessing` and `theano` as in
+    `load_weights`. Raises `WeightsError`, one line, wherever `load_weights` would.
     """
     from .reader import read_weights_file  # h5py is needed, and paid for, only here
+    from .store import file_of
 
-    path = Path(path)
+    path = file_of(spec)
     stored = read_weights_file(path, theano=theano)
-    convolutions = [layer.convolution for layer in stored.layers]
-    size, md5 = path.stat().st_size, _md5(path)
+    convolutions = stored.convolutions
+    size, md5 = path.stat().st_size, md5_of(path)
     official: str | None
     if (known := official_file(size, md5)) is not None:
         official = f"the official {known.model} file, {known.file_name}"
@@ -79,7 +79,7 @@ def inspect(path: str | Path, *, theano: bool | None = None) -> Inspection:
             )
             for layer in stored.layers
         ),
-        preprocessing=CAFFE.name,
+        preprocessing=chosen_preprocessing(preprocessing, stored.preprocessing).name,
         checksum=checksum_of(convolutions),
         official=official,
     )
@@ -94,11 +94,3 @@ def _official_layers_in_words(equal: int, total: int) -> str | None:
     layers = f"layers {first}..{last} equal" if equal > 1 else f"layer {first} equals"
     rest = "" if equal == total else f"; the other {total - equal} do not"
     return f"{layers} official VGG-19{rest}"
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as stream:
-        while piece := stream.read(1024**2):
-            digest.update(piece)
-    return digest.hexdigest()

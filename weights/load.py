@@ -1,6 +1,7 @@
-"""`load_weights`: from what a person asked for (a file, "random:0") to the `Weights` the engine takes.
+"""`load_weights`: from what a person asked for (a file, "vgg19", "random:0") to the `Weights` the engine takes.
 
-Holds the choice, the random network and the checksum; what stands inside a file is left to `reader`.
+Holds the choice, the random network and the checksum; what stands inside a file is left to `reader`, and where fetched
+files lie to `store`.
 """
 
 import hashlib
@@ -11,37 +12,50 @@ from pathlib import Path
 import numpy as np
 
 from .architecture import VGG19
-from .model import CAFFE, TORCHVISION, Convolution, Preprocessing, Weights, WeightsError
+from .catalogue import official_named
+from .model import CAFFE, PREPROCESSINGS, Convolution, Preprocessing, Weights, WeightsError
 
-PREPROCESSINGS = {preprocessing.name: preprocessing for preprocessing in (CAFFE, TORCHVISION)}
 VGG19_WIDTHS = (64, 128, 256, 512, 512)
-NOT_YET = ("mini", "vgg19", "vgg16")
 
 
 def load_weights(spec: str | Path, *, preprocessing: str | None = None, theano: bool | None = None) -> Weights:
-    """The VGG-like network named by `spec`: a path to an HDF5 or `.keras` file, or "random:SEED".
+    """The VGG-like network named by `spec`: "vgg19", "vgg16", "random:SEED", or a path to an HDF5 or `.keras` file.
 
+    "vgg19" and "vgg16" are the official files, once `fetch` has put them on this machine; they are verified each time.
     A file's kernels come back as float32 (3, 3, C_in, C_out), whatever layout and precision it stores; dense
     layers are left out. "random:SEED" has VGG-19's shapes, He-scaled normal kernels and zero biases, the same
     for the same seed.
 
-    `preprocessing` is "caffe" (the default: BGR, 0..255, minus the mean) or "torchvision" (RGB, 0..1,
-    standardised). `theano` says whether the file's kernels are rotated by 180°, as Theano stored them; None
-    goes by what the file and its name tell. Raises `WeightsError`, one line, for anything unusable.
+    `preprocessing` is "caffe" (BGR, 0..255, minus the mean) or "torchvision" (RGB, 0..1, standardised); None goes by
+    what the file says, and is "caffe" where it says nothing. `theano` says whether the file's kernels are rotated by
+    180°, as Theano stored them; None goes by what the file and its name tell. Raises `WeightsError`, one line, for
+    anything unusable.
     """
-    if preprocessing is not None and preprocessing not in PREPROCESSINGS:
-        raise WeightsError(f"preprocessing {preprocessing!r} is not known; use one of {', '.join(PREPROCESSINGS)}")
-    chosen = PREPROCESSINGS[preprocessing or CAFFE.name]
-    if spec in NOT_YET:
-        raise WeightsError(f"weights {spec!r} are not there yet; use random:0 or the path of a weights file")
+    chosen_preprocessing(preprocessing, None)  # refuses an unknown one before a file is read
     if isinstance(spec, str) and spec.startswith("random:"):
-        return _random_vgg19(spec, chosen)
+        return _random_vgg19(spec, chosen_preprocessing(preprocessing, None))
 
     from .reader import read_weights_file  # h5py is needed, and paid for, only here
+    from .store import file_of
 
-    stored = read_weights_file(Path(spec), theano=theano)
-    convolutions = tuple(layer.convolution for layer in stored.layers)
-    return Weights(Path(spec).name, stored.layout, convolutions, chosen, checksum_of(convolutions))
+    path = file_of(spec)
+    stored = read_weights_file(path, theano=theano)
+    return Weights(
+        str(spec) if official_named(spec) else path.name,
+        stored.layout,
+        stored.convolutions,
+        chosen_preprocessing(preprocessing, stored.preprocessing),
+        checksum_of(stored.convolutions),
+    )
+
+
+def chosen_preprocessing(asked: str | None, stored: Preprocessing | None) -> Preprocessing:
+    """The one asked for by name, else what the file says, else `CAFFE`; `WeightsError` for an unknown name."""
+    if asked is None:
+        return stored or CAFFE
+    if asked not in PREPROCESSINGS:
+        raise WeightsError(f"preprocessing {asked!r} is not known; use one of {', '.join(PREPROCESSINGS)}")
+    return PREPROCESSINGS[asked]
 
 
 def checksum_of(convolutions: Iterable[Convolution]) -> str:

@@ -29,6 +29,7 @@ class Preprocessing:
 
 CAFFE = Preprocessing("caffe", (2, 1, 0), 255.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 TORCHVISION = Preprocessing("torchvision", (0, 1, 2), 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PREPROCESSINGS = {preprocessing.name: preprocessing for preprocessing in (CAFFE, TORCHVISION)}
 
 
 @dataclass(frozen=True, eq=False)

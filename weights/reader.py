@@ -16,8 +16,10 @@ import numpy as np
 from . import archive, hdf5
 from .architecture import places
 from .layouts import StoredChain, StoredConvolution, stored_chain
-from .model import Convolution, WeightsError
+from .model import PREPROCESSINGS, Convolution, Preprocessing, WeightsError
 
+PREPROCESSING_ATTRIBUTE = "nstgpu_preprocessing"
+"""Of the root: the name of the preprocessing that belongs to the weights, in files that `convert` wrote."""
 MAX_CHANNELS = 4096
 MAX_CONVOLUTIONS = 64
 MAX_MESSAGE = 400
@@ -39,6 +41,12 @@ class StoredWeights:
 
     layout: str
     layers: tuple[StoredLayer, ...]
+    preprocessing: Preprocessing | None
+    """Where the file says so."""
+
+    @property
+    def convolutions(self) -> tuple[Convolution, ...]:
+        return tuple(layer.convolution for layer in self.layers)
 
 
 def read_weights_file(path: Path, *, theano: bool | None = None) -> StoredWeights:
@@ -52,7 +60,7 @@ def read_weights_file(path: Path, *, theano: bool | None = None) -> StoredWeight
         chain = stored_chain(file, config)
         if theano is None and (chain.theano or "th_kernels" in path.name):
             theano = True
-        return _read(chain, theano)
+        return _read(chain, theano, _preprocessing(file))
 
 
 @contextmanager
@@ -83,7 +91,7 @@ def _opened(path: Path) -> Iterator[tuple[h5py.File, Any]]:
         with path.open("rb") as stream:
             start = stream.read(8)
     except FileNotFoundError:
-        raise WeightsError("no such file; give the path of a weights file, or random:0") from None
+        raise WeightsError("no such file; give the path of a weights file, or vgg19, vgg16 or random:0") from None
     except OSError as error:
         raise WeightsError(f"cannot be opened ({error.strerror}); check its permissions") from error
     if start.startswith(archive.SIGNATURE):
@@ -96,7 +104,16 @@ def _opened(path: Path) -> Iterator[tuple[h5py.File, Any]]:
         raise WeightsError("neither HDF5 nor a .keras archive; give a weights file as Keras saves it")
 
 
-def _read(chain: StoredChain, theano: bool | None) -> StoredWeights:
+def _preprocessing(file: h5py.File) -> Preprocessing | None:
+    name = hdf5.text(file, PREPROCESSING_ATTRIBUTE)
+    if name is not None and name not in PREPROCESSINGS:
+        raise WeightsError(
+            f"its preprocessing {name!r} is none of {', '.join(PREPROCESSINGS)}; convert it again from the original"
+        )
+    return None if name is None else PREPROCESSINGS[name]
+
+
+def _read(chain: StoredChain, theano: bool | None, preprocessing: Preprocessing | None) -> StoredWeights:
     stored = chain.convolutions
     if not stored:
         raise WeightsError("holds no 2D convolution; use a VGG-16 or VGG-19 weights file")
@@ -120,7 +137,7 @@ def _read(chain: StoredChain, theano: bool | None) -> StoredWeights:
         checked = Convolution(place.block, place.index, kernel, bias)
         layers.append(StoredLayer(convolution.name, hdf5.precision(convolution.kernel), checked))
     notes = [order] * (order != "HWIO") + ["rotated by 180° as in Theano"] * bool(theano)
-    return StoredWeights(", ".join([chain.layout, *notes]), tuple(layers))
+    return StoredWeights(", ".join([chain.layout, *notes]), tuple(layers), preprocessing)
 
 
 def _kernel_order(stored: Sequence[StoredConvolution], theano: bool | None) -> str:
@@ -132,7 +149,8 @@ def _kernel_order(stored: Sequence[StoredConvolution], theano: bool | None) -> s
             if order == "OIHW" and theano is None:
                 raise WeightsError(
                     "its kernels are stored (C_out, C_in, 3, 3), and whether they are rotated by 180° cannot "
-                    "be seen: load it with theano=True if Theano wrote them, else with theano=False"
+                    "be seen: use nstgpu weights convert with --theano if Theano wrote them, else with --no-theano "
+                    "(in Python, theano=True or theano=False)"
                 )
             return order
     odd = next((i for i, shape in enumerate(shapes) if (3, 3) not in (shape[:2], shape[2:])), 0)

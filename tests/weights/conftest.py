@@ -1,11 +1,14 @@
-"""A small VGG and every way of storing it: the layouts a-e, each written with plain h5py calls."""
+"""A small VGG, every way of storing it (the layouts a-e, written with plain h5py calls), and a server that gives it."""
 
+import hashlib
 import io
 import json
 import os
+import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 
 from nstgpu.weights import Weights
+from nstgpu.weights.catalogue import OfficialFile
 
 
 @dataclass
@@ -241,3 +245,69 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("no shared data: set NSTGPU_SHARED_DATA")
     return path
+
+
+class Web:
+    """A server on this machine that gives one file, well or badly: `answers` are used up one a request.
+
+    An answer takes the request's handler and the first byte asked for. When none is left the file is sent properly.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.answers: list[Callable[[BaseHTTPRequestHandler, int], None]] = []
+        self.ranges: list[str | None] = []
+        """The Range of each request."""
+        self.over = threading.Event()
+        """Set at the end, so that nobody goes on stalling."""
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                wanted = self.headers["Range"]
+                web.ranges.append(wanted)
+                start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+                (web.answers.pop(0) if web.answers else web.send)(self, start)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/tensorflow/vgg19_notop.h5"
+
+    @property
+    def official(self) -> OfficialFile:
+        """What it gives, as the catalogue would have it."""
+        md5 = hashlib.md5(self.content).hexdigest()
+        return OfficialFile("vgg19", "VGG-19", self.url, len(self.content), md5)
+
+    def send(self, request: BaseHTTPRequestHandler, start: int, length: int | None = None) -> None:
+        """The file from `start` on, or as much as `length` of it, announced whole."""
+        body = self.content[start:]
+        request.send_response(206 if start else 200)
+        if start:
+            request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body[:length])
+
+    def close(self) -> None:
+        self.over.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def web(files: WeightsFiles, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """Gives a small VGG."""
+    for variable in list(os.environ):
+        if variable.lower().endswith("_proxy"):
+            monkeypatch.delenv(variable)
+    web = Web(files.named(file="original.h5").read_bytes())
+    yield web
+    web.close()
