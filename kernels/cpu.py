@@ -140,13 +140,15 @@ class Cpu:
                      pooling: Pooling, pooled: Floats | None, choice: Bits | None) -> None:  # fmt: skip
         def finish(strip: Strip, y: Floats) -> None:
             top, bottom = strip
-            positive = y > 0
-            y *= positive  # seven times faster than np.maximum, which has NaNs to look after
+            rows = y.reshape(len(y), -1)
+            np.maximum(rows, zeros, out=rows)  # NumPy vectorises this for an array, not for a scalar
             if mask is not None:
-                mask[top:bottom] = np.packbits(positive, axis=2)
+                mask[top:bottom] = _pack(y > 0)
             if pooled is not None:
-                rows = slice(top // 2, bottom // 2)
-                _pool(y, pooling, pooled[rows], None if choice is None else choice[:, rows])
+                half = slice(top // 2, bottom // 2)
+                _pool(y, pooling, pooled[half], None if choice is None else choice[:, half])
+
+        zeros = np.zeros(x.shape[1] * len(filters.bias), np.float32)
 
         self._convolve(x, filters.transformed, filters.forward, filters.bias, FORWARD, out, finish)
 
@@ -550,15 +552,26 @@ def _pool(y: Floats, pooling: Pooling, pooled: Floats, choice: Bits | None) -> N
     if choice is not None:  # of equals the first in reading order
         down = lower > upper
         right = (down & (corners[3] > corners[2])) | (~down & (corners[1] > corners[0]))
-        choice[0], choice[1] = np.packbits(down, axis=2), np.packbits(right, axis=2)
+        choice[0], choice[1] = _pack(down), _pack(right)
 
 
 def _bytes(channels: int) -> int:
     return -(-channels // 8)
 
 
+def _pack(values: NDArray[np.bool_]) -> Bits:
+    """(..., C) booleans -> (..., C / 8) bytes. NumPy keeps the interpreter's lock unless the axis it packs is long."""
+    *shape, channels = values.shape
+    if channels % 8:
+        return np.packbits(values, axis=-1)
+    return np.packbits(values.reshape(-1)).reshape(*shape, channels // 8)
+
+
 def _unpack(bits: Bits, channels: int) -> NDArray[np.bool_]:
-    return np.unpackbits(bits, axis=-1, count=channels).view(np.bool_)
+    """The reverse of `_pack`."""
+    if channels % 8:
+        return np.unpackbits(bits, axis=-1, count=channels).view(np.bool_)
+    return np.unpackbits(bits.reshape(-1)).view(np.bool_).reshape(*bits.shape[:-1], channels)
 
 
 def _gram_parts(pixels: int) -> int:
