@@ -6,6 +6,7 @@ choices are bits. `kernels.device` has the contracts, `kernels.reference` the fo
 transforms.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -150,7 +151,7 @@ class Cpu:
 
         zeros = np.zeros(x.shape[1] * len(filters.bias), np.float32)
 
-        self._convolve(x, filters.transformed, filters.forward, filters.bias, FORWARD, out, finish)
+        self._convolve(x, filters.transformed, filters.forward, filters.bias, FORWARD, out, len(filters.bias), finish)
 
     def conv3x3_input_gradient(self, gradient: Floats, filters: CpuFilters, *, out: Floats,
                                mask: Bits | None, accumulate: bool) -> None:  # fmt: skip
@@ -164,8 +165,7 @@ class Cpu:
 
         swapped = None if filters.transformed is None else filters.transformed.swapaxes(1, 2)
         target = None if accumulate else out
-        nothing = np.zeros(out.shape[2], np.float32)
-        self._convolve(gradient, swapped, filters.backward, nothing, BACKWARD, target, finish)
+        self._convolve(gradient, swapped, filters.backward, None, BACKWARD, target, out.shape[2], finish)
 
     def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, choice: Bits | None,
                             out: Floats, mask: Bits, accumulate: bool) -> None:  # fmt: skip
@@ -304,16 +304,16 @@ class Cpu:
         np.matmul(across, rows, out=out)
 
     # ---- convolutions -------------------------------------------------------------------------------------------
-    def _convolve(self, x: Floats, transformed: Floats | None, plain: Floats | None, bias: Floats,
-                  transform: winograd.Transform, out: Floats | None, finish: Finish) -> None:  # fmt: skip
+    def _convolve(self, x: Floats, transformed: Floats | None, plain: Floats | None, bias: Floats | None,
+                  transform: winograd.Transform, out: Floats | None, channels_out: int,
+                  finish: Finish) -> None:  # fmt: skip
         """Convolves x strip by strip, into `out` or, where that is None, scratch, and hands each strip to `finish`."""
         height, width, channels = x.shape
-        channels_out = len(bias)
         workers = self._workers.count
         strips, in_phases = _strips(height, width, channels, channels_out, workers)
         sizes = _scratch(height, width, channels, channels_out, workers)
-        shared, rest = np.split(self._workspace[: sizes.total], [sizes.shared])
-        own = rest.reshape(workers, sizes.worker)
+        shared = self._workspace[: sizes.shared]
+        own = self._workspace[sizes.shared : sizes.total].reshape(workers, sizes.worker)
 
         def target_of(strip: Strip, scratch: Floats) -> tuple[Floats, Floats]:
             if out is not None:
@@ -326,7 +326,7 @@ class Cpu:
 
             def multiply(worker: int, strip: Strip) -> None:
                 target, scratch = target_of(strip, own[worker])
-                direct(x, plain, bias, strip, target, scratch)
+                direct(x, plain, np.zeros(channels_out, np.float32) if bias is None else bias, strip, target, scratch)
                 finish(strip, target)
 
             self._workers.run(multiply, strips)
@@ -338,7 +338,7 @@ class Cpu:
             def convolve(worker: int, strip: Strip) -> None:
                 target, scratch = target_of(strip, own[worker])
                 tiles = len(_tile_rows(strip)) * across
-                one, two, padded = np.split(scratch, np.cumsum(_areas(tiles, channels, channels_out)))
+                one, two, padded = _areas(scratch, tiles, channels, channels_out)
                 inputs, _ = _take(two, (36, tiles, channels))  # takes the place of what it is made from
                 _transform_input(x, transform, strip, inputs, one, two, padded)
                 products, _ = _take(one, (36, tiles, channels_out))
@@ -361,8 +361,7 @@ class Cpu:
 
         def enter(worker: int, strip: Strip) -> None:
             place = places(strip)
-            areas = np.cumsum(_areas(place.stop - place.start, channels, channels_out))
-            one, two, padded = np.split(own[worker], areas)
+            one, two, padded = _areas(own[worker], place.stop - place.start, channels, channels_out)
             _transform_input(x, transform, strip, inputs[:, place], one, two, padded)
 
         def some_products(_: int, some: slice) -> None:
@@ -386,7 +385,7 @@ def _strips(height: int, width: int, channels: int, channels_out: int, workers: 
         rows = max(2, STRIP_BYTES // (width * 9 * 4 * min(channels, channels_out)) // 2 * 2)
         return [Strip(top, min(top + rows, height)) for top in range(0, height, rows)], False
     down, across = -(-height // 4), -(-width // 4)
-    in_phases = down * across < LEAST_TILES * workers
+    in_phases = down * across <= LEAST_TILES * workers
     best = max(STRIP_BYTES // (36 * 4 * max(channels, channels_out)), LEAST_TILES)
     count = -(-down * across // best)
     count = min(down, workers if in_phases else -(-count // workers) * workers)
@@ -413,7 +412,7 @@ def _scratch(height: int, width: int, channels: int, channels_out: int, workers:
     if winograd.pays(channels, channels_out):
         down, across = max(len(_tile_rows(strip)) for strip in strips), -(-width // 4)
         worker = target + (4 * down + 2) * (4 * across + 2) * channels
-        worker += sum(_areas(down * across, channels, channels_out))
+        worker += sum(_area_floats(down * across, channels, channels_out))
         if in_phases:
             shared = 36 * -(-height // 4) * across * (channels + channels_out)
     elif channels <= channels_out:
@@ -424,9 +423,15 @@ def _scratch(height: int, width: int, channels: int, channels_out: int, workers:
     return Scratch(shared, worker, shared + workers * worker)
 
 
-def _areas(tiles: int, channels: int, channels_out: int) -> tuple[int, int]:
+def _area_floats(tiles: int, channels: int, channels_out: int) -> tuple[int, int]:
     """Two areas are enough for all steps of Winograd: what is in one is used up when the next step writes there."""
     return tiles * 36 * max(channels, channels_out), tiles * max(36 * channels, 16 * channels_out)
+
+
+def _areas(scratch: Floats, tiles: int, channels: int, channels_out: int) -> tuple[Floats, Floats, Floats]:
+    """Both areas, and the rest."""
+    one, two = _area_floats(tiles, channels, channels_out)
+    return scratch[:one], scratch[one : one + two], scratch[one + two :]
 
 
 def _transform_input(x: Floats, transform: winograd.Transform, strip: Strip, inputs: Floats, one: Floats, two: Floats,
@@ -458,18 +463,17 @@ def _transform_input(x: Floats, transform: winograd.Transform, strip: Strip, inp
 
 
 def _transform_output(
-    products: Floats, transform: winograd.Transform, bias: Floats, target: Floats, scratch: Floats
+    products: Floats, transform: winograd.Transform, bias: Floats | None, target: Floats, scratch: Floats
 ) -> None:
-    """target := A m A^T + bias of every m in products (36, tiles, C), cut to its size."""
+    """target := A m A^T [+ bias] of every m in products (36, tiles, C), cut to its size."""
     tiles, channels = products.shape[1:]
     across = -(-target.shape[1] // 4)
     outputs, _ = _take(scratch, (4, 4, tiles // across, across, channels))
     columns = as_strided(products, (36, tiles * channels), (products.strides[0], products.itemsize))
     np.matmul(transform.output, columns, out=outputs.reshape(16, -1))
-    if bias.any():
-        outputs.reshape(16, -1)[...] += np.tile(
-            bias, tiles
-        )  # long rows: adding channel by channel is five times slower
+    if bias is not None:  # in long rows, since adding channel by channel is five times slower
+        flat = outputs.reshape(16, -1)
+        flat += np.broadcast_to(bias, (tiles, channels)).reshape(-1)
     if target.shape[0] % 4 == 0 and target.shape[1] % 4 == 0:
         np.copyto(target.reshape(-1, 4, across, 4, channels), outputs.transpose(2, 0, 3, 1, 4))
         return
@@ -534,7 +538,7 @@ def _multiply_first(x: Floats, filters: Floats, bias: Floats, strip: Strip, targ
 
 def _take(scratch: Floats, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
     """The head of the scratch memory in this shape, and the rest."""
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     return scratch[:size].reshape(shape), scratch[size:]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import logging
 import os
 import platform
 import re
@@ -22,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..cache import cache_directory, cached, digest
+
+_log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 
@@ -114,6 +117,7 @@ def build_library(sources: Sequence[Path], *, check: bool, defines: Mapping[str,
         return cached(directory, key, ".o", produce)
 
     def link(target: Path) -> None:
+        _log.info("compiling kernels for the emulator (first run only)")
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(compile_unit, keys, *zip(*units, strict=True)))
         _compile(compiler, ["-shared", *map(str, objects), "-pthread", "-o", str(target)])
