@@ -4,9 +4,13 @@ Works on buffers of a device and on any function that evaluates the cost; what t
 """
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -119,19 +123,48 @@ def minimise(
     history: list[Costs] = []
     began = time.perf_counter()
     try:
-        for iteration in range(1, iterations + 1):
-            costs = evaluate(image, gradient)
-            _check(costs, iteration, optimizer)
-            history.append(costs)
-            optimizer.step(image, gradient)
-            if on_iteration is not None:
-                seconds = time.perf_counter() - began
-                progress = Progress(iteration, iterations, costs, seconds, lambda: device.download(image))
-                if on_iteration(progress) is False:
+        with _held_back_interrupt() as interrupted:
+            for iteration in range(1, iterations + 1):
+                costs = evaluate(image, gradient)
+                _check(costs, iteration, optimizer)
+                history.append(costs)
+                optimizer.step(image, gradient)
+                stop = interrupted.is_set()
+                if on_iteration is not None:
+                    seconds = time.perf_counter() - began
+                    progress = Progress(iteration, iterations, costs, seconds, lambda: device.download(image))
+                    stop |= on_iteration(progress) is False
+                if stop:
                     return history, iteration < iterations
     except KeyboardInterrupt:
         return history, True
     return history, False
+
+
+@contextmanager
+def _held_back_interrupt() -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event, so that the iteration under way ends as it should; the second one interrupts.
+
+    Only where Ctrl-C means what Python makes of it: in the main thread, with nobody else's handler in place.
+    """
+    event = threading.Event()
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield event
+        return
+
+    def hold_back(number: int, frame: FrameType | None) -> None:
+        if event.is_set():
+            signal.default_int_handler(number, frame)
+        event.set()
+
+    signal.signal(signal.SIGINT, hold_back)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _check(costs: Costs, iteration: int, optimizer: Optimizer) -> None:

@@ -1,8 +1,7 @@
 """A few threads that take work items from a list; NumPy releases the interpreter's lock, so they run side by side."""
 
-import itertools
 import os
-import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -33,15 +32,15 @@ class Workers:
 
         Which worker takes which item is left to chance, so a result must not depend on it.
         """
-        order, lock = itertools.count(), threading.Lock()
+        pending = deque(items)  # whose popleft is atomic: there is no lock that Ctrl-C could leave held
 
         def work(worker: int) -> None:
             while True:
-                with lock:
-                    index = next(order)
-                if index >= len(items):
+                try:
+                    item = pending.popleft()
+                except IndexError:
                     return
-                task(worker, items[index])
+                task(worker, item)
 
         with single_threaded():
             if self._pool is None or len(items) < 2:

@@ -1,6 +1,7 @@
 """Style transfer as a whole: its gradient, its costs, its runs, and what it says to wrong input."""
 
 import math
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -242,6 +243,43 @@ def test_ctrl_c_keeps_the_picture(thin: Thin) -> None:
     assert result.interrupted
     assert len(result.history) == 2
     assert np.isfinite(result.image).all()
+
+
+def test_a_real_ctrl_c_waits_for_the_iteration_and_a_second_one_does_not(thin: Thin) -> None:
+    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    times = {"first": 0, "second": 0}
+
+    def press_once(progress: Progress) -> None:
+        times["first"] = progress.iteration
+        if progress.iteration == 3:
+            signal.raise_signal(signal.SIGINT)  # noticed when the next iteration is complete
+
+    result = transfer.run(iterations=50, on_iteration=press_once)
+    assert result.interrupted
+    assert len(result.history) == times["first"] == 4
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def press_twice(progress: Progress) -> None:
+        times["second"] = progress.iteration
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        times["second"] = 99  # not reached
+
+    result = transfer.run(iterations=50, on_iteration=press_twice)
+    assert result.interrupted
+    assert times["second"] == 1
+    assert len(result.history) == 1
+
+
+def test_someone_elses_ctrl_c_handler_is_left_alone(thin: Thin) -> None:
+    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        seen: list[object] = []
+        transfer.run(iterations=1, on_iteration=lambda _: seen.append(signal.getsignal(signal.SIGINT)))
+        assert seen == [signal.SIG_IGN]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_divergence_is_named_not_painted(thin: Thin, monkeypatch: pytest.MonkeyPatch) -> None:
