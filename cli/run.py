@@ -119,7 +119,7 @@ def run(
     picture = images.read(content)
     with _notes(quiet):
         transfer = StyleTransfer(
-            content,
+            picture,
             style,
             weights=network,
             device=device,

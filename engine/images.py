@@ -70,7 +70,7 @@ class Picture:
     name: str
 
 
-def read(source: str | os.PathLike[str] | Image.Image | AnyArray) -> Picture:
+def read(source: Picture | str | os.PathLike[str] | Image.Image | AnyArray) -> Picture:
     """Read a picture from a file, a Pillow image or an array; raise ImageError if it can't be one.
 
     Files are PNG, JPEG, WebP or TIFF, told apart by their content; of several frames the first is read. EXIF
@@ -79,8 +79,10 @@ def read(source: str | os.PathLike[str] | Image.Image | AnyArray) -> Picture:
     colour to 8. Pillow's mode "I" is taken as 0..65535, and "F" as 0..1 or, if it goes beyond 1, as 0..255.
 
     Arrays are (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGB with alpha: uint8, uint16, or floats in [0, 1].
-    float32 and float64 values are copied unchanged to the last bit and keep their dtype.
+    float32 and float64 values are copied unchanged to the last bit and keep their dtype. A Picture is returned as it is.
     """
+    if isinstance(source, Picture):
+        return source
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         return _picture_of_image(_open(path), str(path), path.stem)

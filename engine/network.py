@@ -12,7 +12,7 @@ import numpy as np
 
 from ..kernels.device import Array, Device, Filters, Pooling
 from ..weights import Preprocessing, Weights
-from .memory import Buffer, allocate, lay_out
+from .memory import Buffer, allocate
 from .taps import SettingsError
 
 
@@ -54,7 +54,6 @@ class Buffers:
     input_gradient: Array | None
     workspace: Array
     layers: tuple[LayerBuffers, ...]
-    nbytes: int
 
 
 def build(device: Device, weights: Weights, deepest: str, pooling: Pooling) -> Network:
@@ -134,13 +133,11 @@ def reserve(
     device: Device, network: Network, size: tuple[int, int], taps: Collection[str], *, backward: bool
 ) -> Buffers:
     """Allocates the arena for images of this size, keeping the activations at `taps`."""
-    planned = plan(device, network, size, taps, backward=backward)
-    views = allocate(device, planned)
+    views = allocate(device, plan(device, network, size, taps, backward=backward))
     layers = tuple(
         LayerBuffers(*(views.get(f"{i}.{field}") for field in LayerBuffers._fields)) for i in range(len(network.layers))
     )
-    nbytes = lay_out(planned)[1]
-    return Buffers(views["input"], views.get("input_gradient"), views["workspace"], layers, nbytes)
+    return Buffers(views["input"], views.get("input_gradient"), views["workspace"], layers)
 
 
 def forward(device: Device, network: Network, buffers: Buffers, image: Array) -> None:
