@@ -116,8 +116,8 @@ def run(
             raise SettingsError(f"{path} is an input and would be overwritten; choose another --output or --json")
 
     network = load_weights(default_weights() if weights is None else weights, preprocessing=preprocessing)
-    picture = images.read(content)
     with _notes(quiet):
+        picture = images.read(content)
         transfer = StyleTransfer(
             picture,
             style,

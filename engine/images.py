@@ -79,7 +79,9 @@ def read(source: Picture | str | os.PathLike[str] | Image.Image | AnyArray) -> P
     colour to 8. Pillow's mode "I" is taken as 0..65535, and "F" as 0..1 or, if it goes beyond 1, as 0..255.
 
     Arrays are (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGB with alpha: uint8, uint16, or floats in [0, 1].
-    float32 and float64 values are copied unchanged to the last bit and keep their dtype. A Picture is returned as it is.
+    float32 and float64 values are copied unchanged to the last bit and keep their dtype.
+
+    A Picture is returned as it is.
     """
     if isinstance(source, Picture):
         return source

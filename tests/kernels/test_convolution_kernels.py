@@ -3,7 +3,7 @@ emulator, on its checking build, and on a GPU where there is one. Tiles, slices 
 tested as such.
 """
 
-import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,11 @@ import pytest
 
 from nstgpu.kernels import convolution
 from nstgpu.kernels.convolution import Work, choose_tile
-from nstgpu.kernels.device import DeviceError, Pooling
-from nstgpu.kernels.emulator import NoCompilerError
+from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.gpu import Gpu
 from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
+from nstgpu.kernels.runtimes import Runtime
 
 EPSILON = float(np.finfo(np.float32).eps)
 BUDGET = 0.5  # of eps sqrt(K): what rounding makes of a sum of K products, relative and root mean square
@@ -34,35 +33,8 @@ CHECKED_SHAPES = [
     (3, 5, 133, 70), (5, 7, 60, 12),
 ]  # fmt: skip
 
+Runtimes = Callable[..., Runtime]
 reference = Reference()
-
-
-def emulated(*, check: bool = False, seed: int = 0) -> EmulatorRuntime:
-    try:
-        return EmulatorRuntime(check=check, seed=seed)
-    except DeviceError as error:
-        if not isinstance(error.__cause__, NoCompilerError):
-            raise
-        warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
-        pytest.skip(str(error))
-
-
-def runtime_called(name: str) -> Runtime:
-    if name == "cuda":
-        if problem := cuda_problem():
-            pytest.skip(problem)
-        return CudaRuntime()
-    return emulated(check=name == "checked")
-
-
-@pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> Gpu:
-    return Gpu(runtime_called(request.param))
-
-
-@pytest.fixture(scope="module")
-def checked() -> Gpu:
-    return Gpu(emulated(check=True))
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -233,7 +205,9 @@ def test_backward(device: Gpu, shape: tuple[int, int, int, int], masked: bool, a
 # ---- the naive kernels ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["emulator", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("shape", [(9, 14, 3, 10), (8, 11, 12, 16), (7, 9, 5, 6)], ids=str)
-def test_naive_kernels_agree_with_the_reference_and_the_fast_ones(name: str, shape: tuple[int, int, int, int]) -> None:
+def test_naive_kernels_agree_with_the_reference_and_the_fast_ones(
+    runtime_called: Runtimes, name: str, shape: tuple[int, int, int, int]
+) -> None:
     runtime = runtime_called(name)
     device = Gpu(runtime)
     height, width, channels_in, channels_out = shape
@@ -265,9 +239,9 @@ def test_the_checking_build_finds_nothing(checked: Gpu, shape: tuple[int, int, i
     within("gradient", *backward(checked, shape, masked=True, accumulate=True), 9 * shape[3])
 
 
-def test_the_checked_shapes_launch_every_kernel() -> None:
+def test_the_checked_shapes_launch_every_kernel(runtime_called: Runtimes) -> None:
     names = set()
-    device = Gpu(emulated(), on_launch=lambda launch: names.add(launch.kernel))
+    device = Gpu(runtime_called("emulator"), on_launch=lambda launch: names.add(launch.kernel))
     for shape in CHECKED_SHAPES:
         forward(device, shape, "max", "out")
         backward(device, shape, masked=False, accumulate=False)
@@ -277,10 +251,12 @@ def test_the_checked_shapes_launch_every_kernel() -> None:
 
 
 @pytest.mark.parametrize("shape", [(17, 19, 3, 20), (16, 17, 48, 128), (4, 6, 512, 64), (18, 17, 7, 9)], ids=str)
-def test_the_order_of_blocks_and_lanes_changes_no_byte(shape: tuple[int, int, int, int]) -> None:
+def test_the_order_of_blocks_and_lanes_changes_no_byte(
+    runtime_called: Runtimes, shape: tuple[int, int, int, int]
+) -> None:
     seen = set()
     for seed in (0, 0, 1, 2):
-        device = Gpu(emulated(seed=seed))
+        device = Gpu(runtime_called("emulator", seed=seed))
         results = forward(device, shape, "max", "out mask pooled choice")
         gradient, _ = backward(device, shape, masked=True, accumulate=True)
         seen.add(b"".join(values.tobytes() for values in (*results.values(), gradient)))

@@ -2,20 +2,18 @@
 build, and on a GPU where there is one. Tiles, slices and grids are plain arithmetic and are tested as such.
 """
 
-import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from nstgpu.kernels import convolution, gram
-from nstgpu.kernels.device import DeviceError
-from nstgpu.kernels.emulator import NoCompilerError
 from nstgpu.kernels.gpu import Gpu
 from nstgpu.kernels.gram import choose_gram
 from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
+from nstgpu.kernels.runtimes import Runtime
 
 EPSILON = float(np.finfo(np.float32).eps)
 BUDGET = 0.5  # of eps sqrt(K): what rounding makes of a sum of K products, relative and root mean square
@@ -29,35 +27,8 @@ SHAPES = [
 # Small, and still every kernel: the checking build is slow.
 CHECKED_SHAPES = [(13, 21, 20), (11, 24, 7), (6, 45, 130), (9, 30, 132), (3, 5, 66), (2, 3, 256), (3, 3, 48)]
 
+Runtimes = Callable[..., Runtime]
 reference = Reference()
-
-
-def emulated(*, check: bool = False, seed: int = 0) -> EmulatorRuntime:
-    try:
-        return EmulatorRuntime(check=check, seed=seed)
-    except DeviceError as error:
-        if not isinstance(error.__cause__, NoCompilerError):
-            raise
-        warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
-        pytest.skip(str(error))
-
-
-def runtime_called(name: str) -> Runtime:
-    if name == "cuda":
-        if problem := cuda_problem():
-            pytest.skip(problem)
-        return CudaRuntime()
-    return emulated(check=name == "checked")
-
-
-@pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> Gpu:
-    return Gpu(runtime_called(request.param))
-
-
-@pytest.fixture(scope="module")
-def checked() -> Gpu:
-    return Gpu(emulated(check=True))
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -143,7 +114,9 @@ def test_a_difference_that_is_not_symmetric_is_multiplied_from_the_right(device:
 
 @pytest.mark.parametrize("name", ["emulator", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("shape", [(9, 14, 20), (8, 11, 7)], ids=str)
-def test_the_naive_gram_agrees_with_the_reference_and_the_fast_one(name: str, shape: tuple[int, int, int]) -> None:
+def test_the_naive_gram_agrees_with_the_reference_and_the_fast_one(
+    runtime_called: Runtimes, name: str, shape: tuple[int, int, int]
+) -> None:
     runtime = runtime_called(name)
     device = Gpu(runtime)
     features, channels = activations(shape), shape[2]
@@ -162,9 +135,9 @@ def test_the_checking_build_finds_nothing(checked: Gpu, shape: tuple[int, int, i
     within("style gradient", *style_gradient(checked, shape, accumulate=True), shape[2])
 
 
-def test_the_checked_shapes_launch_every_kernel() -> None:
+def test_the_checked_shapes_launch_every_kernel(runtime_called: Runtimes) -> None:
     names = set()
-    device = Gpu(emulated(), on_launch=lambda launch: names.add(launch.kernel))
+    device = Gpu(runtime_called("emulator"), on_launch=lambda launch: names.add(launch.kernel))
     for shape in CHECKED_SHAPES:
         gram_of(device, activations(shape))
         style_gradient(device, shape, accumulate=False)
@@ -175,10 +148,10 @@ def test_the_checked_shapes_launch_every_kernel() -> None:
 
 
 @pytest.mark.parametrize("shape", [(33, 35, 64), (17, 16, 256), (40, 16, 7)], ids=str)
-def test_the_order_of_blocks_and_lanes_changes_no_byte(shape: tuple[int, int, int]) -> None:
+def test_the_order_of_blocks_and_lanes_changes_no_byte(runtime_called: Runtimes, shape: tuple[int, int, int]) -> None:
     seen = set()
     for seed in (0, 0, 1, 2):
-        device = Gpu(emulated(seed=seed))
+        device = Gpu(runtime_called("emulator", seed=seed))
         gradient, _ = style_gradient(device, shape, accumulate=True)
         seen.add(gram_of(device, activations(shape)).tobytes() + gradient.tobytes())
     assert len(seen) == 1

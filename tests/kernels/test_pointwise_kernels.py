@@ -2,47 +2,32 @@
 on a GPU where there is one.
 """
 
-import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from nstgpu.kernels import pointwise
-from nstgpu.kernels.device import DeviceError, Pooling
-from nstgpu.kernels.emulator import NoCompilerError
+from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.gpu import Gpu
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, cuda_problem
+from nstgpu.kernels.runtimes import Runtime
 
 EPSILON = float(np.finfo(np.float32).eps)
 SIZES = [(16, 16), (17, 23), (33, 18), (1, 7), (65, 31)]
 CHANNELS = [3, 5, 12, 16, 48, 64, 128]
 
+Runtimes = Callable[..., Runtime]
 reference = Reference()
 
 
 @pytest.fixture(scope="module", params=["emulator", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> Gpu:
+def device(request: pytest.FixtureRequest, runtime_called: Runtimes) -> Gpu:
     """With its workspace bound, and no larger than it says."""
-    if request.param == "cuda":
-        if problem := cuda_problem():
-            pytest.skip(problem)
-        gpu = Gpu(CudaRuntime())
-    else:
-        gpu = Gpu(emulated(check=request.param == "checked"))
+    gpu = Gpu(runtime_called(request.param))
     gpu.bind_workspace(gpu.allocate(pointwise.WORKSPACE_BYTES))
     return gpu
-
-
-def emulated(*, check: bool = False, seed: int = 0) -> EmulatorRuntime:
-    try:
-        return EmulatorRuntime(check=check, seed=seed)
-    except DeviceError as error:
-        if not isinstance(error.__cause__, NoCompilerError):
-            raise
-        warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
-        pytest.skip(str(error))
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -263,13 +248,13 @@ def test_resize(device: Gpu, before: tuple[int, int], after: tuple[int, int]) ->
 
 
 # ---- order ----------------------------------------------------------------------------------------------------------
-def test_the_order_of_blocks_and_lanes_changes_no_byte() -> None:
+def test_the_order_of_blocks_and_lanes_changes_no_byte(runtime_called: Runtimes) -> None:
     shape = (40, 37, 64)
     features, target = random(*shape), random(*shape, seed=1)
     image, before = random(300, 21, 3), random(300, 21, 3, seed=1)
     seen = set()
     for seed in range(4):
-        device = Gpu(emulated(seed=seed))
+        device = Gpu(runtime_called("emulator", seed=seed))
         device.bind_workspace(device.allocate(pointwise.WORKSPACE_BYTES))
         costs, gradient = empty(device, (2,)), held(device, before)
         device.content_cost(held(device, features), held(device, target), 0.3, cost=costs[:1])
