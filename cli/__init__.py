@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import doctor, profile, run, weights
+from . import doctor, layers, profile, reconstruct, run, weights
 from .version import VERSION
 
 
@@ -44,6 +44,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(name="run")(run.run)
+app.command(name="resume")(run.resume)
+app.command(name="layers")(layers.layers)
+app.command(name="reconstruct")(reconstruct.reconstruct)
 app.command(name="profile")(profile.profile)
 app.command(name="doctor")(doctor.doctor)
 app.add_typer(weights.app, name="weights")

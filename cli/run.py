@@ -1,272 +1,301 @@
-"""`nstgpu run`: two images in, a picture out, with progress on the way.
+"""`nstgpu run` and `resume`: the options, as typer reads them; `painting` acts on them."""
 
-Reads the options, hands them to `StyleTransfer`, and shows what happens; nothing is computed here.
-"""
+# ruff: noqa: ARG001  (the options are read from typer's context, which knows what was given and what is a default)
 
 import json
-import os
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 
+from .painting import CHECKPOINT_SECONDS, DEFAULT_SIZE, Options, from_values, paint
 from .version import VERSION
 
-if TYPE_CHECKING:
-    from ..engine.transfer import Progress, Result
-    from ..weights import Weights
-
-DEFAULT_SIZE = 512
-
-Report = Callable[["Progress"], None]
+PICTURES, SCALES, COST, METHOD, OUTPUT, MACHINE = (
+    "Pictures",
+    "Scales",
+    "Cost",
+    "Method",
+    "Output",
+    "Machine",
+)
 
 
 def run(
-    content: Annotated[Path, typer.Argument(help="The picture to paint.", show_default=False)],
-    style: Annotated[Path, typer.Argument(help="The picture whose manner it is painted in.", show_default=False)],
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="PNG, JPEG, WebP or TIFF by suffix.", show_default="CONTENT_STYLE.png"),
+    context: typer.Context,
+    content: Annotated[
+        str | None, typer.Argument(metavar="CONTENT", help="The picture to paint.", show_default=False)
     ] = None,
+    style: Annotated[
+        str | None,
+        typer.Argument(metavar="STYLE", help="The picture whose manner it is painted in.", show_default=False),
+    ] = None,
+    styles: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--style", metavar="FILE[=W]", help="A style, with its weight; may be repeated.", rich_help_panel=PICTURES
+        ),
+    ] = None,
+    style_scales: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--style-scale",
+            metavar="N",
+            help="Size of the style relative to the picture's; once, or for each style.",
+            show_default="1",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    style_masks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--style-mask",
+            metavar="FILE",
+            help="White where the style is wanted; for each style, none for everywhere.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    style_regions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--style-region",
+            metavar="FILE",
+            help="White where in the style picture to look; for each style, or none.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    content_mask: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="White where the content stays as it is.", rich_help_panel=PICTURES),
+    ] = None,
+    colors: Annotated[
+        str,
+        typer.Option(
+            help="style; match (the style recoloured to the content first); content-luminance (the content's colours).",
+            rich_help_panel=PICTURES,
+        ),
+    ] = "style",
+    init: Annotated[
+        str, typer.Option(help="Start from content, style, gray, noise, or an image file.", rich_help_panel=PICTURES)
+    ] = "content",
     size: Annotated[
         int | None,
-        typer.Option(min=16, help="Long side in pixels.", show_default=f"{DEFAULT_SIZE}, or the content's if smaller"),
+        typer.Option(
+            min=16,
+            help="Long side in pixels.",
+            show_default=f"{DEFAULT_SIZE}, or the content's if smaller",
+            rich_help_panel=SCALES,
+        ),
     ] = None,
-    iterations: Annotated[int, typer.Option(min=1, help="Steps of the optimiser.")] = 300,
+    iterations: Annotated[
+        str,
+        typer.Option(
+            metavar="N[,N...]", help="Steps of the optimiser: at each scale, or a list.", rich_help_panel=SCALES
+        ),
+    ] = Options.iterations,
+    min_size: Annotated[
+        int | None,
+        typer.Option(
+            min=16, help="Long side of the first scale, at least.", show_default="128", rich_help_panel=SCALES
+        ),
+    ] = None,
+    scales: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many scales, each √2 larger than the last; 1 paints at full size only.",
+            show_default="as many as fit",
+            rich_help_panel=SCALES,
+        ),
+    ] = None,
+    average: Annotated[
+        float | None,
+        typer.Option(
+            help="Decay of the average of the iterates, which is what is kept; 0 keeps the last one.",
+            show_default="a tenth of the scale",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    optimizer: Annotated[str, typer.Option(help="adam, lbfgs or descent.", rich_help_panel=METHOD)] = "adam",
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Step size.", show_default="0.02 for adam, measured for the others", rich_help_panel=METHOD),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of every random number.", rich_help_panel=METHOD)] = 0,
+    content_weight: Annotated[
+        float | None,
+        typer.Option(help="alpha: how much the content counts.", show_default="measured", rich_help_panel=COST),
+    ] = None,
+    style_weight: Annotated[
+        float | None,
+        typer.Option(help="beta: how much the style counts.", show_default="measured", rich_help_panel=COST),
+    ] = None,
+    tv_weight: Annotated[
+        float | None,
+        typer.Option(help="gamma: how much smoothness counts.", show_default="measured", rich_help_panel=COST),
+    ] = None,
+    content_layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--content-layer",
+            metavar="NAME[=W]",
+            help="Where content is compared; may be repeated.",
+            show_default="relu4_2",
+            rich_help_panel=COST,
+        ),
+    ] = None,
+    style_layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--style-layer",
+            metavar="NAME[=W]",
+            help="Where style is compared; may be repeated.",
+            show_default="relu1_1 ... relu5_1",
+            rich_help_panel=COST,
+        ),
+    ] = None,
+    content_reduction: Annotated[
+        str, typer.Option(help="mean (the same look at every size) or sum (the paper's).", rich_help_panel=COST)
+    ] = "mean",
+    statistics: Annotated[
+        str,
+        typer.Option("--style-statistics", help="What of a layer is style: gram, moments or w2.", rich_help_panel=COST),
+    ] = "gram",
     weights: Annotated[
         str | None,
         typer.Option(
-            help="vgg19, vgg16, a VGG weights file (.h5, .keras), or random:SEED.",
-            show_default="vgg19 once fetched, else random:0",
+            help="mini, vgg19, vgg16, a VGG weights file (.h5, .keras), or random:SEED.",
+            show_default="vgg19 once fetched, else mini",
+            rich_help_panel=COST,
         ),
     ] = None,
     preprocessing: Annotated[
         str | None,
-        typer.Option(help="The weights' own: caffe or torchvision.", show_default="what the file says, else caffe"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, cpu, reference or emulator.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, or what the device offers, such as fp32.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores")
-    ] = None,
-    content_weight: Annotated[
-        float | None, typer.Option(help="alpha: how much the content counts.", show_default="measured")
-    ] = None,
-    style_weight: Annotated[
-        float | None, typer.Option(help="beta: how much the style counts.", show_default="measured")
-    ] = None,
-    tv_weight: Annotated[
-        float | None, typer.Option(help="gamma: how much smoothness counts.", show_default="measured")
-    ] = None,
-    content_layer: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME[=W]", help="Where content is compared; may be repeated.", show_default="relu4_2"),
-    ] = None,
-    style_layer: Annotated[
-        list[str] | None,
         typer.Option(
-            metavar="NAME[=W]", help="Where style is compared; may be repeated.", show_default="relu1_1 ... relu5_1"
+            help="The weights' own: caffe or torchvision.",
+            show_default="what the file says, else caffe",
+            rich_help_panel=COST,
         ),
     ] = None,
-    content_reduction: Annotated[
-        str, typer.Option(help="mean (the same look at every size) or sum (the paper's).")
-    ] = "mean",
-    style_scale: Annotated[float, typer.Option(help="Size of the style image relative to --size.")] = 1.0,
-    optimizer: Annotated[str, typer.Option(help="adam or descent.")] = "adam",
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Step size.", show_default="0.02 for adam, measured for descent")
-    ] = None,
-    init: Annotated[str, typer.Option(help="Start from content, style, noise, or an image file.")] = "content",
-    seed: Annotated[int, typer.Option(min=0, help="Of every random number.")] = 0,
     pooling: Annotated[
-        str | None, typer.Option(help="max or average.", show_default="max; average with random weights")
+        str | None,
+        typer.Option(help="max or average.", show_default="max; average with random weights", rich_help_panel=COST),
     ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write a line of JSON per iteration; - for standard output."),
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="PNG, JPEG, WebP or TIFF by suffix.",
+            show_default="CONTENT_STYLE.png",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    depth: Annotated[int, typer.Option(help="8 or 16 bits (PNG, TIFF).", rich_help_panel=OUTPUT)] = 8,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Of JPEG and WebP.", show_default="95", rich_help_panel=OUTPUT)
     ] = None,
     save_every: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Also save OUTPUT_000N.png every N iterations.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Also save OUTPUT_000N.png every N iterations.", rich_help_panel=OUTPUT),
+    ] = None,
+    animation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="The way there, as animated WebP, GIF or PNG by suffix.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.html", help="A page with the pictures, cost curves and recipe.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    json_file: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Write a line of JSON per iteration; - for standard output.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Repeat the run that is written in a picture (or a .toml); other options change it.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Keep the run's state there; nstgpu resume FILE goes on.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option("--checkpoint-every", min=0, help="Seconds between two states.", rich_help_panel=OUTPUT)
+    ] = CHECKPOINT_SECONDS,
+    device: Annotated[
+        str, typer.Option(help="auto, cuda, cuda:1, cpu, reference or emulator.", rich_help_panel=MACHINE)
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, or what the device offers, such as fp32.", rich_help_panel=MACHINE)
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores", rich_help_panel=MACHINE),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
     version: Annotated[bool, VERSION] = False,
 ) -> None:
-    """Paint CONTENT in the manner of STYLE.
+    """Paint CONTENT in the manner of STYLE, from coarse to fine.
 
     Ctrl-C ends the run early and still writes the picture.
     """
-    del debug, version  # acted on where errors are reported, and by its callback
-    from ..engine import images
-    from ..engine.taps import SettingsError
-    from ..engine.transfer import StyleTransfer
-    from ..weights import default_weights, load_weights
-
-    destination = Path(f"{content.stem}_{style.stem}.png") if output is None else output
-    images.check_destination(destination)
-    inputs = [content, style, *([Path(init)] if init not in ("content", "style", "noise") else [])]
-    inputs += [Path(weights)] if weights else []
-    for path in (destination, *([json_file] if json_file else [])):
-        if any(_is_same_file(path, read) for read in inputs):
-            raise SettingsError(f"{path} is an input and would be overwritten; choose another --output or --json")
-
-    network = load_weights(default_weights() if weights is None else weights, preprocessing=preprocessing)
-    with _notes(quiet):
-        picture = images.read(content)
-        transfer = StyleTransfer(
-            picture,
-            style,
-            weights=network,
-            device=device,
-            precision=precision,
-            threads=threads,
-            size=min(DEFAULT_SIZE, max(picture.pixels.shape[:2])) if size is None else size,
-            style_scale=style_scale,
-            content_layers=_layers(content_layer),
-            style_layers=_layers(style_layer),
-            content_weight=content_weight,
-            style_weight=style_weight,
-            tv_weight=tv_weight,
-            content_reduction=content_reduction,  # type: ignore[arg-type]  # checked there
-            # Untrained filters are all alike to a max: it keeps their noise, where an average keeps the picture.
-            pooling=pooling or ("average" if network.layout == "generated" else "max"),  # type: ignore[arg-type]
-            seed=seed,
-        )
-    if not quiet:
-        if weights is None and network.layout == "generated":
-            _say(
-                f"note: no trained weights are here, so an untrained network is used ({network.name}): colours and "
-                "textures carry over, brush work hardly; nstgpu weights fetch vgg19 gets trained ones (80 MB)"
-            )
-        _introduce(network, transfer.device.name, transfer.shape, picture.pixels.shape)
-
-    with _bar(iterations, quiet) as show, _json_lines(json_file) as report:
-
-        def on_iteration(progress: "Progress") -> None:
-            show(progress)
-            report(progress)
-            if save_every and progress.iteration % save_every == 0:
-                images.save(_numbered(destination, progress.iteration), progress.image())
-
-        result = transfer.run(
-            iterations, optimizer=optimizer, learning_rate=learning_rate, init=init, on_iteration=on_iteration
-        )
-    result.save(destination)
-    if not quiet:
-        _conclude(result, iterations, destination)
+    given = {name: value for name, value in context.params.items() if _was_given(context, name)}
+    for name in ("recipe", "debug", "version"):  # acted on here, where errors are reported, and by its callback
+        given.pop(name, None)
+    paint(_options(given, recipe))
 
 
-def _layers(options: list[str] | None) -> Any:
-    """["relu1_1", "relu2_1"] as it is; with a weight anywhere, {"relu1_1": 2.0, "relu2_1": 1.0}."""
+def resume(
+    checkpoint: Annotated[str, typer.Argument(metavar="FILE", help="What --checkpoint wrote.", show_default=False)],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+) -> None:
+    """Go on with a run that was interrupted, to the very same picture.
+
+    Start it where the run was started: the pictures are read anew.
+    """
+    del debug  # acted on where errors are reported
+    from ..engine.checkpoint import read
+
+    state, options = read(checkpoint)
+    paint(from_values(json.loads(options), checkpoint=checkpoint, quiet=quiet), state)
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+
+
+def _options(given: dict[str, Any], recipe: str | None) -> Options:
+    """What was given on the command line, over the recipe's, over the defaults."""
+    from ..engine.recipe import load
     from ..engine.taps import SettingsError
 
-    if not options:
-        return None
-    if not any("=" in option for option in options):
-        return options
-    weighted: dict[str, float] = {}
-    for option in options:
-        name, _, weight = option.partition("=")
-        try:
-            value = float(weight) if "=" in option else 1.0
-        except ValueError:
-            raise SettingsError(
-                f"{option!r}: {weight!r} is not a number; write a layer as NAME or NAME=WEIGHT"
-            ) from None
-        if name in weighted:
-            raise SettingsError(f"layer {name!r} is given twice; name it once, with the weight it should have")
-        weighted[name] = value
-    return weighted
-
-
-def _is_same_file(path: Path, other: Path) -> bool:
-    return path.exists() and other.exists() and os.path.samefile(path, other)
-
-
-def _numbered(path: Path, iteration: int) -> Path:
-    return path.with_name(f"{path.stem}_{iteration:04d}{path.suffix}")
-
-
-# ---- what the user sees -----------------------------------------------------------------------------------------
-
-
-def _say(text: str) -> None:
-    typer.secho(text, err=True)
-
-
-@contextmanager
-def _notes(quiet: bool) -> Iterator[None]:
-    """Shows the library's warnings as one-line notes."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    if not quiet:
-        for message in dict.fromkeys(str(warning.message) for warning in caught):
-            _say(f"note: {message}")
-
-
-def _introduce(network: "Weights", device: str, shape: tuple[int, ...], original: tuple[int, ...]) -> None:
-    resized = "" if shape[:2] == original[:2] else f" (from {original[1]}x{original[0]})"
-    _say(f"painting {shape[1]}x{shape[0]}{resized} with {network.name} on {device}")
-
-
-def _conclude(result: "Result", iterations: int, destination: Path) -> None:
-    done = len(result.history)
-    how = f"stopped after {done} of {iterations} iterations" if result.interrupted else f"{done} iterations"
-    cost = f", cost {result.history[0].total:.4g} -> {result.history[-1].total:.4g}" if done else ""
-    _say(f"wrote {destination} ({how}{cost})")
-
-
-def _bar(iterations: int, quiet: bool) -> AbstractContextManager[Report]:
-    return nullcontext(lambda _: None) if quiet else _shown_bar(iterations)
-
-
-@contextmanager
-def _shown_bar(iterations: int) -> Iterator[Report]:
-    from rich import progress as rich
-    from rich.console import Console
-
-    columns = (
-        rich.BarColumn(bar_width=None),
-        rich.MofNCompleteColumn(),
-        rich.TextColumn("cost {task.fields[cost]}"),
-        rich.TextColumn("{task.fields[speed]}"),
-        rich.TimeRemainingColumn(compact=True),
-        rich.TextColumn("left"),
-    )
-    with rich.Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task("", total=iterations, cost="-", speed="")
-
-        def show(progress: "Progress") -> None:
-            speed = progress.iteration / max(progress.seconds, 1e-9)
-            bars.update(
-                task, completed=progress.iteration, cost=f"{progress.costs.total:.4g}", speed=f"{speed:.2f} it/s"
-            )
-
-        yield show
-
-
-@contextmanager
-def _json_lines(path: Path | None) -> Iterator[Report]:
-    """Writes {"iteration", "seconds", "costs"} a line per iteration, each flushed whole."""
-    if path is None:
-        yield lambda _: None
-        return
-
-    def writer(stream: TextIO) -> Report:
-        def report(progress: "Progress") -> None:
-            line = {"iteration": progress.iteration, "seconds": progress.seconds, "costs": asdict(progress.costs)}
-            print(json.dumps(line), file=stream, flush=True)
-
-        return report
-
-    if str(path) == "-":
-        yield writer(sys.stdout)
-        return
-    with open(path, "w", encoding="utf-8") as stream:
-        yield writer(stream)
+    values: dict[str, Any] = {} if recipe is None else load(recipe)
+    positional = given.pop("style", None)
+    styles = ([positional] if positional else []) + list(given.pop("styles", None) or [])
+    if styles:
+        given["styles"] = styles
+    values |= given
+    if "content" not in values:
+        raise SettingsError("no content was given; name the picture to paint, as in nstgpu run content.jpg style.jpg")
+    if "output" not in values:
+        names = [Path(text.partition("=")[0]).stem for text in values.get("styles", ())]
+        values["output"] = "_".join([Path(values["content"]).stem, *names]) + ".png"
+    return from_values(values)

@@ -1,19 +1,31 @@
 """The terms of the cost: what is measured at each tap, and the gradient each sends back into the network.
 
     J_content = sum_l w_l 1/2 sum (a^[l](C) - a^[l](G))^2      divided by nH nW nC with content_reduction="mean"
-    J_style   = sum_l lambda_l 1/(4 nC^2) sum_kk' (Gram(S)_kk' - Gram(G)_kk')^2,  each Gram divided by its own nH nW
+    J_style   = sum_l lambda_l sum_k share_k J^[l](S_k)        over the styles, whose shares sum to at most one
     J_tv      = mean of the squared differences of horizontal neighbours + the same of vertical ones
     J         = alpha J_content + beta J_style + gamma J_tv
 
-For images of one size this J_style is 1/(2 nH nW nC)^2 ||Gram(S) - Gram(G)||^2 with plain Grams (Gatys, Ecker & Bethge
-2015), to the letter. A term owns its target and its slot in the device's vector of costs, nothing else.
+with one of three ways to compare a layer's activations, each by its statistics over the pixels p of a region with
+weights w_p of mean one: Gram G = sum w a a^T / (nH nW), mean m = sum w a / (nH nW), covariance S = G - m m^T:
+
+    gram      1/(4 nC^2) |G(S) - G(G)|^2
+    moments   1/(4 nC^2) (|S(S) - S(G)|^2 + |m m^T(S) - m m^T(G)|^2)
+    w2        1/nC (|m(S) - m(G)|^2 + tr S(S) + tr S(G) - 2 tr (S(S)^1/2 S(G) S(S)^1/2)^1/2)
+
+For images of one size, one style and no mask, "gram" is 1/(2 nH nW nC)^2 ||Gram(S) - Gram(G)||^2 with plain Grams
+(Gatys, Ecker & Bethge 2015), to the letter. "w2" is the squared Wasserstein-2 distance between two Gaussians (Olkin &
+Pukelsheim 1982), each covariance with a small ridge. A term owns its targets and its slots in the device's vector of
+costs.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ..kernels.device import Array, Device
+
+Statistics = Literal["gram", "moments", "w2"]
+STATISTICS: tuple[Statistics, ...] = ("gram", "moments", "w2")
 
 
 @dataclass(frozen=True)
@@ -22,7 +34,7 @@ class Costs:
 
     `content`, `style` and `tv` are J_content, J_style and J_tv; `total` is J = alpha content + beta style + gamma tv.
     `per_layer[tap]` is J^[l] at that tap before its layer weight; where one tap carries both costs, the content cost
-    is at `per_layer["<tap> content"]`.
+    is at `per_layer["<tap> content"]`. `gradient_norm` is the Euclidean norm of dJ/dimage.
     """
 
     total: float
@@ -30,6 +42,7 @@ class Costs:
     style: float
     tv: float
     per_layer: Mapping[str, float] = field(default_factory=dict)
+    gradient_norm: float = 0.0
 
 
 class Term(Protocol):
@@ -46,27 +59,68 @@ class Term(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class StyleTarget:
+    """What one style looks like at one tap."""
+
+    share: float
+    matrix: Array
+    """(C, C): the Gram; for "w2" the root of the covariance."""
+    mean: Array | None
+    """(C,); None for "gram"."""
+    ridge: float
+    """What "w2" adds to the diagonals of both covariances."""
+    cost: Array
+
+
+@dataclass(frozen=True, eq=False)
 class StyleTerm:
-    """beta lambda_l J_style^[l]: the Gram matrix against the style's."""
+    """beta lambda_l sum_k share_k J^[l](S_k) over the styles k that are wanted in one region."""
 
     tap: str
+    statistics: Statistics
     weight: float
     """beta * lambda_l"""
-    target: Array
-    """(C, C), divided by the style's nH nW."""
+    targets: tuple[StyleTarget, ...]
+    region: Array | None
+    """(nH, nW) weights of mean one; None is everywhere."""
     gram: Array
     difference: Array
-    cost: Array
+    mean: Array | None
+    shift: Array | None
+    """Both (C,); None for "gram"."""
+    scratch: Array | None
+    """For "w2" (kernels.device.W2_SCRATCH, C, C)."""
 
     def measure(self, device: Device, features: Array) -> None:
         height, width, channels = features.shape
-        device.gram(features, self.gram)
-        # d(gram)/d(features) brings a factor 2/(nH nW), the square another 2.
-        scale = self.weight / (channels**2 * height * width)
-        device.style_cost(self.gram, self.target, scale, cost=self.cost, difference=self.difference)
+        device.gram(features, self.gram, weights=self.region)
+        if self.statistics != "gram":
+            device.mean(features, self.mean, weights=self.region)
+        for number, target in enumerate(self.targets):
+            # d(gram)/d(features) brings a factor 2/(nH nW), the square of its error another 2.
+            squared = self.weight * target.share / (channels**2 * height * width)
+            more = number > 0
+            if self.statistics == "gram":
+                device.style_cost(
+                    self.gram, target.matrix, squared, cost=target.cost, difference=self.difference, accumulate=more
+                )
+            elif self.statistics == "moments":
+                device.moments_cost(
+                    self.gram, self.mean, target.matrix, target.mean, squared,
+                    cost=target.cost, difference=self.difference, shift=self.shift, accumulate=more,
+                )  # fmt: skip
+            else:
+                linear = 2 * self.weight * target.share / (channels * height * width)
+                device.w2_cost(
+                    self.gram, self.mean, target.matrix, target.mean, target.ridge, linear,
+                    cost=target.cost, difference=self.difference, shift=self.shift, scratch=self.scratch,
+                    accumulate=more,
+                )  # fmt: skip
 
     def add_gradient(self, device: Device, features: Array, out: Array, accumulate: bool) -> None:
-        device.style_gradient(features, self.difference, out=out, accumulate=accumulate)
+        device.style_gradient(
+            features, self.difference, out=out, accumulate=accumulate, shift=self.shift, weights=self.region
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,13 @@
-"""The loop: evaluate, step, report; and the two rules for a step, Adam and plain gradient descent.
+"""The loop: evaluate, step, average, report; and the rules for a step: Adam, plain descent, and L-BFGS of `lbfgs`.
 
 Works on buffers of a device and on any function that evaluates the cost; what the cost is, is left to `transfer`.
 """
 
+import logging
 import math
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -21,9 +21,11 @@ from .costs import Costs
 from .memory import Buffer, allocate
 from .taps import SettingsError
 
-OPTIMIZERS = ("adam", "descent")
+OPTIMIZERS = ("adam", "lbfgs", "descent")
 ADAM_LEARNING_RATE = 0.02  # of the range of a pixel, per step
 DESCENT_FIRST_STEP = 0.02  # how far plain descent moves the pixel with the steepest gradient in its first step
+RETRIES = 3
+"""How often in a row a step that led to a cost that is not finite is taken back and halved."""
 
 Image = NDArray[np.floating[Any]]
 Evaluate = Callable[[Array, Array], Costs]
@@ -34,37 +36,42 @@ class NonFiniteCostError(ArithmeticError):
     """The cost became infinite or NaN; the message is one line: at which iteration, the likely cause, what to do."""
 
 
-@dataclass(frozen=True, eq=False)
-class Progress:
-    """What a callback is told after each iteration."""
-
-    iteration: int
-    """Iterations done, from 1."""
-    iterations: int
-    costs: Costs
-    """Of the image this iteration started from."""
-    seconds: float
-    """Since the run began."""
-    image: Callable[[], Image]
-    """Fetches the present image, (H, W, 3) in [0, 1]."""
-
-
 class Optimizer(Protocol):
-    learning_rate: float
+    """A rule for a step, with its state on the device."""
 
-    def step(self, image: Array, gradient: Array) -> None:
-        """Moves the image one step against the gradient, in place, and clamps it to [0, 1]."""
+    learning_rate: float
+    stalled: bool
+    """Whether no step lowers the cost any more."""
+
+    def step(self, evaluate: Evaluate, image: Array, gradient: Array, costs: Costs) -> Costs | None:
+        """Moves the image one step within [0, 1], in place, from the costs and gradient at it.
+
+        Returns the costs at the new image if they are known, and then leaves its gradient in `gradient`.
+        """
+
+    def reset(self) -> None:
+        """Starts anew, as if no step had been taken; the learning rate stays."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All it remembers, in host memory."""
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Goes on from what `state` returned, to the last bit."""
+
+    def carried(self, shape: tuple[int, ...]) -> "Optimizer":
+        """The same for images of another size: what it remembers is resized where that makes sense."""
 
 
 class Adam:
-    """Adam (Kingma & Ba 2015) with its usual betas; state on the device."""
+    """Adam (Kingma & Ba 2015), with a second moment that forgets faster than usual: the cost is not stochastic."""
 
-    beta1, beta2, epsilon = 0.9, 0.999, 1e-8
+    beta1, beta2, epsilon = 0.9, 0.99, 1e-8
+    stalled = False
 
     def __init__(self, device: Device, shape: tuple[int, ...], learning_rate: float | None) -> None:
-        self.device = device
+        self.device, self.shape = device, shape
         self.learning_rate = ADAM_LEARNING_RATE if learning_rate is None else learning_rate
-        state = allocate(
+        self._held = allocate(
             device,
             [
                 Buffer("first", shape, device.image_dtype, 0, 0),
@@ -72,77 +79,157 @@ class Adam:
                 Buffer("step", (1,), np.dtype(np.int32), 0, 0),
             ],
         )
-        self.first, self.second, self.count = state["first"], state["second"], state["step"]
-        for buffer in state.values():
-            device.zero(buffer)
+        self.reset()
 
-    def step(self, image: Array, gradient: Array) -> None:
+    def step(self, evaluate: Evaluate, image: Array, gradient: Array, costs: Costs) -> None:  # noqa: ARG002
         self.device.adam_step(
-            image, gradient, self.first, self.second, self.count,
+            image, gradient, self._held["first"], self._held["second"], self._held["step"],
             learning_rate=self.learning_rate, beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon,
         )  # fmt: skip
+
+    def reset(self) -> None:
+        for buffer in self._held.values():
+            self.device.zero(buffer)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {name: self.device.download(buffer) for name, buffer in self._held.items()}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        for name, buffer in self._held.items():
+            self.device.upload(state[name], buffer)
+
+    def carried(self, shape: tuple[int, ...]) -> "Adam":
+        """Both moments resized, and scaled as a gradient per pixel is: by the ratio of the pixel counts."""
+        larger, device = Adam(self.device, shape, self.learning_rate), self.device
+        share = math.prod(self.shape) / math.prod(shape)
+        state = {"step": device.download(self._held["step"])}
+        for name, factor in (("first", share), ("second", share**2)):
+            device.resize(self._held[name], larger._held[name])
+            state[name] = device.download(larger._held[name]) * factor
+        state["second"] = np.maximum(state["second"], 0)  # Lanczos overshoots
+        larger.restore(state)
+        return larger
 
 
 class Descent:
     """G := G - eta dJ/dG. Without a learning rate, eta is taken from the first gradient and kept."""
 
+    stalled = False
+
     def __init__(self, device: Device, learning_rate: float | None) -> None:
         self.device = device
         self.learning_rate = math.nan if learning_rate is None else learning_rate
 
-    def step(self, image: Array, gradient: Array) -> None:
+    def step(self, evaluate: Evaluate, image: Array, gradient: Array, costs: Costs) -> None:  # noqa: ARG002
         if math.isnan(self.learning_rate):
             steepest = float(np.abs(self.device.download(gradient)).max())
             self.learning_rate = DESCENT_FIRST_STEP / steepest if steepest > 0 else 0.0
         self.device.descent_step(image, gradient, learning_rate=self.learning_rate)
 
+    def reset(self) -> None:
+        pass
 
-def make(device: Device, name: str, shape: tuple[int, ...], learning_rate: float | None) -> Optimizer:
-    """The optimiser called `name`, one of OPTIMIZERS, for images of this shape."""
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        pass
+
+    def carried(self, shape: tuple[int, ...]) -> "Descent":  # noqa: ARG002
+        return Descent(self.device, self.learning_rate)
+
+
+def check(name: str, learning_rate: float | None) -> None:
+    """Raises SettingsError for an optimiser or a learning rate that cannot be had."""
     if name not in OPTIMIZERS:
         raise SettingsError(f"unknown optimizer {name!r}; choose one of {', '.join(OPTIMIZERS)}")
     if learning_rate is not None and not 0 < learning_rate < math.inf:
         raise SettingsError(f"the learning rate is {learning_rate}; it must be a finite number above zero")
+
+
+def make(device: Device, name: str, shape: tuple[int, ...], learning_rate: float | None) -> Optimizer:
+    """The optimiser called `name`, one of OPTIMIZERS, for images of this shape."""
+    check(name, learning_rate)
+    if name == "lbfgs":
+        from .lbfgs import Lbfgs
+
+        return Lbfgs(device, shape, learning_rate)
     return Adam(device, shape, learning_rate) if name == "adam" else Descent(device, learning_rate)
 
 
-def minimise(
-    device: Device,
-    evaluate: Evaluate,
-    optimizer: Optimizer,
-    image: Array,
-    gradient: Array,
-    iterations: int,
-    on_iteration: Callable[[Progress], object] | None,
-) -> tuple[list[Costs], bool]:
-    """Improves `image` in place; returns the costs each iteration started from, and whether it was cut short.
+@dataclass(eq=False)
+class Descending:
+    """An image on its way down at one size: everything that changes from one iteration to the next.
 
-    A callback that returns False ends the run after that iteration; so does Ctrl-C, and the image is kept either way.
-    Raises NonFiniteCostError.
+    What is shown and kept is `average`, an exponential average of the iterates; the first one weighs no more than the
+    others (the bias correction of Kingma & Ba). With a decay of 0 it is the iterate itself.
     """
-    history: list[Costs] = []
-    began = time.perf_counter()
-    try:
-        with _held_back_interrupt() as interrupted:
-            for iteration in range(1, iterations + 1):
-                costs = evaluate(image, gradient)
-                _check(costs, iteration, optimizer)
-                history.append(costs)
-                optimizer.step(image, gradient)
-                stop = interrupted.is_set()
-                if on_iteration is not None:
-                    seconds = time.perf_counter() - began
-                    progress = Progress(iteration, iterations, costs, seconds, lambda: device.download(image))
-                    stop |= on_iteration(progress) is False
-                if stop:
-                    return history, iteration < iterations
-    except KeyboardInterrupt:
-        return history, True
-    return history, False
+
+    device: Device
+    optimizer: Optimizer
+    image: Array
+    average: Array
+    decay: float
+    iteration: int = 0
+    """Done at this size."""
+    failures: int = 0
+    """In a row."""
+
+    def iterate(self, evaluate: Evaluate, gradient: Array, iterations: int, good: Array) -> Iterator[Costs]:
+        """Takes steps up to `iterations`, yielding after each the costs it started from.
+
+        `gradient` and `good` are buffers to work in. A step that leads to a cost or gradient that is not finite is
+        taken back and tried anew at half the length; raises NonFiniteCostError after RETRIES such in a row. Ends
+        early when the optimiser has stalled.
+        """
+        device, costs = self.device, None
+        while self.iteration < iterations and not self.optimizer.stalled:
+            costs = evaluate(self.image, gradient) if costs is None else costs
+            if not _is_finite(costs):
+                self._take_back(costs, good)
+                costs = None
+                continue
+            self.failures = 0
+            device.copy(self.image, good)
+            started_from, costs = costs, self.optimizer.step(evaluate, self.image, gradient, costs)
+            self.iteration += 1
+            weight = (1 - self.decay) / (1 - self.decay**self.iteration)
+            device.blend(self.image, weight, self.average)
+            yield started_from
+
+    def _take_back(self, costs: Costs, good: Array) -> None:
+        where = _where_not_finite(costs)
+        if self.iteration == 0 and self.failures == 0:
+            raise NonFiniteCostError(
+                f"the cost is not finite at iteration 1{where}: the weights overflow on this image; "
+                "check the file with `nstgpu weights inspect` or lower the weights"
+            )
+        self.failures += 1
+        if self.failures > RETRIES:
+            raise NonFiniteCostError(
+                f"the cost is not finite at iteration {self.iteration + 1}{where}, nor with a step {2**RETRIES} times "
+                f"shorter; use a learning rate below {self.optimizer.learning_rate:g}"
+            )
+        self.device.copy(good, self.image)
+        self.optimizer.learning_rate /= 2
+        self.optimizer.reset()
+        logging.getLogger("nstgpu").warning(
+            "the cost is not finite at iteration %d%s: back to the last good image, at half the learning rate (%g)",
+            self.iteration + 1, where, self.optimizer.learning_rate,
+        )  # fmt: skip
+
+
+def _is_finite(costs: Costs) -> bool:
+    return math.isfinite(costs.total) and math.isfinite(costs.gradient_norm)
+
+
+def _where_not_finite(costs: Costs) -> str:
+    bad = [tap for tap, cost in costs.per_layer.items() if not math.isfinite(cost)]
+    return f" (first at {bad[0]})" if bad else ""
 
 
 @contextmanager
-def _held_back_interrupt() -> Iterator[threading.Event]:
+def held_back_interrupt() -> Iterator[threading.Event]:
     """The first Ctrl-C sets the event, so that the iteration under way ends as it should; the second one interrupts.
 
     Only where Ctrl-C means what Python makes of it: in the main thread, with nobody else's handler in place.
@@ -165,15 +252,3 @@ def _held_back_interrupt() -> Iterator[threading.Event]:
         yield event
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _check(costs: Costs, iteration: int, optimizer: Optimizer) -> None:
-    if math.isfinite(costs.total):
-        return
-    bad = [tap for tap, cost in costs.per_layer.items() if not math.isfinite(cost)]
-    where = f" (first at {bad[0]})" if bad else ""
-    if iteration == 1:
-        cause = "the weights overflow on this image; check the file with `nstgpu weights inspect` or lower the weights"
-    else:
-        cause = f"the step is too large; use a learning rate below {optimizer.learning_rate:g}"
-    raise NonFiniteCostError(f"the cost is not finite at iteration {iteration}{where}: {cause}")

@@ -236,12 +236,12 @@ def _iterate(
     transfer = StyleTransfer(content, style, weights=weights, device=device, **_classic(weights))
     (image,) = allocate(device, [Buffer("image", transfer.shape, device.image_dtype, 0, 0)]).values()
     device.upload(start, image)
+    objective = transfer.objective()
     optimizer = make(device, "adam", transfer.shape, None)
 
     def iteration() -> None:
-        gradient = transfer._held["gradient"]
-        transfer._evaluate(image, gradient)
-        optimizer.step(image, gradient)
+        costs = objective.evaluate(image, objective.gradient)
+        optimizer.step(objective.evaluate, image, objective.gradient, costs)
 
     recorder.calls.clear()
     for _ in range(rounds):
@@ -249,7 +249,7 @@ def _iterate(
         if on_round is not None:
             on_round()
     calls = list(recorder.calls)
-    transfer.device = optimizer.device = recorder.inner  # type: ignore[attr-defined]
+    objective.device = optimizer.device = recorder.inner  # type: ignore[attr-defined]
     whole = [recorder.inner.elapsed(iteration) for _ in range(rounds if rounds > 1 else 0)]
     recorder.calls[:] = calls
     return whole or [0.0]

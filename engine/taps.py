@@ -13,6 +13,10 @@ class SettingsError(ValueError):
     """A setting that cannot be honoured; the message is one line: which, why, and what is allowed."""
 
 
+class LayersMissing(UserWarning):
+    """Some of the classic layers are not in the weights, and others are used instead."""
+
+
 def canonical(name: str) -> str:
     """ "block4_conv2" and "relu4_2" -> "relu4_2"."""
     match = _NAME.fullmatch(name.strip())

@@ -1,38 +1,61 @@
-"""Style transfer, top to bottom: two images in, targets measured once, then a loop of cost, gradient and step.
+"""Style transfer, top to bottom: pictures in, the cost of each scale measured, then from coarse to fine, picture out.
 
-This is the module to read first. Files are left to `images`, the walks to `network`, the formulas to `costs`, the loop
-to `optimise`, and every number that is computed to a device of `kernels`.
+This is the module to read first. Files are left to `images`, the cost at one size to `objective`, the walks through the
+network to `network`, the scales to `run`, and every number that is computed to a device of `kernels`.
 """
 
+import hashlib
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.device import Array, Device, Pooling, open_device
+from ..kernels.device import Device, Pooling, open_device
 from ..weights import Weights
-from . import images, network, optimise, taps
-from .costs import ContentTerm, Costs, StyleTerm, Term
-from .memory import Buffer, allocate
-from .optimise import Image, Progress
+from . import colours, images, masks, network, optimise, taps
+from .costs import STATISTICS, Costs, Statistics
+from .masks import Mask
+from .objective import Objective, Reduction, SizedStyle, Weighting
+from .optimise import Image
+from .resize import resized, resized_alpha
+from .run import Method, Progress, Run, RunState, ScaleDone
+from .scales import MIN_SIZE, Scale, plan_scales
 from .taps import SettingsError
 
-__all__ = ["Costs", "Progress", "Result", "StyleTransfer"]
-
-# Weights left to us are taken relative to the images at hand, so that any network and any size gives a like balance: a
-# cost is counted in parts of what it would be if the generated image had nothing in it.
-CONTENT_SHARE = 1.0
-STYLE_SHARE = 300.0
-TV_SHARE = 0.1
+__all__ = ["Costs", "Progress", "Result", "RunState", "Style", "StyleTransfer"]
 
 Layers = Mapping[str, float] | Sequence[str] | None
 
 Source = str | Path | NDArray[Any] | Any  # the last is PIL.Image.Image, which is not imported for its type alone
+
+Colors = Literal["style", "match", "content-luminance"]
+COLORS: tuple[Colors, ...] = ("style", "match", "content-luminance")
+
+# What weights left open aim at: a cost counted in parts of what it would be if the image had nothing in it, so that any
+# network and any size gives a like balance.
+CONTENT_SHARE = 1.0
+STYLE_SHARE = 300.0
+TV_SHARE = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Style:
+    """A style picture, and where and how strongly it is wanted."""
+
+    picture: Source
+    weight: float = 1.0
+    """Relative to the other styles."""
+    scale: float | None = None
+    """Its long side relative to the generated image's; None takes the transfer's `style_scale`."""
+    mask: Source | None = None
+    """White where in the generated image it is wanted, any size; None is everywhere."""
+    region: Source | None = None
+    """White where in the style picture to look; None is everywhere."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,16 +72,34 @@ class Result:
     """Settings and weights that made it, as text."""
     alpha: NDArray[np.float32] | None = None
     """The content's transparency, (H, W), where it had one."""
+    scales: tuple[ScaleDone, ...] = ()
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, depth: Literal[8, 16] = 8, quality: int | None = None) -> None:
         """Writes PNG, JPEG, WebP or TIFF by suffix, with the recipe inside; raises images.ImageError."""
-        images.save(path, self.image, alpha=self.alpha, recipe=self.recipe)
+        images.save(path, self.image, alpha=self.alpha, recipe=self.recipe, depth=depth, quality=quality)
+
+    def _repr_png_(self) -> bytes:
+        """How a notebook shows it."""
+        return images.encode(self.image, "PNG", alpha=self.alpha)
+
+
+@dataclass(frozen=True, eq=False)
+class _Style:
+    """A `Style` that was read."""
+
+    name: str
+    pixels: Image
+    weight: float
+    scale: float
+    mask: Mask | None
+    region: Mask | None
 
 
 class StyleTransfer:
     """Paints `content` in the manner of `style` by optimising the pixels of an image.
 
-    content, style: path, PIL image, or array (H, W, 3), uint8 or float in [0, 1].
+    content: path, PIL image, or array (H, W, 3), uint8 or float in [0, 1].
+    style: the same, or a `Style`, or a sequence of either.
     weights: from `load_weights`.
     device: "auto", "cuda", "cuda:1", "cpu", "reference" or "emulator", or a device from `kernels.open_device`.
     precision: "auto" or what the device offers ("fp32"; "fp64" on reference). threads: cpu only; None takes all.
@@ -68,6 +109,10 @@ class StyleTransfer:
     content_weight, style_weight, tv_weight: alpha, beta, gamma. What is left open, here or above, is chosen by
         measuring the images, and can be read afterwards under the same names.
     content_reduction: "mean" keeps alpha and beta's balance from size to size; "sum" is the paper's.
+    style_statistics: "gram" (the paper's), "moments" or "w2"; see `costs`.
+    content_mask: white where the content is to be left as it is, any size.
+    colors: "style"; "match" recolours the styles to the content's mean and covariance first; "content-luminance"
+        transfers luminance alone and keeps the content's colours.
     seed: of every random number; the same seed and settings give the same bytes.
 
     Raises SettingsError, images.ImageError or DeviceError, each one line. Holds no global state: instances may live in
@@ -77,7 +122,7 @@ class StyleTransfer:
     def __init__(
         self,
         content: Source,
-        style: Source,
+        style: Source | Style | Sequence[Source | Style],
         *,
         weights: Weights,
         device: str | Device = "auto",
@@ -88,121 +133,151 @@ class StyleTransfer:
         content_weight: float | None = None,
         style_weight: float | None = None,
         tv_weight: float | None = None,
-        content_reduction: Literal["mean", "sum"] = "mean",
+        content_reduction: Reduction = "mean",
+        style_statistics: Statistics = "gram",
+        content_mask: Source | None = None,
+        colors: Colors = "style",
         pooling: Pooling = "max",
         precision: str = "auto",
         threads: int | None = None,
         seed: int = 0,
     ) -> None:
-        _check_settings(size, style_scale, content_reduction, pooling, seed)
+        if size is not None and size < 1:
+            raise SettingsError(f"the size is {size}; it must be at least 1 pixel")
+        if seed < 0:
+            raise SettingsError(f"the seed is {seed}; it must be zero or more")
+        _check_choice("content reduction", content_reduction, ("mean", "sum"))
+        _check_choice("style statistics", style_statistics, STATISTICS)
+        _check_choice("colors", colors, COLORS)
+        _check_choice("pooling", pooling, ("max", "average"))
         self.weights = weights
         self.seed = seed
-        self.content_reduction = content_reduction
-        self.content_layers = _choose("content", content_layers, weights, taps.classic_content, taps.CONTENT_TAP)
-        self.style_layers = _choose("style", style_layers, weights, taps.classic_style, taps.STYLE_TAPS)
-        alpha = _weight("content_weight", content_weight, bool(self.content_layers))
-        beta = _weight("style_weight", style_weight, bool(self.style_layers))
+        self.content_reduction, self.style_statistics, self.colors = content_reduction, style_statistics, colors
+        content_taps = _choose("content", content_layers, weights, taps.classic_content, taps.CONTENT_TAP)
+        style_taps = _choose("style", style_layers, weights, taps.classic_style, taps.STYLE_TAPS)
+        alpha = _weight("content_weight", content_weight, bool(content_taps))
+        beta = _weight("style_weight", style_weight, bool(style_taps))
         gamma = _weight("tv_weight", tv_weight, True)
-        if not (self.content_layers or self.style_layers) or (alpha, beta) == (0.0, 0.0):
+        if not (content_taps or style_taps) or (alpha, beta) == (0.0, 0.0):
             raise SettingsError("content and style both weigh nothing; give at least one layer a weight above zero")
 
         self.device: Device = open_device(device, precision, threads) if isinstance(device, str) else device
-        content_picture, style_picture = images.read(content), images.read(style)
-        content_pixels = _sized(self.device, content_picture.pixels, size)
-        style_size = None if size is None and style_scale == 1 else _long_side(style_picture.pixels, size, style_scale)
-        style_pixels = _sized(self.device, style_picture.pixels, style_size)
-        self.shape: tuple[int, int, int] = content_pixels.shape
-        self._content_pixels, self._style_pixels = content_pixels, style_pixels
-        self._alpha = None if content_picture.alpha is None else _resized_alpha(content_picture.alpha, self.shape)
+        picture = images.read(content)
+        self._names = {"content": picture.name}
+        self._content, self._alpha = picture.pixels, picture.alpha
+        self._keep = None if content_mask is None else masks.read(content_mask, "the content mask")
+        self._styles = _read_styles(style, style_scale)
+        self._names["style"] = ", ".join(style.name for style in self._styles)
+        self._size = size
+        height, width, _ = picture.pixels.shape
+        height, width = (height, width) if size is None else images.output_size(height, width, size)
+        self.shape: tuple[int, int, int] = (height, width, 3)
 
-        used = [*self.content_layers, *self.style_layers]
-        deepest = max(used, key=weights.taps.index)
+        deepest = max([*content_taps, *style_taps], key=weights.taps.index)
         self._network = network.build(self.device, weights, deepest, pooling)
-        self._allocate()
-        self._measure_style()
-        self._measure_content()
-        content_energy = {tap: self._content_energy(tap) for tap in self.content_layers}
-        style_energy = {tap: self._style_energy(tap) for tap in self.style_layers}
-        if not isinstance(content_layers, Mapping):
-            self.content_layers = _even(content_energy)
-        if not isinstance(style_layers, Mapping):
-            self.style_layers = _even(style_energy)
-        self.content_weight = _share(CONTENT_SHARE, self.content_layers, content_energy) if alpha is None else alpha
-        self.style_weight = _share(STYLE_SHARE, self.style_layers, style_energy) if beta is None else beta
-        self.tv_weight = TV_SHARE if gamma is None else gamma
-        self._terms = self._make_terms()
-        self._names = {"content": content_picture.name, "style": style_picture.name}
+        self._taps = tuple(content_taps), tuple(style_taps)
+        self._objective: Objective | None = None
+        objective = self._measured(self.shape[:2])
+        content_energy, style_energy = objective.content_energies(), objective.style_energies()
+        w = content_taps if isinstance(content_layers, Mapping) else _even(content_energy)
+        lambda_ = style_taps if isinstance(style_layers, Mapping) else _even(style_energy)
+        self._weighting = Weighting(
+            w,
+            lambda_,
+            content=_share(CONTENT_SHARE, w, content_energy) if alpha is None else alpha,
+            style=_share(STYLE_SHARE, lambda_, style_energy) if beta is None else beta,
+            tv=TV_SHARE if gamma is None else gamma,
+        )
+        objective.weigh(self._weighting)
 
-    # ---- targets ------------------------------------------------------------------------------------------------
-    def _allocate(self) -> None:
-        """Everything that lives as long as this object, and the arena of the walks."""
-        device, pixels = self.device, self.device.image_dtype
-        channels = {layer.tap: layer.channels[1] for layer in self._network.layers}
-        sizes = network.sizes(self._network, self.shape[:2])
-        at = {layer.tap: (*size, channels[layer.tap]) for layer, size in zip(self._network.layers, sizes, strict=True)}
-        wanted = [Buffer(name, self.shape, pixels, 0, 0) for name in ("image", "gradient")]
-        wanted.append(Buffer("costs", (len(self.content_layers) + len(self.style_layers) + 1,), pixels, 0, 0))
-        for tap in self.style_layers:
-            square = (channels[tap], channels[tap])
-            wanted += [Buffer(f"{tap} {what}", square, pixels, 0, 0) for what in ("target", "gram", "difference")]
-        wanted += [Buffer(f"{tap} content", at[tap], device.activation_dtype, 0, 0) for tap in self.content_layers]
-        self._held = allocate(device, wanted)
-        self._buffers = network.reserve(device, self._network, self.shape[:2], self._taps, backward=True)
+    # ---- the weights that were given or chosen ----------------------------------------------------------------------
+    @property
+    def content_layers(self) -> Mapping[str, float]:
+        """w_l by tap."""
+        return self._weighting.content_layers
 
     @property
-    def _taps(self) -> set[str]:
-        return {*self.content_layers, *self.style_layers}
+    def style_layers(self) -> Mapping[str, float]:
+        """lambda_l by tap."""
+        return self._weighting.style_layers
 
-    def _features(self, buffers: network.Buffers) -> dict[str, Array]:
-        layers = zip(self._network.layers, buffers.layers, strict=True)
-        return {layer.tap: b.output for layer, b in layers if layer.tap in self._taps}
+    @property
+    def content_weight(self) -> float:
+        """alpha"""
+        return self._weighting.content
 
-    def _measure_style(self) -> None:
-        device, pixels = self.device, self._style_pixels
-        buffers = network.reserve(device, self._network, pixels.shape[:2], set(self.style_layers), backward=False)
-        (image,) = allocate(device, [Buffer("image", pixels.shape, device.image_dtype, 0, 0)]).values()
-        device.upload(pixels, image)
-        network.forward(device, self._network, buffers, image)
-        features = self._features(buffers)
-        for tap in self.style_layers:
-            device.gram(features[tap], self._held[f"{tap} target"])
+    @property
+    def style_weight(self) -> float:
+        """beta"""
+        return self._weighting.style
 
-    def _measure_content(self) -> None:
-        self.device.upload(self._content_pixels, self._held["image"])
-        network.forward(self.device, self._network, self._buffers, self._held["image"])
-        features = self._features(self._buffers)
-        for tap in self.content_layers:
-            self.device.copy(features[tap], self._held[f"{tap} content"])
+    @property
+    def tv_weight(self) -> float:
+        """gamma, up to 512 pixels; larger scales take less (see `scales`)."""
+        return self._weighting.tv
 
-    def _reduction(self, tap: str) -> float:
-        target = self._held[f"{tap} content"]
-        return 1.0 / math.prod(target.shape) if self.content_reduction == "mean" else 1.0
+    # ---- the cost at one size ---------------------------------------------------------------------------------------
+    def objective(self, size: tuple[int, int] | None = None, tv: float = 1.0) -> Objective:
+        """The cost of images of (H, W), by default the picture's own; gamma is multiplied by `tv`.
 
-    def _content_energy(self, tap: str) -> float:
-        """J_content^[l] of an image without features."""
-        return self._reduction(tap) / 2 * self._squares(f"{tap} content")
+        One is kept; asking for another size lets go of its memory.
+        """
+        objective = self._measured(self.shape[:2] if size is None else size)
+        objective.weigh(replace(self._weighting, tv=self._weighting.tv * tv))
+        return objective
 
-    def _style_energy(self, tap: str) -> float:
-        """J_style^[l] of an image without features."""
-        name = f"{tap} target"
-        return self._squares(name) / (4 * len(self._held[name]) ** 2)
+    def _measured(self, size: tuple[int, int]) -> Objective:
+        if self._objective is not None and self._objective.shape[:2] == tuple(size):
+            return self._objective
+        self._objective = None  # its memory first
+        share = max(size) / max(self.shape[:2])
+        content = resized(self.device, self._content, size)
+        free = None if self._keep is None else 1 - masks.fit(self._keep, size, "the content mask")
+        wanted = [
+            None if style.mask is None else masks.fit(style.mask, size, f"the mask of {style.name}")
+            for style in self._styles
+        ]
+        places: list[tuple[str, Mask]] = []
+        styles = []
+        for style, mask, weight in zip(self._styles, wanted, _shares(self._styles, wanted), strict=True):
+            pixels, region = self._sized_style(style, size, share), style.region
+            if region is not None:
+                region = masks.fit(region, pixels.shape[:2], f"the region of {style.name}")
+            place = _place(style.name, mask, free, places)
+            styles.append(SizedStyle(style.name, self._looked_at(pixels), region, weight, place))
+        content_taps, style_taps = self._taps
+        self._objective = Objective(
+            self.device,
+            self._network,
+            self._looked_at(content),
+            styles,
+            content_taps=content_taps,
+            style_taps=style_taps,
+            places=places,
+            free=free,
+            statistics=self.style_statistics,
+            reduction=self.content_reduction,
+        )
+        return self._objective
 
-    def _squares(self, name: str) -> float:
-        return float(np.sum(np.square(self.device.download(self._held[name]), dtype=np.float64)))
+    def _sized_style(self, style: _Style, size: tuple[int, int], share: float) -> Image:
+        """The style at this scale, in the colours it is to have."""
+        own = max(style.pixels.shape[:2]) if self._size is None else self._size
+        long_side = max(1, round(own * style.scale * share))
+        untouched = self._size is None and style.scale == 1 and share == 1
+        pixels = style.pixels
+        if not untouched:
+            pixels = resized(self.device, pixels, images.output_size(pixels.shape[0], pixels.shape[1], long_side))
+        if self.colors == "style":
+            return pixels
+        content = resized(self.device, self._content, size)
+        if self.colors == "match":
+            return colours.match(pixels, content)
+        return colours.luminance(pixels, like=content)
 
-    def _make_terms(self) -> list[Term]:
-        held, terms = self._held, list[Term]()
-        for tap, weight in self.content_layers.items():
-            slot = held["costs"][len(terms) : len(terms) + 1]
-            reduction = self._reduction(tap)
-            terms.append(ContentTerm(tap, self.content_weight * weight, reduction, held[f"{tap} content"], slot))
-        for tap, weight in self.style_layers.items():
-            slot = held["costs"][len(terms) : len(terms) + 1]
-            target, gram, difference = (held[f"{tap} {what}"] for what in ("target", "gram", "difference"))
-            terms.append(StyleTerm(tap, self.style_weight * weight, target, gram, difference, slot))
-        return terms
+    def _looked_at(self, pixels: Image) -> Image:
+        return colours.luminance(pixels) if self.colors == "content-luminance" else pixels
 
-    # ---- cost and gradient ----------------------------------------------------------------------------------------
     def cost_and_gradient(self, image: NDArray[Any]) -> tuple[Costs, Image]:
         """J and dJ/dimage at an image of shape `self.shape`, RGB in [0, 1]; the gradient has the same shape and units.
 
@@ -213,91 +288,114 @@ class StyleTransfer:
             raise SettingsError(
                 f"the image is {values.shape} of {values.dtype}; it must be {self.shape}, of floats, and finite"
             )
-        self.device.upload(values, self._held["image"])
-        costs = self._evaluate(self._held["image"], self._held["gradient"])
-        return costs, self.device.download(self._held["gradient"])
-
-    def _evaluate(self, image: Array, gradient: Array) -> Costs:
-        device = self.device
-        network.forward(device, self._network, self._buffers, image)
-        features = self._features(self._buffers)
-        for term in self._terms:
-            term.measure(device, features[term.tap])
-
-        def tap_gradient(tap: str, out: Array) -> bool:
-            injected = False
-            for term in self._terms:
-                if term.tap == tap:
-                    term.add_gradient(device, features[tap], out, accumulate=injected)
-                    injected = True
-            return injected
-
-        network.backward(device, self._network, self._buffers, tap_gradient, gradient)
-        device.tv_cost(image, self.tv_weight, cost=self._held["costs"][-1:], gradient=gradient)
-        return self._costs(device.download(self._held["costs"]))
-
-    def _costs(self, values: NDArray[Any]) -> Costs:
-        measured = [float(value) for value in values]
-        content = dict(zip(self.content_layers, measured, strict=False))
-        style = dict(zip(self.style_layers, measured[len(content) :], strict=False))
-        content_cost = sum(weight * content[tap] for tap, weight in self.content_layers.items())
-        style_cost = sum(weight * style[tap] for tap, weight in self.style_layers.items())
-        tv = measured[-1]
-        total = self.content_weight * content_cost + self.style_weight * style_cost + self.tv_weight * tv
-        per_layer = dict(style)
-        for tap, cost in content.items():
-            per_layer[f"{tap} content" if tap in style else tap] = cost
-        return Costs(total, content_cost, style_cost, tv, per_layer)
+        objective = self.objective()
+        self.device.upload(values, objective.image)
+        costs = objective.evaluate(objective.image, objective.gradient)
+        return costs, self.device.download(objective.gradient)
 
     # ---- the run ----------------------------------------------------------------------------------------------------
-    def initial_image(self, init: Source = "content") -> Image:
-        """Where a run starts: "content", "style", "noise" (uniform, seeded), or any image, resized to `self.shape`."""
+    def initial_image(self, init: Source = "content", size: tuple[int, int] | None = None) -> Image:
+        """Where a run starts: "content", "style", "gray", "noise" (uniform, seeded), or any image.
+
+        Resized to (H, W) `size`, by default the picture's own.
+        """
+        size = self.shape[:2] if size is None else size
         if isinstance(init, str) and init == "noise":
-            return np.random.default_rng(self.seed).random(self.shape).astype(self.device.image_dtype)
+            return np.random.default_rng(self.seed).random((*size, 3)).astype(self.device.image_dtype)
+        if isinstance(init, str) and init == "gray":
+            return np.full((*size, 3), 0.5, self.device.image_dtype)
         if isinstance(init, str) and init == "content":
-            pixels = self._content_pixels
+            pixels = self._content
         elif isinstance(init, str) and init == "style":
-            pixels = self._style_pixels
+            pixels = self._styles[0].pixels
         else:
             pixels = images.read(init).pixels
-        return _resized(self.device, pixels, self.shape[:2])
+        return resized(self.device, self._looked_at(pixels), size)
+
+    def plan(
+        self, iterations: int | Sequence[int] = 300, *, min_size: int = MIN_SIZE, count: int | None = None
+    ) -> tuple[Scale, ...]:
+        """The scales that `run` goes through, from coarse to fine."""
+        return plan_scales(max(self.shape[:2]), min_size=min_size, count=count, iterations=iterations)
 
     def run(
         self,
-        iterations: int = 300,
+        iterations: int | Sequence[int] = 300,
         *,
         optimizer: str = "adam",
         learning_rate: float | None = None,
         init: Source = "content",
+        min_size: int = MIN_SIZE,
+        scales: int | None = None,
+        average: float | None = None,
         on_iteration: Callable[[Progress], object] | None = None,
+        resume: RunState | None = None,
     ) -> Result:
-        """Optimises the pixels; the callback is told of every iteration and may return False to stop.
+        """Optimises the pixels from coarse to fine; the callback may return False to stop.
 
-        optimizer: "adam" or "descent" (G := G - eta dJ/dG). learning_rate: in units of a pixel's range for Adam, eta
-        for descent; None takes a good one. Ctrl-C ends the run and keeps the image (`Result.interrupted`). Raises
-        SettingsError, images.ImageError, or NonFiniteCostError when the cost diverges.
+        iterations: per scale, or a list of them. min_size, scales: the first scale's long side at least, in pixels, and
+        how many scales; 1 works at the full size only. optimizer: "adam", "lbfgs" or "descent" (G := G - eta dJ/dG).
+        learning_rate: in units of a pixel's range for Adam, eta for descent; None takes a good one. average: decay of
+        the exponential average of the iterates, which is what is kept; 0 keeps the last iterate, None remembers a tenth
+        of the scale. resume: goes on from a `Progress.state` of a run with these very arguments.
+
+        Ctrl-C ends the run and keeps the image (`Result.interrupted`). Raises SettingsError, images.ImageError, or
+        NonFiniteCostError when the cost diverges in spite of shorter steps.
         """
-        if iterations < 1:
-            raise SettingsError(f"{iterations} iterations were asked for; at least 1 is needed")
-        device = self.device
-        rule = optimise.make(device, optimizer, self.shape, learning_rate)
-        (image,) = allocate(device, [Buffer("image", self.shape, device.image_dtype, 0, 0)]).values()
-        device.upload(self.initial_image(init), image)
-        history, interrupted = optimise.minimise(
-            device, self._evaluate, rule, image, self._held["gradient"], iterations, on_iteration
-        )
-        pixels = device.download(image)
-        if not np.isfinite(pixels).all():
-            raise optimise.NonFiniteCostError(
-                f"the image is not finite after iteration {len(history)}: the step is too large; "
-                f"use a learning rate below {rule.learning_rate:g}"
-            )
-        recipe = self._recipe(len(history), optimizer, rule.learning_rate, init, history)
-        return Result(pixels, history, interrupted, recipe, self._alpha)
+        if average is not None and not 0 <= average < 1:
+            raise SettingsError(f"the average's decay is {average}; it must be at least 0 and below 1")
+        planned = self.plan(iterations, min_size=min_size, count=scales)
+        optimise.check(optimizer, learning_rate)
+        run = Run(self, Method(planned, optimizer, learning_rate, average), on_iteration)
+        if resume is None:
+            pixels, interrupted = run.from_image(lambda size: self.initial_image(init, size))
+        else:
+            pixels, interrupted = run.from_state(resume)
+        size = self.shape[:2]
+        whole = self.finished(resized(self.device, pixels, size))
+        alpha = None if self._alpha is None else resized_alpha(self.device, self._alpha, size)
+        return Result(whole, run.history, interrupted, self._recipe(run, init), alpha, tuple(run.done))
 
-    def _recipe(
-        self, iterations: int, optimizer: str, learning_rate: float, init: Source, history: list[Costs]
-    ) -> dict[str, str]:
+    def fingerprint(self, method: Method) -> str:
+        """SHA-256 (hex) of pictures, masks, weights and settings."""
+        digest = hashlib.sha256(self.weights.checksum.encode())
+        arrays = [self._content, self._keep]
+        for style in self._styles:
+            arrays += [style.pixels, style.mask, style.region]
+        for array in arrays:
+            digest.update(b"none" if array is None else repr(array.shape).encode() + np.ascontiguousarray(array).data)
+        own = [(style.weight, style.scale) for style in self._styles]
+        ours = (self._weighting, own, self.shape, self.content_reduction, self.style_statistics, self.colors)
+        digest.update(repr((ours, self._network.pooling, self.seed, method)).encode())
+        return digest.hexdigest()
+
+    def size_at(self, long_side: int) -> tuple[int, int]:
+        """(H, W) of the scale with this long side; at the picture's own long side its own."""
+        height, width, _ = self.shape
+        return (height, width) if long_side == max(height, width) else images.output_size(height, width, long_side)
+
+    @property
+    def keeps_content(self) -> bool:
+        """Whether there is a content mask."""
+        return self._keep is not None
+
+    def with_kept(self, pixels: Image) -> Image:
+        """(H, W, 3) `pixels` with the content where the content mask keeps it."""
+        if self._keep is None:
+            return pixels
+        size = pixels.shape[:2]
+        keep = masks.fit(self._keep, size, "the content mask")[..., None].astype(pixels.dtype)
+        content = self._looked_at(resized(self.device, self._content, size))
+        kept: Image = keep * content + (1 - keep) * pixels  # exactly the content where the mask is white
+        return kept
+
+    def finished(self, pixels: Image) -> Image:
+        """(H, W, 3) `pixels` in the colours asked for."""
+        if self.colors != "content-luminance":
+            return pixels
+        return colours.luminance_of_content(pixels, resized(self.device, self._content, pixels.shape[:2]))
+
+    def _recipe(self, run: Run, init: Source) -> dict[str, str]:
         from .. import __version__
 
         recipe = {
@@ -308,36 +406,49 @@ class StyleTransfer:
             "device": self.device.name,
             "precision": self.device.precision,
             "size": f"{self.shape[1]}x{self.shape[0]}",
+            "scales": ", ".join(f"{scale.long_side} px x {scale.iterations}" for scale in run.method.scales),
             "content layers": _spell(self.content_layers),
             "style layers": _spell(self.style_layers),
+            "style statistics": self.style_statistics,
             "content weight": f"{self.content_weight!r} ({self.content_reduction})",
             "style weight": repr(self.style_weight),
             "tv weight": repr(self.tv_weight),
+            "colors": self.colors,
             "pooling": self._network.pooling,
-            "optimizer": f"{optimizer}, learning rate {learning_rate!r}",
-            "iterations": str(iterations),
+            "optimizer": f"{run.method.optimizer}, learning rate {run.learning_rate!r}",
+            "iterations": str(len(run.history)),
             "init": str(init) if isinstance(init, str | Path) else "given image",
             "seed": str(self.seed),
         }
-        if history:
-            last = history[-1]
+        if run.history:
+            last = run.history[-1]
             recipe["costs"] = (
                 f"total {last.total:.6g}, content {last.content:.6g}, style {last.style:.6g}, tv {last.tv:.6g}"
             )
         return recipe
 
 
-def _check_settings(size: int | None, style_scale: float, reduction: str, pooling: str, seed: int) -> None:
-    if size is not None and size < 1:
-        raise SettingsError(f"the size is {size}; it must be at least 1 pixel")
-    if not 0 < style_scale < math.inf:
-        raise SettingsError(f"the style scale is {style_scale}; it must be a finite number above zero")
-    if reduction not in ("mean", "sum"):
-        raise SettingsError(f"unknown content reduction {reduction!r}; choose mean or sum")
-    if pooling not in ("max", "average"):
-        raise SettingsError(f"unknown pooling {pooling!r}; choose max or average")
-    if seed < 0:
-        raise SettingsError(f"the seed is {seed}; it must be zero or more")
+def _check_choice(what: str, choice: str, known: Sequence[str]) -> None:
+    if choice not in known:
+        raise SettingsError(f"unknown {what} {choice!r}; choose {', '.join(known[:-1])} or {known[-1]}")
+
+
+def _read_styles(style: Source | Style | Sequence[Source | Style], style_scale: float) -> tuple[_Style, ...]:
+    given = style if isinstance(style, list | tuple) else [style]
+    if not given:
+        raise SettingsError("no style was given; give at least one")
+    return tuple(_read_style(one if isinstance(one, Style) else Style(one), style_scale) for one in given)
+
+
+def _read_style(style: Style, style_scale: float) -> _Style:
+    picture, scale = images.read(style.picture), style_scale if style.scale is None else style.scale
+    if not 0 < style.weight < math.inf:
+        raise SettingsError(f"the weight of the style {picture.name} is {style.weight}; it must be above zero")
+    if not 0 < scale < math.inf:
+        raise SettingsError(f"the scale of the style {picture.name} is {scale}; it must be a finite number above zero")
+    mask = None if style.mask is None else masks.read(style.mask, f"the mask of {picture.name}")
+    region = None if style.region is None else masks.read(style.region, f"the region of {picture.name}")
+    return _Style(picture.name, picture.pixels, style.weight, scale, mask, region)
 
 
 def _choose(
@@ -355,6 +466,7 @@ def _choose(
         warnings.warn(
             f"the weights {weights.name} end at {weights.taps[-1]}: {what} is taken at {', '.join(chosen)}, "
             f"not at {', '.join(missing)}",
+            taps.LayersMissing,
             stacklevel=3,
         )
     return taps.resolve(chosen, weights.taps, weights.name)
@@ -371,39 +483,40 @@ def _share(share: float, layers: Mapping[str, float], energies: Mapping[str, flo
     return share / energy if energy > 0 else 0.0
 
 
+def _shares(styles: Sequence[_Style], wanted: Sequence[Mask | None]) -> list[float]:
+    """Of J_style, each style's: its part of every pixel, by weight among those that want it, averaged over all pixels.
+
+    So two styles with a mask for each half count half each, two without masks by their weights, and each is as strong
+    in its place as a single style would be.
+    """
+    claims = [
+        style.weight * (np.ones((1, 1)) if mask is None else mask.astype(np.float64))
+        for style, mask in zip(styles, wanted, strict=True)
+    ]
+    total = np.sum(np.broadcast_arrays(*claims), axis=0)
+    return [float(np.mean(np.divide(claim, total, out=np.zeros_like(total), where=total > 0))) for claim in claims]
+
+
+def _place(style: str, mask: Mask | None, free: Mask | None, places: list[tuple[str, Mask]]) -> int | None:
+    """Where a style is wanted, as a number into `places`, to which it is added unless it is there already."""
+    if mask is None and free is None:
+        return None
+    if mask is None:
+        name, place = "what the content mask leaves", free
+    else:
+        name, place = f"the mask of {style}", mask if free is None else mask * free
+    assert place is not None
+    for number, (_, known) in enumerate(places):
+        if np.array_equal(known, place):
+            return number
+    places.append((name, place))
+    return len(places) - 1
+
+
 def _weight(name: str, value: float | None, in_use: bool) -> float | None:
     if value is not None and not 0 <= value < math.inf:
         raise SettingsError(f"{name} is {value}; it must be a finite number, zero or more")
     return value if in_use else 0.0
-
-
-def _long_side(pixels: Image, size: int | None, scale: float) -> int:
-    return max(1, round((max(pixels.shape[:2]) if size is None else size) * scale))
-
-
-def _sized(device: Device, pixels: Image, size: int | None) -> Image:
-    """The image with this long side; None leaves it as it is, to the last bit."""
-    if size is None:
-        return pixels
-    return _resized(device, pixels, images.output_size(pixels.shape[0], pixels.shape[1], size))
-
-
-def _resized(device: Device, pixels: Image, size: tuple[int, int]) -> Image:
-    if pixels.shape[:2] == tuple(size):
-        return pixels
-    shapes = {"image": pixels.shape, "out": (*size, 3)}
-    held = allocate(device, [Buffer(name, shape, device.image_dtype, 0, 0) for name, shape in shapes.items()])
-    device.upload(pixels, held["image"])
-    device.resize(held["image"], held["out"])
-    device.clamp(held["out"])
-    return device.download(held["out"])
-
-
-def _resized_alpha(alpha: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    device = open_device("cpu")
-    rgb = np.repeat(alpha[..., None], 3, axis=2)
-    resized: NDArray[np.float32] = _resized(device, rgb, (shape[0], shape[1]))[..., 0].astype(np.float32)
-    return resized
 
 
 def _spell(layers: Mapping[str, float]) -> str:

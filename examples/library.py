@@ -11,7 +11,7 @@ def stop_when_settled(progress: nstgpu.Progress) -> bool:
 
 
 content, style, *rest = sys.argv[1:]
-weights = nstgpu.load_weights(rest[0] if rest else "random:0")
+weights = nstgpu.load_weights(rest[0] if rest else "mini")
 transfer = nstgpu.StyleTransfer(content, style, weights=weights, size=192, pooling="average")
 costs, gradient = transfer.cost_and_gradient(transfer.initial_image("content"))
 print(f"the content itself costs {costs.total:.4g}; the steepest pixel has gradient {abs(gradient).max():.3g}")

@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from . import winograd
+from .blas import single_threaded
 from .device import DeviceError, Layout, Pooling
 from .reference import host_roofline, lanczos_matrix, seconds_of
 from .workers import Workers, default_count
@@ -26,6 +27,7 @@ STRIP_BYTES = 3 << 20  # of transformed or gathered input per item: what a core'
 LEAST_TILES = 128  # rows of a product under which a BLAS slows down
 BLOCK_BYTES = 1 << 20  # element-wise work runs in blocks of rows of this size
 GRAM_PIXELS, GRAM_PARTS = 512, 16  # a Gram is the sum of at most so many parts of at least so many pixels
+MEAN_PIXELS, DOT_TERMS = 1024, 16384  # are added up in float32; sums of those, in float64
 
 FORWARD, BACKWARD = winograd.transforms()
 
@@ -205,57 +207,122 @@ class Cpu:
         self._workers.run(task, _blocks(gradient, self._workers.count))
 
     # ---- costs --------------------------------------------------------------------------------------------------
-    def gram(self, features: Floats, out: Floats) -> None:
+    def gram(self, features: Floats, out: Floats, *, weights: Floats | None = None) -> None:
         pixels = features.reshape(-1, features.shape[2])
+        roots = None if weights is None else np.sqrt(weights.reshape(-1, 1))
         count, channels = _gram_parts(len(pixels)), features.shape[2]
         parts = self._workspace[: count * channels**2].reshape(count, channels, channels)
         edges = [len(pixels) * index // count for index in range(count + 1)]
 
         def task(_: int, index: int) -> None:
             part = pixels[edges[index] : edges[index + 1]]
-            np.matmul(part.T, part, out=parts[index])  # NumPy sees the transpose and computes one triangle (SYRK)
+            if roots is None:
+                np.matmul(part.T, part, out=parts[index])  # NumPy sees the transpose and computes one triangle (SYRK)
+                return
+            part_roots = roots[edges[index] : edges[index + 1]]
+            for number, rows in enumerate(_blocks(part)):  # so that what is weighted stays in the cache
+                weighted = part[rows] * part_roots[rows]
+                if number == 0:
+                    np.matmul(weighted.T, weighted, out=parts[index])
+                else:
+                    parts[index] += weighted.T @ weighted
 
         self._workers.run(task, range(count))
         np.add.reduce(parts, axis=0, out=out)
         out *= np.float32(1 / len(pixels))
 
-    def style_cost(self, gram: Floats, target: Floats, scale: float, *, cost: Floats, difference: Floats) -> None:
-        np.subtract(gram, target, out=difference)
-        cost[...] = _squares(difference) / (4 * len(gram) ** 2)
-        difference *= np.float32(scale)
+    def mean(self, features: Floats, out: Floats, *, weights: Floats | None = None) -> None:
+        pixels = features.reshape(-1, features.shape[2])
+        blocks = [slice(start, start + MEAN_PIXELS) for start in range(0, len(pixels), MEAN_PIXELS)]
+        flat = np.ones(len(pixels), np.float32) if weights is None else weights.reshape(-1)
+        sums = np.empty((len(blocks), features.shape[2]))
 
-    def style_gradient(self, features: Floats, difference: Floats, *, out: Floats, accumulate: bool) -> None:
+        def task(_: int, index: int) -> None:
+            sums[index] = flat[blocks[index]] @ pixels[blocks[index]]
+
+        self._workers.run(task, range(len(blocks)))
+        out[...] = np.add.reduce(sums, axis=0) / len(pixels)
+
+    def style_cost(self, gram: Floats, target: Floats, scale: float, *, cost: Floats, difference: Floats,
+                   accumulate: bool = False) -> None:  # fmt: skip
+        change = gram - target
+        cost[...] = _squares(change) / (4 * len(gram) ** 2)
+        change *= np.float32(scale)
+        _store(change, difference, accumulate)
+
+    def moments_cost(self, gram: Floats, mean: Floats, target_gram: Floats, target_mean: Floats, scale: float, *,
+                     cost: Floats, difference: Floats, shift: Floats, accumulate: bool = False) -> None:  # fmt: skip
+        outers = np.outer(mean, mean)
+        outers -= np.outer(target_mean, target_mean)
+        covariances = gram - target_gram
+        covariances -= outers
+        cost[...] = (_squares(covariances) + _squares(outers)) / (4 * len(gram) ** 2)
+        outers -= covariances
+        _store(np.float32(scale) * (outers @ mean), shift, accumulate)
+        covariances *= np.float32(scale)
+        _store(covariances, difference, accumulate)
+
+    def w2_root(self, gram: Floats, mean: Floats, ridge: float, out: Floats, *, scratch: Floats) -> None:  # noqa: ARG002
+        with single_threaded():
+            values, vectors = np.linalg.eigh(_covariance(gram, mean, ridge))
+            out[...] = (vectors * np.sqrt(values)) @ vectors.T
+
+    def w2_cost(self, gram: Floats, mean: Floats, target_root: Floats, target_mean: Floats, ridge: float,
+                scale: float, *, cost: Floats, difference: Floats, shift: Floats,
+                scratch: Floats, accumulate: bool = False) -> None:  # fmt: skip # noqa: ARG002
+        """By eigenvectors in float64: exact where float32 would lose the small eigenvalues of Q, and at 512 channels
+        44 ms, when the 58 products of the GPU's iteration take 120."""
+        channels = len(gram)
+        moved = mean.astype(np.float64) - target_mean
+        with single_threaded():
+            covariance, root = _covariance(gram, mean, ridge), target_root.astype(np.float64)
+            values, vectors = np.linalg.eigh(root @ covariance @ root)
+            sqrt = np.sqrt(values)
+            turned = (root @ vectors) / np.sqrt(sqrt)
+            change = turned @ turned.T  # R Q^(-1/2) R; one triangle, as in `gram`
+        np.negative(change, out=change)
+        change.flat[:: channels + 1] += 1
+        traces = np.trace(covariance) + np.vdot(root, root) - 2 * np.sum(sqrt)
+        cost[...] = (moved @ moved + traces) / channels
+        _store(scale * (moved - change @ mean), shift, accumulate)
+        change *= scale
+        _store(change, difference, accumulate)
+
+    def style_gradient(self, features: Floats, difference: Floats, *, out: Floats, accumulate: bool,
+                       shift: Floats | None = None, weights: Floats | None = None) -> None:  # fmt: skip
         flat, result = (a.reshape(-1, features.shape[2]) for a in (features, out))
+        column = None if weights is None else weights.reshape(-1, 1)
 
         def task(_: int, rows: slice) -> None:
+            target = np.matmul(flat[rows], difference, out=None if accumulate else result[rows])
+            if shift is not None:
+                target += shift
+            if column is not None:
+                target *= column[rows]
             if accumulate:
-                result[rows] += flat[rows] @ difference
-            else:
-                np.matmul(flat[rows], difference, out=result[rows])
+                result[rows] += target
 
         self._workers.run(task, _blocks(flat, self._workers.count))
 
-    def content_cost(self, features: Floats, target: Floats, scale: float, *, cost: Floats) -> None:
+    def content_cost(self, features: Floats, target: Floats, scale: float, *, cost: Floats,
+                     weights: Floats | None = None) -> None:  # fmt: skip
         blocks = _blocks(features)
         sums = [0.0] * len(blocks)
 
         def task(_: int, index: int) -> None:
             rows = blocks[index]
-            sums[index] = _squares(features[rows] - target[rows])
+            change = features[rows] - target[rows]
+            sums[index] = _squares(change) if weights is None else _weighted_squares(change, weights[rows])
 
         self._workers.run(task, range(len(blocks)))
         cost[...] = scale / 2 * sum(sums)
 
-    def content_gradient(
-        self, features: Floats, target: Floats, scale: float, *, out: Floats, accumulate: bool
-    ) -> None:
+    def content_gradient(self, features: Floats, target: Floats, scale: float, *, out: Floats, accumulate: bool,
+                         weights: Floats | None = None) -> None:  # fmt: skip
         def task(_: int, rows: slice) -> None:
             change = features[rows] - target[rows]
-            change *= np.float32(scale)
-            if accumulate:
-                out[rows] += change
-            else:
-                out[rows] = change
+            change *= np.float32(scale) if weights is None else np.float32(scale) * weights[rows, :, None]
+            _store(change, out[rows], accumulate)
 
         self._workers.run(task, _blocks(features, self._workers.count))
 
@@ -294,6 +361,26 @@ class Cpu:
             image[rows] -= np.float32(learning_rate) * gradient[rows]
         self.clamp(image)
 
+    def step_within(self, image: Floats, direction: Floats, step: float, out: Floats) -> None:
+        def task(_: int, rows: slice) -> None:
+            moved = np.float32(step) * direction[rows]
+            moved += image[rows]
+            np.clip(moved, 0, 1, out=out[rows])
+
+        self._workers.run(task, _blocks(image, self._workers.count))
+
+    def free_gradient(self, image: Floats, gradient: Floats, out: Floats) -> None:
+        def task(_: int, rows: slice) -> None:
+            x, g = image[rows], gradient[rows]
+            held = ((x <= 0) & (g > 0)) | ((x >= 1) & (g < 0))
+            np.copyto(out[rows], g)
+            np.copyto(out[rows], 0, where=held)
+
+        self._workers.run(task, _blocks(image, self._workers.count))
+
+    def weigh(self, image: Floats, weights: Floats) -> None:
+        image *= weights[:, :, None]
+
     def clamp(self, image: Floats) -> None:
         np.clip(image, 0, 1, out=image)
 
@@ -302,6 +389,34 @@ class Cpu:
         across = lanczos_matrix(image.shape[1], out.shape[1]).astype(np.float32)
         rows = (down @ image.reshape(len(image), -1)).reshape(out.shape[0], image.shape[1], 3)
         np.matmul(across, rows, out=out)
+
+    # ---- vectors ------------------------------------------------------------------------------------------------
+    def blend(self, values: Floats, weight: float, out: Floats) -> None:
+        def task(_: int, rows: slice) -> None:
+            change = values[rows] - out[rows]
+            change *= np.float32(weight)
+            out[rows] += change
+
+        self._workers.run(task, _blocks(out, self._workers.count))
+
+    def dots(self, vectors: Floats, values: Floats, out: Floats) -> None:
+        blocks = [slice(start, start + DOT_TERMS) for start in range(0, len(values), DOT_TERMS)]
+        sums = np.empty((len(blocks), len(vectors)))
+
+        def task(_: int, index: int) -> None:
+            sums[index] = vectors[:, blocks[index]] @ values[blocks[index]]
+
+        self._workers.run(task, range(len(blocks)))
+        out[...] = np.add.reduce(sums, axis=0)
+
+    def combine(self, vectors: Floats, coefficients: Sequence[float], out: Floats) -> None:
+        row = np.asarray(coefficients, np.float32)
+
+        def task(_: int, block: slice) -> None:
+            np.matmul(row, vectors[:, block], out=out[block])
+
+        blocks = [slice(start, start + DOT_TERMS) for start in range(0, len(out), DOT_TERMS)]
+        self._workers.run(task, blocks)
 
     # ---- convolutions -------------------------------------------------------------------------------------------
     def _convolve(self, x: Floats, transformed: Floats | None, plain: Floats | None, bias: Floats | None,
@@ -592,3 +707,23 @@ def _squares(values: Floats) -> float:
     """Sum of squares: float32 inside a row, float64 over rows, always in the same order."""
     rows = values.reshape(len(values), -1)
     return float(np.sum(np.einsum("ij,ij->i", rows, rows), dtype=np.float64))
+
+
+def _weighted_squares(values: Floats, weights: Floats) -> float:
+    """The same of values (H, W, C), a pixel's squares times its weight."""
+    pixels = values.reshape(-1, values.shape[2])
+    return float(np.sum(np.einsum("ij,ij->i", pixels, pixels) * weights.reshape(-1), dtype=np.float64))
+
+
+def _covariance(gram: Floats, mean: Floats, ridge: float) -> NDArray[np.float64]:
+    exact = mean.astype(np.float64)
+    covariance: NDArray[np.float64] = gram - np.outer(exact, exact)
+    covariance.flat[:: len(gram) + 1] += ridge
+    return covariance
+
+
+def _store(values: NDArray[np.floating[Any]], out: Floats, accumulate: bool) -> None:
+    if accumulate:
+        out += values.astype(np.float32, copy=False)
+    else:
+        out[...] = values

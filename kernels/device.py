@@ -6,7 +6,9 @@ meaning in a few lines of NumPy. How a device computes, packs its filters or sto
 
 Shapes. An image is (H, W, 3); activations are (H, W, C), channels contiguous, batch 1. A `mask` says where a ReLU let
 its input through, a `choice` which of four pixels a max pool took; their layouts belong to the device
-(`mask_layout`, `choice_layout`). A `cost` is a view of one element of a vector on the device.
+(`mask_layout`, `choice_layout`). A `cost` is a view of one element of a vector on the device. `weights` of pixels are
+(H, W), of image_dtype, with a mean of one; None stands for ones. `accumulate` adds to what an output holds; it never
+concerns a cost. Nothing written may overlap anything read, except where an operation says so.
 """
 
 import logging
@@ -22,6 +24,8 @@ Layout = tuple[tuple[int, ...], np.dtype[Any]]
 Pooling = Literal["max", "average"]
 
 DEVICES = ("auto", "cuda", "cpu", "reference", "emulator")
+W2_SCRATCH = 5  # matrices of scratch memory for `w2_root` and `w2_cost`
+MOST_VECTORS = 64  # in one `dots` or `combine`
 
 
 class DeviceError(RuntimeError):
@@ -29,7 +33,7 @@ class DeviceError(RuntimeError):
 
 
 class Device(Protocol):
-    """About twenty fused operations. All scalars are Python floats; all reductions run in a fixed order."""
+    """Some thirty fused operations. All scalars are Python floats; all reductions run in a fixed order."""
 
     name: str
     precision: str
@@ -109,20 +113,54 @@ class Device(Protocol):
         """gradient := gradient * mask, in place."""
 
     # ---- costs --------------------------------------------------------------------------------------------------
-    def gram(self, features: Array, out: Array) -> None:
-        """out := F^T F / (H W), F the features as (H W, C)."""
+    def gram(self, features: Array, out: Array, *, weights: Array | None = None) -> None:
+        """out (C, C) := F^T diag(weights) F / (H W), F the features as (H W, C)."""
 
-    def style_cost(self, gram: Array, target: Array, scale: float, *, cost: Array, difference: Array) -> None:
-        """cost := 1/(4 C^2) sum (gram - target)^2; difference := scale * (gram - target)."""
+    def mean(self, features: Array, out: Array, *, weights: Array | None = None) -> None:
+        """out (C,) := the weighted mean over the pixels, sum_p weights[p] F[p] / (H W)."""
 
-    def style_gradient(self, features: Array, difference: Array, *, out: Array, accumulate: bool) -> None:
-        """out := F difference [+ out]."""
+    def style_cost(self, gram: Array, target: Array, scale: float, *, cost: Array, difference: Array,
+                   accumulate: bool = False) -> None:  # fmt: skip
+        """cost := 1/(4 C^2) sum (gram - target)^2; difference := scale * (gram - target) [+ difference]."""
 
-    def content_cost(self, features: Array, target: Array, scale: float, *, cost: Array) -> None:
-        """cost := scale * 1/2 sum (features - target)^2."""
+    def moments_cost(self, gram: Array, mean: Array, target_gram: Array, target_mean: Array, scale: float, *,
+                     cost: Array, difference: Array, shift: Array, accumulate: bool = False) -> None:  # fmt: skip
+        """cost := 1/(4 C^2) (sum dS^2 + sum dM^2), where M = mean mean^T, S = gram - M, and dS and dM are the
+        differences from the same of the target; difference := scale * dS [+ difference];
+        shift (C,) := scale * (dM - dS) mean [+ shift]. `style_gradient` with both is the gradient."""
 
-    def content_gradient(self, features: Array, target: Array, scale: float, *, out: Array, accumulate: bool) -> None:
-        """out := scale * (features - target) [+ out]."""
+    def w2_root(self, gram: Array, mean: Array, ridge: float, out: Array, *, scratch: Array) -> None:
+        """out (C, C) := (gram - mean mean^T + ridge I)^(1/2), the root of a covariance, for `w2_cost`.
+
+        scratch (W2_SCRATCH, C, C) of image_dtype. A device may round small eigenvalues off; what it needs of `ridge`
+        stands with its implementation.
+        """
+
+    def w2_cost(self, gram: Array, mean: Array, target_root: Array, target_mean: Array, ridge: float, scale: float, *,
+                cost: Array, difference: Array, shift: Array, scratch: Array,
+                accumulate: bool = False) -> None:  # fmt: skip
+        """The squared 2-Wasserstein distance of normal distributions, divided by C, with S = gram - mean mean^T +
+        ridge I, R = target_root of the same ridge and Q = R S R:
+
+            cost := 1/C (|mean - target_mean|^2 + tr S + tr R^2 - 2 tr Q^(1/2))
+            E = I - R Q^(-1/2) R
+            difference := scale * E [+ difference]
+            shift (C,) := scale * (mean - target_mean - E mean) [+ shift]
+
+        scratch (W2_SCRATCH, C, C) of image_dtype.
+        """
+
+    def style_gradient(self, features: Array, difference: Array, *, out: Array, accumulate: bool,
+                       shift: Array | None = None, weights: Array | None = None) -> None:  # fmt: skip
+        """out[p] := weights[p] (features[p] difference + shift) [+ out[p]]; a shift of None is zero."""
+
+    def content_cost(self, features: Array, target: Array, scale: float, *, cost: Array,
+                     weights: Array | None = None) -> None:  # fmt: skip
+        """cost := scale * 1/2 sum_p weights[p] |features[p] - target[p]|^2."""
+
+    def content_gradient(self, features: Array, target: Array, scale: float, *, out: Array, accumulate: bool,
+                         weights: Array | None = None) -> None:  # fmt: skip
+        """out[p] := scale * weights[p] (features[p] - target[p]) [+ out[p]]."""
 
     def tv_cost(self, image: Array, scale: float, *, cost: Array, gradient: Array) -> None:
         """cost := mean (horizontal difference)^2 + mean (vertical difference)^2; gradient += scale * its gradient."""
@@ -135,11 +173,31 @@ class Device(Protocol):
     def descent_step(self, image: Array, gradient: Array, *, learning_rate: float) -> None:
         """image := clamp(image - learning_rate * gradient)."""
 
+    def step_within(self, image: Array, direction: Array, step: float, out: Array) -> None:
+        """out := clamp(image + step * direction). `out` may be one of the two."""
+
+    def free_gradient(self, image: Array, gradient: Array, out: Array) -> None:
+        """out := gradient, but 0 where a step against it would leave [0, 1]: image <= 0 and gradient > 0, or image >= 1
+        and gradient < 0. `out` may be `gradient`."""
+
+    def weigh(self, image: Array, weights: Array) -> None:
+        """image[i, j] := image[i, j] * weights[i, j], in place; weights (H, W) are given."""
+
     def clamp(self, image: Array) -> None:
         """image := min(max(image, 0), 1), in place."""
 
     def resize(self, image: Array, out: Array) -> None:
         """Separable Lanczos-3 with the pixel centres aligned; antialiased when shrinking. May overshoot."""
+
+    # ---- vectors: of any one shape, of image_dtype --------------------------------------------------------------
+    def blend(self, values: Array, weight: float, out: Array) -> None:
+        """out := out + weight * (values - out)."""
+
+    def dots(self, vectors: Array, values: Array, out: Array) -> None:
+        """out (K,) := vectors (K, n) times values (n,), K from 1 to MOST_VECTORS."""
+
+    def combine(self, vectors: Array, coefficients: Sequence[float], out: Array) -> None:
+        """out (n,) := sum_k coefficients[k] * vectors[k], vectors (K, n), K likewise."""
 
 
 def open_device(name: str = "auto", precision: str = "auto", threads: int | None = None) -> Device:

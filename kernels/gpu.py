@@ -1,19 +1,20 @@
 """The device whose every operation is a launch of our own CUDA kernels: "cuda" on a GPU, "emulator" without one.
 
-Here arguments are checked, so that a kernel may trust its own, and operations become launches: `convolution`, `gram`
-and `pointwise` know the grids, `runtimes` does the rest. `kernels.device` has the contracts, `kernels.reference` the
-formulas.
+Here arguments are checked, so that a kernel may trust its own, and operations become launches: `convolution`, `gram`,
+`wasserstein` and `pointwise` know the grids, `runtimes` does the rest. `kernels.device` has the contracts,
+`kernels.reference` the formulas.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import convolution, gram, pointwise
+from . import convolution, gram, pointwise, wasserstein
 from .convolution import PackedFilters
-from .device import Array, DeviceError, Layout, Pooling
+from .device import MOST_VECTORS, W2_SCRATCH, Array, DeviceError, Layout, Pooling
 from .launch import Launch
 from .runtimes import Runtime
 
@@ -54,7 +55,7 @@ class Gpu:
         return self._runtime.allocate(nbytes)
 
     def upload(self, values: NDArray[Any], out: Array) -> None:
-        self._check("upload", out=(out, values.shape, out.dtype))
+        self._check("upload", 1, out=(out, values.shape, out.dtype))
         self._runtime.upload(np.ascontiguousarray(values, out.dtype), out)
 
     def download(self, values: Array) -> NDArray[Any]:
@@ -62,8 +63,11 @@ class Gpu:
         return self._runtime.download(values)
 
     def copy(self, values: Array, out: Array) -> None:
-        self._check("copy", values=(values, out.shape, out.dtype), out=(out, out.shape, out.dtype))
-        self._run(pointwise.copy(values, out))
+        words = out.nbytes % 4 == 0
+        self._check("copy", 4 if words else ALIGNMENT, values=(values, out.shape, out.dtype),
+                    out=(out, out.shape, out.dtype))  # fmt: skip
+        aligned = all(self._runtime.address(array) % ALIGNMENT == 0 for array in (values, out))
+        self._run(pointwise.copy(values, out, aligned))
 
     def zero(self, out: Array) -> None:
         self._check("zero", out=(out, out.shape, out.dtype))
@@ -89,6 +93,7 @@ class Gpu:
         for height, width, channels_in, channels_out in convolutions:
             needs.append(convolution.workspace_bytes(height, width, channels_in, channels_out))
             needs.append(gram.gram_workspace_bytes(height, width, channels_out))
+            needs.append(gram.mean_workspace_bytes(height, width, channels_out))
             needs.append(gram.style_gradient_workspace_bytes(height, width, channels_out))
         return max(needs)
 
@@ -115,13 +120,13 @@ class Gpu:
     def preprocess(self, image: Array, channels: Sequence[int], scale: Sequence[float],
                    shift: Sequence[float], out: Array) -> None:  # fmt: skip
         shape = _image_shape(image)
-        self._check("preprocess", image=(image, shape, FLOAT), out=(out, shape, FLOAT))
+        self._check("preprocess", FLOAT.itemsize, image=(image, shape, FLOAT), out=(out, shape, FLOAT))
         self._run(pointwise.preprocess(image, _permutation(channels), scale, shift, out))
 
     def preprocess_gradient(self, gradient: Array, channels: Sequence[int], scale: Sequence[float],
                             out: Array) -> None:  # fmt: skip
         shape = _image_shape(gradient)
-        self._check("preprocess_gradient", gradient=(gradient, shape, FLOAT), out=(out, shape, FLOAT))
+        self._check("preprocess_gradient", FLOAT.itemsize, gradient=(gradient, shape, FLOAT), out=(out, shape, FLOAT))
         self._run(pointwise.preprocess_gradient(gradient, _permutation(channels), scale, out))
 
     def conv3x3_relu(self, x: Array, filters: PackedFilters, *, out: Array | None, mask: Array | None, pooling: Pooling,
@@ -180,40 +185,85 @@ class Gpu:
         self._run(pointwise.relu_gradient(gradient, mask))
 
     # ---- costs --------------------------------------------------------------------------------------------------
-    def gram(self, features: Array, out: Array) -> None:
+    def gram(self, features: Array, out: Array, *, weights: Array | None = None) -> None:
         shape = _shape3(features)
-        self._check("gram", features=(features, shape, FLOAT), out=(out, (shape[2], shape[2]), FLOAT))
-        self._run(gram.gram(features, out, self._workspace))
+        self._check("gram", features=(features, shape, FLOAT), out=(out, (shape[2], shape[2]), FLOAT),
+                    weights=(weights, shape[:2], FLOAT))  # fmt: skip
+        self._run(gram.gram(features, out, weights, self._workspace))
 
-    def style_cost(self, gram: Array, target: Array, scale: float, *, cost: Array, difference: Array) -> None:
-        shape = (len(gram), len(gram))
-        self._check("style_cost", gram=(gram, shape, FLOAT), target=(target, shape, FLOAT),
-                    difference=(difference, shape, FLOAT))  # fmt: skip
-        self._check_cost("style_cost", cost)
-        self._run(pointwise.style_cost(gram, target, scale, cost, difference, self._workspace))
+    def mean(self, features: Array, out: Array, *, weights: Array | None = None) -> None:
+        shape = _shape3(features)
+        self._check("mean", features=(features, shape, FLOAT), out=(out, (shape[2],), FLOAT),
+                    weights=(weights, shape[:2], FLOAT))  # fmt: skip
+        self._run(gram.mean(features, out, weights, self._workspace))
 
-    def style_gradient(self, features: Array, difference: Array, *, out: Array, accumulate: bool) -> None:
+    def style_cost(self, gram: Array, target: Array, scale: float, *, cost: Array, difference: Array,
+                   accumulate: bool = False) -> None:  # fmt: skip
+        self._check_sums("style_cost", cost)
+        self._check("style_cost", **_moments(len(gram), {"gram": gram, "target": target, "difference": difference}))
+        self._run(pointwise.style_cost(gram, target, scale, cost, difference, accumulate, self._workspace))
+
+    def moments_cost(self, gram: Array, mean: Array, target_gram: Array, target_mean: Array, scale: float, *,
+                     cost: Array, difference: Array, shift: Array, accumulate: bool = False) -> None:  # fmt: skip
+        self._check_sums("moments_cost", cost)
+        matrices = {"gram": gram, "target_gram": target_gram, "difference": difference}
+        vectors = {"mean": mean, "target_mean": target_mean, "shift": shift}
+        self._check("moments_cost", **_moments(len(gram), matrices, vectors))
+        self._run(
+            pointwise.moments_cost(gram, mean, target_gram, target_mean, scale, cost, difference, shift, accumulate,
+                                   self._workspace)
+        )  # fmt: skip
+
+    def w2_root(self, gram: Array, mean: Array, ridge: float, out: Array, *, scratch: Array) -> None:
+        self._check("w2_root", **_moments(len(gram), {"gram": gram, "out": out}, {"mean": mean}),
+                    scratch=(scratch, (W2_SCRATCH, *gram.shape), FLOAT))  # fmt: skip
+        self._check_workspace("w2_root")
+        self._run(wasserstein.w2_root(gram, mean, ridge, out, scratch, self._workspace))
+
+    def w2_cost(self, gram: Array, mean: Array, target_root: Array, target_mean: Array, ridge: float, scale: float, *,
+                cost: Array, difference: Array, shift: Array, scratch: Array,
+                accumulate: bool = False) -> None:  # fmt: skip
+        """`wasserstein` says how accurate it is, and with what ridge."""
+        self._check_sums("w2_cost", cost)
+        matrices = {"gram": gram, "target_root": target_root, "difference": difference}
+        vectors = {"mean": mean, "target_mean": target_mean, "shift": shift}
+        self._check("w2_cost", **_moments(len(gram), matrices, vectors),
+                    scratch=(scratch, (W2_SCRATCH, *gram.shape), FLOAT))  # fmt: skip
+        self._run(
+            wasserstein.w2_cost(gram, mean, target_root, target_mean, ridge, scale, cost=cost, difference=difference,
+                                shift=shift, scratch=scratch, accumulate=accumulate, workspace=self._workspace)
+        )  # fmt: skip
+
+    def style_gradient(self, features: Array, difference: Array, *, out: Array, accumulate: bool,
+                       shift: Array | None = None, weights: Array | None = None) -> None:  # fmt: skip
         shape = _shape3(features)
         self._check("style_gradient", features=(features, shape, FLOAT), out=(out, shape, FLOAT),
-                    difference=(difference, (shape[2], shape[2]), FLOAT))  # fmt: skip
-        self._run(gram.style_gradient(features, difference, out=out, accumulate=accumulate, workspace=self._workspace))
+                    difference=(difference, (shape[2], shape[2]), FLOAT), shift=(shift, shape[2:], FLOAT),
+                    weights=(weights, shape[:2], FLOAT))  # fmt: skip
+        self._run(
+            gram.style_gradient(features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights,
+                                workspace=self._workspace)
+        )  # fmt: skip
 
-    def content_cost(self, features: Array, target: Array, scale: float, *, cost: Array) -> None:
-        shape = features.shape
-        self._check("content_cost", features=(features, shape, FLOAT), target=(target, shape, FLOAT))
-        self._check_cost("content_cost", cost)
-        self._run(pointwise.content_cost(features, target, scale, cost, self._workspace))
+    def content_cost(self, features: Array, target: Array, scale: float, *, cost: Array,
+                     weights: Array | None = None) -> None:  # fmt: skip
+        shape = features.shape if weights is None else _shape3(features)
+        self._check_sums("content_cost", cost)
+        self._check("content_cost", features=(features, shape, FLOAT), target=(target, shape, FLOAT),
+                    weights=(weights, shape[:2], FLOAT))  # fmt: skip
+        self._run(pointwise.content_cost(features, target, scale, cost, weights, self._workspace))
 
-    def content_gradient(self, features: Array, target: Array, scale: float, *, out: Array, accumulate: bool) -> None:
-        shape = features.shape
+    def content_gradient(self, features: Array, target: Array, scale: float, *, out: Array, accumulate: bool,
+                         weights: Array | None = None) -> None:  # fmt: skip
+        shape = features.shape if weights is None else _shape3(features)
         self._check("content_gradient", features=(features, shape, FLOAT), target=(target, shape, FLOAT),
-                    out=(out, shape, FLOAT))  # fmt: skip
-        self._run(pointwise.content_gradient(features, target, scale, out, accumulate))
+                    out=(out, shape, FLOAT), weights=(weights, shape[:2], FLOAT))  # fmt: skip
+        self._run(pointwise.content_gradient(features, target, scale, out, accumulate, weights))
 
     def tv_cost(self, image: Array, scale: float, *, cost: Array, gradient: Array) -> None:
         shape = _image_shape(image)
-        self._check("tv_cost", image=(image, shape, FLOAT), gradient=(gradient, shape, FLOAT))
-        self._check_cost("tv_cost", cost)
+        self._check("tv_cost", FLOAT.itemsize, image=(image, shape, FLOAT), gradient=(gradient, shape, FLOAT))
+        self._check_sums("tv_cost", cost)
         self._run(pointwise.tv_cost(image, scale, cost, gradient, self._workspace))
 
     # ---- pixels -------------------------------------------------------------------------------------------------
@@ -229,6 +279,19 @@ class Gpu:
         self._check("descent_step", image=(image, shape, FLOAT), gradient=(gradient, shape, FLOAT))
         self._run(pointwise.descent_step(image, gradient, learning_rate))
 
+    def step_within(self, image: Array, direction: Array, step: float, out: Array) -> None:
+        self._check_vectors("step_within", image.shape, image=image, direction=direction, out=out)
+        self._run(pointwise.step_within(image, direction, step, out))
+
+    def free_gradient(self, image: Array, gradient: Array, out: Array) -> None:
+        self._check_vectors("free_gradient", image.shape, image=image, gradient=gradient, out=out)
+        self._run(pointwise.free_gradient(image, gradient, out))
+
+    def weigh(self, image: Array, weights: Array) -> None:
+        shape = _shape3(image)
+        self._check("weigh", FLOAT.itemsize, image=(image, shape, FLOAT), weights=(weights, shape[:2], FLOAT))
+        self._run(pointwise.weigh(image, weights))
+
     def clamp(self, image: Array) -> None:
         self._check("clamp", image=(image, image.shape, FLOAT))
         self._run(pointwise.clamp(image))
@@ -239,6 +302,26 @@ class Gpu:
         between = (shape_out[0], shape[1], 3)
         rows = self.allocate(4 * between[0] * between[1] * 3).view(FLOAT).reshape(between)
         self._run(pointwise.resize(image, rows, out))
+
+    # ---- vectors ------------------------------------------------------------------------------------------------
+    def blend(self, values: Array, weight: float, out: Array) -> None:
+        self._check_vectors("blend", out.shape, values=values, out=out)
+        self._run(pointwise.blend(values, weight, out))
+
+    def dots(self, vectors: Array, values: Array, out: Array) -> None:
+        shape = (_count(vectors), values.size)
+        self._check_vectors("dots", values.shape, values=values)
+        self._check("dots", _alignment(values.size), vectors=(vectors, shape, FLOAT))
+        self._check_sums("dots", out, shape[:1], name="out")
+        self._run(pointwise.dots(vectors, values, out, self._workspace))
+
+    def combine(self, vectors: Array, coefficients: Sequence[float], out: Array) -> None:
+        shape = (_count(vectors), out.size)
+        if len(coefficients) != shape[0]:
+            raise ValueError(f"combine: {len(coefficients)} coefficients for {shape[0]} vectors")
+        self._check_vectors("combine", out.shape, out=out)
+        self._check("combine", _alignment(out.size), vectors=(vectors, shape, FLOAT))
+        self._run(pointwise.combine(vectors, coefficients, out))
 
     # ---- launching ----------------------------------------------------------------------------------------------
     def _run(self, launches: Sequence[Launch]) -> None:
@@ -252,7 +335,7 @@ class Gpu:
         self._runtime.upload(values, out)
         return out
 
-    def _check(self, operation: str, alignment: int = ALIGNMENT, **arguments: Wanted) -> None:
+    def _check(self, operation: str, alignment: int = ALIGNMENT, /, **arguments: Wanted) -> None:
         """None passes: where it may stand is the contract's business."""
         for name, (array, shape, dtype) in arguments.items():
             if array is None:
@@ -270,12 +353,39 @@ class Gpu:
             if address % alignment:
                 raise ValueError(f"{operation}: {name} does not start on a {alignment}-byte boundary")
 
-    def _check_cost(self, operation: str, cost: Array) -> None:
-        """The costs are neighbours in one vector, and their sums need scratch memory."""
-        self._check(operation, alignment=FLOAT.itemsize, cost=(cost, (1,), FLOAT))
+    def _check_vectors(self, operation: str, shape: Shape, **arguments: Array) -> None:
+        """For what may be a row of a matrix."""
+        alignment = _alignment(math.prod(shape))
+        self._check(operation, alignment, **{name: (array, shape, FLOAT) for name, array in arguments.items()})
+
+    def _check_sums(self, operation: str, out: Array, shape: Shape = (1,), name: str = "cost") -> None:
+        """Costs are neighbours in one vector, and sums need scratch memory."""
+        self._check(operation, FLOAT.itemsize, **{name: (out, shape, FLOAT)})
+        self._check_workspace(operation)
+
+    def _check_workspace(self, operation: str) -> None:
         has, needed = self._workspace.nbytes, pointwise.WORKSPACE_BYTES
         if has < needed:
             raise ValueError(f"{operation}: the workspace has {has} bytes of {needed}")
+
+
+def _alignment(size: int) -> int:
+    """Rows of a matrix begin where they may, unless they are as long as some float4."""
+    return FLOAT.itemsize if size % 4 else ALIGNMENT
+
+
+def _count(vectors: Array) -> int:
+    count = len(vectors)
+    if not 1 <= count <= MOST_VECTORS:
+        raise ValueError(f"there are {count} vectors; it must be 1 to {MOST_VECTORS}")
+    return count
+
+
+def _moments(
+    channels: int, matrices: Mapping[str, Array], vectors: Mapping[str, Array] | None = None
+) -> dict[str, Wanted]:
+    wanted: dict[str, Wanted] = {name: (matrix, (channels, channels), FLOAT) for name, matrix in matrices.items()}
+    return wanted | {name: (vector, (channels,), FLOAT) for name, vector in (vectors or {}).items()}
 
 
 def _shape3(array: Array) -> tuple[int, int, int]:

@@ -1,11 +1,11 @@
-"""Launching the Gram matrix and the style gradient (cuda/gram.cu): tiles, slices of pixels, grids.
+"""Launching the moments of features and the style gradient (cuda/gram.cu): tiles, slices of pixels, grids.
 
 Everything here is arithmetic on shapes and needs no GPU; carrying out the launches is the runtime's business.
 
 G = F^T F reads C floats per pixel for C (C + 1) FLOP on and above the diagonal: (C + 1) / 4 FLOP per byte of device
 memory, 16 at 64 channels and 128 at 512, so that memory bounds the first layer about as much as FFMA does, and FFMA the
-others. Tiles of 128x128 do 32 FLOP per byte asked of L1 and L2, those of 64x64 16. F S does C / 4 FLOP per byte of
-device memory, on the tiles of the convolutions.
+others. Tiles of 128x128 do 32 FLOP per byte asked of L1 and L2, those of 64x64 16. F D does C / 4 FLOP per byte of
+device memory, on the tiles of the convolutions. The mean is one addition a number read: memory alone bounds it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .convolution import DEPTH, MULTIPROCESSORS, add_slices, choose_tile, partial_bytes, partials_in
+from .convolution import DEPTH, MULTIPROCESSORS, choose_tile, partial_bytes, partials_in
 from .device import Array
 from .launch import Launch
+from .pointwise import BLOCK
 
 WORTH_SPLITTING = 16  # steps of DEPTH pixels; what a shorter slice saves is lost in adding it up
+MEAN_CHANNELS, MEAN_PIXELS = 64, 64  # of a block that adds up pixels: all its channels, and at least so many pixels
 SUM_ELEMENTS = 16  # of a block that adds slices up: `sum_elements` in cuda/gram.cu
 
 
@@ -57,17 +59,16 @@ def gram_workspace_bytes(height: int, width: int, channels: int) -> int:
     return choose_gram(height, width, channels).nbytes
 
 
-def gram(features: Array, out: Array, workspace: Array) -> list[Launch]:
+def gram(features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
     """`Device.gram`; `workspace` is uint8, `gram_workspace_bytes` long."""
     height, width, channels = features.shape
     work = choose_gram(height, width, channels)
-    if workspace.nbytes < work.nbytes:
-        raise ValueError(f"the workspace has {workspace.nbytes} bytes of {work.nbytes}")
+    _check_workspace(workspace, work.nbytes)
     products = Launch(
-        f"gram_{work.variant}",
+        f"gram_{work.variant}" if weights is None else f"gram_weighted_{work.variant}",
         (work.tiles, work.slices, 1),
         (work.threads, 1, 1),
-        (features, workspace, np.int32(height * width), np.int32(channels)),
+        (features, *(() if weights is None else (weights,)), workspace, np.int32(height * width), np.int32(channels)),
     )
     sums = Launch(
         "gram_slices",
@@ -85,30 +86,52 @@ def gram(features: Array, out: Array, workspace: Array) -> list[Launch]:
     return [products, sums]
 
 
+def mean_slices(height: int, width: int, channels: int) -> int:
+    """Blocks that share the pixels of a mean: eight for each multiprocessor, of MEAN_PIXELS pixels at least."""
+    groups = -(-channels // MEAN_CHANNELS)
+    return max(1, min(8 * MULTIPROCESSORS // groups, height * width // MEAN_PIXELS))
+
+
+def mean_workspace_bytes(height: int, width: int, channels: int) -> int:
+    """Scratch memory that `mean` needs for features of this shape."""
+    return mean_slices(height, width, channels) * channels * 4
+
+
+def mean(features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
+    """`Device.mean`; `workspace` is uint8, `mean_workspace_bytes` long."""
+    height, width, channels = features.shape
+    slices = mean_slices(height, width, channels)
+    _check_workspace(workspace, mean_workspace_bytes(height, width, channels))
+    sizes = (np.int32(height * width), np.int32(channels))
+    grid = (-(-channels // MEAN_CHANNELS), slices, 1)
+    adds = (workspace, out, np.int32(slices), np.int32(channels), np.float32(1 / (height * width)))
+    return [
+        Launch("mean_any" if channels % 4 else "mean", grid, BLOCK, (features, weights, workspace, *sizes)),
+        Launch("mean_slices", (-(-channels // 8), 1, 1), BLOCK, adds),
+    ]
+
+
 def style_gradient_workspace_bytes(height: int, width: int, channels: int) -> int:
     """Scratch memory that `style_gradient` needs for features of this shape."""
     return partial_bytes(choose_tile(height, width, channels, channels, taps=1), channels)
 
 
-def style_gradient(features: Array, difference: Array, *, out: Array, accumulate: bool,
-                   workspace: Array | None) -> list[Launch]:  # fmt: skip
+def style_gradient(features: Array, difference: Array, *, out: Array, accumulate: bool, shift: Array | None,
+                   weights: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
     """`Device.style_gradient`; `workspace` is uint8, `style_gradient_workspace_bytes` long."""
     height, width, channels = features.shape
     work = choose_tile(height, width, channels, channels, taps=1)
     partials = partials_in(workspace, work, channels)
-    launch = Launch(
-        f"style_gradient_{work.tile.variant}",
-        work.grid,
-        (work.tile.threads, 1, 1),
-        (
-            features,
-            difference,
-            out,
-            partials,
-            np.int32(height),
-            np.int32(width),
-            np.int32(channels),
-            np.int32(accumulate),
-        ),
-    )
-    return [launch, *add_slices(work, partials, out, None, accumulate)]
+    sizes = (np.int32(height), np.int32(width), np.int32(channels), np.int32(accumulate))
+    args = (features, difference, shift, weights, out, partials, *sizes)
+    launch = Launch(f"style_gradient_{work.tile.variant}", work.grid, (work.tile.threads, 1, 1), args)
+    if work.slices == 1:
+        return [launch]
+    adds = (partials, shift, weights, out, np.int32(work.slices), np.int32(work.rows), *sizes)
+    threads = -(-height // 2) * -(-width // 2) * -(-channels // 8) * 2  # one for four channels of a 2x2 square
+    return [launch, Launch("style_gradient_slices", (-(-threads // BLOCK[0]), 1, 1), BLOCK, adds)]
+
+
+def _check_workspace(workspace: Array, needed: int) -> None:
+    if workspace.nbytes < needed:
+        raise ValueError(f"the workspace has {workspace.nbytes} bytes of {needed}")

@@ -1,4 +1,5 @@
-"""Grids and arguments for memory.cu, pool.cu, costs.cu, pixels.cu and resize.cu: everything but convolutions and Grams.
+"""Grids and arguments for memory.cu, pool.cu, costs.cu, pixels.cu, vectors.cu and resize.cu: everything element by
+element and every sum; `convolution`, `gram` and `wasserstein` have the products.
 
 Each function returns the launches of one operation of `kernels.device`, in order, and runs nothing. Its arguments have
 been checked.
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .device import Array
+from .device import MOST_VECTORS, Array
 from .launch import Launch
 
 THREADS = 256  # of a block
@@ -19,7 +20,11 @@ MOST_PARTIALS = 1024  # blocks of a reduction, a float32 each; decides the order
 WORKSPACE_BYTES = 4 * MOST_PARTIALS
 
 
-def copy(values: Array, out: Array) -> list[Launch]:
+def copy(values: Array, out: Array, aligned: bool = True) -> list[Launch]:
+    """Where not both ends are `aligned` to 16 bytes, they are to 4, and so is the length."""
+    if not aligned:
+        words = np.int64(out.nbytes // 4)
+        return [Launch("copy_words", _grid(out.nbytes, 4), BLOCK, (values, out, words))]
     return [Launch("copy_memory", _grid(out.nbytes, 16), BLOCK, (values, out, np.int64(out.nbytes)))]
 
 
@@ -60,22 +65,39 @@ def relu_gradient(gradient: Array, mask: Array) -> list[Launch]:
     return [Launch("relu_gradient_any", grid, BLOCK, args)]
 
 
-def style_cost(gram: Array, target: Array, scale: float, cost: Array, difference: Array,
+def style_cost(gram: Array, target: Array, scale: float, cost: Array, difference: Array, accumulate: bool,
                workspace: Array) -> list[Launch]:  # fmt: skip
     grid = _reduction_grid(gram.size)
-    args = (gram, target, np.int64(gram.size), np.float32(scale), difference, workspace)
-    return [Launch("style_cost", grid, BLOCK, args), _finish(grid, 1 / (4 * gram.size), cost, workspace)]
+    args = (gram, target, np.int64(gram.size), np.float32(scale), difference, workspace, np.int32(accumulate))
+    return [Launch("style_cost", grid, BLOCK, args), finish_sums(grid[0], 1, 1 / (4 * gram.size), cost, workspace)]
 
 
-def content_cost(features: Array, target: Array, scale: float, cost: Array, workspace: Array) -> list[Launch]:
+def moments_cost(gram: Array, mean: Array, target_gram: Array, target_mean: Array, scale: float, cost: Array,
+                 difference: Array, shift: Array, accumulate: bool, workspace: Array) -> list[Launch]:  # fmt: skip
+    grid = rows_grid(len(gram))
+    args = (gram, mean, target_gram, target_mean, np.int32(len(gram)), np.float32(scale), difference, shift, workspace,
+            np.int32(accumulate))  # fmt: skip
+    return [Launch("moments_cost", grid, BLOCK, args), finish_sums(grid[0], 1, 1 / (4 * gram.size), cost, workspace)]
+
+
+def content_cost(features: Array, target: Array, scale: float, cost: Array, weights: Array | None,
+                 workspace: Array) -> list[Launch]:  # fmt: skip
     grid = _reduction_grid(features.size)
-    args = (features, target, np.int64(features.size), workspace)
-    return [Launch("content_cost", grid, BLOCK, args), _finish(grid, scale / 2, cost, workspace)]
+    if weights is None:
+        launch = Launch("content_cost", grid, BLOCK, (features, target, np.int64(features.size), workspace))
+    else:
+        suffix, count, per_pixel = _by_weight(features)
+        launch = Launch(f"content_cost_{suffix}", grid, BLOCK, (features, target, weights, count, per_pixel, workspace))
+    return [launch, finish_sums(grid[0], 1, scale / 2, cost, workspace)]
 
 
-def content_gradient(features: Array, target: Array, scale: float, out: Array, accumulate: bool) -> list[Launch]:
-    args = (features, target, np.int64(out.size), np.float32(scale), out, np.int32(accumulate))
-    return [Launch("content_gradient", _grid(out.size, 4), BLOCK, args)]
+def content_gradient(features: Array, target: Array, scale: float, out: Array, accumulate: bool,
+                     weights: Array | None) -> list[Launch]:  # fmt: skip
+    grid, rest = _grid(out.size, 4), (np.float32(scale), out, np.int32(accumulate))
+    if weights is None:
+        return [Launch("content_gradient", grid, BLOCK, (features, target, np.int64(out.size), *rest))]
+    suffix, count, per_pixel = _by_weight(features)
+    return [Launch(f"content_gradient_{suffix}", grid, BLOCK, (features, target, weights, count, per_pixel, *rest))]
 
 
 def tv_cost(image: Array, scale: float, cost: Array, gradient: Array, workspace: Array) -> list[Launch]:
@@ -84,7 +106,7 @@ def tv_cost(image: Array, scale: float, cost: Array, gradient: Array, workspace:
     across, down = (np.float32(1 / count if count else 0) for count in pairs)
     grid = (min(height, MOST_PARTIALS), 1, 1)
     args = (image, np.int32(height), np.int32(3 * width), across, down, np.float32(scale), gradient, workspace)
-    return [Launch("tv_cost", grid, BLOCK, args), _finish(grid, 1, cost, workspace)]
+    return [Launch("tv_cost", grid, BLOCK, args), finish_sums(grid[0], 1, 1, cost, workspace)]
 
 
 def adam_step(image: Array, gradient: Array, first: Array, second: Array, step: Array, learning_rate: float,
@@ -104,6 +126,20 @@ def descent_step(image: Array, gradient: Array, learning_rate: float) -> list[La
     return [Launch("descent_step", _grid(image.size, 4), BLOCK, args)]
 
 
+def step_within(image: Array, direction: Array, step: float, out: Array) -> list[Launch]:
+    args = (image, direction, np.int64(out.size), np.float32(step), out)
+    return [Launch("step_within", _grid(out.size, 4), BLOCK, args)]
+
+
+def free_gradient(image: Array, gradient: Array, out: Array) -> list[Launch]:
+    return [Launch("free_gradient", _grid(out.size, 4), BLOCK, (image, gradient, np.int64(out.size), out))]
+
+
+def weigh(image: Array, weights: Array) -> list[Launch]:
+    args = (image, weights, np.int64(image.size), np.int32(image.shape[2]))
+    return [Launch("weigh", _grid(image.size, 1), BLOCK, args)]
+
+
 def clamp(image: Array) -> list[Launch]:
     return [Launch("clamp_pixels", _grid(image.size, 4), BLOCK, (image, np.int64(image.size)))]
 
@@ -120,13 +156,50 @@ def resize(image: Array, between: Array, out: Array) -> list[Launch]:
     ]
 
 
+def blend(values: Array, weight: float, out: Array) -> list[Launch]:
+    return [Launch("blend", _grid(out.size, 4), BLOCK, (values, out, np.int64(out.size), np.float32(weight)))]
+
+
+def dots(vectors: Array, values: Array, out: Array, workspace: Array) -> list[Launch]:
+    """Every vector by as many blocks as keep all partial sums within MOST_PARTIALS."""
+    count = len(vectors)
+    blocks = min(_grid(values.size, 4)[0], MOST_PARTIALS // count)
+    args = (vectors, values, np.int64(values.size), workspace)
+    return [Launch("dots", (blocks, count, 1), BLOCK, args), finish_sums(blocks, count, 1, out, workspace)]
+
+
+def combine(vectors: Array, coefficients: Sequence[float], out: Array) -> list[Launch]:
+    """The coefficients travel in the launch, as a struct."""
+    by = np.zeros(1, [("of", np.float32, MOST_VECTORS)])
+    by["of"][0, : len(coefficients)] = coefficients
+    args = (vectors, by, np.int32(len(vectors)), np.int64(out.size), out)
+    return [Launch("combine", _grid(out.size, 4), BLOCK, args)]
+
+
+def rows_grid(channels: int) -> tuple[int, int, int]:
+    """For the kernels of costs.cu and wasserstein.cu in which a warp takes a row of a square matrix."""
+    blocks = math.ceil(channels / (THREADS // 32))
+    if blocks > MOST_PARTIALS:
+        raise ValueError(f"matrices of {channels} rows need {blocks} partial sums of {MOST_PARTIALS}")
+    return (blocks, 1, 1)
+
+
+def finish_sums(count: int, runs: int, factor: float, out: Array, workspace: Array) -> Launch:
+    """out[r] := factor * the sum of the r-th run of `count` partial sums in the workspace."""
+    return Launch("finish_sums", (runs, 1, 1), BLOCK, (workspace, np.int32(count), np.float32(factor), out))
+
+
+def _by_weight(features: Array) -> tuple[str, np.int64, np.int32]:
+    """Of a kernel whose pixels have weights: its variant; and in steps of four channels or one, those of all pixels and
+    those of one."""
+    channels = features.shape[2]
+    suffix, step = ("weighted", 4) if channels % 4 == 0 else ("weighted_any", 1)
+    return suffix, np.int64(features.size // step), np.int32(channels // step)
+
+
 def _grid(count: int, per_thread: int) -> tuple[int, int, int]:
     return (max(1, min(math.ceil(count / (per_thread * THREADS)), MOST_BLOCKS)), 1, 1)
 
 
 def _reduction_grid(count: int) -> tuple[int, int, int]:
     return (min(_grid(count, 4)[0], MOST_PARTIALS), 1, 1)
-
-
-def _finish(grid: tuple[int, int, int], factor: float, cost: Array, workspace: Array) -> Launch:
-    return Launch("finish_cost", (1, 1, 1), BLOCK, (workspace, np.int32(grid[0]), np.float32(factor), cost))

@@ -132,29 +132,63 @@ class Reference:
         gradient *= mask
 
     # ---- costs --------------------------------------------------------------------------------------------------
-    def gram(self, features: Floats, out: Floats) -> None:
-        """G[k, m] = 1/(H W) sum_{i,j} a[i, j, k] a[i, j, m]"""
+    def gram(self, features: Floats, out: Floats, *, weights: Floats | None = None) -> None:
+        """G[k, m] = 1/(H W) sum_{i,j} w[i, j] a[i, j, k] a[i, j, m]"""
         pixels = features.reshape(-1, features.shape[2])
-        out[...] = pixels.T @ pixels / len(pixels)
+        out[...] = pixels.T @ _weighted(features, weights).reshape(pixels.shape) / len(pixels)
 
-    def style_cost(self, gram: Floats, target: Floats, scale: float, *, cost: Floats, difference: Floats) -> None:
-        """J = 1/(4 C^2) sum (G - A)^2;  S = scale (G - A)"""
+    def mean(self, features: Floats, out: Floats, *, weights: Floats | None = None) -> None:
+        """m[k] = 1/(H W) sum_{i,j} w[i, j] a[i, j, k]"""
+        out[...] = _weighted(features, weights).mean(axis=(0, 1))
+
+    def style_cost(self, gram: Floats, target: Floats, scale: float, *, cost: Floats, difference: Floats,
+                   accumulate: bool = False) -> None:  # fmt: skip
+        """J = 1/(4 C^2) sum (G - A)^2;  D = scale (G - A)"""
         cost[...] = np.sum((gram - target) ** 2) / (4 * len(gram) ** 2)
-        difference[...] = scale * (gram - target)
+        _store(scale * (gram - target), difference, accumulate)
 
-    def style_gradient(self, features: Floats, difference: Floats, *, out: Floats, accumulate: bool) -> None:
-        """dJ/da[i, j] = a[i, j] S, since S is symmetric"""
-        _store(features @ difference, out, accumulate)
+    def moments_cost(self, gram: Floats, mean: Floats, target_gram: Floats, target_mean: Floats, scale: float, *,
+                     cost: Floats, difference: Floats, shift: Floats, accumulate: bool = False) -> None:  # fmt: skip
+        """J = 1/(4 C^2) (sum dS^2 + sum dM^2) with M = m m^T, S = G - M, dS and dM their differences from the target;
+        D = scale dS;  s = scale (dM - dS) m"""
+        outer, target_outer = np.outer(mean, mean), np.outer(target_mean, target_mean)
+        outers = outer - target_outer
+        covariances = (gram - outer) - (target_gram - target_outer)
+        cost[...] = (np.sum(covariances**2) + np.sum(outers**2)) / (4 * len(gram) ** 2)
+        _store(scale * covariances, difference, accumulate)
+        _store(scale * (outers - covariances) @ mean, shift, accumulate)
 
-    def content_cost(self, features: Floats, target: Floats, scale: float, *, cost: Floats) -> None:
-        """J = scale/2 sum (a - t)^2"""
-        cost[...] = scale / 2 * np.sum((features - target) ** 2)
+    def w2_root(self, gram: Floats, mean: Floats, ridge: float, out: Floats, *, scratch: Floats) -> None:  # noqa: ARG002
+        """R = (G - m m^T + ridge I)^(1/2)"""
+        out[...] = _power(_covariance(gram, mean, ridge), 0.5)
 
-    def content_gradient(
-        self, features: Floats, target: Floats, scale: float, *, out: Floats, accumulate: bool
-    ) -> None:
-        """dJ/da = scale (a - t)"""
-        _store(scale * (features - target), out, accumulate)
+    def w2_cost(self, gram: Floats, mean: Floats, target_root: Floats, target_mean: Floats, ridge: float,
+                scale: float, *, cost: Floats, difference: Floats, shift: Floats,
+                scratch: Floats, accumulate: bool = False) -> None:  # fmt: skip # noqa: ARG002
+        """J = 1/C (|m - n|^2 + tr S + tr T - 2 tr Q^(1/2)) with S = G - m m^T + ridge I, T = R R, Q = R S R, n the
+        target's mean;  E = I - R Q^(-1/2) R;  D = scale E;  s = scale (m - n - E m)"""
+        covariance, root = _covariance(gram, mean, ridge), target_root.astype(np.float64)
+        product = root @ covariance @ root
+        traces = np.trace(covariance) + np.sum(root**2) - 2 * np.trace(_power(product, 0.5))
+        cost[...] = (np.sum((mean - target_mean) ** 2) + traces) / len(gram)
+        change = np.eye(len(gram)) - root @ _power(product, -0.5) @ root
+        _store(scale * change, difference, accumulate)
+        _store(scale * (mean - target_mean - change @ mean), shift, accumulate)
+
+    def style_gradient(self, features: Floats, difference: Floats, *, out: Floats, accumulate: bool,
+                       shift: Floats | None = None, weights: Floats | None = None) -> None:  # fmt: skip
+        """dJ/da[i, j] = w[i, j] (a[i, j] D + s), since D is symmetric"""
+        _store(_weighted(features @ difference + (0 if shift is None else shift), weights), out, accumulate)
+
+    def content_cost(self, features: Floats, target: Floats, scale: float, *, cost: Floats,
+                     weights: Floats | None = None) -> None:  # fmt: skip
+        """J = scale/2 sum_{i,j} w[i, j] |a[i, j] - t[i, j]|^2"""
+        cost[...] = scale / 2 * np.sum(_weighted((features - target) ** 2, weights))
+
+    def content_gradient(self, features: Floats, target: Floats, scale: float, *, out: Floats, accumulate: bool,
+                         weights: Floats | None = None) -> None:  # fmt: skip
+        """dJ/da[i, j] = scale w[i, j] (a[i, j] - t[i, j])"""
+        _store(scale * _weighted(features - target, weights), out, accumulate)
 
     def tv_cost(self, image: Floats, scale: float, *, cost: Floats, gradient: Floats) -> None:
         """J = mean (x[i, j+1] - x[i, j])^2 + mean (x[i+1, j] - x[i, j])^2"""
@@ -181,6 +215,19 @@ class Reference:
         image -= learning_rate * gradient
         self.clamp(image)
 
+    def step_within(self, image: Floats, direction: Floats, step: float, out: Floats) -> None:
+        """out = min(max(x + step d, 0), 1)"""
+        out[...] = np.clip(image + step * direction, 0, 1)
+
+    def free_gradient(self, image: Floats, gradient: Floats, out: Floats) -> None:
+        """out = 0 where x <= 0 and g > 0, or x >= 1 and g < 0; g elsewhere"""
+        held = ((image <= 0) & (gradient > 0)) | ((image >= 1) & (gradient < 0))
+        out[...] = np.where(held, 0, gradient)
+
+    def weigh(self, image: Floats, weights: Floats) -> None:
+        """x[i, j] = x[i, j] w[i, j]"""
+        image *= weights[:, :, None]
+
     def clamp(self, image: Floats) -> None:
         """x = min(max(x, 0), 1)"""
         np.clip(image, 0, 1, out=image)
@@ -190,6 +237,19 @@ class Reference:
         down = lanczos_matrix(image.shape[0], out.shape[0])
         across = lanczos_matrix(image.shape[1], out.shape[1])
         out[...] = np.einsum("ih,hwc,jw->ijc", down, image, across, optimize=True)
+
+    # ---- vectors ------------------------------------------------------------------------------------------------
+    def blend(self, values: Floats, weight: float, out: Floats) -> None:
+        """out = out + weight (v - out)"""
+        out += weight * (values - out)
+
+    def dots(self, vectors: Floats, values: Floats, out: Floats) -> None:
+        """out[k] = sum_i v[k, i] x[i]"""
+        out[...] = vectors @ values
+
+    def combine(self, vectors: Floats, coefficients: Sequence[float], out: Floats) -> None:
+        """out[i] = sum_k c[k] v[k, i]"""
+        out[...] = np.asarray(coefficients) @ vectors
 
 
 def lanczos_matrix(size_in: int, size_out: int) -> NDArray[np.float64]:
@@ -231,6 +291,23 @@ def _quads(y: Floats) -> Floats:
     """The four pixels of every 2x2 square, (4, H // 2, W // 2, C); an odd last row or column is left out."""
     height, width = y.shape[0] // 2 * 2, y.shape[1] // 2 * 2
     return np.stack([y[r:height:2, s:width:2] for r in range(2) for s in range(2)])
+
+
+def _weighted(values: Floats, weights: Floats | None) -> Floats:
+    return values if weights is None else values * weights[:, :, None]
+
+
+def _covariance(gram: Floats, mean: Floats, ridge: float) -> Floats:
+    """In float64, whatever comes in: the eigenvalues of a product of two span ten decades."""
+    exact = mean.astype(np.float64)
+    return gram - np.outer(exact, exact) + ridge * np.eye(len(gram))
+
+
+def _power(matrix: Floats, exponent: float) -> Floats:
+    """Of a symmetric positive definite matrix, by its eigenvectors."""
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    power: Floats = (vectors * values**exponent) @ vectors.T
+    return power
 
 
 def _store(values: Floats, out: Floats, accumulate: bool) -> None:

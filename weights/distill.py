@@ -70,7 +70,8 @@ def activations(layers: Layers, shape: Shape, inputs: torch.Tensor) -> list[torc
 # ---- the teacher, and where the student starts ----------------------------------------------------------------------
 
 
-def read_teacher(weights: Weights) -> tuple[Layers, Shape]:
+def read_layers(weights: Weights) -> tuple[Layers, Shape]:
+    """Of a file, as tensors."""
     blocks = [c.block for c in weights.convolutions]
     widths = tuple(
         tuple(c.bias.size for c in weights.convolutions if c.block == block) for block in sorted(set(blocks))
@@ -129,7 +130,9 @@ def linear_map(moment: torch.Tensor, chosen: Sequence[int]) -> torch.Tensor:
     return torch.linalg.solve(inner + ridge, moment[:, chosen].T).T
 
 
-def from_teacher(teacher: Layers, moments: list[torch.Tensor], widths: Sequence[int]) -> tuple[Layers, list[torch.Tensor]]:
+def from_teacher(
+    teacher: Layers, moments: list[torch.Tensor], widths: Sequence[int]
+) -> tuple[Layers, list[torch.Tensor]]:
     """A student of the teacher's most telling channels: each filter is the teacher's, folded through the linear map
     that stands for the channels the student lacks. Returns the maps too."""
     layers, maps = [], []
@@ -141,6 +144,31 @@ def from_teacher(teacher: Layers, moments: list[torch.Tensor], widths: Sequence[
         before = linear_map(moment, chosen)
         maps.append(before.float())
     return layers, maps
+
+
+def fitted_maps(
+    student: Layers, shape: Shape, teacher: Layers, teacher_shape: Shape, batches: Iterator[torch.Tensor], count: int
+) -> list[torch.Tensor]:
+    """At every tap the linear map (C, k) that carries the student nearest to the teacher, by least squares."""
+    own = [torch.zeros(width, width, dtype=torch.float64) for width in shape.flat]
+    across = [
+        torch.zeros(wide, narrow, dtype=torch.float64)
+        for wide, narrow in zip(teacher_shape.flat, shape.flat, strict=True)
+    ]
+    student, teacher = as_products(student), as_products(teacher)
+    with torch.no_grad():
+        for inputs in itertools.islice(batches, count):
+            pairs = zip(activations(student, shape, inputs), activations(teacher, teacher_shape, inputs), strict=True)
+            for number, taps in enumerate(pairs):
+                narrow, wide = (tap.float().permute(0, 2, 3, 1).reshape(-1, tap.shape[1]) for tap in taps)
+                own[number] += (narrow.T @ narrow).double()
+                across[number] += (wide.T @ narrow).double()
+    return [
+        torch.linalg.solve(inner + 1e-6 * inner.diagonal().mean() * torch.eye(len(inner), dtype=inner.dtype), cross.T)
+        .T.float()
+        .contiguous()
+        for inner, cross in zip(own, across, strict=True)
+    ]
 
 
 def at_random(shape: Shape, moments: list[torch.Tensor], seed: int) -> tuple[Layers, list[torch.Tensor]]:
@@ -240,7 +268,10 @@ def crops(images: list[NDArray[np.uint8]], batch: int, seed: int) -> Iterator[to
 
 
 def tap_errors(
-    student: list[torch.Tensor], teacher: list[torch.Tensor], maps: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]
+    student: list[torch.Tensor],
+    teacher: list[torch.Tensor],
+    maps: Sequence[torch.Tensor],
+    weights: Sequence[torch.Tensor],
 ) -> torch.Tensor:
     """(taps,) relative errors: 1 is what a student that sees nothing gets."""
     errors = []
@@ -257,7 +288,7 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="folder of photographs and paintings")
     parser.add_argument("output", type=Path, help="the HDF5 file to write, float16")
     parser.add_argument("--widths", default="32,32|80,96|160,144,128,96")
-    parser.add_argument("--start", choices=("teacher", "random"), default="teacher")
+    parser.add_argument("--start", default="teacher", help="teacher, random, or a student's file to go on from")
     parser.add_argument("--crops", type=int, default=200_000, help="to train on; the learning rate falls along them")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -269,7 +300,7 @@ def main() -> None:
 
     shape = Shape(tuple(tuple(map(int, block.split(","))) for block in options.widths.split("|")))
     weights = load_weights(options.teacher)
-    teacher, teacher_shape = read_teacher(weights)
+    teacher, teacher_shape = read_layers(weights)
     teacher = teacher[: len(shape.flat)]
     teacher_shape = Shape(teacher_shape.widths[: len(shape.widths)])
     if shape.taps() != teacher_shape.taps():
@@ -281,8 +312,11 @@ def main() -> None:
     errors_by = [channel_weights(moment).float() for moment in moments]
     if options.start == "teacher":
         student, maps = from_teacher(teacher, moments, shape.flat)
-    else:
+    elif options.start == "random":
         student, maps = at_random(shape, moments, options.seed)
+    else:
+        student, shape = read_layers(load_weights(options.start))
+        maps = fitted_maps(student, shape, teacher, teacher_shape, crops(training, 8, options.seed + 1), 60)
     # Adam moves every number by about the rate; filters of very different sizes are trained as multiples of their own.
     sizes = [kernel.std() for kernel, _ in student]
     kernels = [(kernel / size).requires_grad_() for (kernel, _), size in zip(student, sizes, strict=True)]

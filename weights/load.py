@@ -1,4 +1,4 @@
-"""`load_weights`: from what a person asked for (a file, "vgg19", "random:0") to the `Weights` the engine takes.
+"""`load_weights`: from what a person asked for (a file, "mini", "vgg19", "random:0") to the `Weights` the engine takes.
 
 Holds the choice, the random network and the checksum; what stands inside a file is left to `reader`, and where fetched
 files lie to `store`.
@@ -19,12 +19,12 @@ VGG19_WIDTHS = (64, 128, 256, 512, 512)
 
 
 def load_weights(spec: str | Path, *, preprocessing: str | None = None, theano: bool | None = None) -> Weights:
-    """The VGG-like network named by `spec`: "vgg19", "vgg16", "random:SEED", or a path to an HDF5 or `.keras` file.
+    """The VGG-like network named by `spec`: "mini", "vgg19", "vgg16", "random:SEED", or the path of a file.
 
-    "vgg19" and "vgg16" are the official files, once `fetch` has put them on this machine; they are verified each time.
-    A file's kernels come back as float32 (3, 3, C_in, C_out), whatever layout and precision it stores; dense
-    layers are left out. "random:SEED" has VGG-19's shapes, He-scaled normal kernels and zero biases, the same
-    for the same seed.
+    "mini" is the bundled one (weights/mini.md); files are HDF5 or `.keras`. "vgg19" and "vgg16" are the official files,
+    once `fetch` has put them on this machine; they are verified each time. A file's kernels come back as float32
+    (3, 3, C_in, C_out), whatever layout and precision it stores; dense layers are left out. "random:SEED" has VGG-19's
+    shapes, He-scaled normal kernels and zero biases, the same for the same seed.
 
     `preprocessing` is "caffe" (BGR, 0..255, minus the mean) or "torchvision" (RGB, 0..1, standardised); None goes by
     what the file says, and is "caffe" where it says nothing. `theano` says whether the file's kernels are rotated by
@@ -36,12 +36,12 @@ def load_weights(spec: str | Path, *, preprocessing: str | None = None, theano: 
         return _random_vgg19(spec, chosen_preprocessing(preprocessing, None))
 
     from .reader import read_weights_file  # h5py is needed, and paid for, only here
-    from .store import file_of
+    from .store import BUNDLED, file_of
 
     path = file_of(spec)
     stored = read_weights_file(path, theano=theano)
     return Weights(
-        str(spec) if official_named(spec) else path.name,
+        str(spec) if official_named(spec) or spec == BUNDLED else path.name,
         stored.layout,
         stored.convolutions,
         chosen_preprocessing(preprocessing, stored.preprocessing),

@@ -54,7 +54,7 @@ class Weights:
     """A VGG-like chain of 3x3 convolutions, whole or truncated, of any widths."""
 
     name: str
-    """As a person would say it: "vgg19_blocks1to3.h5", "random:0"."""
+    """As a person would say it: "vgg19_blocks1to3.h5", "mini", "random:0"."""
     layout: str
     """How the file stored it, in words; "generated" when there was no file."""
     convolutions: tuple[Convolution, ...]

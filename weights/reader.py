@@ -91,7 +91,7 @@ def _opened(path: Path) -> Iterator[tuple[h5py.File, Any]]:
         with path.open("rb") as stream:
             start = stream.read(8)
     except FileNotFoundError:
-        raise WeightsError("no such file; give the path of a weights file, or vgg19, vgg16 or random:0") from None
+        raise WeightsError("no such file; give the path of a weights file, or mini, vgg19, vgg16 or random:0") from None
     except OSError as error:
         raise WeightsError(f"cannot be opened ({error.strerror}); check its permissions") from error
     if start.startswith(archive.SIGNATURE):

@@ -17,8 +17,9 @@ from . import catalogue
 from .catalogue import OfficialFile, has_layers_of, md5_of, official_named
 from .model import WeightsError
 
-UNTRAINED = "random:0"
 PREFERRED = "vgg19"
+BUNDLED = "mini"
+BUNDLED_FILE = Path(__file__).with_name("mini.h5")
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,11 @@ class KnownWeights:
     size: int
     """Bytes: of the file here, or of the official one."""
     cached: bool
+    """Fetched, or bundled."""
     path: str
     """Where the file is, or belongs."""
     url: str
+    """Empty for the bundled file."""
     licence: str
     default: bool
     """Whether it is what the command line takes when nothing is asked for."""
@@ -58,15 +61,17 @@ def weights_folder() -> Path:
 
 
 def default_weights() -> str:
-    """What to load when nothing is asked for: "vgg19" once it was fetched, else the untrained "random:0"."""
+    """What to load when nothing is asked for: "vgg19" once it was fetched, else the bundled "mini"."""
     preferred = official_named(PREFERRED)
-    return PREFERRED if preferred and _place(preferred).is_file() else UNTRAINED
+    return PREFERRED if preferred and _place(preferred).is_file() else BUNDLED
 
 
 def known_weights() -> list[KnownWeights]:
-    """Every network that can be fetched."""
+    """The bundled network, and every one that can be fetched."""
     default = default_weights()
-    known = []
+    size = BUNDLED_FILE.stat().st_size
+    bundled = (size, True, str(BUNDLED_FILE), "", catalogue.LICENCE)
+    known = [KnownWeights(BUNDLED, "thin VGG-19, blocks 1-3", *bundled, default == BUNDLED)]
     for official in catalogue.OFFICIAL_FILES:
         path = _place(official)
         cached = path.is_file()
@@ -86,10 +91,13 @@ def known_weights() -> list[KnownWeights]:
 
 
 def file_of(spec: str | Path) -> Path:
-    """The file that `load_weights` reads: for "vgg19" or "vgg16" the fetched one, verified, else the path `spec`.
+    """The file that `load_weights` reads: for "vgg19" or "vgg16" the fetched one, verified, for "mini" the bundled one,
+    else the path `spec`.
 
     Raises `WeightsError`, with the command that fetches it, where such a file is not there.
     """
+    if spec == BUNDLED:
+        return BUNDLED_FILE
     official = official_named(spec)
     if official is None:
         return Path(spec)

@@ -1,24 +1,10 @@
-// The costs and what they send back: style on Gram matrices, content on activations, total variation on pixels.
+// The costs and what they send back: style on Gram matrices and moments, content on activations, total variation on
+// pixels. The Wasserstein cost of style is in wasserstein.cu.
 //
 // A cost is summed in two launches. The first leaves one partial sum a block, the second adds those up; which thread
 // takes what depends on the shape alone and every sum is a tree or a short run, so two runs give the same bytes, on
 // any GPU, and the error grows with log n. No atomics.
-#include "platform.cuh"
-
-constexpr int THREADS = 256;  // kernels/pointwise.py launches as many
-
-// The sum over the block, the same in every thread. To be called once in a kernel.
-__device__ __forceinline__ float block_sum(float value) {
-    SHARED(float, warp_sums, [THREADS / 32]);
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(~0u, value, distance);
-    if (threadIdx.x % 32 == 0) warp_sums[threadIdx.x / 32] = value;
-    __syncthreads();
-    float total = 0.0f;
-#pragma unroll
-    for (int warp = 0; warp < THREADS / 32; ++warp) total += warp_sums[warp];
-    return total;
-}
+#include "sums.cuh"
 
 __device__ __forceinline__ float4 difference_of(const float* a, const float* b, int64_t quad) {
     const float4 x = reinterpret_cast<const float4*>(a)[quad], y = reinterpret_cast<const float4*>(b)[quad];
@@ -36,24 +22,61 @@ __device__ __forceinline__ float4 scaled(float scale, float4 d) {
     return make_float4(scale * d.x, scale * d.y, scale * d.z, scale * d.w);
 }
 
-// partials[block] := its share of sum (gram - target)^2; difference := scale * (gram - target). n = C^2.
+__device__ __forceinline__ float4 added(const float4* before, float4 d) {
+    const float4 b = *before;
+    return make_float4(b.x + d.x, b.y + d.y, b.z + d.z, b.w + d.w);
+}
+
+// partials[block] := its share of sum (gram - target)^2; difference := scale * (gram - target) [+ difference].
+// n = C^2.
 extern "C" __global__ void __launch_bounds__(THREADS)
 style_cost(const float* __restrict__ gram, const float* __restrict__ target, int64_t n, float scale,
-           float* __restrict__ difference, void* __restrict__ partials) {
+           float* __restrict__ difference, void* __restrict__ partials, int accumulate) {
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     for (int64_t i = thread; i < n / 4; i += threads) {
         const float4 d = difference_of(gram, target, i);
         add_squares(sums, d);
-        reinterpret_cast<float4*>(difference)[i] = scaled(scale, d);
+        float4* const to = reinterpret_cast<float4*>(difference) + i;
+        *to = accumulate ? added(to, scaled(scale, d)) : scaled(scale, d);
     }
     const int64_t last = n / 4 * 4 + thread;
     if (last < n) {
         const float d = gram[last] - target[last];
         sums.x += d * d;
-        difference[last] = scale * d;
+        difference[last] = scale * d + (accumulate ? difference[last] : 0.0f);
     }
     const float total = block_sum((sums.x + sums.y) + (sums.z + sums.w));
+    if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
+}
+
+// The cost of covariances S = gram - M and of M = mean mean^T, dS and dM their differences from the target's:
+//
+//     partials[block] := its rows' share of sum dS^2 + sum dM^2
+//     difference := scale * dS [+ difference];  shift := scale * (dM - dS) mean [+ shift]
+//
+// A warp takes a row, so that the row's part of the shift needs no barrier.
+extern "C" __global__ void __launch_bounds__(THREADS)
+moments_cost(const float* __restrict__ gram, const float* __restrict__ mean, const float* __restrict__ target_gram,
+             const float* __restrict__ target_mean, int channels, float scale, float* __restrict__ difference,
+             float* __restrict__ shift, void* __restrict__ partials, int accumulate) {
+    const int row = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
+    float squares = 0.0f;
+    if (row < channels) {
+        const float mean_here = mean[row], target_here = target_mean[row];
+        float product = 0.0f;
+        for (int column = lane; column < channels; column += 32) {
+            const size_t at = size_t(row) * channels + column;
+            const float outer = mean_here * mean[column] - target_here * target_mean[column];
+            const float covariance = gram[at] - target_gram[at] - outer;
+            squares += covariance * covariance + outer * outer;
+            product += (outer - covariance) * mean[column];
+            difference[at] = scale * covariance + (accumulate ? difference[at] : 0.0f);
+        }
+        product = warp_sum(product);
+        if (lane == 0) shift[row] = scale * product + (accumulate ? shift[row] : 0.0f);
+    }
+    const float total = block_sum(squares);
     if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
 }
 
@@ -73,19 +96,71 @@ content_cost(const float* __restrict__ features, const float* __restrict__ targe
     if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
 }
 
+// A pixel's channels all have its weight: of `per_pixel` quads, or of as many single channels where they are no
+// multiple of four.
+template <bool vector>
+__device__ __forceinline__ void content_cost_by_weight(const float* features, const float* target,
+                                                       const float* weights, int64_t count, int per_pixel,
+                                                       float* partials) {
+    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
+    float sum = 0.0f;
+    for (int64_t i = thread; i < count; i += threads) {
+        const float weight = weights[i / per_pixel];
+        float4 squares = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (vector) {
+            add_squares(squares, difference_of(features, target, i));
+        } else {
+            squares.x = (features[i] - target[i]) * (features[i] - target[i]);
+        }
+        sum += weight * ((squares.x + squares.y) + (squares.z + squares.w));
+    }
+    const float total = block_sum(sum);
+    if (threadIdx.x == 0) partials[blockIdx.x] = total;
+}
+
+template <bool vector>
+__device__ __forceinline__ void content_gradient_by_weight(const float* features, const float* target,
+                                                           const float* weights, int64_t count, int per_pixel,
+                                                           float scale, float* out, int accumulate) {
+    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
+    for (int64_t i = thread; i < count; i += threads) {
+        const float by = scale * weights[i / per_pixel];
+        if (vector) {
+            const float4 values = scaled(by, difference_of(features, target, i));
+            float4* const to = reinterpret_cast<float4*>(out) + i;
+            *to = accumulate ? added(to, values) : values;
+        } else {
+            out[i] = by * (features[i] - target[i]) + (accumulate ? out[i] : 0.0f);
+        }
+    }
+}
+
+// The same with weights: partials[block] := its share of sum_p weights[p] |features[p] - target[p]|^2, and
+// out[p] := scale * weights[p] (features[p] - target[p]) [+ out[p]].
+#define CONTENT(name, vector)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(THREADS) content_cost_##name(                                     \
+        const float* __restrict__ features, const float* __restrict__ target, const float* __restrict__ weights,   \
+        int64_t count, int per_pixel, void* __restrict__ partials) {                                               \
+        content_cost_by_weight<vector>(features, target, weights, count, per_pixel, static_cast<float*>(partials)); \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS) content_gradient_##name(                                 \
+        const float* __restrict__ features, const float* __restrict__ target, const float* __restrict__ weights,   \
+        int64_t count, int per_pixel, float scale, float* __restrict__ out, int accumulate) {                      \
+        content_gradient_by_weight<vector>(features, target, weights, count, per_pixel, scale, out, accumulate);   \
+    }
+
+CONTENT(weighted, true)
+CONTENT(weighted_any, false)
+
 // out := scale * (features - target) [+ out]
 extern "C" __global__ void __launch_bounds__(THREADS)
 content_gradient(const float* __restrict__ features, const float* __restrict__ target, int64_t n, float scale,
                  float* __restrict__ out, int accumulate) {
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     for (int64_t i = thread; i < n / 4; i += threads) {
-        float4 values = scaled(scale, difference_of(features, target, i));
-        float4* const address = reinterpret_cast<float4*>(out) + i;
-        if (accumulate) {
-            const float4 before = *address;
-            values = make_float4(before.x + values.x, before.y + values.y, before.z + values.z, before.w + values.w);
-        }
-        *address = values;
+        const float4 values = scaled(scale, difference_of(features, target, i));
+        float4* const to = reinterpret_cast<float4*>(out) + i;
+        *to = accumulate ? added(to, values) : values;
     }
     const int64_t last = n / 4 * 4 + thread;
     if (last < n) out[last] = scale * (features[last] - target[last]) + (accumulate ? out[last] : 0.0f);
@@ -118,11 +193,12 @@ tv_cost(const float* __restrict__ image, int height, int row_elements, float acr
     if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
 }
 
-// cost := factor * sum of the partials, by a single block.
+// sums[b] := factor * the sum of block b's run of `count` partials.
 extern "C" __global__ void __launch_bounds__(THREADS)
-finish_cost(const void* __restrict__ partials, int count, float factor, float* __restrict__ cost) {
+finish_sums(const void* __restrict__ partials, int count, float factor, float* __restrict__ sums) {
+    const float* const run = static_cast<const float*>(partials) + size_t(blockIdx.x) * count;
     float sum = 0.0f;
-    for (int i = threadIdx.x; i < count; i += THREADS) sum += static_cast<const float*>(partials)[i];
+    for (int i = threadIdx.x; i < count; i += THREADS) sum += run[i];
     const float total = block_sum(sum);
-    if (threadIdx.x == 0) *cost = factor * total;
+    if (threadIdx.x == 0) sums[blockIdx.x] = factor * total;
 }

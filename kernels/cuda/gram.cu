@@ -1,10 +1,12 @@
-// The Gram matrix G = F^T F / (H W) of features F (pixels x channels), and the gradient of its cost, F S. Both are
-// products on the main loop of tile.cuh. G is symmetric: only tiles on and above the diagonal are computed, and
-// mirrored. Its sum runs over pixels and is long where the matrix is small, so slices of the pixels go to different
-// blocks (gridDim.y), and a second launch adds them in a fixed order. F S is a convolution with one tap and ends as
-// the backward convolution does (pixels.cuh), slices included. kernels/gram.py launches them;
-// tests/kernels/test_gram_kernels.py runs every kernel alone, in the emulator, against float64.
+// The moments of features F (pixels x channels) whose pixels have weights w: the Gram matrix G = F^T diag(w) F / (H W)
+// and the mean; and the gradient of a cost of both, w (F D + s). G and F D are products on the main loop of tile.cuh. G
+// is symmetric: only tiles on and above the diagonal are computed, and mirrored. Its sum runs over pixels and is long
+// where the matrix is small, so slices of the pixels go to different blocks (gridDim.y), and a second launch adds them
+// in a fixed order; so with the mean. F D is a convolution with one tap (pixels.cuh), slices included, and all that is
+// done besides is done as it ends. Without weights G has kernels of its own, which load none. kernels/gram.py launches
+// them; tests/kernels/test_gram_kernels.py runs every kernel alone, in the emulator, against float64.
 #include "pixels.cuh"
+#include "sums.cuh"
 
 namespace {
 
@@ -19,10 +21,59 @@ __device__ __forceinline__ TileAt upper_tile(int index, int tiles_across) {
     return {row, row + index};
 }
 
+// MatrixRows of tile.cuh for features whose every row is multiplied by its weight, on the way into shared memory.
+template <class Tile, int span, bool vector>
+class WeightedRows {
+    static constexpr int per_row = span / 4, stride = Tile::threads / per_row, loads = tile::depth / stride;
+    static_assert(Tile::threads % per_row == 0 && tile::depth % stride == 0, "whole rows per pass");
+
+    const float* next_;
+    const float* weights_end_;
+    int pitch_, rows_left_, left_in_row_;
+    float4 fetched_[loads];
+    float weight_[loads];
+
+  public:
+    __device__ __forceinline__ WeightedRows(const float* matrix, const float* weights, int pitch, int first_column,
+                                            int first_row, int end) {
+        const int row = first_row + threadIdx.x / per_row, column = first_column + threadIdx.x % per_row * 4;
+        next_ = matrix + size_t(row) * pitch + column;
+        weights_end_ = weights + end;
+        pitch_ = pitch;
+        rows_left_ = end - row;
+        left_in_row_ = pitch - column;
+    }
+    __device__ __forceinline__ void fetch() {
+#pragma unroll
+        for (int i = 0; i < loads; ++i) {
+            const bool inside = i * stride < rows_left_;
+            fetched_[i] = tile::load4<vector>(next_ + i * stride * pitch_, inside ? left_in_row_ : 0);
+            weight_[i] = inside ? weights_end_[i * stride - rows_left_] : 0.0f;
+        }
+    }
+    __device__ __forceinline__ void advance() {
+        rows_left_ -= tile::depth;
+        next_ += tile::depth * pitch_;
+    }
+    template <int pitch>
+    static __device__ __forceinline__ int place() {
+        return threadIdx.x / per_row * pitch + threadIdx.x % per_row * 4;
+    }
+    template <int pitch>
+    __device__ __forceinline__ void put(float* to) const {
+#pragma unroll
+        for (int i = 0; i < loads; ++i)
+            *reinterpret_cast<float4*>(to + i * stride * pitch) =
+                make_float4(weight_[i] * fetched_[i].x, weight_[i] * fetched_[i].y, weight_[i] * fetched_[i].z,
+                            weight_[i] * fetched_[i].w);
+    }
+};
+
 // `partials` is [tile][slice][row][column]; sums over pixels [first, end) of a slice, slices being multiples of
 // `depth` long.
-template <class Tile, bool vector>
-__device__ __forceinline__ void gram_slice(const float* features, float* partials, int pixels, int channels) {
+template <class Tile, bool vector, bool weighted>
+__device__ __forceinline__ void gram_slice(const float* features, const float* weights, float* partials, int pixels,
+                                           int channels) {
     static_assert(Tile::rows == Tile::columns, "a tile below the diagonal is the transpose of one above");
     constexpr int side = Tile::rows;
     const TileAt at = upper_tile(blockIdx.x, (channels + side - 1) / side);
@@ -31,11 +82,16 @@ __device__ __forceinline__ void gram_slice(const float* features, float* partial
     const int end_step = int64_t{steps} * (blockIdx.y + 1) / gridDim.y;
 
     const int first = first_step * tile::depth;
-    tile::MatrixRows<Tile, side, vector, false> left(features, channels, at.row * side, first, pixels);
     tile::MatrixRows<Tile, side, vector, false> right(features, channels, at.column * side, first, pixels);
     SHARED(typename Tile::Stage, stages, [2]);
     tile::Sums sums;
-    tile::multiply<Tile>(left, right, end_step - first_step, stages, sums);
+    if constexpr (weighted) {
+        WeightedRows<Tile, side, vector> left(features, weights, channels, at.row * side, first, pixels);
+        tile::multiply<Tile>(left, right, end_step - first_step, stages, sums);
+    } else {
+        tile::MatrixRows<Tile, side, vector, false> left(features, channels, at.row * side, first, pixels);
+        tile::multiply<Tile>(left, right, end_step - first_step, stages, sums);
+    }
 
     const tile::Corner corner = tile::thread_corner<Tile>();
     float* to = partials + (size_t(blockIdx.x) * gridDim.y + blockIdx.y) * side * side;
@@ -54,7 +110,12 @@ constexpr int sum_elements = 16, sum_groups = 16;  // of a block: neighbours in 
 #define GRAM(name, Tile, vector)                                                                                   \
     extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) gram_##name(                  \
         const float* __restrict__ features, void* __restrict__ partials, int pixels, int channels) {               \
-        gram_slice<Tile, vector>(features, static_cast<float*>(partials), pixels, channels);                       \
+        gram_slice<Tile, vector, false>(features, nullptr, static_cast<float*>(partials), pixels, channels);       \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) gram_weighted_##name(         \
+        const float* __restrict__ features, const float* __restrict__ weights, void* __restrict__ partials,        \
+        int pixels, int channels) {                                                                                \
+        gram_slice<Tile, vector, true>(features, weights, static_cast<float*>(partials), pixels, channels);        \
     }
 
 GRAM(128x128, tile::Tile128x128, true)
@@ -79,22 +140,126 @@ extern "C" __global__ void __launch_bounds__(sum_elements* sum_groups)
     for (int other = 1; other < sum_groups; ++other) sum += sums[other][threadIdx.x];
     const TileAt at = upper_tile(blockIdx.x, (channels + side - 1) / side);
     const int row = at.row * side + element / side, column = at.column * side + element % side;
-    if (row >= channels || column >= channels) return;
+    // Of a tile on the diagonal only the upper half is taken: with weights, the lower is rounded differently.
+    if (row > column || column >= channels) return;
     out[size_t(row) * channels + column] = scale * sum;
-    if (at.row != at.column) out[size_t(column) * channels + row] = scale * sum;
+    if (row != column) out[size_t(column) * channels + row] = scale * sum;
 }
 
-// out := F S [+ out]. Slices, where there are any, are added by conv3x3_backward_slices.
+// partials[slice][channel] := the slice's share of sum_p weights[p] features[p, channel]; null weights are ones. A
+// block takes 64 channels, four to a thread if rows are multiples of four long, and every so many pixels of its slice.
+template <bool vector>
+__device__ __forceinline__ void mean_slice(const float* features, const float* weights, float* partials, int pixels,
+                                           int channels) {
+    constexpr int each = vector ? 4 : 1, across = 64 / each, down = 256 / across;
+    SHARED(float, sums, [down][64]);
+    const int column = threadIdx.x % across * each, row = threadIdx.x / across, channel = blockIdx.x * 64 + column;
+    const int first = int64_t{pixels} * blockIdx.y / gridDim.y, end = int64_t{pixels} * (blockIdx.y + 1) / gridDim.y;
+    float sum[each] = {};
+    if (channel < channels) {
+#pragma unroll 4
+        for (int pixel = first + row; pixel < end; pixel += down) {
+            const float* from = features + size_t(pixel) * channels + channel;
+            const float weight = weights ? weights[pixel] : 1.0f;
+            if constexpr (vector) {
+                const float4 values = *reinterpret_cast<const float4*>(from);
+                sum[0] += weight * values.x;
+                sum[1] += weight * values.y;
+                sum[2] += weight * values.z;
+                sum[3] += weight * values.w;
+            } else {
+                sum[0] += weight * *from;
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < each; ++i) sums[row][column + i] = sum[i];
+    __syncthreads();
+    const int out = blockIdx.x * 64 + threadIdx.x;
+    if (threadIdx.x >= 64 || out >= channels) return;
+    float total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < down; ++i) total += sums[i][threadIdx.x];
+    partials[size_t(blockIdx.y) * channels + out] = total;
+}
+
+#define MEAN(name, vector)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(256)                                                              \
+        name(const float* __restrict__ features, const float* __restrict__ weights, void* __restrict__ partials,   \
+             int pixels, int channels) {                                                                           \
+        mean_slice<vector>(features, weights, static_cast<float*>(partials), pixels, channels);                    \
+    }
+
+MEAN(mean, true)
+MEAN(mean_any, false)
+
+// Adds up the slices of a mean: a warp to a channel.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    mean_slices(const void* __restrict__ partials, float* __restrict__ out, int slices, int channels, float scale) {
+    const int channel = blockIdx.x * WARPS + threadIdx.x / 32;
+    if (channel >= channels) return;
+    float sum = 0.0f;
+    for (int slice = threadIdx.x % 32; slice < slices; slice += 32)
+        sum += static_cast<const float*>(partials)[size_t(slice) * channels + channel];
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) out[channel] = scale * sum;
+}
+
+// out := weights (sums + shift) [+ out]; a null shift is zero, null weights are ones.
+struct StyleGradient {
+    float* out;
+    const float* shift;
+    const float* weights;
+    int accumulate;
+
+    // The square at (2 square_y, 2 square_x), channels from `channel` on, as in pixels.cuh.
+    template <int partner>
+    __device__ __forceinline__ void store(const pixels::Map& map, int square_y, int square_x, int channel,
+                                          pixels::Square& v) const {
+        const int left_in_row = map.channels - channel;
+        const bool vector = map.channels % 4 == 0;
+        if (left_in_row <= 0) return;
+        const float4 moved = shift ? load(shift + channel, left_in_row, vector) : make_float4(0, 0, 0, 0);
+#pragma unroll
+        for (int pixel = 0; pixel < 4; ++pixel) {
+            const int row = 2 * square_y + pixel / 2, column = 2 * square_x + pixel % 2;
+            if (row >= map.height || column >= map.width) continue;
+            const float weight = weights ? weights[size_t(row) * map.width + column] : 1.0f;
+            float* to = out + map.offset(row, column) + channel;
+            const float4 before = accumulate ? load(to, left_in_row, vector) : make_float4(0, 0, 0, 0);
+            v[pixel][0] = before.x + weight * (v[pixel][0] + moved.x);
+            v[pixel][1] = before.y + weight * (v[pixel][1] + moved.y);
+            v[pixel][2] = before.z + weight * (v[pixel][2] + moved.z);
+            v[pixel][3] = before.w + weight * (v[pixel][3] + moved.w);
+            pixels::store4(to, v[pixel], left_in_row, vector);
+        }
+    }
+
+  private:
+    static __device__ __forceinline__ float4 load(const float* from, int left_in_row, bool vector) {
+        return vector ? tile::load4<true>(from, left_in_row) : tile::load4<false>(from, left_in_row);
+    }
+};
+
 #define STYLE_GRADIENT(name, Tile, vector)                                                                         \
     extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) style_gradient_##name(        \
-        const float* __restrict__ features, const float* __restrict__ difference, float* __restrict__ out,         \
-        void* __restrict__ partials, int height, int width, int channels, int accumulate) {                        \
+        const float* __restrict__ features, const float* __restrict__ difference, const float* __restrict__ shift, \
+        const float* __restrict__ weights, float* __restrict__ out, void* __restrict__ partials, int height,       \
+        int width, int channels, int accumulate) {                                                                 \
         const pixels::Map map = {height, width, channels};                                                         \
         pixels::convolve<Tile, 1, vector>(features, map, {0, tile::depth}, difference, channels, map,              \
-                                          pixels::Backward{out, nullptr, accumulate},                              \
+                                          StyleGradient{out, shift, weights, accumulate},                          \
                                           static_cast<float*>(partials));                                          \
     }
 
 STYLE_GRADIENT(128x64, tile::Tile128x64, true)
 STYLE_GRADIENT(128x32, tile::Tile128x32, true)
 STYLE_GRADIENT(128x64_any, tile::Tile128x64, false)
+
+extern "C" __global__ void __launch_bounds__(256)
+    style_gradient_slices(const void* __restrict__ partials, const float* __restrict__ shift,
+                          const float* __restrict__ weights, float* __restrict__ out, int slices, int rows, int height,
+                          int width, int channels, int accumulate) {
+    pixels::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},
+                         StyleGradient{out, shift, weights, accumulate});
+}

@@ -1,5 +1,5 @@
 // Copying and zeroing device memory, so that even these are launches of ours that a CUDA graph can hold. Sixteen
-// bytes a thread while they last, then one; both ends of a copy start on a 16-byte boundary.
+// bytes a thread while they last, then one; both ends of a copy start on a 16-byte boundary, or it goes by words.
 #include "platform.cuh"
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -9,6 +9,13 @@ copy_memory(const void* __restrict__ source, void* __restrict__ out, int64_t byt
     for (int64_t i = thread; i < words; i += threads) static_cast<uint4*>(out)[i] = static_cast<const uint4*>(source)[i];
     const int64_t last = words * 16 + thread;
     if (last < bytes) static_cast<uint8_t*>(out)[last] = static_cast<const uint8_t*>(source)[last];
+}
+
+// For an end that starts on a 4-byte boundary only, as the rows of a matrix may.
+extern "C" __global__ void __launch_bounds__(256)
+copy_words(const void* __restrict__ source, void* __restrict__ out, int64_t words) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    for (int64_t i = thread; i < words; i += threads) static_cast<uint32_t*>(out)[i] = static_cast<const uint32_t*>(source)[i];
 }
 
 extern "C" __global__ void __launch_bounds__(256) zero_memory(void* __restrict__ out, int64_t bytes) {

@@ -99,3 +99,41 @@ extern "C" __global__ void __launch_bounds__(256) clamp_pixels(float* __restrict
     const int64_t last = n / 4 * 4 + thread;
     if (last < n) image[last] = clamped(image[last]);
 }
+
+// out := clamp(image + step * direction); `out` may be one of the two. Here and below n is a multiple of four or the
+// arrays may start anywhere: rows of a matrix do.
+extern "C" __global__ void __launch_bounds__(256)
+step_within(const float* image, const float* direction, int64_t n, float step, float* out) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    const int64_t quads = n % 4 ? 0 : n / 4;
+    for (int64_t i = thread; i < quads; i += threads) {
+        const float4 x = reinterpret_cast<const float4*>(image)[i], d = reinterpret_cast<const float4*>(direction)[i];
+        reinterpret_cast<float4*>(out)[i] = make_float4(clamped(x.x + step * d.x), clamped(x.y + step * d.y),
+                                                        clamped(x.z + step * d.z), clamped(x.w + step * d.w));
+    }
+    for (int64_t i = 4 * quads + thread; i < n; i += threads) out[i] = clamped(image[i] + step * direction[i]);
+}
+
+__device__ __forceinline__ float freed(float x, float g) {
+    return (x <= 0.0f && g > 0.0f) || (x >= 1.0f && g < 0.0f) ? 0.0f : g;
+}
+
+// out := gradient, 0 where a step against it would leave [0, 1]; `out` may be `gradient`.
+extern "C" __global__ void __launch_bounds__(256)
+free_gradient(const float* __restrict__ image, const float* gradient, int64_t n, float* out) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    const int64_t quads = n % 4 ? 0 : n / 4;
+    for (int64_t i = thread; i < quads; i += threads) {
+        const float4 x = reinterpret_cast<const float4*>(image)[i], g = reinterpret_cast<const float4*>(gradient)[i];
+        reinterpret_cast<float4*>(out)[i] =
+            make_float4(freed(x.x, g.x), freed(x.y, g.y), freed(x.z, g.z), freed(x.w, g.w));
+    }
+    for (int64_t i = 4 * quads + thread; i < n; i += threads) out[i] = freed(image[i], gradient[i]);
+}
+
+// image[p, k] := image[p, k] * weights[p]. n = H W channels.
+extern "C" __global__ void __launch_bounds__(256)
+weigh(float* __restrict__ image, const float* __restrict__ weights, int64_t n, int channels) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    for (int64_t i = thread; i < n; i += threads) image[i] *= weights[i / channels];
+}

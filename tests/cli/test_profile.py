@@ -43,8 +43,11 @@ def test_a_wrong_operation_shows_in_its_row(thin: Any) -> None:
     device = open_device("cpu")
     right = device.style_gradient
 
-    def slightly_wrong(features: Any, difference: Any, *, out: Any, accumulate: bool) -> None:
-        right(features, difference * np.float32(1.001), out=out, accumulate=accumulate)
+    def slightly_wrong(
+        features: Any, difference: Any, *, out: Any, accumulate: bool, shift: Any = None, weights: Any = None
+    ) -> None:
+        wrong = difference * np.float32(1.001)
+        right(features, wrong, out=out, accumulate=accumulate, shift=shift, weights=weights)
 
     device.style_gradient = slightly_wrong  # type: ignore[method-assign]
     result = profile(device, thin([[8, 8], [16, 16]]), (24, 24), rounds=2)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from nstgpu import __version__
@@ -83,6 +84,7 @@ def test_json_lines_and_intermediate_pictures(folder: Path) -> None:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [1, 2, 3, 4]
     assert lines[-1]["costs"]["total"] < lines[0]["costs"]["total"]
+    assert (lines[0]["scale"], lines[0]["size"]) == (1, [40, 30])
     assert set(lines[0]["costs"]["per_layer"]) == {"relu1_1", "relu2_1", "relu2_1 content"}
     assert lines[0]["seconds"] > 0
     final, fourth = (images.read(folder / f"content_style{part}.png").pixels for part in ("", "_0004"))
@@ -112,17 +114,32 @@ def test_same_seed_same_bytes(folder: Path) -> None:
         (["content.jpg", "style.png", "--style-layer", "relu5_1"], "relu1_1, relu1_2, relu2_1"),
         (["content.jpg", "style.png", "--style-layer", "relu1_1=much"], "'much' is not a number"),
         (["content.jpg", "style.png", "--style-layer", "relu1_1=1", "--style-layer", "relu1_1=2"], "given twice"),
-        (["content.jpg", "style.png", "--optimizer", "sgd"], "adam, descent"),
+        (["content.jpg", "style.png", "--optimizer", "sgd"], "adam, lbfgs, descent"),
         (["content.jpg", "style.png", "--learning-rate", "-1"], "learning rate"),
         (["content.jpg", "style.png", "--pooling", "l2"], "max or average"),
         (["content.jpg", "style.png", "--init", "elsewhere.png"], "elsewhere.png"),
         (["content.jpg", "style.png", "--content-weight", "0", "--style-weight", "0"], "weigh nothing"),
+        ([], "no content was given"),
+        (["content.jpg"], "no style was given"),
+        (["content.jpg", "--style", "style.png=-1"], "weight of the style"),
+        (["content.jpg", "style.png", "--style-mask", "style.png", "--style-mask", "style.png"], "2 times for 1 style"),
+        (["content.jpg", "style.png", "--content-mask", "missing.png"], "missing.png"),
+        (["content.jpg", "style.png", "--colors", "sepia"], "content-luminance"),
+        (["content.jpg", "style.png", "--style-statistics", "mean"], "gram, moments or w2"),
+        (["content.jpg", "style.png", "--iterations", "4,many"], "4,many"),
+        (["content.jpg", "style.png", "--iterations", "4,3"], "given for 2 scales"),
+        (["content.jpg", "style.png", "--average", "1"], "below 1"),
+        (["content.jpg", "style.png", "-o", "out.jpg", "--depth", "16"], "out.jpg"),
+        (["content.jpg", "style.png", "--animation", "way.mp4"], "way.mp4"),
+        (["content.jpg", "style.png", "--report", "report.txt"], "report.txt"),
+        (["content.jpg", "style.png", "--checkpoint", "nowhere/state.h5"], "nowhere"),
+        (["--recipe", "content.jpg"], "no recipe in content.jpg"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(folder: Path, arguments: list[str], message: str) -> None:
     before = sorted(folder.iterdir())
-    weights = [] if "--weights" in arguments else SHORT
-    result = nstgpu("run", *arguments, *weights)
+    weights = [] if "--weights" in arguments else ["--weights", "small.h5"]
+    result = nstgpu("run", *arguments, *([] if "--iterations" in arguments else ["--iterations", "4"]), *weights)
     assert result.exit_code == 2, result.output
     (line,) = (line for line in result.stderr.splitlines() if line.startswith("nstgpu: "))
     assert message in line
@@ -130,7 +147,7 @@ def test_bad_input_is_one_line_and_exit_code_2(folder: Path, arguments: list[str
     assert sorted(folder.iterdir()) == before
 
 
-@pytest.mark.parametrize("arguments", [["--size", "big"], ["--size", "4"], ["--iterations", "0"], ["--nonsense"]])
+@pytest.mark.parametrize("arguments", [["--size", "big"], ["--size", "4"], ["--quality", "0"], ["--nonsense"]])
 def test_usage_errors_are_exit_code_2(folder: Path, arguments: list[str]) -> None:
     result = nstgpu("run", "content.jpg", "style.png", *arguments)
     assert result.exit_code == 2
@@ -144,13 +161,106 @@ def test_a_failure_is_exit_code_1_and_debug_shows_it(monkeypatch: pytest.MonkeyP
 
         raise NonFiniteCostError("the cost is not finite at iteration 7: the step is too large")
 
-    monkeypatch.setattr("nstgpu.engine.optimise.minimise", diverge)
+    monkeypatch.setattr("nstgpu.engine.optimise.Descending.iterate", diverge)
     result = nstgpu("run", "content.jpg", "style.png", *SHORT)
     assert result.exit_code == 1
     assert "nstgpu: the cost is not finite at iteration 7" in result.stderr
     monkeypatch.setattr(sys, "argv", ["nstgpu", "run", "--debug"])
     result = nstgpu("run", "content.jpg", "style.png", *SHORT, "--debug")
     assert type(result.exception).__name__ == "NonFiniteCostError"
+
+
+def test_two_styles_with_masks_and_weights(folder: Path) -> None:
+    left = np.zeros((30, 40, 3))
+    left[:, :20] = 1
+    images.save(folder / "left.png", left)
+    images.save(folder / "right.png", 1 - left)
+    images.save(folder / "other.png", np.random.default_rng(1).random((20, 20, 3)))
+    result = nstgpu(
+        "run", "content.jpg", *SHORT, "--style", "style.png", "--style", "other.png=0.5", "--style-mask", "left.png",
+        "--style-mask", "right.png", "--style-scale", "1", "--style-scale", "0.7", "--style-statistics", "moments",
+        "--colors", "match",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    recipe = images.read_recipe(folder / "content_style_other.png")
+    assert recipe["style"] == "style, other"
+    assert (recipe["style statistics"], recipe["colors"]) == ("moments", "match")
+
+
+def test_a_run_is_repeated_from_its_picture(folder: Path) -> None:
+    first = nstgpu(
+        "run", "content.jpg", "--style", "style.png=0.5", *SHORT, "--seed", "3", "--init", "noise", "--average", "0.5"
+    )
+    assert first.exit_code == 0, first.output
+    again = nstgpu("run", "--recipe", "content_style.png", "-o", "again.png")
+    assert again.exit_code == 0, again.output
+    assert (folder / "again.png").read_bytes() == (folder / "content_style.png").read_bytes()
+    (folder / "recipe.toml").write_text(images.read_recipe(folder / "again.png")["nstgpu recipe"])
+    other = nstgpu("run", "--recipe", "recipe.toml", "-o", "other.png", "--seed", "4")
+    assert other.exit_code == 0, other.output
+    assert images.read_recipe(folder / "other.png")["seed"] == "4"
+    assert (folder / "other.png").read_bytes() != (folder / "again.png").read_bytes()
+    (folder / "recipe.toml").write_text("content = 'content.jpg'\ncolour = 'red'\n")
+    refused = nstgpu("run", "--recipe", "recipe.toml", "-o", "none.png")
+    assert refused.exit_code == 2
+    assert "'colour'" in refused.stderr
+
+
+def test_sixteen_bits_an_animation_and_scales(folder: Path) -> None:
+    result = nstgpu(
+        "run", "content.jpg", "style.png", *SHORT, "--min-size", "16", "--scales", "3", "-o", "out.tif", "--depth", "16",
+        "--animation", "way.webp",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert images.read_recipe(folder / "out.tif")["scales"] == "20 px x 4, 28 px x 4, 40 px x 4"
+    with Image.open(folder / "way.webp") as way:
+        assert way.n_frames > 4
+        assert way.size == (40, 30)
+
+
+def test_a_report_tells_the_run(folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = nstgpu("run", "content.jpg", "style.png", *SHORT, "--report", "report.html")
+    assert result.exit_code == 0, result.output
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert "relu2_1" in page
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_killed_run_is_resumed_to_the_same_bytes(folder: Path) -> None:
+    """kill -9 at several moments, among them while a checkpoint is written."""
+    options = ["--weights", "small.h5", "--iterations", "60", "--min-size", "20", "--init", "noise", "--threads", "1"]
+    whole = nstgpu("run", "content.jpg", "style.png", *options, "-o", "whole.png")
+    assert whole.exit_code == 0, whole.output
+    command = [sys.executable, "-c", "from nstgpu.cli import main; main()"]
+    run = [*command, "run", "content.jpg", "style.png", *options, "-o", "out.png"]
+    run += ["--checkpoint", "state.h5", "--checkpoint-every", "0"]
+    resume = [*command, "resume", "state.h5"]
+    for number, start in enumerate([run, resume, resume]):
+        process = subprocess.Popen(start, cwd=folder, stderr=subprocess.DEVNULL)
+        deadline, seen = time.monotonic() + 60, set()
+        while len(seen) < 6 and process.poll() is None:
+            assert time.monotonic() < deadline
+            if (folder / "state.h5").exists():
+                seen.add((folder / "state.h5").stat().st_ino)
+            time.sleep(0.001 * number)
+        process.kill()
+        process.wait()
+    result = nstgpu("resume", "state.h5")
+    assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(images.read(folder / "out.png").pixels, images.read(folder / "whole.png").pixels)
+    left_behind = [path.name for path in folder.iterdir() if path.suffix == ".part"]
+    assert len(left_behind) <= 3  # what a kill -9 cut off keeps its passing name
+
+
+def test_a_checkpoint_of_other_pictures_is_refused(folder: Path) -> None:
+    start = ["run", "content.jpg", "style.png", *SHORT, "--checkpoint", "state.h5"]
+    assert nstgpu(*start).exit_code == 0
+    images.save(folder / "content.jpg", np.zeros((30, 40, 3)))
+    result = nstgpu("resume", "state.h5")
+    assert result.exit_code == 2
+    assert "other pictures" in result.stderr
 
 
 def test_version() -> None:
@@ -161,10 +271,13 @@ def test_version() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_untrained_weights_are_announced() -> None:
+def test_the_bundled_model_is_the_default_and_says_so() -> None:
     result = nstgpu("run", "content.jpg", "style.png", "--iterations", "1", "--size", "32")
     assert result.exit_code == 0, result.output
-    assert len([line for line in result.stderr.splitlines() if "no trained weights" in line]) == 1
+    notes = [line for line in result.stderr.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1
+    assert "mini is a small stand-in for VGG-19" in notes[0]
+    assert images.read_recipe("content_style.png")["weights"] == "mini"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

@@ -62,8 +62,8 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]
 
 def test_fetch_list_and_the_default(store: Path, small_weights: Path, pictures: tuple[str, ...]) -> None:
     before = json.loads(nstgpu("weights", "list", "--json").stdout)
-    assert (before["default"], before["folder"]) == ("random:0", str(store))
-    assert [entry["cached"] for entry in before["weights"]] == [False, False]
+    assert (before["default"], before["folder"]) == ("mini", str(store))
+    assert [entry["cached"] for entry in before["weights"]] == [True, False, False]
     assert "not fetched" in nstgpu("weights", "list").stdout
 
     fetched = nstgpu("weights", "fetch", "vgg19")
@@ -76,7 +76,7 @@ def test_fetch_list_and_the_default(store: Path, small_weights: Path, pictures: 
 
     after = json.loads(nstgpu("weights", "list", "--json").stdout)
     assert after["default"] == "vgg19"
-    assert [entry["cached"] for entry in after["weights"]] == [True, False]
+    assert [entry["cached"] for entry in after["weights"]] == [True, True, False]
     assert "default: vgg19" in nstgpu("weights", "list").stdout
     assert json.loads(nstgpu("doctor", "--json").stdout)["weights"] == "vgg19"
 

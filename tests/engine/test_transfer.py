@@ -14,7 +14,8 @@ import nstgpu
 from nstgpu import Costs, StyleTransfer, Weights
 from nstgpu.engine import images
 from nstgpu.engine.costs import Costs as CostsType
-from nstgpu.engine.optimise import NonFiniteCostError, Progress
+from nstgpu.engine.optimise import NonFiniteCostError
+from nstgpu.engine.run import Progress
 from nstgpu.engine.taps import SettingsError, canonical
 from nstgpu.kernels import DeviceError
 
@@ -143,7 +144,7 @@ def test_golden_gram_gradient(shared_data: Path, device: str, tolerance: float) 
         tv_weight=0.0,
     )
     for block in (1, 2, 3):
-        target = transfer._held[f"relu{block}_1 target"]
+        target = transfer.objective()._held[f"relu{block}_1 target 0"]
         assert relative(transfer.device.download(target), golden[f"block{block}_conv1/gram"]) <= tolerance
         target[...] = 0
     costs, gradient = transfer.cost_and_gradient(image.astype(transfer.device.image_dtype))
@@ -166,7 +167,7 @@ def test_golden_activations(shared_data: Path) -> None:
     )
     for tap in taps:
         name = tap.replace("relu", "block").replace("_", "_conv")
-        ours = transfer.device.download(transfer._held[f"{tap} content"])[::8, ::8].transpose(2, 0, 1)
+        ours = transfer.device.download(transfer.objective()._held[f"{tap} content"])[::8, ::8].transpose(2, 0, 1)
         assert relative(ours[:, : 1 << 9, : 1 << 9], golden[f"{name}/sub8"]) <= 1e-5
 
 
@@ -282,18 +283,39 @@ def test_someone_elses_ctrl_c_handler_is_left_alone(thin: Thin) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_divergence_is_named_not_painted(thin: Thin, monkeypatch: pytest.MonkeyPatch) -> None:
-    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
-    evaluate = transfer._evaluate
+def diverging(transfer: StyleTransfer, bad: Callable[[int], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the cost overflow at those evaluations, counted from 1."""
+    objective, count = transfer.objective(), [0]
+    evaluate = objective.evaluate
 
-    def overflow_later(image: Any, gradient: Any, count: list[int] = [0]) -> CostsType:  # noqa: B006
+    def overflow(image: Any, gradient: Any) -> CostsType:
         costs = evaluate(image, gradient)
         count[0] += 1
-        return costs if count[0] < 3 else CostsType(math.inf, 0.0, math.inf, 0.0, {"relu1_1": 0.0, "relu3_1": math.inf})
+        layers = {"relu1_1": 0.0, "relu3_1": math.inf}
+        return CostsType(math.inf, 0.0, math.inf, 0.0, layers) if bad(count[0]) else costs
 
-    monkeypatch.setattr(transfer, "_evaluate", overflow_later)
-    with pytest.raises(NonFiniteCostError, match=r"iteration 3 \(first at relu3_1\).*learning rate below 0.02"):
+    monkeypatch.setattr(objective, "evaluate", overflow)
+
+
+def test_divergence_is_named_not_painted(thin: Thin, monkeypatch: pytest.MonkeyPatch) -> None:
+    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    diverging(transfer, lambda count: count >= 3, monkeypatch)
+    with pytest.raises(NonFiniteCostError, match=r"iteration 3 \(first at relu3_1\).*learning rate below 0.0025"):
         transfer.run(iterations=50)
+
+
+def test_a_step_too_far_is_taken_back_at_half_the_rate(
+    thin: Thin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    diverging(transfer, lambda count: count in (3, 4, 9), monkeypatch)
+    result = transfer.run(iterations=10)
+    assert len(result.history) == 10
+    assert all(math.isfinite(costs.total) for costs in result.history)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 3
+    assert "iteration 3 (first at relu3_1): back to the last good image, at half the learning rate (0.01)" in messages[0]
+    assert "learning rate 0.0025" in result.recipe["optimizer"]
 
 
 def test_overflowing_weights_are_named_at_once(thin: Thin) -> None:
@@ -357,7 +379,7 @@ def test_canonical_names() -> None:
         ({"pooling": "l2"}, "max or average"),
         ({"size": 0}, "at least 1 pixel"),
         ({"size": 3}, "too small"),
-        ({"style_scale": 0.0}, "style scale"),
+        ({"style_scale": 0.0}, "scale of the style"),
         ({"seed": -1}, "seed"),
     ],
 )
@@ -374,7 +396,7 @@ def test_wrong_devices_and_images_are_named(thin: Thin) -> None:
     for wrong in (picture(24, 31, 3), np.zeros((24, 32, 3), np.uint8), np.full((24, 32, 3), np.nan)):
         with pytest.raises(SettingsError, match=r"must be \(24, 32, 3\)"):
             transfer.cost_and_gradient(wrong)
-    with pytest.raises(SettingsError, match="adam, descent"):
+    with pytest.raises(SettingsError, match="adam, lbfgs, descent"):
         transfer.run(optimizer="sgd")
     with pytest.raises(SettingsError, match="learning rate is 0"):
         transfer.run(learning_rate=0.0)

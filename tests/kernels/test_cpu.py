@@ -7,7 +7,7 @@ import pytest
 
 from nstgpu.kernels import cpu as cpu_module
 from nstgpu.kernels.cpu import Cpu
-from nstgpu.kernels.device import DeviceError, Pooling
+from nstgpu.kernels.device import W2_SCRATCH, DeviceError, Pooling
 from nstgpu.kernels.reference import Reference
 
 EPSILON = float(np.finfo(np.float32).eps)
@@ -24,6 +24,7 @@ def items(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(cpu_module, "LEAST_TILES", 1)
         monkeypatch.setattr(cpu_module, "BLOCK_BYTES", 1)
         monkeypatch.setattr(cpu_module, "GRAM_PIXELS", 20)
+        monkeypatch.setattr(cpu_module, "MEAN_PIXELS", 20)
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -183,6 +184,143 @@ def test_costs_at_a_tap(shape: tuple[int, int, int], accumulate: bool) -> None:
     device.content_cost(features, target, 0.3, cost=cost)
     reference.content_cost(features.astype(np.float64), target.astype(np.float64), 0.3, cost=cost64)
     within(cost, cost64, height * width * channels)
+
+
+def mean_one(height: int, width: int) -> Any:
+    """Weights of pixels, some of them zero."""
+    weights = np.maximum(random(height, width, seed=9) + 0.5, 0)
+    return weights / weights.mean()
+
+
+@pytest.mark.usefixtures("items")
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", [(16, 16, 64), (31, 17, 5), (40, 50, 33)])
+def test_weights_and_moments_at_a_tap(shape: tuple[int, int, int], weighted: bool, accumulate: bool) -> None:
+    height, width, channels = shape
+    device = prepared((height, width, channels, channels))
+    features, target = random(*shape) + np.float32(0.5), random(*shape, seed=1)
+    weights = mean_one(height, width) if weighted else None
+    features64, target64 = features.astype(np.float64), target.astype(np.float64)
+    weights64 = None if weights is None else weights.astype(np.float64)
+
+    gram, gram64 = both((channels, channels))
+    mean, mean64 = both((channels,))
+    device.gram(features, gram, weights=weights)
+    device.mean(features, mean, weights=weights)
+    reference.gram(features64, gram64, weights=weights64)
+    reference.mean(features64, mean64, weights=weights64)
+    within(gram, gram64, height * width)
+    within(mean, mean64, height * width)
+
+    difference, difference64 = both((channels, channels))
+    shift, shift64 = both((channels,))
+    cost, cost64 = both((1,))
+    out, expected = both(shape)
+    if accumulate:
+        difference[...] = difference64[...] = random(channels, channels, seed=4)
+        shift[...] = shift64[...] = random(channels, seed=5)
+        out[...] = expected[...] = random(*shape, seed=6)
+    style = random(3 * channels, channels, seed=2)
+    style_gram, style_mean = style.T @ style / len(style), style.mean(axis=0)
+    device.moments_cost(gram, mean, style_gram, style_mean, 0.5, cost=cost, difference=difference, shift=shift,
+                        accumulate=accumulate)  # fmt: skip
+    exact = [a.astype(np.float64) for a in (gram, mean, style_gram, style_mean)]
+    reference.moments_cost(*exact, 0.5, cost=cost64, difference=difference64, shift=shift64, accumulate=accumulate)
+    within(difference, difference64, 4)
+    within(shift, shift64, channels)
+    within(cost, cost64, channels)
+
+    device.style_gradient(features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights)
+    reference.style_gradient(features64, difference.astype(np.float64), out=expected, accumulate=accumulate,
+                             shift=shift.astype(np.float64), weights=weights64)  # fmt: skip
+    within(out, expected, channels)
+    device.content_gradient(features, target, 0.3, out=out, accumulate=accumulate, weights=weights)
+    reference.content_gradient(features64, target64, 0.3, out=expected, accumulate=accumulate, weights=weights64)
+    within(out, expected, channels)
+    device.content_cost(features, target, 0.3, cost=cost, weights=weights)
+    reference.content_cost(features64, target64, 0.3, cost=cost64, weights=weights64)
+    within(cost, cost64, height * width * channels)
+    device.style_cost(gram, style_gram, 0.5, cost=cost, difference=difference, accumulate=accumulate)
+    reference.style_cost(exact[0], exact[2], 0.5, cost=cost64, difference=difference64, accumulate=accumulate)
+    within(difference, difference64, channels)
+    within(cost, cost64, channels)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("channels", [3, 16, 61])
+def test_w2(channels: int, accumulate: bool) -> None:
+    """As close as float32 can hold it, also where most directions have nothing but the ridge."""
+    device, scratch = Cpu(), np.empty((W2_SCRATCH, channels, channels), np.float32)
+    covariances = [np.maximum(random(40, 3, seed=seed) @ random(3, channels, seed=2), 0) for seed in (0, 1)]
+    (gram, mean), (style_gram, style_mean) = [(x.T @ x / len(x), x.mean(axis=0)) for x in covariances]
+    ridge = 1e-3 * float(np.trace(style_gram)) / channels
+    root, root64 = both((channels, channels))
+    device.w2_root(style_gram, style_mean, ridge, root, scratch=scratch)
+    exact = [a.astype(np.float64) for a in (gram, mean, style_gram, style_mean)]
+    reference.w2_root(exact[2], exact[3], ridge, root64, scratch=scratch)
+    within(root, root64, 1)
+    difference, difference64 = both((channels, channels))
+    shift, shift64 = both((channels,))
+    cost, cost64 = both((1,))
+    if accumulate:
+        difference[...] = difference64[...] = random(channels, channels, seed=4)
+        shift[...] = shift64[...] = random(channels, seed=5)
+    device.w2_cost(gram, mean, root, style_mean, ridge, 0.5, cost=cost, difference=difference, shift=shift,
+                   scratch=scratch, accumulate=accumulate)  # fmt: skip
+    reference.w2_cost(exact[0], exact[1], root.astype(np.float64), exact[3], ridge, 0.5, cost=cost64,
+                      difference=difference64, shift=shift64, scratch=scratch, accumulate=accumulate)  # fmt: skip
+    within(difference, difference64, 1)
+    within(shift, shift64, 1)
+    within(cost, cost64, 1)
+
+
+def test_more_threads_change_no_moment() -> None:
+    features, weights = random(90, 70, 33), mean_one(90, 70)
+    seen = set()
+    for threads in (1, 2, 3):
+        device = prepared((90, 70, 33, 33), threads)
+        gram, mean = np.empty((33, 33), np.float32), np.empty(33, np.float32)
+        device.gram(features, gram, weights=weights)
+        device.mean(features, mean, weights=weights)
+        seen.add(gram.tobytes() + mean.tobytes())
+    assert len(seen) == 1
+
+
+@pytest.mark.usefixtures("items")
+def test_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_module, "DOT_TERMS", 100)
+    device = Cpu(threads=3)
+    vectors, values = random(5, 1034), random(1034, seed=1)
+    products, products64 = both((5,))
+    device.dots(vectors, values, products)
+    reference.dots(vectors.astype(np.float64), values.astype(np.float64), products64)
+    within(products, products64, 1034)
+    row, row64 = both((1034,))
+    coefficients = (0.5, -2.0, 0.0, 3.0, 1e-3)
+    device.combine(vectors, coefficients, row)
+    reference.combine(vectors.astype(np.float64), coefficients, row64)
+    within(row, row64, 5)
+    device.blend(values, 0.3, row)
+    reference.blend(values.astype(np.float64), 0.3, row64)
+    within(row, row64, 5)
+
+
+@pytest.mark.usefixtures("items")
+def test_steps_within_bounds() -> None:
+    device, shape = Cpu(threads=3), (17, 23, 3)
+    image = np.clip(random(*shape), 0, 1)  # many pixels on the bounds
+    gradient, weights = random(*shape, seed=1), mean_one(17, 23)
+    out, expected = both(shape)
+    device.step_within(image, gradient, -0.3, out)
+    reference.step_within(image.astype(np.float64), gradient.astype(np.float64), -0.3, expected)
+    within(out, expected, 2)
+    reference.free_gradient(image, gradient, expected)
+    device.free_gradient(image, gradient, gradient)
+    np.testing.assert_array_equal(gradient, expected.astype(np.float32))
+    device.weigh(gradient, weights)
+    reference.weigh(expected, weights.astype(np.float64))
+    within(gradient, expected, 1)
 
 
 @pytest.mark.usefixtures("items")

@@ -62,47 +62,95 @@ def within(what: str, actual: Any, expected: Any, terms: int) -> None:
     assert error <= budget, what
 
 
-def gram_of(device: Gpu, features: Any) -> Any:
+def mean_one(height: int, width: int) -> Any:
+    """Weights of pixels, some of them zero."""
+    weights = np.maximum(random(height, width, seed=9) + np.float32(0.5), np.float32(0))
+    return (weights / weights.mean()).astype(np.float32) if weights.any() else np.ones_like(weights)
+
+
+def gram_of(device: Gpu, features: Any, weights: Any = None) -> Any:
     """In host memory, computed in a workspace of exactly the size asked for."""
     channels = features.shape[2]
     device.bind_workspace(device.allocate(gram.gram_workspace_bytes(*features.shape)))
     out = empty(device, (channels, channels))
-    device.gram(held(device, features), out)
+    device.gram(held(device, features), out, weights=None if weights is None else held(device, weights))
     return device.download(out)
 
 
-def check_gram(device: Gpu, shape: tuple[int, int, int]) -> None:
-    features, expected = activations(shape), np.empty((shape[2], shape[2]))
-    reference.gram(features.astype(np.float64), expected)
-    actual = gram_of(device, features)
-    within("gram", actual, expected, shape[0] * shape[1])
+def mean_of(device: Gpu, features: Any, weights: Any = None) -> Any:
+    device.bind_workspace(device.allocate(gram.mean_workspace_bytes(*features.shape)))
+    out = empty(device, features.shape[2:])
+    device.mean(held(device, features), out, weights=None if weights is None else held(device, weights))
+    return device.download(out)
+
+
+def check_moments(device: Gpu, shape: tuple[int, int, int], weighted: bool) -> None:
+    features, expected, mean = activations(shape), np.empty((shape[2], shape[2])), np.empty(shape[2])
+    weights = mean_one(*shape[:2]) if weighted else None
+    weights64 = None if weights is None else weights.astype(np.float64)
+    reference.gram(features.astype(np.float64), expected, weights=weights64)
+    reference.mean(features.astype(np.float64), mean, weights=weights64)
+    actual = gram_of(device, features, weights)
+    within("gram", actual, expected, shape[0] * shape[1] + 3 * weighted)
     np.testing.assert_array_equal(actual, actual.T)
+    within("mean", mean_of(device, features, weights), mean, shape[0] * shape[1] + 3)
 
 
-def style_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: bool) -> tuple[Any, Any]:
-    """F S [+ out], and the reference's; S symmetric, as it always is."""
+def style_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: bool, moved: bool) -> tuple[Any, Any]:
+    """F S [+ out], and the reference's; S symmetric, as it always is. `moved`: w (F S + shift) instead."""
     features, before, difference = activations(shape), random(*shape, seed=1), random(shape[2], shape[2], seed=2)
     difference += difference.T
+    others = {"shift": 3 * random(shape[2], seed=3), "weights": mean_one(*shape[:2])} if moved else {}
     out = held(device, before) if accumulate else empty(device, shape)
     device.bind_workspace(device.allocate(gram.style_gradient_workspace_bytes(*shape)))
-    device.style_gradient(held(device, features), held(device, difference), out=out, accumulate=accumulate)
+    device.style_gradient(
+        held(device, features),
+        held(device, difference),
+        out=out,
+        accumulate=accumulate,
+        **{name: held(device, values) for name, values in others.items()},
+    )
     expected = before.astype(np.float64)
     reference.style_gradient(
-        features.astype(np.float64), difference.astype(np.float64), out=expected, accumulate=accumulate
+        features.astype(np.float64),
+        difference.astype(np.float64),
+        out=expected,
+        accumulate=accumulate,
+        **{name: values.astype(np.float64) for name, values in others.items()},
     )
     return device.download(out), expected
 
 
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gram(device: Gpu, shape: tuple[int, int, int]) -> None:
-    check_gram(device, shape)
+def test_moments(device: Gpu, shape: tuple[int, int, int], weighted: bool) -> None:
+    check_moments(device, shape, weighted)
 
 
+@pytest.mark.parametrize("moved", [False, True], ids=["", "moved"])
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_style_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: bool) -> None:
-    actual, expected = style_gradient(device, shape, accumulate)
-    within("style gradient", actual, expected, shape[2] + accumulate)
+def test_style_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: bool, moved: bool) -> None:
+    actual, expected = style_gradient(device, shape, accumulate, moved)
+    within("style gradient", actual, expected, shape[2] + accumulate + 3 * moved)
+
+
+@pytest.mark.parametrize("given", ["shift", "weights"])
+def test_shift_and_weights_come_alone_too(device: Gpu, given: str) -> None:
+    features, difference = activations((9, 11, 20)), random(20, 20, seed=2)
+    values = random(20, seed=3) if given == "shift" else mean_one(9, 11)
+    out, expected = empty(device, features.shape), np.empty(features.shape)
+    device.style_gradient(
+        held(device, features), held(device, difference), out=out, accumulate=False, **{given: held(device, values)}
+    )
+    reference.style_gradient(
+        features.astype(np.float64),
+        difference.astype(np.float64),
+        out=expected,
+        accumulate=False,
+        **{given: values.astype(np.float64)},
+    )
+    within(given, device.download(out), expected, 24)
 
 
 def test_a_difference_that_is_not_symmetric_is_multiplied_from_the_right(device: Gpu) -> None:
@@ -129,21 +177,25 @@ def test_the_naive_gram_agrees_with_the_reference_and_the_fast_one(
 
 
 # ---- what no single result shows ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("moved", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("shape", CHECKED_SHAPES, ids=str)
-def test_the_checking_build_finds_nothing(checked: Gpu, shape: tuple[int, int, int]) -> None:
-    check_gram(checked, shape)
-    within("style gradient", *style_gradient(checked, shape, accumulate=True), shape[2])
+def test_the_checking_build_finds_nothing(checked: Gpu, shape: tuple[int, int, int], moved: bool) -> None:
+    check_moments(checked, shape, moved)
+    within("style gradient", *style_gradient(checked, shape, True, moved), shape[2] + 3 * moved)
 
 
 def test_the_checked_shapes_launch_every_kernel(runtime_called: Runtimes) -> None:
     names = set()
     device = Gpu(runtime_called("emulator"), on_launch=lambda launch: names.add(launch.kernel))
     for shape in CHECKED_SHAPES:
-        gram_of(device, activations(shape))
-        style_gradient(device, shape, accumulate=False)
+        for weights in (None, mean_one(*shape[:2])):
+            gram_of(device, activations(shape), weights)
+            mean_of(device, activations(shape), weights)
+        style_gradient(device, shape, accumulate=False, moved=True)
     assert names == {
-        *("gram_128x128", "gram_64x64", "gram_64x64_any", "gram_slices"),
-        *("style_gradient_128x64", "style_gradient_128x32", "style_gradient_128x64_any", "conv3x3_backward_slices"),
+        *("gram_128x128", "gram_64x64", "gram_64x64_any", "gram_slices", "mean", "mean_any", "mean_slices"),
+        *("gram_weighted_128x128", "gram_weighted_64x64", "gram_weighted_64x64_any"),
+        *("style_gradient_128x64", "style_gradient_128x32", "style_gradient_128x64_any", "style_gradient_slices"),
     }
 
 
@@ -152,13 +204,24 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(runtime_called: Runtimes,
     seen = set()
     for seed in (0, 0, 1, 2):
         device = Gpu(runtime_called("emulator", seed=seed))
-        gradient, _ = style_gradient(device, shape, accumulate=True)
-        seen.add(gram_of(device, activations(shape)).tobytes() + gradient.tobytes())
+        gradient, _ = style_gradient(device, shape, accumulate=True, moved=True)
+        moments = (gram_of(device, activations(shape)), mean_of(device, activations(shape), mean_one(*shape[:2])))
+        seen.add(b"".join(values.tobytes() for values in (*moments, gradient)))
     assert len(seen) == 1
 
 
 # ---- tiles, slices and grids ----------------------------------------------------------------------------------------
 TAPS = [(size >> block, size >> block, 64 << min(block, 3)) for size in (224, 512, 2048) for block in range(5)]
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, *TAPS, (16384, 16384, 64)], ids=str)
+def test_the_slices_of_a_mean_keep_a_gpu_busy_and_none_is_empty(shape: tuple[int, int, int]) -> None:
+    height, width, channels = shape
+    slices, groups = gram.mean_slices(*shape), -(-channels // gram.MEAN_CHANNELS)
+    assert 1 <= slices <= max(1, height * width // gram.MEAN_PIXELS)
+    assert slices * groups <= max(groups, 8 * convolution.MULTIPROCESSORS)
+    if height * width >= 512**2:
+        assert slices * groups >= 4 * convolution.MULTIPROCESSORS
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, *TAPS, (16384, 16384, 64)], ids=str)
@@ -177,8 +240,11 @@ def test_a_workspace_too_small_is_refused() -> None:
     features, out = np.zeros((16, 16, 64), np.float32), np.zeros((64, 64), np.float32)
     small = np.zeros(gram.gram_workspace_bytes(16, 16, 64) - 1, np.uint8)
     with pytest.raises(ValueError, match="workspace"):
-        gram.gram(features, out, small)
+        gram.gram(features, out, None, small)
+    with pytest.raises(ValueError, match="workspace"):
+        gram.mean(features, out[0], None, small[: gram.mean_workspace_bytes(16, 16, 64) - 1])
     features = np.zeros((8, 8, 512), np.float32)
     assert gram.style_gradient_workspace_bytes(*features.shape) > 0
     with pytest.raises(ValueError, match="workspace"):
-        gram.style_gradient(features, np.zeros((512, 512), np.float32), out=features, accumulate=False, workspace=None)
+        gram.style_gradient(features, np.zeros((512, 512), np.float32), out=features, accumulate=False, shift=None,
+                            weights=None, workspace=None)  # fmt: skip

@@ -1,5 +1,5 @@
-"""Every kernel but convolutions and Grams against the reference in float64: on the emulator, on its checking build, and
-on a GPU where there is one.
+"""Every kernel that works element by element or sums, against the reference in float64: on the emulator, on its
+checking build, and on a GPU where there is one.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nstgpu.kernels import pointwise
-from nstgpu.kernels.device import Pooling
+from nstgpu.kernels.device import MOST_VECTORS, Pooling
 from nstgpu.kernels.gpu import Gpu
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import Runtime
@@ -74,6 +74,16 @@ def test_copy_and_zero_reach_every_byte_and_no_other(device: Gpu, count: int) ->
     np.testing.assert_array_equal(device.download(room), [*[0] * count, *[7] * 32])
 
 
+@pytest.mark.parametrize("length", [8, 9, 1027])
+def test_the_rows_of_a_matrix_are_copied_from_wherever_they_start(device: Gpu, length: int) -> None:
+    rows = held(device, random(4, length))
+    expected = device.download(rows)
+    for source, target in ((0, 3), (1, 2), (3, 1)):
+        device.copy(rows[source], rows[target])
+        expected[target] = expected[source]
+        np.testing.assert_array_equal(device.download(rows), expected)
+
+
 # ---- the network ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("channels", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 @pytest.mark.parametrize("size", SIZES)
@@ -120,39 +130,79 @@ def test_relu_gradient(device: Gpu, size: tuple[int, int], channels: int) -> Non
 
 
 # ---- costs ----------------------------------------------------------------------------------------------------------
+def mean_one(height: int, width: int) -> Any:
+    """Weights of pixels, some of them zero."""
+    weights = np.maximum(random(height, width, seed=9) + np.float32(0.5), np.float32(0))
+    return (weights / weights.mean()).astype(np.float32)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("channels", [*CHANNELS, 67])
-def test_style_cost(device: Gpu, channels: int) -> None:
-    gram, target = random(channels, channels), random(channels, channels, seed=1)
-    costs, difference = held(device, np.zeros(3, np.float32)), empty(device, gram.shape)
-    device.style_cost(held(device, gram), held(device, target), 0.37, cost=costs[1:2], difference=difference)
-    expected, cost = np.empty(gram.shape), np.empty(1)
-    reference.style_cost(gram.astype(np.float64), target.astype(np.float64), 0.37, cost=cost, difference=expected)
+def test_style_cost(device: Gpu, channels: int, accumulate: bool) -> None:
+    gram, target, before = (random(channels, channels, seed=seed) for seed in range(3))
+    costs = held(device, np.zeros(3, np.float32))
+    difference = held(device, before) if accumulate else empty(device, gram.shape)
+    device.style_cost(held(device, gram), held(device, target), 0.37, cost=costs[1:2], difference=difference,
+                      accumulate=accumulate)  # fmt: skip
+    expected, cost = before.astype(np.float64), np.empty(1)
+    reference.style_cost(gram.astype(np.float64), target.astype(np.float64), 0.37, cost=cost, difference=expected,
+                         accumulate=accumulate)  # fmt: skip
     within(device.download(difference), expected, 2)
+    within(device.download(costs), [0, *cost, 0], channels)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("channels", [*CHANNELS, 67])
+def test_moments_cost(device: Gpu, channels: int, accumulate: bool) -> None:
+    matrices, vectors = ([random(*shape, seed=seed) for seed in (0, 1, 2)] for shape in ((channels,) * 2, (channels,)))
+    gram, target_gram, difference = (held(device, values) for values in matrices)
+    mean, target_mean, shift = (held(device, values) for values in vectors)
+    if not accumulate:
+        difference, shift = empty(device, (channels, channels)), empty(device, (channels,))
+    costs = held(device, np.zeros(3, np.float32))
+    device.moments_cost(gram, mean, target_gram, target_mean, 0.37, cost=costs[1:2], difference=difference,
+                        shift=shift, accumulate=accumulate)  # fmt: skip
+    (gram64, target64, difference64), (mean64, target_mean64, shift64) = (
+        [values.astype(np.float64) for values in some] for some in (matrices, vectors)
+    )
+    cost = np.empty(1)
+    reference.moments_cost(gram64, mean64, target64, target_mean64, 0.37, cost=cost, difference=difference64,
+                           shift=shift64, accumulate=accumulate)  # fmt: skip
+    within(device.download(difference), difference64, 4)
+    within(device.download(shift), shift64, channels)
     within(device.download(costs), [0, *cost, 0], channels)
 
 
 CONTENTS = [(16, 16, 3), (17, 23, 5), (33, 18, 16), (13, 7, 48), (16, 17, 64), (9, 9, 128)]
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shape", CONTENTS)
-def test_content_cost(device: Gpu, shape: tuple[int, int, int]) -> None:
+def test_content_cost(device: Gpu, shape: tuple[int, int, int], weighted: bool) -> None:
     features, target, costs = random(*shape), random(*shape, seed=1), held(device, np.zeros(2, np.float32))
-    device.content_cost(held(device, features), held(device, target), 0.3, cost=costs[1:])
+    weights = mean_one(*shape[:2]) if weighted else None
+    device.content_cost(held(device, features), held(device, target), 0.3, cost=costs[1:],
+                        weights=None if weights is None else held(device, weights))  # fmt: skip
     cost = np.empty(1)
-    reference.content_cost(features.astype(np.float64), target.astype(np.float64), 0.3, cost=cost)
+    reference.content_cost(features.astype(np.float64), target.astype(np.float64), 0.3, cost=cost,
+                           weights=None if weights is None else weights.astype(np.float64))  # fmt: skip
     within(device.download(costs), [0, *cost], int(np.sqrt(features.size)))
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("shape", CONTENTS)
-def test_content_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: bool) -> None:
+def test_content_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: bool, weighted: bool) -> None:
     features, target, before = random(*shape), random(*shape, seed=1), random(*shape, seed=2)
+    weights = mean_one(*shape[:2]) if weighted else None
     out, expected = held(device, before) if accumulate else empty(device, shape), before.astype(np.float64)
-    device.content_gradient(held(device, features), held(device, target), 0.3, out=out, accumulate=accumulate)
+    device.content_gradient(held(device, features), held(device, target), 0.3, out=out, accumulate=accumulate,
+                            weights=None if weights is None else held(device, weights))  # fmt: skip
     reference.content_gradient(
-        features.astype(np.float64), target.astype(np.float64), 0.3, out=expected, accumulate=accumulate
-    )
-    within(device.download(out), expected, 2)
+        features.astype(np.float64), target.astype(np.float64), 0.3, out=expected, accumulate=accumulate,
+        weights=None if weights is None else weights.astype(np.float64),
+    )  # fmt: skip
+    within(device.download(out), expected, 3)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (31, 100), (2, 2), (pointwise.MOST_PARTIALS + 3, 3)])
@@ -226,6 +276,73 @@ def test_descent_and_clamp(device: Gpu, size: tuple[int, int]) -> None:
     np.testing.assert_array_equal(device.download(ours), np.clip(image, 0, 1))
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_steps_within_bounds(device: Gpu, size: tuple[int, int]) -> None:
+    """Of rows of a matrix, which start anywhere if the image has no multiple of four numbers."""
+    shape = (*size, 3)
+    rows = held(device, np.zeros((3, size[0] * size[1] * 3), np.float32))
+    image, gradient, out = (rows[index].reshape(shape) for index in range(3))
+    pixels, slopes = np.clip(random(*shape), 0, 1), random(*shape, seed=1)  # many pixels on the bounds
+    device.upload(pixels, image)
+    device.upload(slopes, gradient)
+    expected = np.empty(shape)
+    device.step_within(image, gradient, -0.3, out)
+    reference.step_within(pixels.astype(np.float64), slopes.astype(np.float64), -0.3, expected)
+    within(device.download(out), expected, 2)
+    reference.free_gradient(pixels, slopes, expected)
+    device.free_gradient(image, gradient, gradient)
+    np.testing.assert_array_equal(device.download(gradient), expected.astype(np.float32))
+    device.step_within(image, gradient, 0.5, image)
+    reference.step_within(pixels.astype(np.float64), expected.copy(), 0.5, expected)
+    within(device.download(image), expected, 2)
+
+
+@pytest.mark.parametrize("channels", [3, 4, 7])
+def test_weigh(device: Gpu, channels: int) -> None:
+    values, weights = random(17, 23, channels), mean_one(17, 23)
+    ours = held(device, values)
+    device.weigh(ours, held(device, weights))
+    np.testing.assert_array_equal(device.download(ours), values * weights[:, :, None])
+
+
+# ---- vectors --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("length", [1, 16, 1023, 1024, 5555])
+@pytest.mark.parametrize("count", [1, 5, MOST_VECTORS])
+def test_vectors(device: Gpu, count: int, length: int) -> None:
+    vectors, values = random(count, length), random(length, seed=1)
+    rows = held(device, np.concatenate([vectors, values[None], values[None]]))
+    basis, row, out = rows[:count], rows[count], rows[count + 1]
+    products, expected = held(device, np.zeros(count + 2, np.float32)), np.empty(count)
+    device.dots(basis, row, products[1:-1])
+    reference.dots(vectors.astype(np.float64), values.astype(np.float64), expected)
+    within(device.download(products), [0, *expected, 0], 2 * length)
+    coefficients, combined = random(count, seed=2).tolist(), np.empty(length)
+    device.combine(basis, coefficients, out)
+    reference.combine(vectors.astype(np.float64), coefficients, combined)
+    within(device.download(out), combined, count)
+    device.blend(row, 0.3, out)
+    reference.blend(values.astype(np.float64), 0.3, combined)
+    within(device.download(out), combined, count + 2)
+
+
+def test_a_long_vector_loops_and_its_dot_product_stays_accurate(device: Gpu) -> None:
+    """More numbers than one of many vectors has threads; adding them one by one would be off by hundreds of eps."""
+    length = 4 * pointwise.THREADS * pointwise.MOST_PARTIALS // MOST_VECTORS * 5 + 4 * 3
+    vectors, values = held(device, np.full((MOST_VECTORS, length), 0.1, np.float32)), np.full(length, 0.3, np.float32)
+    products = empty(device, (MOST_VECTORS,))
+    device.dots(vectors, held(device, values), products)
+    exact = length * float(np.float32(0.1)) * float(np.float32(0.3))
+    assert np.abs(device.download(products) / exact - 1).max() <= EPSILON * np.log2(length)
+
+
+def test_what_cannot_be_combined_is_refused(device: Gpu) -> None:
+    vectors, out = held(device, random(3, 8)), empty(device, (8,))
+    with pytest.raises(ValueError, match="combine: 2 coefficients for 3 vectors"):
+        device.combine(vectors, (1.0, 2.0), out)
+    with pytest.raises(ValueError, match=f"there are 65 vectors; it must be 1 to {MOST_VECTORS}"):
+        device.dots(held(device, random(65, 8)), out, empty(device, (65,)))
+
+
 def test_what_is_not_a_number_stays_so(device: Gpu) -> None:
     """A run that diverges must be seen to, not turn black."""
     image = held(device, np.array([[[np.nan, np.inf, -np.inf], [0.5, 2, -1]]], np.float32))
@@ -259,5 +376,9 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(runtime_called: Runtimes)
         costs, gradient = empty(device, (2,)), held(device, before)
         device.content_cost(held(device, features), held(device, target), 0.3, cost=costs[:1])
         device.tv_cost(held(device, image), 0.8, cost=costs[1:], gradient=gradient)
-        seen.add(device.download(costs).tobytes() + device.download(gradient).tobytes())
+        products = empty(device, (3,))
+        device.dots(
+            held(device, features.reshape(-1)[: 3 * 9999].reshape(3, -1)), gradient.reshape(-1)[:9999], products
+        )
+        seen.add(b"".join(device.download(values).tobytes() for values in (costs, gradient, products)))
     assert len(seen) == 1

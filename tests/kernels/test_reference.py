@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels.device import DeviceError, Pooling
+from nstgpu.kernels.device import W2_SCRATCH, DeviceError, Pooling
 from nstgpu.kernels.reference import Reference, lanczos_matrix
 
 device = Reference()
@@ -104,13 +104,113 @@ def test_style_cost_is_the_paper_formula_and_its_gradient_is_right() -> None:
     assert np.sum(gradient * direction) == pytest.approx(numeric, rel=1e-7)
 
 
-def test_content_and_tv_gradients_against_central_differences() -> None:
+def mean_one(height: int, width: int, seed: int = 9) -> Any:
+    """Weights of pixels, some of them zero."""
+    weights = np.maximum(random(height, width, seed=seed) + 0.5, 0)
+    return weights / weights.mean()
+
+
+def moments(features: Any, weights: Any = None) -> tuple[Any, Any]:
+    channels = features.shape[2]
+    gram, mean = np.full((channels, channels), np.nan), np.full(channels, np.nan)
+    device.gram(features, gram, weights=weights)
+    device.mean(features, mean, weights=weights)
+    return gram, mean
+
+
+def test_weights_of_a_region_are_the_moments_of_its_pixels() -> None:
+    features = random(6, 5, 4)
+    region = random(6, 5, seed=1) > 0
+    gram, mean = moments(features, region / region.mean())
+    inside = features[region]
+    np.testing.assert_allclose(gram, inside.T @ inside / len(inside))
+    np.testing.assert_allclose(mean, inside.mean(axis=0))
+
+
+RIDGE = 0.03
+SCRATCH = np.full((W2_SCRATCH, 4, 4), np.nan)
+
+
+@pytest.mark.parametrize("weights", [None, mean_one(6, 5)], ids=["all alike", "weights"])
+@pytest.mark.parametrize("statistics", ["gram", "moments", "w2"])
+def test_every_style_cost_has_the_gradient_that_its_difference_and_shift_make(statistics: str, weights: Any) -> None:
+    """Of two targets at once, the second accumulated."""
+    features, direction, step = random(6, 5, 4), random(6, 5, 4, seed=2), 1e-6
+    targets = [moments(random(7, 4, 4, seed=seed) + 0.5) for seed in (3, 4)]
+    shares = (0.7, 1.9)
+
+    def cost(features: Any) -> tuple[float, Any, Any]:
+        gram, mean = moments(features, weights)
+        difference, shift = np.full((4, 4), np.nan), None if statistics == "gram" else np.full(4, np.nan)
+        total, value = 0.0, np.empty(1)
+        for number, ((target, target_mean), share) in enumerate(zip(targets, shares, strict=True)):
+            arguments: dict[str, Any] = {"cost": value, "difference": difference, "accumulate": number > 0}
+            linear, squared = 2 * share / (4 * 30), share / (4**2 * 30)
+            if statistics == "gram":
+                device.style_cost(gram, target, squared, **arguments)
+            elif statistics == "moments":
+                device.moments_cost(gram, mean, target, target_mean, squared, shift=shift, **arguments)
+            else:
+                root = np.empty((4, 4))
+                device.w2_root(target, target_mean, RIDGE, root, scratch=SCRATCH)
+                device.w2_cost(gram, mean, root, target_mean, RIDGE, linear, shift=shift, scratch=SCRATCH, **arguments)
+            total += share * float(value[0])
+        return total, difference, shift
+
+    _, difference, shift = cost(features)
+    gradient = random(6, 5, 4, seed=5)
+    before = gradient.copy()
+    device.style_gradient(features, difference, out=gradient, accumulate=True, shift=shift, weights=weights)
+    numeric = (cost(features + step * direction)[0] - cost(features - step * direction)[0]) / (2 * step)
+    assert np.sum((gradient - before) * direction) == pytest.approx(numeric, rel=1e-7)
+
+
+def test_moments_cost_parts_covariances_from_means() -> None:
+    features, target = random(6, 5, 4), random(7, 4, 4, seed=1)
+    (gram, mean), (target_gram, target_mean) = moments(features), moments(target)
+    cost, difference, shift = np.empty(1), np.empty((4, 4)), np.empty(4)
+    outputs = {"cost": cost, "difference": difference, "shift": shift}
+    device.moments_cost(gram, mean, target_gram, target_mean, 1.0, **outputs)
+    covariances = [np.cov(x.reshape(-1, 4).T, bias=True) for x in (features, target)]
+    outers = [np.outer(m, m) for m in (mean, target_mean)]
+    expected = np.sum((covariances[0] - covariances[1]) ** 2) + np.sum((outers[0] - outers[1]) ** 2)
+    assert cost[0] == pytest.approx(expected / (4 * 4**2))
+    np.testing.assert_allclose(difference, covariances[0] - covariances[1], atol=1e-12)
+    device.moments_cost(gram, mean, gram, mean, 1.0, **outputs)
+    assert cost[0] == pytest.approx(0, abs=1e-28)
+
+
+def test_w2_is_the_distance_of_normal_distributions() -> None:
+    features, target = random(6, 5, 4), random(7, 4, 4, seed=1)
+    (gram, mean), (target_gram, target_mean) = moments(features), moments(target)
+    root, cost, difference, shift = np.empty((4, 4)), np.empty(1), np.empty((4, 4)), np.empty(4)
+    device.w2_root(target_gram, target_mean, RIDGE, root, scratch=SCRATCH)
+    covariance, target_covariance = (
+        np.cov(x.reshape(-1, 4).T, bias=True) + RIDGE * np.eye(4) for x in (features, target)
+    )
+    np.testing.assert_allclose(root @ root, target_covariance, atol=1e-12)
+    outputs = {"cost": cost, "difference": difference, "shift": shift, "scratch": SCRATCH}
+    device.w2_cost(gram, mean, root, target_mean, RIDGE, 2.0, **outputs)
+    # The trace of a root of S T is the sum of the roots of its eigenvalues, with no root of a matrix in sight.
+    roots = np.sqrt(np.linalg.eigvals(covariance @ target_covariance).real)
+    traces = np.trace(covariance) + np.trace(target_covariance) - 2 * roots.sum()
+    assert cost[0] == pytest.approx((np.sum((mean - target_mean) ** 2) + traces) / 4)
+    transport = np.eye(4) - difference / 2  # the map that takes one covariance to the other
+    np.testing.assert_allclose(transport @ covariance @ transport, target_covariance, atol=1e-10)
+    np.testing.assert_allclose(shift, 2 * (mean - target_mean) - difference @ mean)
+    device.w2_root(gram, mean, RIDGE, root, scratch=SCRATCH)
+    device.w2_cost(gram, mean, root, mean, RIDGE, 1.0, **outputs)
+    assert cost[0] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("weights", [None, mean_one(*SHAPE[:2])], ids=["all alike", "weights"])
+def test_content_and_tv_gradients_against_central_differences(weights: Any) -> None:
     image, target, direction, step = random(*SHAPE), random(*SHAPE, seed=1), random(*SHAPE, seed=2), 1e-6
 
     def cost(image: Any) -> tuple[float, Any]:
         content, tv, gradient = np.empty(1), np.empty(1), np.empty(SHAPE)
-        device.content_cost(image, target, 0.3, cost=content)
-        device.content_gradient(image, target, 0.3, out=gradient, accumulate=False)
+        device.content_cost(image, target, 0.3, cost=content, weights=weights)
+        device.content_gradient(image, target, 0.3, out=gradient, accumulate=False, weights=weights)
         device.tv_cost(image, 0.7, cost=tv, gradient=gradient)
         return float(content[0] + 0.7 * tv[0]), gradient
 
@@ -153,6 +253,28 @@ def test_steps_clamp_pixels() -> None:
     image = np.array([[[0.1, 0.5, 0.9]]])
     device.descent_step(image, np.array([[[1.0, 0.1, -1.0]]]), learning_rate=0.5)
     np.testing.assert_allclose(image, [[[0.0, 0.45, 1.0]]])
+
+
+def test_a_step_within_bounds_and_the_gradient_that_is_free() -> None:
+    image, out = np.array([[[0.0, 0.5, 1.0], [0.0, 0.5, 1.0]]]), np.empty((1, 2, 3))
+    direction = np.array([[[-1.0, -1.0, -1.0], [2.0, 2.0, 2.0]]])
+    device.step_within(image, direction, 0.25, out)
+    np.testing.assert_array_equal(out, [[[0.0, 0.25, 0.75], [0.5, 1.0, 1.0]]])
+    device.free_gradient(image, direction, out)  # a step goes against the gradient
+    np.testing.assert_array_equal(out, [[[-1.0, -1.0, 0.0], [0.0, 2.0, 2.0]]])
+    device.weigh(out, np.array([[0.5, 2.0]]))
+    np.testing.assert_array_equal(out, [[[-0.5, -0.5, 0.0], [0.0, 4.0, 4.0]]])
+
+
+def test_vectors() -> None:
+    vectors, values, out = random(3, 7), random(7, seed=1), np.empty(3)
+    device.dots(vectors, values, out)
+    np.testing.assert_allclose(out, [sum(a * b for a, b in zip(v, values, strict=True)) for v in vectors])
+    row = np.empty(7)
+    device.combine(vectors, (2.0, 0.0, -1.0), row)
+    np.testing.assert_allclose(row, 2 * vectors[0] - vectors[2])
+    device.blend(values, 0.25, row)
+    np.testing.assert_allclose(row, 0.75 * (2 * vectors[0] - vectors[2]) + 0.25 * values)
 
 
 @pytest.mark.parametrize(("before", "after"), [(7, 19), (19, 7), (5, 5), (1, 4), (640, 3)])

@@ -53,7 +53,7 @@ def test_catalogue():
 
 
 def test_fetched_weights_load_by_name(store, web, files):
-    assert default_weights() == "random:0"
+    assert default_weights() == "mini"
     path, was_there = fetch("vgg19")
     assert (path, was_there) == (store / "vgg19_notop.h5", False)
     weights = load_weights("vgg19")
@@ -67,13 +67,15 @@ def test_fetched_weights_load_by_name(store, web, files):
 
 
 def test_known_weights(store):
-    nineteen, sixteen = known_weights()
+    mini, nineteen, sixteen = known_weights()
+    assert (mini.name, mini.cached, mini.default) == ("mini", True, True)
+    assert Path(mini.path).stat().st_size == mini.size
     assert (nineteen.name, nineteen.cached, nineteen.default) == ("vgg19", False, False)
     assert (sixteen.name, sixteen.size) == ("vgg16", 58_889_256)
     assert "CC BY 4.0" in sixteen.licence
     fetch("vgg19")
-    nineteen, sixteen = known_weights()
-    assert (nineteen.cached, nineteen.default, sixteen.cached) == (True, True, False)
+    mini, nineteen, sixteen = known_weights()
+    assert (mini.default, nineteen.cached, nineteen.default, sixteen.cached) == (False, True, True, False)
     assert Path(nineteen.path).parent == store
 
 

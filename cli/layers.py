@@ -1,0 +1,194 @@
+"""`nstgpu layers`: what every layer looks for, as one contact sheet a layer.
+
+Finds the pictures, streams them past an `Observer`, and writes the sheets; nothing is computed here.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from .messages import notes, say
+
+if TYPE_CHECKING:
+    from ..engine.excitation import Observer
+    from ..weights import Weights
+
+DEFAULT_SIZE = 384
+DEFAULT_UNITS = 18
+
+
+def layers(
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURES", help="Folders of pictures, or pictures.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for the sheets.", show_default="PICTURES_layers")
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A layer to watch; may be repeated.", show_default="all of them"),
+    ] = None,
+    unit: Annotated[
+        list[int] | None,
+        typer.Option(metavar="INDEX", help="A unit to watch; may be repeated.", show_default="see --units"),
+    ] = None,
+    units: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Units per layer, evenly spread.", show_default=f"{DEFAULT_UNITS}"),
+    ] = None,
+    size: Annotated[int, typer.Option(min=16, help="Larger pictures are shrunk to this long side.")] = DEFAULT_SIZE,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="vgg19, vgg16, a VGG weights file (.h5, .keras), or random:SEED.",
+            show_default="vgg19 once fetched, else random:0",
+        ),
+    ] = None,
+    preprocessing: Annotated[
+        str | None,
+        typer.Option(help="The weights' own: caffe or torchvision.", show_default="what the file says, else caffe"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, cpu, reference or emulator.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+) -> None:
+    """Show what units look for: the patches of PICTURES that excite each of them most, nine a unit.
+
+    One sheet per layer. Files of a folder that are no pictures are skipped. Ctrl-C ends early and still writes the
+    sheets.
+    """
+    del debug  # acted on where errors are reported
+    from ..engine.excitation import Observer
+    from ..engine.images import ImageError
+    from ..engine.taps import SettingsError
+    from ..weights import default_weights, load_weights
+
+    if unit and units is not None:
+        raise SettingsError("--unit and --units exclude each other: name units, or say how many")
+    destination = Path(f"{pictures[0].resolve().stem}_layers") if output is None else output
+    _check_folder(destination, pictures)
+    count = sum(1 for _ in _found(pictures))
+    if count == 0:
+        raise ImageError(f"there is no file in {', '.join(map(str, pictures))}; give folders of pictures, or pictures")
+    network = load_weights(default_weights() if weights is None else weights, preprocessing=preprocessing)
+    observer = Observer(
+        network, layers=layer, units=unit or units or DEFAULT_UNITS, size=size, device=device, threads=threads
+    )
+    if not quiet:
+        if network.layout == "generated":
+            say(
+                f"note: {network.name} is not trained, so its units look for nothing in particular; "
+                "nstgpu weights fetch vgg19 gets trained weights (80 MB)"
+            )
+        files = "1 file" if count == 1 else f"{count} files"
+        say(f"showing {files} to {network.name} on {observer.device.name}")
+    with _bar(count, quiet) as advance:
+        interrupted = _show(observer, pictures, advance, quiet)
+    if observer.images == 0:
+        tried = "the only file" if count == 1 else f"none of the {count} files"
+        if interrupted:
+            raise typer.Abort
+        raise ImageError(f"{tried} in {', '.join(map(str, pictures))} could be used; give PNG, JPEG, WebP or TIFF")
+    destination.mkdir(exist_ok=True)
+    dead = _write(observer, network, destination)
+    if not quiet:
+        for tap in dead:
+            say(f"note: no unit of {tap} that was watched was ever excited, so it has no sheet; show it more pictures")
+        how = f"stopped after {observer.images} of {count}" if interrupted else f"{observer.images}"
+        written = len(observer.taps) - len(dead)
+        say(f"wrote {written} {'sheet' if written == 1 else 'sheets'} to {destination} ({how} pictures)")
+
+
+class _File(NamedTuple):
+    path: Path
+    named: bool
+    """Asked for by its own name: then it must be a picture."""
+
+
+def _found(pictures: Sequence[Path]) -> Iterator[_File]:
+    """The files to look at, one at a time: a folder may hold any number, so they are neither gathered nor sorted."""
+    for path in pictures:
+        if not path.is_dir():
+            yield _File(path, named=True)
+            continue
+        with os.scandir(path) as entries:
+            yield from (_File(Path(e.path), named=False) for e in entries if e.is_file() and e.name[0] != ".")
+
+
+def _show(observer: "Observer", pictures: Sequence[Path], advance: Callable[[], None], quiet: bool) -> bool:
+    """Shows every picture to the observer; returns whether Ctrl-C ended it early."""
+    from ..engine.images import ImageError
+
+    try:
+        for file in _found(pictures):
+            try:
+                with notes(quiet):
+                    observer.see(file.path, str(file.path))
+            except ImageError as error:
+                if file.named:
+                    raise
+                if not quiet:
+                    say(f"skipped: {' '.join(str(error).split())}")
+            advance()
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _write(observer: "Observer", network: "Weights", destination: Path) -> list[str]:
+    """Writes a sheet per layer; returns the layers in which nothing was excited, which have none."""
+    from ..engine import images, sheets
+
+    dead = []
+    for tap in observer.taps:
+        found, field, width = observer.units(tap), observer.fields[tap], observer.widths[tap]
+        if not found:
+            dead.append(tap)
+            continue
+        pictures = "1 picture" if observer.images == 1 else f"{observer.images} pictures"
+        caption = f"{len(found)} of {width} units · each sees {field.size} x {field.size} pixels · {pictures}"
+        sheet = sheets.contact_sheet(found, field, f"What excites {tap}", f"{caption} · {network.name}")
+        recipe = {"weights": network.name, "weights sha256": network.checksum, "layer": tap}
+        images.save(destination / f"{tap}.png", sheet, recipe=recipe)
+    return dead
+
+
+def _check_folder(destination: Path, pictures: Sequence[Path]) -> None:
+    """Refuses, before the work begins, a folder that cannot be written to, or that holds the pictures."""
+    from ..engine.images import check_destination
+    from ..engine.taps import SettingsError
+
+    check_destination((destination if destination.is_dir() else destination.parent) / "sheet.png")
+    if destination.exists() and not destination.is_dir():
+        raise SettingsError(f"{destination} is a file; give --output a folder")
+    for path in pictures:
+        folder = path if path.is_dir() else path.parent
+        if destination.is_dir() and folder.is_dir() and os.path.samefile(folder, destination):
+            raise SettingsError(f"the pictures are in {destination} themselves; choose another --output")
+
+
+def _bar(count: int, quiet: bool) -> AbstractContextManager[Callable[[], None]]:
+    return nullcontext(lambda: None) if quiet else _shown_bar(count)
+
+
+@contextmanager
+def _shown_bar(count: int) -> Iterator[Callable[[], None]]:
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (
+        rich.BarColumn(bar_width=None),
+        rich.MofNCompleteColumn(),
+        rich.TimeRemainingColumn(compact=True),
+        rich.TextColumn("left"),
+    )
+    with rich.Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task("", total=count)
+        yield lambda: bars.advance(task)

@@ -1,0 +1,170 @@
+"""`nstgpu reconstruct`: what each layer still knows of a picture, as the picture painted back from noise.
+
+Runs `StyleTransfer` once a layer, with the content cost alone or the style cost alone, and lays the results side by
+side; nothing is computed here.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .messages import notes, say
+
+if TYPE_CHECKING:
+    from ..engine.run import Progress
+
+DEFAULT_SIZE = 256
+DEFAULT_ITERATIONS = 200
+# gamma, beside the content or the style weight that is measured: calms pixels that no layer minds, blurs nothing.
+CONTENT_SMOOTHNESS, STYLE_SMOOTHNESS = 0.1, 10.0
+
+Show = Callable[[str, float], None]
+"""Told of the layer under way, and of the share of the whole work that is done."""
+
+
+def reconstruct(
+    image: Annotated[Path, typer.Argument(help="The picture to paint back.", show_default=False)],
+    style: Annotated[bool, typer.Option("--style", help="Reconstruct its style instead of its content.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="PNG, JPEG, WebP or TIFF by suffix.",
+            show_default="IMAGE_content_layers.png or IMAGE_style_layers.png",
+        ),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A layer to paint from; may be repeated.", show_default="each block's first"),
+    ] = None,
+    size: Annotated[int, typer.Option(min=16, help="Long side of each picture in pixels.")] = DEFAULT_SIZE,
+    iterations: Annotated[
+        int, typer.Option(min=1, help="Steps of the optimiser, per layer and scale.")
+    ] = DEFAULT_ITERATIONS,
+    separate: Annotated[
+        bool, typer.Option("--separate", help="Also save each picture by itself, as OUTPUT_LAYER.")
+    ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="vgg19, vgg16, a VGG weights file (.h5, .keras), or random:SEED.",
+            show_default="vgg19 once fetched, else random:0",
+        ),
+    ] = None,
+    preprocessing: Annotated[
+        str | None,
+        typer.Option(help="The weights' own: caffe or torchvision.", show_default="what the file says, else caffe"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, cpu, reference or emulator.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores")
+    ] = None,
+    pooling: Annotated[str, typer.Option(help="average (as in the paper, and smoother) or max.")] = "average",
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+) -> None:
+    """Paint IMAGE back from noise, layer by layer: what each layer still knows of it.
+
+    Of the content, a deep layer keeps the arrangement and forgets the pixels. With --style a layer is taken together
+    with those before it: textures are kept, the arrangement is not. Ctrl-C ends early and still writes the sheet.
+    """
+    del debug  # acted on where errors are reported
+    from ..engine import images, sheets
+    from ..engine.taps import SettingsError, classic_style, resolve
+    from ..engine.transfer import StyleTransfer
+    from ..kernels import open_device
+    from ..weights import default_weights, load_weights
+
+    kind = "style" if style else "content"
+    destination = Path(f"{image.stem}_{kind}_layers.png") if output is None else output
+    network = load_weights(default_weights() if weights is None else weights, preprocessing=preprocessing)
+    chosen = list(resolve(layer or classic_style(network.taps), network.taps, network.name))
+    for path in (destination, *(_beside(destination, tap) for tap in chosen if separate)):
+        images.check_destination(path)
+        if path.exists() and image.exists() and os.path.samefile(path, image):
+            raise SettingsError(f"{path} is the input and would be overwritten; choose another --output")
+    with notes(quiet):
+        picture = images.read(image)
+    opened = open_device(device, threads=threads)
+
+    def style_taps(tap: str) -> list[str]:
+        """As in the paper: a layer with all the classic ones before it."""
+        before = network.taps[: network.taps.index(tap)]
+        return [*classic_style(before), tap]
+
+    if not quiet:
+        if network.layout == "generated":
+            say(
+                f"note: {network.name} is not trained, so its layers know little of pictures; "
+                "nstgpu weights fetch vgg19 gets trained weights (80 MB)"
+            )
+        say(f"painting the {kind} of {picture.name} from {', '.join(chosen)} with {network.name} on {opened.name}")
+    row, interrupted = [], False
+    with _bar(quiet) as show:
+        for done, tap in enumerate(chosen):
+            transfer = StyleTransfer(
+                picture,
+                picture,
+                weights=network,
+                device=opened,
+                size=size,
+                content_layers=[] if style else [tap],
+                style_layers=style_taps(tap) if style else [],
+                tv_weight=STYLE_SMOOTHNESS if style else CONTENT_SMOOTHNESS,
+                pooling=pooling,  # type: ignore[arg-type]  # checked there
+                seed=seed,
+            )
+            if not row:
+                row.append(("original", transfer.initial_image("content")))
+
+            def on_iteration(progress: "Progress", tap: str = tap, done: int = done) -> None:
+                show(tap, (done + progress.iteration / progress.iterations) / len(chosen))
+
+            result = transfer.run(iterations, init="noise", on_iteration=on_iteration)
+            row.append((_spelled(style_taps(tap)) if style else tap, result.image))
+            if separate:
+                result.save(_beside(destination, tap))
+            interrupted = result.interrupted
+            if interrupted:
+                break
+    title = "Style, painted back from noise" if style else "Content, painted back from noise"
+    what = "each from the Gram matrices of these layers alone" if style else "each from this layer's activations alone"
+    sheet = sheets.row_sheet(row, title, f"{what} · {network.name}")
+    images.save(destination, sheet, recipe={**result.recipe, f"{kind} layers": ", ".join(chosen)})
+    if not quiet:
+        how = f"stopped at layer {len(row) - 1} of {len(chosen)}" if interrupted else f"{len(chosen)} layers"
+        say(f"wrote {destination} ({'1 layer' if len(chosen) == 1 and not interrupted else how})")
+
+
+def _beside(path: Path, tap: str) -> Path:
+    return path.with_name(f"{path.stem}_{tap}{path.suffix}")
+
+
+def _spelled(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+
+
+def _bar(quiet: bool) -> AbstractContextManager[Show]:
+    return nullcontext(lambda _tap, _share: None) if quiet else _shown_bar()
+
+
+@contextmanager
+def _shown_bar() -> Iterator[Show]:
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(bar_width=None),
+        rich.TaskProgressColumn(),
+        rich.TimeElapsedColumn(),
+    )
+    with rich.Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task("", total=1.0)
+        yield lambda tap, share: bars.update(task, description=tap, completed=share)

@@ -1,0 +1,95 @@
+"""Whose colours the painting has: the style's recoloured beforehand, or the content's put back afterwards.
+
+Both ways are those of Gatys, Bethge, Hertzmann & Shechtman, "Preserving Color in Neural Artistic Style Transfer"
+(2016), on sRGB values as they are. Everything is computed once per run, on the host, in float64; pictures are
+(H, W, 3) floats in [0, 1] and come back in the dtype they had.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .images import ImageError
+
+Floats = NDArray[np.floating[Any]]
+Matrix = NDArray[np.float64]
+
+LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601: the Y of YIQ and YUV
+_LEAST_DEVIATION = 1 / 255  # of a colour that a picture has, along any axis; what varies less is noise of 8 bits
+
+
+def luma(image: Floats) -> Matrix:
+    """(H, W): Y = 0.299 R + 0.587 G + 0.114 B."""
+    values: Matrix = np.clip(image.astype(np.float64) @ LUMA, 0, 1)
+    return values
+
+
+def match(style: Floats, content: Floats) -> Floats:
+    """The style with the content's mean and covariance of colours, then clamped to [0, 1]; sizes may differ."""
+    matrix, offset = colour_map(style, content)
+    return _finished(style @ matrix.T + offset, style)
+
+
+def colour_map(style: Floats, content: Floats) -> tuple[Matrix, Matrix]:
+    """A (3, 3) and b (3,): x -> A x + b gives the style's colours the content's mean and covariance.
+
+    Of all linear maps that do, the one that changes the colours least, summed over the style's pixels: the
+    Monge-Kantorovich map A = S^(-1/2) (S^(1/2) C S^(1/2))^(1/2) S^(-1/2) (Pitié & Kokaram 2007), S and C the
+    covariances. Like the symmetric map that Gatys et al. prefer, and unlike the Cholesky one, it favours no channel.
+    Axes along which the style does not vary by a 1/255 can't be stretched to anything and are left out: a gray style
+    takes the content's mean colour and, along gray, its contrast.
+    """
+    (mean_s, covariance_s), (mean_c, covariance_c) = _moments(style), _moments(content)
+    variances, axes = np.linalg.eigh(covariance_s)
+    there = variances > _LEAST_DEVIATION**2
+    root = (axes * np.sqrt(np.where(there, variances, 0))) @ axes.T
+    inverse = (axes * np.where(there, np.where(there, variances, 1) ** -0.5, 0)) @ axes.T
+    middle, directions = np.linalg.eigh(root @ covariance_c @ root)
+    matrix: Matrix = inverse @ (directions * np.sqrt(np.maximum(middle, 0))) @ directions.T @ inverse
+    return matrix, mean_c - matrix @ mean_s
+
+
+def luminance(image: Floats, like: Floats | None = None) -> Floats:
+    """The luminance of a picture as gray RGB: what content and style become where only luminance is transferred.
+
+    like: a picture whose luminance gives the mean and the deviation, as the content's does for a style; clamped.
+    """
+    values = luma(image)
+    if like is not None:
+        wanted, deviation = luma(like), values.std()
+        stretch = wanted.std() / deviation if deviation > _LEAST_DEVIATION else 0.0
+        values = (values - values.mean()) * stretch + wanted.mean()
+    return _finished(np.repeat(values[..., np.newaxis], 3, axis=2), image)
+
+
+def luminance_of_content(result: Floats, content: Floats) -> Floats:
+    """The content's colours under the luminance of the result; both (H, W, 3).
+
+    I and Q of YIQ (or U and V of YUV: the same line through gray) are the content's, Y is the result's. Where that
+    colour does not exist in RGB, its chroma is drawn towards gray until it does, so that the luminance stays the
+    result's everywhere, and hues the content's. Raises ImageError if the sizes differ.
+    """
+    if result.shape != content.shape:
+        raise ImageError(
+            f"the result is {result.shape[1]}x{result.shape[0]} and the content {content.shape[1]}x{content.shape[0]}; "
+            "resize the content to the result first"
+        )
+    target = luma(result)[..., np.newaxis]
+    chroma = content - luma(content)[..., np.newaxis]
+    room = np.where(chroma > 0, 1 - target, target)
+    reach = np.abs(chroma)
+    share = np.divide(room, reach, out=np.ones_like(reach), where=reach > room).min(axis=2, keepdims=True)
+    return _finished(target + share * chroma, result)
+
+
+def _moments(image: Floats) -> tuple[Matrix, Matrix]:
+    """Mean (3,) and covariance (3, 3) of the colours."""
+    colours = image.reshape(-1, 3).astype(np.float64)
+    mean: Matrix = colours.mean(axis=0)
+    centred = colours - mean
+    return mean, centred.T @ centred / len(colours)
+
+
+def _finished(values: Matrix, like: Floats) -> Floats:
+    return np.clip(values, 0, 1).astype(like.dtype)

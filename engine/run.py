@@ -1,0 +1,246 @@
+"""A run from coarse to fine: scale after scale, each handing its picture and the optimiser's memory to the next.
+
+What is optimised at each scale is left to `objective`, a single step to `optimise`, and what a picture or a setting is
+to `transfer`.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from . import optimise, scales
+from .costs import Costs
+from .memory import Buffer, allocate
+from .optimise import Descending, Image
+from .resize import resized
+from .scales import Scale
+from .taps import SettingsError
+
+if TYPE_CHECKING:
+    from .transfer import StyleTransfer
+
+LONGEST_MEMORY = 0.99
+"""Decay of the average of the iterates, at most."""
+SHARE_REMEMBERED = 0.1
+"""Of a scale's iterations, about how many the average remembers."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a run goes about it."""
+
+    scales: tuple[Scale, ...]
+    optimizer: str
+    learning_rate: float | None
+    """None: the optimiser's own."""
+    average: float | None
+    """Decay of the average of the iterates; None: by the scale's iterations."""
+
+    def decay(self, iterations: int) -> float:
+        if self.average is not None:
+            return self.average
+        if self.optimizer != "adam":  # the others go downhill with every step
+            return 0.0
+        return min(LONGEST_MEMORY, max(0.0, 1 - 1 / (SHARE_REMEMBERED * iterations)))
+
+
+@dataclass(frozen=True, eq=False)
+class RunState:
+    """Everything a run needs to go on to the very same bytes (see `checkpoint` for the file)."""
+
+    fingerprint: str
+    """Of pictures, weights and settings, so that a state is not continued with others."""
+    scale: int
+    """From 0."""
+    iteration: int
+    """Done at that scale."""
+    failures: int
+    seconds: tuple[float, ...]
+    """Spent at each scale so far."""
+    learning_rate: float
+    image: Image
+    average: Image
+    optimizer: Mapping[str, NDArray[Any]]
+    history: Sequence[Costs]
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """What a callback is told after each iteration."""
+
+    iteration: int
+    """Iterations done, from 1, over all scales."""
+    iterations: int
+    """Of the whole run."""
+    costs: Costs
+    """Of the image this iteration started from."""
+    seconds: float
+    """Since the run began."""
+    remaining: float
+    """Seconds to the end, by the pixels that are still to be worked through."""
+    scale: int
+    """From 1."""
+    scales: int
+    size: tuple[int, int]
+    """(H, W) at this scale."""
+    image: Callable[[], Image]
+    """Fetches the picture as it is now, (H, W, 3) in [0, 1]."""
+    state: Callable[[], RunState]
+    """Fetches what `StyleTransfer.run(resume=...)` goes on from."""
+
+
+@dataclass(frozen=True)
+class ScaleDone:
+    """What one scale of a run took."""
+
+    size: tuple[int, int]
+    """(H, W)"""
+    iterations: int
+    seconds: float
+
+
+class Run:
+    """One call of `StyleTransfer.run`."""
+
+    def __init__(
+        self, transfer: "StyleTransfer", method: Method, on_iteration: Callable[[Progress], object] | None
+    ) -> None:
+        self.transfer, self.device, self.method, self.on_iteration = transfer, transfer.device, method, on_iteration
+        self.fingerprint = transfer.fingerprint(method)
+        self.history: list[Costs] = []
+        self.done: list[ScaleDone] = []
+        self.learning_rate = math.nan
+        self._seconds = [0.0] * len(method.scales)
+
+    def from_image(self, init: Callable[[tuple[int, int]], Image]) -> tuple[Image, bool]:
+        """From `init((H, W))` at the coarsest scale to the end: the last scale's picture, and whether it was cut short.
+
+        Raises NonFiniteCostError.
+        """
+        return self._to_the_end(0, lambda: self._first(init))
+
+    def from_state(self, state: RunState) -> tuple[Image, bool]:
+        """The same from where another run was; raises SettingsError if that was not this run."""
+        if state.fingerprint != self.fingerprint:
+            raise SettingsError("the run to resume had other pictures, weights or settings; give the very same again")
+        self.history[:] = state.history
+        self._seconds[: len(state.seconds)] = state.seconds
+        for number in range(state.scale):
+            self._close(number, self.method.scales[number].iterations)
+        return self._to_the_end(state.scale, lambda: self._restored(state))
+
+    def _to_the_end(self, first: int, begin: Callable[[], Descending]) -> tuple[Image, bool]:
+        last = len(self.method.scales) - 1
+        descending = begin()
+        with optimise.held_back_interrupt() as interrupt:
+            for number in range(first, last + 1):
+                if number > first:
+                    descending = self._next(number, descending)
+                stopped = self._descend(number, descending, interrupt)
+                self._close(number, descending.iteration)
+                if stopped:
+                    break
+        self.learning_rate = descending.optimizer.learning_rate
+        enough = descending.iteration == self.method.scales[last].iterations or descending.optimizer.stalled
+        complete = number == last and enough
+        return self.device.download(descending.average), not complete
+
+    # ---- where a scale begins ---------------------------------------------------------------------------------------
+    def _first(self, init: Callable[[tuple[int, int]], Image]) -> Descending:
+        size = self._size(0)
+        rule = optimise.make(self.device, self.method.optimizer, (*size, 3), self.method.learning_rate)
+        return self._descending(0, rule, self.transfer.with_kept(init(size)))
+
+    def _next(self, number: int, before: Descending) -> Descending:
+        size = self._size(number)
+        pixels = resized(self.device, self.device.download(before.average), size)
+        rule = before.optimizer.carried((*size, 3))
+        if self.transfer.keeps_content:
+            rule.reset()  # resizing spreads what it remembers over the edge of what is to be kept
+        return self._descending(number, rule, self.transfer.with_kept(pixels))
+
+    def _restored(self, state: RunState) -> Descending:
+        shape = (*self._size(state.scale), 3)
+        rule = optimise.make(self.device, self.method.optimizer, shape, self.method.learning_rate)
+        rule.learning_rate = state.learning_rate
+        rule.restore(state.optimizer)
+        descending = self._descending(state.scale, rule, state.image)
+        self.device.upload(state.average, descending.average)
+        descending.iteration, descending.failures = state.iteration, state.failures
+        return descending
+
+    def _descending(self, number: int, rule: optimise.Optimizer, pixels: Image) -> Descending:
+        device = self.device
+        held = allocate(device, [Buffer(name, pixels.shape, device.image_dtype, 0, 0) for name in ("image", "average")])
+        device.upload(pixels, held["image"])
+        device.upload(pixels, held["average"])
+        decay = self.method.decay(self.method.scales[number].iterations)
+        return Descending(device, rule, held["image"], held["average"], decay)
+
+    def _size(self, number: int) -> tuple[int, int]:
+        return self.transfer.size_at(self.method.scales[number].long_side)
+
+    # ---- one scale --------------------------------------------------------------------------------------------------
+    def _descend(self, number: int, descending: Descending, interrupt: Event) -> bool:
+        """Works through a scale; whether the run is to stop there."""
+        scale = self.method.scales[number]
+        objective = self.transfer.objective(self._size(number), scale.tv)
+        before, began = self._seconds[number], time.perf_counter()
+        # The objective's own image serves as the last good one.
+        steps = descending.iterate(objective.evaluate, objective.gradient, scale.iterations, objective.image)
+        try:
+            for costs in steps:
+                self.history.append(costs)
+                self._seconds[number] = before + time.perf_counter() - began
+                stop = interrupt.is_set()
+                if self.on_iteration is not None:
+                    stop |= self.on_iteration(self._progress(number, descending, costs)) is False
+                if stop:
+                    return True
+        except KeyboardInterrupt:
+            return True
+        if descending.iteration < scale.iterations:
+            logging.getLogger("nstgpu").info(
+                "no step lowers the cost any more after %d iterations at %d px", descending.iteration, scale.long_side
+            )
+        return False
+
+    def _close(self, number: int, iterations: int) -> None:
+        self.done.append(ScaleDone(self._size(number), iterations, self._seconds[number]))
+
+    def _progress(self, number: int, descending: Descending, costs: Costs) -> Progress:
+        scale = self.method.scales[number]
+        pace = self._seconds[number] / descending.iteration / scale.long_side**2
+        return Progress(
+            iteration=len(self.history),
+            iterations=sum(scale.iterations for scale in self.method.scales),
+            costs=costs,
+            seconds=sum(self._seconds),
+            remaining=scales.remaining_seconds(self.method.scales, number, descending.iteration, pace),
+            scale=number + 1,
+            scales=len(self.method.scales),
+            size=self._size(number),
+            image=lambda: self.transfer.finished(self.device.download(descending.average)),
+            state=lambda: self._state(number, descending),
+        )
+
+    def _state(self, number: int, descending: Descending) -> RunState:
+        download = self.device.download
+        return RunState(
+            self.fingerprint,
+            number,
+            descending.iteration,
+            descending.failures,
+            tuple(self._seconds[: number + 1]),
+            descending.optimizer.learning_rate,
+            download(descending.image),
+            download(descending.average),
+            descending.optimizer.state(),
+            tuple(self.history),
+        )

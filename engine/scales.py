@@ -1,0 +1,101 @@
+"""Coarse to fine: the sizes a picture is painted at, one after the other, and how much work lies in each.
+
+Only numbers: what is carried from one scale to the next, and the painting itself, are left to the run.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .taps import SettingsError
+
+MIN_SIZE = 128  # px; below it VGG's deepest classic tap, relu5_1, has fewer than 8x8 pixels
+FULL_TV_SIZE = 512  # px; up to here total variation counts in full
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One size of the way: the long side in pixels, the iterations spent there, and a factor on gamma."""
+
+    long_side: int
+    iterations: int
+    tv: float
+
+
+def plan_scales(
+    long_side: int, *, min_size: int = MIN_SIZE, count: int | None = None, iterations: int | Sequence[int]
+) -> tuple[Scale, ...]:
+    """The scales up to exactly `long_side`, each √2 larger than the one before it (to the nearest pixel).
+
+    They begin at the smallest size that is not below `min_size`; a target below √2 min_size has one scale. `count`
+    fixes how many there are, 1 being no coarse-to-fine at all, and then min_size is only what they may not begin
+    below. `iterations` is of each scale, or a list with one number per scale, the coarsest first.
+
+    Raises SettingsError for numbers below 1, more scales than fit, and a list of another length.
+    """
+    for what, number in (("size", long_side), ("smallest size", min_size)):
+        if number < 1:
+            raise SettingsError(f"the {what} is {number}; it must be at least 1 pixel")
+    most = 1
+    while long_side**2 >= min_size**2 << most:  # long_side >= min_size √2^most, with no rounding
+        most += 1
+    if count is None:
+        count = most
+    elif count < 1:
+        raise SettingsError(f"{count} scales were asked for; at least 1 is needed")
+    sides = tuple(max(1, round(long_side / 2 ** (steps / 2))) for steps in reversed(range(count)))
+    if count > most:
+        raise SettingsError(
+            f"{count} scales up to {long_side} px would begin at {sides[0]} px, below the smallest size of {min_size}; "
+            f"ask for {most} at most, or for a smaller smallest size"
+        )
+    each = (iterations,) * count if isinstance(iterations, int) else tuple(iterations)
+    if len(each) != count:
+        raise SettingsError(
+            f"iterations are given for {len(each)} scales, but there are {count} ({_listed(sides)} px); "
+            f"give {count} numbers, or one for all"
+        )
+    for number in each:
+        if number < 1:
+            raise SettingsError(f"{number} iterations were asked for; at least 1 is needed at every scale")
+    return tuple(Scale(side, number, tv_factor(side)) for side, number in zip(sides, each, strict=True))
+
+
+def tv_factor(long_side: int) -> float:
+    """The factor on gamma: 1 up to 512 px, and above it falling with the square of the size.
+
+    Total variation is there against grain of the size of a pixel. Seen at the same size on the wall, a picture of
+    twice the long side shows four pixels where there was one: the eye averages the power of that grain down to a
+    quarter, while the blur that TV costs falls on just the brushwork that the resolution was paid for. So its weight
+    goes with the area of a pixel, to nearly nothing in large prints: classic users set it to 0 at high resolution.
+    """
+    return min(1.0, (FULL_TV_SIZE / long_side) ** 2)
+
+
+def work(scales: Sequence[Scale]) -> tuple[float, ...]:
+    """Each scale's fraction of the whole run's work, which goes with pixels times iterations; they sum to 1."""
+    pixels = [_pixel_iterations(scale) for scale in scales]
+    total = sum(pixels)
+    return tuple(part / total for part in pixels)
+
+
+def remaining_seconds(
+    scales: Sequence[Scale], current_index: int, iteration: int, seconds_per_pixel_iteration: float
+) -> float:
+    """Seconds from here to the end of the last scale, with `iteration` iterations done at scale `current_index`.
+
+    seconds_per_pixel_iteration: of one iteration, divided by the square of its scale's long side. All scales have the
+    picture's proportions, so that square stands for the number of pixels. Take it from the present scale: at the
+    smallest ones what every iteration costs regardless of its pixels weighs in, and the total comes out too long.
+    """
+    current = scales[current_index]
+    left = (current.iterations - iteration) * current.long_side**2
+    left += sum(_pixel_iterations(scale) for scale in scales[current_index + 1 :])
+    return left * seconds_per_pixel_iteration
+
+
+def _pixel_iterations(scale: Scale) -> int:
+    return scale.iterations * scale.long_side**2
+
+
+def _listed(sides: Sequence[int]) -> str:
+    return ", ".join(str(side) for side in sides)

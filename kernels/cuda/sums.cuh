@@ -1,0 +1,27 @@
+// Sums over a warp and over a block, for the kernels that reduce: always the same tree, so two runs give the same
+// bytes, and the error grows with log n. Used by costs.cu, vectors.cu and wasserstein.cu and tested through them.
+#pragma once
+
+#include "platform.cuh"
+
+constexpr int THREADS = 256;  // of a block that reduces; kernels/pointwise.py launches as many
+constexpr int WARPS = THREADS / 32;
+
+// The sum over the warp, the same in every lane.
+__device__ __forceinline__ float warp_sum(float value) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(~0u, value, distance);
+    return value;
+}
+
+// The sum over the block, the same in every thread. To be called once in a kernel.
+__device__ __forceinline__ float block_sum(float value) {
+    SHARED(float, warp_sums, [WARPS]);
+    value = warp_sum(value);
+    if (threadIdx.x % 32 == 0) warp_sums[threadIdx.x / 32] = value;
+    __syncthreads();
+    float total = 0.0f;
+#pragma unroll
+    for (int warp = 0; warp < WARPS; ++warp) total += warp_sums[warp];
+    return total;
+}

@@ -1,0 +1,72 @@
+// Vectors of n numbers, which are images laid out in a row: what an optimiser on the device is made of. They may be
+// rows of a matrix (vectors, n): where n is no multiple of four, such rows start anywhere, and everything goes one by
+// one; else by fours. kernels/pointwise.py launches them.
+#include "sums.cuh"
+
+constexpr int most_vectors = 64;  // kernels/device.py: MOST_VECTORS
+
+struct Coefficients {
+    float of[most_vectors];
+};
+
+// out := out + weight * (values - out)
+extern "C" __global__ void __launch_bounds__(THREADS)
+blend(const float* __restrict__ values, float* __restrict__ out, int64_t n, float weight) {
+    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
+    const int64_t quads = n % 4 ? 0 : n / 4;
+    for (int64_t i = thread; i < quads; i += threads) {
+        const float4 v = reinterpret_cast<const float4*>(values)[i];
+        float4 o = reinterpret_cast<float4*>(out)[i];
+        o.x += weight * (v.x - o.x);
+        o.y += weight * (v.y - o.y);
+        o.z += weight * (v.z - o.z);
+        o.w += weight * (v.w - o.w);
+        reinterpret_cast<float4*>(out)[i] = o;
+    }
+    for (int64_t i = 4 * quads + thread; i < n; i += threads) out[i] += weight * (values[i] - out[i]);
+}
+
+// partials[k][block] := the block's share of vectors[k] . values, k = blockIdx.y; finish_sums adds them up.
+extern "C" __global__ void __launch_bounds__(THREADS)
+dots(const float* __restrict__ vectors, const float* __restrict__ values, int64_t n, void* __restrict__ partials) {
+    const float* const vector = vectors + int64_t{blockIdx.y} * n;
+    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
+    const int64_t quads = n % 4 ? 0 : n / 4;
+    float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (int64_t i = thread; i < quads; i += threads) {
+        const float4 a = reinterpret_cast<const float4*>(vector)[i], b = reinterpret_cast<const float4*>(values)[i];
+        sums.x += a.x * b.x;
+        sums.y += a.y * b.y;
+        sums.z += a.z * b.z;
+        sums.w += a.w * b.w;
+    }
+    for (int64_t i = 4 * quads + thread; i < n; i += threads) sums.x += vector[i] * values[i];
+    const float total = block_sum((sums.x + sums.y) + (sums.z + sums.w));
+    if (threadIdx.x == 0) static_cast<float*>(partials)[size_t(blockIdx.y) * gridDim.x + blockIdx.x] = total;
+}
+
+// out := sum_k by.of[k] vectors[k], in the order of k
+extern "C" __global__ void __launch_bounds__(THREADS)
+combine(const float* __restrict__ vectors, const __grid_constant__ Coefficients by, int count, int64_t n,
+        float* __restrict__ out) {
+    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
+    const int64_t quads = n % 4 ? 0 : n / 4;
+    for (int64_t i = thread; i < quads; i += threads) {
+        float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 4
+        for (int k = 0; k < count; ++k) {
+            const float4 v = *reinterpret_cast<const float4*>(vectors + k * n + 4 * i);
+            sum.x += by.of[k] * v.x;
+            sum.y += by.of[k] * v.y;
+            sum.z += by.of[k] * v.z;
+            sum.w += by.of[k] * v.w;
+        }
+        reinterpret_cast<float4*>(out)[i] = sum;
+    }
+    for (int64_t i = 4 * quads + thread; i < n; i += threads) {
+        float sum = 0.0f;
+#pragma unroll 4
+        for (int k = 0; k < count; ++k) sum += by.of[k] * vectors[k * n + i];
+        out[i] = sum;
+    }
+}

@@ -1,0 +1,216 @@
+// The Wasserstein distance of two normal distributions and its gradient: products of square matrices, and the little
+// that is done before, between and after them. Which products in which order is kernels/wasserstein.py's business,
+// and why; tests/kernels/test_wasserstein.py runs every kernel in the emulator against float64.
+//
+// The matrices are small, 64 to 512 rows, and each product waits for the one before: what counts is how soon one is
+// done. So a tile of 64x32 is all that a block has, and its four warps each add up a quarter of the terms in the main
+// loop of tile.cuh. At 512 rows that is 128 blocks to a product, one for every multiprocessor of a large GPU, and two
+// products that do not depend on each other go into one launch.
+#include "sums.cuh"
+#include "tile.cuh"
+
+namespace {
+
+using Tile = tile::Tile<1, 1>;
+constexpr int slices = 4;  // of the terms: warps of a block, blockDim.y; kernels/wasserstein.py launches as many
+static_assert(Tile::threads == 32);
+
+// Rows of L as they lie in memory, transposed on their way into shared memory: two lanes load a row's eight columns.
+template <bool vector>
+class Rows {
+    static constexpr int loads = Tile::rows * 2 / Tile::threads, stride = Tile::threads / 2;
+
+    const float* next_;
+    int pitch_, rows_left_, left_in_row_;  // from the thread's first
+    float4 fetched_[loads];
+
+  public:
+    __device__ __forceinline__ Rows(const float* matrix, int channels, int first_row, int first_column) {
+        const int row = first_row + threadIdx.x / 2, column = first_column + threadIdx.x % 2 * 4;
+        next_ = matrix + size_t(row) * channels + column;
+        pitch_ = channels;
+        rows_left_ = channels - row;
+        left_in_row_ = channels - column;
+    }
+    __device__ __forceinline__ void fetch() {
+#pragma unroll
+        for (int i = 0; i < loads; ++i)
+            fetched_[i] = tile::load4<vector>(next_ + i * stride * pitch_, i * stride < rows_left_ ? left_in_row_ : 0);
+    }
+    __device__ __forceinline__ void advance() {
+        next_ += tile::depth;
+        left_in_row_ -= tile::depth;
+    }
+    template <int pitch>
+    static __device__ __forceinline__ int place() {
+        return threadIdx.x % 2 * 4 * pitch + threadIdx.x / 2;
+    }
+    template <int pitch>
+    __device__ __forceinline__ void put(float* to) const {
+        static_assert(pitch % 32 == 4, "16 rows of two groups of four columns: no bank twice");
+#pragma unroll
+        for (int i = 0; i < loads; ++i) {
+            to[i * stride + 0 * pitch] = fetched_[i].x;
+            to[i * stride + 1 * pitch] = fetched_[i].y;
+            to[i * stride + 2 * pitch] = fetched_[i].z;
+            to[i * stride + 3 * pitch] = fetched_[i].w;
+        }
+    }
+};
+
+template <bool vector>
+__device__ __forceinline__ void multiply(const float* left, const float* right, const float* base, float* out,
+                                         int channels, float factor, float share, float diagonal) {
+    const int first_row = blockIdx.x * Tile::rows, first_column = blockIdx.y * Tile::columns;
+    const int steps = (channels + slices * tile::depth - 1) / (slices * tile::depth);  // of every warp, for its barriers
+    const int first_term = threadIdx.y * steps * tile::depth;
+
+    SHARED(typename Tile::Stage, stages, [slices][2]);
+    Rows<vector> rows(left, channels, first_row, first_term);
+    tile::MatrixRows<Tile, Tile::columns, vector, false> columns(right, channels, first_column, first_term, channels);
+    tile::Sums sums;
+    tile::multiply<Tile>(rows, columns, steps, stages[threadIdx.y], sums);
+
+    // (0 + 2) + (1 + 3), by way of the memory of the stages; a lane finds its own sums in each warp's.
+    constexpr int tile_fours = Tile::rows * Tile::columns / 4;
+    static_assert(sizeof stages >= 2 * tile_fours * sizeof(float4));
+    float4* const passed = reinterpret_cast<float4*>(stages);
+#pragma unroll
+    for (int half = slices / 2; half > 0; half /= 2) {
+        if (threadIdx.y >= half && threadIdx.y < 2 * half) {
+#pragma unroll
+            for (int i = 0; i < 16; ++i) {
+                const float* from = &sums[i / 2][i % 2 * 4];
+                passed[(threadIdx.y - half) * tile_fours + i * 32 + threadIdx.x] =
+                    make_float4(from[0], from[1], from[2], from[3]);
+            }
+        }
+        __syncthreads();
+        if (threadIdx.y < half) {
+#pragma unroll
+            for (int i = 0; i < 16; ++i) {
+                const float4 other = passed[threadIdx.y * tile_fours + i * 32 + threadIdx.x];
+                float* to = &sums[i / 2][i % 2 * 4];
+                to[0] += other.x;
+                to[1] += other.y;
+                to[2] += other.z;
+                to[3] += other.w;
+            }
+        }
+        __syncthreads();
+    }
+    if (threadIdx.y > 0) return;
+
+    const tile::Corner corner = tile::thread_corner<Tile>();
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        const int row = first_row + corner.row + i / 4 * 32 + i % 4;
+        if (row >= channels) continue;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int column = first_column + corner.column + 16 * half;
+            const size_t at = size_t(row) * channels + column;
+            const int left_in_row = channels - column;
+            if (left_in_row <= 0) continue;
+            const float4 before = base ? tile::load4<vector>(base + at, left_in_row) : make_float4(0, 0, 0, 0);
+            const float sum[4] = {share * before.x + factor * sums[i][4 * half + 0],
+                                  share * before.y + factor * sums[i][4 * half + 1],
+                                  share * before.z + factor * sums[i][4 * half + 2],
+                                  share * before.w + factor * sums[i][4 * half + 3]};
+            float values[4];
+#pragma unroll
+            for (int j = 0; j < 4; ++j) values[j] = row == column + j ? sum[j] + diagonal : sum[j];
+            if (vector) {
+                *reinterpret_cast<float4*>(out + at) = make_float4(values[0], values[1], values[2], values[3]);
+            } else {
+#pragma unroll
+                for (int j = 0; j < 4; ++j)
+                    if (j < left_in_row) out[at + j] = values[j];
+            }
+        }
+    }
+}
+
+}  // namespace
+
+// out := factor * left right + share * base + diagonal * I, a null base being zero; with gridDim.z = 2 also out_1 := the
+// same of left_1, right_1 and base_1.
+#define SQUARE_PRODUCT(name, vector)                                                                                 \
+    extern "C" __global__ void __launch_bounds__(Tile::threads* slices) name(                                        \
+        const float* __restrict__ left, const float* __restrict__ right, const float* __restrict__ base,             \
+        float* __restrict__ out, const float* __restrict__ left_1, const float* __restrict__ right_1,                \
+        const float* __restrict__ base_1, float* __restrict__ out_1, int channels, float factor, float share,        \
+        float diagonal) {                                                                                            \
+        if (blockIdx.z == 0)                                                                                         \
+            multiply<vector>(left, right, base, out, channels, factor, share, diagonal);                             \
+        else                                                                                                         \
+            multiply<vector>(left_1, right_1, base_1, out_1, channels, factor, share, diagonal);                     \
+    }
+
+SQUARE_PRODUCT(square_product, true)
+SQUARE_PRODUCT(square_product_any, false)
+
+// out := gram - mean mean^T + ridge I; partials[block] := its rows' share of the sum of out * other, elementwise, or,
+// where `other` is null, of out's trace. A warp takes a row, here and below.
+extern "C" __global__ void __launch_bounds__(THREADS)
+w2_covariance(const float* __restrict__ gram, const float* __restrict__ mean, const float* __restrict__ other,
+              int channels, float ridge, float* __restrict__ out, void* __restrict__ partials) {
+    const int row = blockIdx.x * WARPS + threadIdx.x / 32;
+    float sum = 0.0f;
+    if (row < channels) {
+        for (int column = threadIdx.x % 32; column < channels; column += 32) {
+            const size_t at = size_t(row) * channels + column;
+            const float diagonal = row == column ? 1.0f : 0.0f;
+            const float value = gram[at] - mean[row] * mean[column] + ridge * diagonal;
+            sum += value * (other ? other[at] : diagonal);
+            out[at] = value;
+        }
+    }
+    const float total = block_sum(sum);
+    if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
+}
+
+// Both matrices divided by the root of the sum of `count` partials, which every block adds up for itself; `second` may
+// be given as the identity, and then holds what that becomes.
+extern "C" __global__ void __launch_bounds__(THREADS)
+w2_normalise(float* __restrict__ first, float* __restrict__ second, int identity, const void* __restrict__ partials,
+             int count, int channels) {
+    float sum = 0.0f;
+    for (int i = threadIdx.x; i < count; i += THREADS) sum += static_cast<const float*>(partials)[i];
+    const float factor = 1.0f / sqrtf(block_sum(sum));
+    const int row = blockIdx.x * WARPS + threadIdx.x / 32;
+    if (row >= channels) return;
+    for (int column = threadIdx.x % 32; column < channels; column += 32) {
+        const size_t at = size_t(row) * channels + column;
+        first[at] *= factor;
+        second[at] = factor * (identity ? (row == column ? 1.0f : 0.0f) : second[at]);
+    }
+}
+
+// With E `change` and E S `moved`: partials[block] := its rows' share of |mean - target_mean|^2 + tr E S E;
+// difference := scale * E [+ difference]; shift := scale * (mean - target_mean - E mean) [+ shift]
+extern "C" __global__ void __launch_bounds__(THREADS)
+w2_cost(const float* __restrict__ change, const float* __restrict__ moved, const float* __restrict__ mean,
+        const float* __restrict__ target_mean, int channels, float scale, float* __restrict__ difference,
+        float* __restrict__ shift, void* __restrict__ partials, int accumulate) {
+    const int row = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
+    float sum = 0.0f;
+    if (row < channels) {
+        float product = 0.0f;
+        for (int column = lane; column < channels; column += 32) {
+            const size_t at = size_t(row) * channels + column;
+            const float e = change[at];
+            sum += moved[at] * e;
+            product += e * mean[column];
+            difference[at] = scale * e + (accumulate ? difference[at] : 0.0f);
+        }
+        product = warp_sum(product);
+        if (lane == 0) {
+            const float away = mean[row] - target_mean[row];
+            sum += away * away;
+            shift[row] = scale * (away - product) + (accumulate ? shift[row] : 0.0f);
+        }
+    }
+    const float total = block_sum(sum);
+    if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
+}

@@ -1,0 +1,159 @@
+"""The cost as a whole: every style representation, masks and several styles, against differences and against itself."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nstgpu.engine.costs import Costs
+from nstgpu.engine.taps import SettingsError
+from nstgpu.engine.transfer import Style, StyleTransfer
+from nstgpu.weights import Weights
+
+Thin = Callable[..., Weights]
+pytestmark = pytest.mark.filterwarnings("ignore:the weights")  # short networks lack the classic deep taps
+
+
+def picture(seed: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(seed).random((height, width, 3))
+
+
+def soft_mask(seed: int, height: int, width: int) -> np.ndarray:
+    """Smooth, from 0 to 1, different in every quarter."""
+    coarse = np.random.default_rng(seed).random((4, 4))
+    mask = np.kron(coarse, np.ones((-(-height // 4), -(-width // 4))))[:height, :width]
+    return mask.astype(np.float32)
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {"style_statistics": "gram"},
+    {"style_statistics": "moments"},
+    {"style_statistics": "w2"},
+]
+STYLES: dict[str, Callable[[], Any]] = {
+    "one": lambda: picture(1, 21, 30),
+    "two": lambda: [picture(1, 21, 30), Style(picture(2, 25, 22), weight=0.3)],
+    "masked": lambda: [
+        Style(picture(1, 21, 30), mask=soft_mask(5, 22, 27)),
+        Style(picture(2, 25, 22), weight=2.0, mask=soft_mask(6, 22, 27), region=soft_mask(7, 25, 22)),
+        picture(3, 20, 20),
+    ],
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings["style_statistics"])
+@pytest.mark.parametrize("styles", STYLES)
+@pytest.mark.parametrize("kept", [False, True], ids=["free", "content mask"])
+def test_gradient_matches_central_differences(thin: Thin, settings: dict[str, Any], styles: str, kept: bool) -> None:
+    keep = soft_mask(8, 22, 27) * 0.9 if kept else None
+    transfer = StyleTransfer(
+        picture(0, 22, 27),
+        STYLES[styles](),
+        weights=thin(),
+        device="reference",
+        content_layers={"relu2_1": 0.7},
+        style_layers={"relu1_1": 1.0, "relu2_1": 0.5, "relu3_1": 2.0},
+        style_weight=30.0,
+        content_weight=1.0,
+        tv_weight=0.2,
+        content_mask=keep,
+        **settings,
+    )
+    image = 0.2 + 0.6 * picture(9, 22, 27)
+    costs, gradient = transfer.cost_and_gradient(image)
+    assert costs.style > 0
+    assert math.isclose(costs.gradient_norm, float(np.linalg.norm(gradient)), rel_tol=1e-9)
+    direction = np.random.default_rng(10).standard_normal(image.shape)
+    step = 1e-6
+    ahead, _ = transfer.cost_and_gradient(image + step * direction)
+    behind, _ = transfer.cost_and_gradient(image - step * direction)
+    numeric = (ahead.total - behind.total) / (2 * step)
+    # The content mask takes its share off the gradient of each pixel, not off the cost.
+    unmasked = gradient / (1 - keep[..., None].astype(np.float64)) if keep is not None else gradient
+    assert float(np.sum(unmasked * direction)) == pytest.approx(numeric, rel=2e-6)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings["style_statistics"])
+@pytest.mark.parametrize("device", ["cpu", "emulator"])
+def test_devices_agree_with_the_reference(thin: Thin, device: str, settings: dict[str, Any]) -> None:
+    def evaluated(name: str) -> tuple[Costs, np.ndarray]:
+        transfer = StyleTransfer(
+            picture(0, 22, 27),
+            STYLES["masked"](),
+            weights=thin(),
+            device=name,
+            style_weight=30.0,
+            content_weight=1.0,
+            content_mask=soft_mask(8, 22, 27) * 0.9,
+            **settings,
+        )
+        return transfer.cost_and_gradient(picture(9, 22, 27).astype(np.float32))
+
+    (costs, gradient), (expected, right) = evaluated(device), evaluated("reference")
+    assert costs.total == pytest.approx(expected.total, rel=1e-5)
+    assert costs.per_layer == pytest.approx(expected.per_layer, rel=1e-4)
+    assert np.linalg.norm(gradient - right) <= 1e-4 * np.linalg.norm(right)
+
+
+def test_equal_styles_weigh_as_one(thin: Thin) -> None:
+    """Shares sum to one: the same style twice, and the same style in two halves of the image, cost what it costs once."""
+    style, image = picture(1, 21, 30), picture(9, 24, 32)
+    layers: dict[str, Any] = {"style_layers": {"relu1_1": 1.0}, "content_layers": [], "style_weight": 1.0}
+
+    def cost(styles: Any) -> Costs:
+        transfer = StyleTransfer(image, styles, weights=thin(), device="reference", **layers)
+        return transfer.cost_and_gradient(image)[0]
+
+    once = cost(style)
+    twice = cost([style, Style(style, weight=3.0)])
+    assert twice.style == pytest.approx(once.style)
+    everywhere = cost(Style(style, mask=np.ones((24, 32), np.float32)))
+    assert everywhere.style == pytest.approx(once.style)
+
+
+def test_a_masked_style_leaves_the_rest_alone(thin: Thin) -> None:
+    """relu1_1 sees one pixel around: no gradient further than that from the mask."""
+    mask = np.zeros((24, 32), np.float32)
+    mask[:, :16] = 1
+    transfer = StyleTransfer(
+        picture(0, 24, 32), Style(picture(1, 21, 30), mask=mask), weights=thin(), device="reference",
+        style_layers={"relu1_1": 1.0}, content_layers=[], style_weight=1.0, tv_weight=0.0,
+    )  # fmt: skip
+    _, gradient = transfer.cost_and_gradient(picture(9, 24, 32))
+    assert np.abs(gradient[:, :16]).max() > 0
+    assert np.abs(gradient[:, 17:]).max() == 0
+
+
+def test_two_styles_in_two_halves_are_measured_there(thin: Thin) -> None:
+    """An image made of both styles, each in its half, has no style cost at 1x1 statistics of those halves."""
+    left, right = np.zeros((16, 32), np.float32), np.zeros((16, 32), np.float32)
+    left[:, :16], right[:, 16:] = 1, 1
+    first, second = np.full((16, 16, 3), 0.2), np.full((16, 16, 3), 0.7)
+    image = np.concatenate([first, second], axis=1)
+    styles = [Style(first, mask=left), Style(second, mask=right)]
+    fitting, swapped = (
+        StyleTransfer(
+            image, given, weights=thin(), device="reference", style_layers=["relu1_1"], content_layers=[]
+        ).cost_and_gradient(image)[0]
+        for given in (styles, [Style(first, mask=right), Style(second, mask=left)])
+    )
+    assert fitting.style < 0.1 * swapped.style
+
+
+@pytest.mark.parametrize(
+    ("styles", "settings", "message"),
+    [
+        ([], {}, "no style was given"),
+        (Style(picture(1, 8, 8), weight=0.0), {}, "weight of the style"),
+        (Style(picture(1, 8, 8), scale=-1.0), {}, "scale of the style"),
+        (Style(picture(1, 20, 20), mask=np.zeros((24, 32))), {}, "empty"),
+        (Style(picture(1, 20, 20), mask=np.ones((24, 24))), {}, "proportions"),
+        (picture(1, 20, 20), {"style_statistics": "mean"}, "gram, moments or w2"),
+        (picture(1, 20, 20), {"colors": "sepia"}, "style, match or content-luminance"),
+    ],
+)
+def test_wrong_styles_are_named(thin: Thin, styles: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        StyleTransfer(picture(0, 24, 32), styles, weights=thin(), device="reference", **settings)

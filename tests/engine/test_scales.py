@@ -1,0 +1,96 @@
+"""Coarse to fine: which sizes, how many iterations, how much work is left."""
+
+import math
+from typing import Any
+
+import pytest
+
+from nstgpu.engine.scales import Scale, plan_scales, remaining_seconds, tv_factor, work
+from nstgpu.engine.taps import SettingsError
+
+
+def sides(long_side: int, **options: Any) -> list[int]:
+    return [scale.long_side for scale in plan_scales(long_side, iterations=1, **options)]
+
+
+def test_powers_of_two() -> None:
+    assert sides(512) == [128, 181, 256, 362, 512]
+    assert sides(512, min_size=256) == [256, 362, 512]
+
+
+@pytest.mark.parametrize("min_size", [1, 64, 100, 128, 333])
+def test_scales_grow_by_root_two_from_min_size_to_the_target(min_size: int) -> None:
+    for long_side in range(min_size, 30 * min_size, 7):
+        planned = sides(long_side, min_size=min_size)
+        assert planned[-1] == long_side
+        assert planned[0] >= min_size
+        assert planned[0] / math.sqrt(2) < min_size + 0.5
+        for index, side in enumerate(reversed(planned)):
+            assert abs(side - long_side / math.sqrt(2) ** index) < 0.5 + 1e-9
+
+
+def test_below_root_two_times_min_size_there_is_one_scale() -> None:
+    assert sides(181) == [181]
+    assert sides(182) == [129, 182]
+    assert sides(20) == [20]
+
+
+def test_count_fixes_how_many() -> None:
+    assert sides(512, count=1) == [512]
+    assert sides(512, count=3) == [256, 362, 512]
+    assert sides(20, count=1) == [20]
+    assert len(sides(512, count=5)) == 5
+
+
+def test_iterations_for_all_or_for_each() -> None:
+    assert [scale.iterations for scale in plan_scales(256, iterations=40)] == [40, 40, 40]
+    assert plan_scales(256, iterations=[500, 300, 100]) == (
+        Scale(128, 500, 1.0),
+        Scale(181, 300, 1.0),
+        Scale(256, 100, 1.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"iterations": [100, 50]}, "for 2 scales, but there are 5 (128, 181, 256, 362, 512 px); give 5 numbers"),
+        ({"iterations": [100, 50], "count": 1}, "for 2 scales, but there are 1 (512 px)"),
+        ({"iterations": 0}, "0 iterations were asked for"),
+        ({"iterations": [5, 5, -3, 5, 5]}, "-3 iterations were asked for"),
+        ({"iterations": 1, "count": 0}, "0 scales were asked for"),
+        ({"iterations": 1, "count": 7}, "would begin at 64 px, below the smallest size of 128; ask for 5 at most"),
+        ({"iterations": 1, "min_size": 0}, "the smallest size is 0"),
+        ({"iterations": 1, "long_side": -5}, "the size is -5"),
+    ],
+)
+def test_refusals(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        plan_scales(**{"long_side": 512, **arguments})
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_tv_falls_with_the_area_of_a_pixel_above_512() -> None:
+    assert tv_factor(128) == tv_factor(512) == 1
+    assert tv_factor(1024) == 0.25
+    assert tv_factor(2048) == 0.0625
+    assert [scale.tv for scale in plan_scales(1024, count=3, iterations=1)] == pytest.approx([1, 0.5, 0.25], rel=2e-3)
+
+
+def test_work_is_pixels_times_iterations() -> None:
+    parts = work(plan_scales(512, count=3, min_size=1, iterations=[400, 100, 100]))
+    assert sum(parts) == pytest.approx(1)
+    assert parts[0] == pytest.approx(400 * 256**2 / (400 * 256**2 + 100 * 362**2 + 100 * 512**2))
+    assert parts[2] == pytest.approx(2 * parts[1], rel=3e-3)
+
+
+def test_remaining_seconds_against_a_run_carried_out() -> None:
+    """A machine that takes 2 us for each square of the long side: at every moment, the estimate is what follows."""
+    scales, rate = plan_scales(512, iterations=[30, 20, 10, 5, 7]), 2e-6
+    moments = [(index, done) for index, scale in enumerate(scales) for done in range(scale.iterations)]
+    left = sum(rate * scale.long_side**2 * scale.iterations for scale in scales)
+    for index, done in moments:
+        assert remaining_seconds(scales, index, done, rate) == pytest.approx(left)
+        left -= rate * scales[index].long_side ** 2
+    assert remaining_seconds(scales, 4, 7, rate) == 0
