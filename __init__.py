@@ -6,16 +6,28 @@ The public face and nothing else; every name is imported when it is first used, 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine.transfer import Costs, Progress, Result, StyleTransfer
+    from .engine.transfer import Costs, Progress, Result, RunState, Style, StyleTransfer
     from .weights import Weights, load_weights
 
 __version__ = "0.1.0"
-__all__ = ["Costs", "Progress", "Result", "StyleTransfer", "Weights", "__version__", "load_weights"]
+__all__ = [
+    "Costs",
+    "Progress",
+    "Result",
+    "RunState",
+    "Style",
+    "StyleTransfer",
+    "Weights",
+    "__version__",
+    "load_weights",
+]
 
 _HOMES = {
     "Costs": "engine.transfer",
     "Progress": "engine.transfer",
     "Result": "engine.transfer",
+    "RunState": "engine.transfer",
+    "Style": "engine.transfer",
     "StyleTransfer": "engine.transfer",
     "Weights": "weights",
     "load_weights": "weights",

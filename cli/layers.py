@@ -72,7 +72,9 @@ def layers(
 
     if unit and units is not None:
         raise SettingsError("--unit and --units exclude each other: name units, or say how many")
-    destination = Path(f"{pictures[0].resolve().stem}_layers") if output is None else output
+    first = pictures[0].resolve()
+    name = first.name if first.is_dir() else first.stem
+    destination = Path(f"{name}_layers") if output is None else output
     _check_folder(destination, pictures)
     count = sum(1 for _ in _found(pictures))
     if count == 0:
@@ -87,23 +89,23 @@ def layers(
                 f"note: {network.name} is not trained, so its units look for nothing in particular; "
                 "nstgpu weights fetch vgg19 gets trained weights (80 MB)"
             )
-        files = "1 file" if count == 1 else f"{count} files"
-        say(f"showing {files} to {network.name} on {observer.device.name}")
+        say(f"showing {_counted(count, 'file')} to {network.name} on {observer.device.name}")
     with _bar(count, quiet) as advance:
         interrupted = _show(observer, pictures, advance, quiet)
     if observer.images == 0:
-        tried = "the only file" if count == 1 else f"none of the {count} files"
         if interrupted:
             raise typer.Abort
+        tried = "the only file" if count == 1 else f"none of the {count} files"
         raise ImageError(f"{tried} in {', '.join(map(str, pictures))} could be used; give PNG, JPEG, WebP or TIFF")
     destination.mkdir(exist_ok=True)
     dead = _write(observer, network, destination)
     if not quiet:
         for tap in dead:
             say(f"note: no unit of {tap} that was watched was ever excited, so it has no sheet; show it more pictures")
-        how = f"stopped after {observer.images} of {count}" if interrupted else f"{observer.images}"
-        written = len(observer.taps) - len(dead)
-        say(f"wrote {written} {'sheet' if written == 1 else 'sheets'} to {destination} ({how} pictures)")
+        how = (
+            f"stopped after {observer.images} of {count} files" if interrupted else _counted(observer.images, "picture")
+        )
+        say(f"wrote {_counted(len(observer.taps) - len(dead), 'sheet')} to {destination} ({how})")
 
 
 class _File(NamedTuple):
@@ -152,12 +154,16 @@ def _write(observer: "Observer", network: "Weights", destination: Path) -> list[
         if not found:
             dead.append(tap)
             continue
-        pictures = "1 picture" if observer.images == 1 else f"{observer.images} pictures"
+        pictures = _counted(observer.images, "picture")
         caption = f"{len(found)} of {width} units · each sees {field.size} x {field.size} pixels · {pictures}"
         sheet = sheets.contact_sheet(found, field, f"What excites {tap}", f"{caption} · {network.name}")
         recipe = {"weights": network.name, "weights sha256": network.checksum, "layer": tap}
         images.save(destination / f"{tap}.png", sheet, recipe=recipe)
     return dead
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _check_folder(destination: Path, pictures: Sequence[Path]) -> None:

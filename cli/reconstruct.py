@@ -15,6 +15,7 @@ import typer
 from .messages import notes, say
 
 if TYPE_CHECKING:
+    from ..engine.images import FloatArray
     from ..engine.run import Progress
 
 DEFAULT_SIZE = 256
@@ -105,41 +106,56 @@ def reconstruct(
                 "nstgpu weights fetch vgg19 gets trained weights (80 MB)"
             )
         say(f"painting the {kind} of {picture.name} from {', '.join(chosen)} with {network.name} on {opened.name}")
-    row, interrupted = [], False
-    with _bar(quiet) as show:
-        for done, tap in enumerate(chosen):
-            transfer = StyleTransfer(
-                picture,
-                picture,
-                weights=network,
-                device=opened,
-                size=size,
-                content_layers=[] if style else [tap],
-                style_layers=style_taps(tap) if style else [],
-                tv_weight=STYLE_SMOOTHNESS if style else CONTENT_SMOOTHNESS,
-                pooling=pooling,  # type: ignore[arg-type]  # checked there
-                seed=seed,
-            )
-            if not row:
-                row.append(("original", transfer.initial_image("content")))
+    row: list[tuple[str, FloatArray]] = []
+    interrupted = False
+    try:
+        with _bar(quiet) as show:
+            for done, tap in enumerate(chosen):
+                transfer = StyleTransfer(
+                    picture,
+                    picture,
+                    weights=network,
+                    device=opened,
+                    size=size,
+                    content_layers=[] if style else [tap],
+                    style_layers=style_taps(tap) if style else [],
+                    tv_weight=STYLE_SMOOTHNESS if style else CONTENT_SMOOTHNESS,
+                    pooling=pooling,  # type: ignore[arg-type]  # checked there
+                    seed=seed,
+                )
+                if not row:
+                    row.append(("original", transfer.initial_image("content")))
 
-            def on_iteration(progress: "Progress", tap: str = tap, done: int = done) -> None:
-                show(tap, (done + progress.iteration / progress.iterations) / len(chosen))
+                def on_iteration(progress: "Progress", tap: str = tap, done: int = done) -> None:
+                    show(tap, (done + progress.iteration / progress.iterations) / len(chosen))
 
-            result = transfer.run(iterations, init="noise", on_iteration=on_iteration)
-            row.append((_spelled(style_taps(tap)) if style else tap, result.image))
-            if separate:
-                result.save(_beside(destination, tap))
-            interrupted = result.interrupted
-            if interrupted:
-                break
-    title = "Style, painted back from noise" if style else "Content, painted back from noise"
+                result = transfer.run(iterations, init="noise", on_iteration=on_iteration)
+                row.append((_spelled(style_taps(tap)) if style else tap, result.image))
+                if separate:
+                    result.save(_beside(destination, tap))
+                interrupted = result.interrupted
+                if interrupted:
+                    break
+    except KeyboardInterrupt:  # between two runs; within one it is kept back
+        interrupted = True
+    if len(row) < 2:
+        raise typer.Abort
     what = "each from the Gram matrices of these layers alone" if style else "each from this layer's activations alone"
-    sheet = sheets.row_sheet(row, title, f"{what} · {network.name}")
-    images.save(destination, sheet, recipe={**result.recipe, f"{kind} layers": ", ".join(chosen)})
+    sheet = sheets.row_sheet(row, f"{kind.capitalize()}, painted back from noise", f"{what} · {network.name}")
+    recipe = {
+        "picture": picture.name,
+        "weights": network.name,
+        "weights sha256": network.checksum,
+        f"{kind} layers": ", ".join(chosen[: len(row) - 1]),
+        "size": str(size),
+        "iterations": str(iterations),
+        "pooling": pooling,
+        "seed": str(seed),
+    }
+    images.save(destination, sheet, recipe=recipe)
     if not quiet:
-        how = f"stopped at layer {len(row) - 1} of {len(chosen)}" if interrupted else f"{len(chosen)} layers"
-        say(f"wrote {destination} ({'1 layer' if len(chosen) == 1 and not interrupted else how})")
+        layers = "1 layer" if len(chosen) == 1 else f"{len(chosen)} layers"
+        say(f"wrote {destination} ({f'stopped at layer {len(row) - 1} of {len(chosen)}' if interrupted else layers})")
 
 
 def _beside(path: Path, tap: str) -> Path:

@@ -104,18 +104,18 @@ class Observer:
         """
         picture = images.read(source)
         called = picture.name if name is None else name
-        shape = picture.pixels.shape[:2]
-        if self._size is not None and max(shape) > self._size:
-            shape = images.output_size(*shape, self._size)
+        height, width, _ = picture.pixels.shape
+        if self._size is not None and max(height, width) > self._size:
+            height, width = images.output_size(height, width, self._size)
         try:
-            network.sizes(self._network, shape)
+            network.sizes(self._network, (height, width))
         except SettingsError:
             raise images.ImageError(
-                f"{called} has {shape[1]}x{shape[0]} pixels, too few for {self.taps[-1]}; leave it out, or name layers "
+                f"{called} has {width}x{height} pixels, too few for {self.taps[-1]}; leave it out, or name layers "
                 "that are less deep"
             ) from None
-        shown = resized(self.device, picture.pixels, shape)
-        buffers, image = self._reserve(shape)
+        shown = resized(self.device, picture.pixels, (height, width))
+        buffers, image = self._reserve((height, width))
         self.device.upload(shown, image)
         network.forward(self.device, self._network, buffers, image)
         pixels = np.rint(shown * 255).astype(np.uint8)
@@ -208,7 +208,7 @@ def _rank(excitation: Excitation) -> tuple[float, str, int, int]:
 
 def _apart(values: NDArray[Any], reach: int, count: int) -> list[_Place]:
     """The highest of (H, W) values above zero, then the highest more than `reach` away from it, and so on."""
-    left, places = values.copy(), []
+    left, places = values.copy(), list[_Place]()
     while len(places) < count:
         row, column = (int(i) for i in np.unravel_index(left.argmax(), left.shape))
         if left[row, column] <= 0:

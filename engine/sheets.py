@@ -26,6 +26,7 @@ PICTURE = 256  # of a row: the width at which type has its usual size
 PATCHES_ACROSS = 3
 SHARP_BELOW = 20  # pixels of a patch that are enlarged as squares, since each of them counts
 ASPECT = 1.6  # a slide's
+WIDEST_TEXT = 50  # of its own sizes; a narrow sheet is widened for it, as far as that
 
 
 class _Measures(NamedTuple):
@@ -91,9 +92,11 @@ def _measures(scale: float) -> _Measures:
 def _page(
     width: int, height: int, title: str, caption: str, m: _Measures
 ) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
-    """White paper around content of this size, title and caption above it, and the row at which the content begins."""
+    """White paper for content of this size, title and caption above it, and the row at which the content begins."""
     below = m.margin + m.title * 4 // 3
     top = below + m.text + m.margin * 2 // 3
+    wanted = max(_font(m.title).getlength(title), _font(m.text).getlength(caption))
+    width = max(width, min(math.ceil(wanted), WIDEST_TEXT * m.text))
     sheet = Image.new("RGB", (width + 2 * m.margin, top + height + m.margin), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((m.margin, m.margin), _fitting(draw, title, m.title, width), fill=INK, font=_font(m.title))
@@ -110,8 +113,8 @@ def _fitting(draw: ImageDraw.ImageDraw, text: str, size: int, width: int) -> str
     font = _font(size)
     if draw.textlength(text, font) <= width:
         return text
-    length = bisect_right(range(len(text)), width, key=lambda n: draw.textlength(f"{text[:n]}…", font))
-    return f"{text[: max(0, length - 1)].rstrip()}…"
+    length = bisect_right(range(len(text)), width, key=lambda n: math.ceil(draw.textlength(f"{text[:n]}…", font))) - 1
+    return f"{text[: max(0, length)].rstrip()}…"
 
 
 def _patch_side(size: int) -> int:
@@ -161,8 +164,13 @@ def _hatched(width: int, height: int) -> Image.Image:
 
 
 def _columns(count: int, across: int, down: int) -> int:
-    """How many of `count` items of this size go into a row, for a sheet shaped like a slide."""
-    return min(count, max(1, round(math.sqrt(count * ASPECT * down / across))))
+    """How many of `count` items of this size go into a row: a sheet like a slide, with few places left empty."""
+
+    def flaw(columns: int) -> float:
+        rows = -(-count // columns)
+        return abs(math.log(columns * across / (rows * down) / ASPECT)) + (rows * columns - count) / count
+
+    return min(range(1, count + 1), key=flaw)
 
 
 def _pixels(sheet: Image.Image) -> Sheet:

@@ -40,7 +40,7 @@ COLORS: tuple[Colors, ...] = ("style", "match", "content-luminance")
 # network and any size gives a like balance.
 CONTENT_SHARE = 1.0
 STYLE_SHARE = 300.0
-TV_SHARE = 0.1
+TV_SHARE = 2.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from nstgpu.weights import Convolution, Weights, load_weights
 from nstgpu.weights.convert import write_canonical
 from nstgpu.weights.model import CAFFE
 
+Crop = NDArray[np.floating[Any]]
+"""(CROP, CROP, 3), in [0, 1]"""
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
 """Kernel (C_out, C_in, 3, 3) and bias (C_out,) of each convolution, from the image."""
 
@@ -197,7 +200,7 @@ def read_images(folder: Path) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.
     return [image for number, image in enumerate(large) if number % HELD_OUT], held_out
 
 
-def photograph(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+def photograph(image: NDArray[np.uint8], rng: np.random.Generator) -> Crop:
     """A crop at a random scale and place, turned and mirrored; (CROP, CROP, 3) in [0, 1]."""
     height, width = image.shape[:2]
     side = int(CROP * rng.uniform(1, max(1.0, min(height, width) / CROP)) ** rng.uniform(0, 1))
@@ -205,22 +208,22 @@ def photograph(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
     window = Image.fromarray(image[top : top + side, left : left + side])
     crop = np.asarray(window.resize((CROP, CROP), Image.Resampling.LANCZOS), np.float32) / 255
-    crop = np.rot90(crop, rng.integers(4))
+    crop = np.rot90(crop, int(rng.integers(4)))
     return np.ascontiguousarray(crop[:, ::-1] if rng.random() < 0.5 else crop)
 
 
-def recoloured(crop: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def recoloured(crop: Crop, rng: np.random.Generator) -> Crop:
     """Another light, other paints: contrast, brightness, channels exchanged, saturation."""
     if rng.random() < 0.3:
         crop = crop[:, :, rng.permutation(3)]
     grey = crop.mean(axis=2, keepdims=True)
     crop = grey + (crop - grey) * np.float32(rng.uniform(0.2, 1.8))
     gain = rng.uniform(0.6, 1.5) * rng.uniform(0.85, 1.15, 3)
-    mixed: NDArray[np.float32] = ((crop - 0.5) * gain + 0.5 + rng.uniform(-0.15, 0.15)).astype(np.float32)
+    mixed: Crop = (crop - 0.5) * gain + 0.5 + rng.uniform(-0.15, 0.15)
     return mixed
 
 
-def procedural(rng: np.random.Generator) -> NDArray[np.float32]:
+def procedural(rng: np.random.Generator) -> Crop:
     """What photographs seldom show and an optimiser meets: noise of any spectrum, flat colour, gratings."""
     kind = rng.integers(3)
     if kind == 0:  # coloured noise, its power falling as 1 / f^k
@@ -228,7 +231,8 @@ def procedural(rng: np.random.Generator) -> NDArray[np.float32]:
         spectrum = np.maximum(frequency, 1 / CROP) ** -rng.uniform(0, 2)
         noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((3, CROP, CROP))) * spectrum, s=(CROP, CROP))
         noise = np.einsum("chw,cd->hwd", noise / noise.std(), rng.standard_normal((3, 3)))
-        return (rng.uniform(0.2, 0.8, 3) + rng.uniform(0.03, 0.3) * noise).astype(np.float32)
+        coloured: Crop = rng.uniform(0.2, 0.8, 3) + rng.uniform(0.03, 0.3) * noise
+        return coloured
     grid = np.mgrid[0:CROP, 0:CROP].astype(np.float32)
     angle, phase = rng.uniform(0, 2 * np.pi, 2)
     along = grid[0] * np.sin(angle) + grid[1] * np.cos(angle)
@@ -239,7 +243,8 @@ def procedural(rng: np.random.Generator) -> NDArray[np.float32]:
     else:  # two flats with an edge between, sharp or soft
         wave = np.tanh((along - along.mean()) / rng.uniform(0.3, 30))[:, :, None]
     first, second = rng.uniform(0, 1, (2, 3))
-    return (first + (second - first) * (wave + 1) / 2).astype(np.float32)
+    striped: Crop = first + (second - first) * (wave + 1) / 2
+    return striped
 
 
 def crops(images: list[NDArray[np.uint8]], batch: int, seed: int) -> Iterator[torch.Tensor]:

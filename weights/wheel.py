@@ -1,4 +1,4 @@
-"""Which modules of this folder go into the wheel: all but how `mini` was made, and this one. Run by setuptools alone."""
+"""Which modules of this folder go into the wheel: all but how `mini` was made, and this one. For setuptools alone."""
 
 from setuptools.command.build_py import build_py
 

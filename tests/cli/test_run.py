@@ -208,13 +208,13 @@ def test_a_run_is_repeated_from_its_picture(folder: Path) -> None:
 
 def test_sixteen_bits_an_animation_and_scales(folder: Path) -> None:
     result = nstgpu(
-        "run", "content.jpg", "style.png", *SHORT, "--min-size", "16", "--scales", "3", "-o", "out.tif", "--depth", "16",
-        "--animation", "way.webp",
+        "run", "content.jpg", "style.png", *SHORT, "--min-size", "16", "--scales", "3", "-o", "out.tif", "--depth",
+        "16", "--animation", "way.webp",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert images.read_recipe(folder / "out.tif")["scales"] == "20 px x 4, 28 px x 4, 40 px x 4"
     with Image.open(folder / "way.webp") as way:
-        assert way.n_frames > 4
+        assert getattr(way, "n_frames", 1) > 4
         assert way.size == (40, 30)
 
 
@@ -239,7 +239,7 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(folder: Path) -> None:
     resume = [*command, "resume", "state.h5"]
     for number, start in enumerate([run, resume, resume]):
         process = subprocess.Popen(start, cwd=folder, stderr=subprocess.DEVNULL)
-        deadline, seen = time.monotonic() + 60, set()
+        deadline, seen = time.monotonic() + 60, set[int]()
         while len(seen) < 6 and process.poll() is None:
             assert time.monotonic() < deadline
             if (folder / "state.h5").exists():

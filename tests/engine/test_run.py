@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nstgpu.engine import checkpoint, optimise
+from nstgpu.engine.costs import Costs
 from nstgpu.engine.optimise import Adam, Descending
 from nstgpu.engine.run import Progress, RunState
 from nstgpu.engine.taps import SettingsError
@@ -61,7 +62,7 @@ def test_moments_are_carried_in_the_units_of_the_larger_image() -> None:
     adam = Adam(device, (8, 8, 3), None)
     image, gradient = (np.full((8, 8, 3), value) for value in (0.5, 0.25))
     for _ in range(3):
-        adam.step(lambda *_: None, image, gradient, None)  # type: ignore[arg-type, return-value]
+        adam.step(lambda *_: None, image, gradient, None)  # type: ignore[arg-type]
     before, after = adam.state(), adam.carried((16, 16, 3)).state()
     assert after["step"] == before["step"] == 3
     np.testing.assert_allclose(after["first"], before["first"].mean() / 4, rtol=1e-12)
@@ -71,16 +72,16 @@ def test_moments_are_carried_in_the_units_of_the_larger_image() -> None:
 def test_the_average_is_of_the_iterates_without_bias() -> None:
     """Against the definition: weights decay^(n - t), normalised to sum to one."""
     device, decay = open_device("reference"), 0.7
-    iterates = []
+    iterates: list[np.ndarray] = []
 
     class Walk(optimise.Descent):
-        def step(self, evaluate: Any, image: Any, gradient: Any, costs: Any) -> None:
+        def step(self, evaluate: Any, image: Any, gradient: Any, costs: Any) -> None:  # noqa: ARG002
             image += 0.1 * np.random.default_rng(len(iterates)).standard_normal(image.shape)
             iterates.append(image.copy())
 
     image, average = np.full((4, 5, 3), 0.5), np.zeros((4, 5, 3))
     descending = Descending(device, Walk(device, 1.0), image, average, decay)
-    costs = optimise.Costs(1.0, 1.0, 1.0, 1.0)
+    costs = Costs(1.0, 1.0, 1.0, 1.0)
     for _ in descending.iterate(lambda *_: costs, np.zeros((4, 5, 3)), 6, np.zeros((4, 5, 3))):
         pass
     weights = decay ** np.arange(5, -1, -1.0)

@@ -314,7 +314,9 @@ def test_a_step_too_far_is_taken_back_at_half_the_rate(
     assert all(math.isfinite(costs.total) for costs in result.history)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 3
-    assert "iteration 3 (first at relu3_1): back to the last good image, at half the learning rate (0.01)" in messages[0]
+    assert (
+        "iteration 3 (first at relu3_1): back to the last good image, at half the learning rate (0.01)" in messages[0]
+    )
     assert "learning rate 0.0025" in result.recipe["optimizer"]
 
 

@@ -16,8 +16,8 @@ from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import Runtime
 
 EPSILON = float(np.finfo(np.float32).eps)
-ROUNDING = 1.2e-5
-"""Of the gradient and the cost, relative: what sixty products in float32 make of it, 3e-6 to 1e-5 as measured."""
+ROUNDING = 1e-5
+"""Of the gradient and the cost, relative: what a hundred products in float32 make of it; 2e-6 to 8e-6 as measured."""
 
 Runtimes = Callable[..., Runtime]
 reference = Reference()
@@ -98,7 +98,7 @@ def check_w2(device: Gpu, channels: int, accumulate: bool, ridge_share: float = 
 
 
 @pytest.mark.parametrize("accumulate", [False, True])
-@pytest.mark.parametrize("channels", [3, 16, 33, 64, 68, 130])
+@pytest.mark.parametrize("channels", [3, 16, 33, 64, 100])
 def test_w2(device: Gpu, channels: int, accumulate: bool) -> None:
     check_w2(device, channels, accumulate)
 

@@ -1,0 +1,48 @@
+"""The scripts in examples/ run as they are, at a size that costs little."""
+
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import nstgpu
+from nstgpu import StyleTransfer
+from nstgpu.engine import images
+
+EXAMPLES = Path(nstgpu.__file__).parent / "examples"
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "written"),
+    [
+        ("library.py", ["content.jpg", "style.jpg"], "painted.png"),
+        ("batch.py", ["pictures", "style.jpg", "out", "48"], "out/content.png"),
+        ("masks.py", ["content.jpg", "style.jpg", "content.jpg"], "two_styles.png"),
+        ("early_stop.py", ["content.jpg", "style.jpg"], "settled.png"),
+        ("thread.py", ["content.jpg", "style.jpg"], "threaded.png"),
+    ],
+)
+def test_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, arguments: list[str], written: str
+) -> None:
+    for name in ("content.jpg", "style.jpg"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    (tmp_path / "pictures").mkdir()
+    shutil.copy(EXAMPLES / "content.jpg", tmp_path / "pictures")
+    make, run = StyleTransfer.__init__, StyleTransfer.run
+
+    def small(self: StyleTransfer, *args: object, **settings: object) -> None:
+        make(self, *args, **{**settings, "size": 48})  # type: ignore[arg-type]
+
+    def short(self: StyleTransfer, iterations: object = 0, **settings: object) -> object:
+        few = [2] * len(iterations) if isinstance(iterations, list) else 2
+        return run(self, few, **{**settings, "min_size": 20})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(StyleTransfer, "__init__", small)
+    monkeypatch.setattr(StyleTransfer, "run", short)
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+    assert images.read(tmp_path / written).pixels.std() > 0.01
