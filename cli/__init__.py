@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import doctor, layers, profile, reconstruct, run, weights
+from .messages import Lines
 from .version import VERSION
 
 
@@ -59,10 +60,10 @@ def options(version: Annotated[bool, VERSION] = False) -> None:
 
 
 def _show_messages() -> None:
-    """What the library logs (such as "compiling kernels (first run only)") goes to stderr, a line each."""
+    """What the library logs goes to stderr."""
     logger = logging.getLogger("nstgpu")
     logger.setLevel(logging.INFO)
-    logger.handlers[:] = [logging.StreamHandler()]
+    logger.handlers[:] = [Lines()]
     logger.propagate = False
 
 

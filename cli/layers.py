@@ -4,6 +4,7 @@ Finds the pictures, streams them past an `Observer`, and writes the sheets; noth
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from .messages import notes, say
+from .messages import say
 
 if TYPE_CHECKING:
     from ..engine.excitation import Observer
@@ -90,8 +91,8 @@ def layers(
                 "nstgpu weights fetch vgg19 gets trained weights (80 MB)"
             )
         say(f"showing {_counted(count, 'file')} to {network.name} on {observer.device.name}")
-    with _bar(count, quiet) as advance:
-        interrupted = _show(observer, pictures, advance, quiet)
+    with _bar(count, quiet) as progress:
+        interrupted = _show(observer, pictures, progress)
     if observer.images == 0:
         if interrupted:
             raise typer.Abort
@@ -114,6 +115,12 @@ class _File(NamedTuple):
     """Asked for by its own name: then it must be a picture."""
 
 
+class _Progress(NamedTuple):
+    advance: Callable[[], None]
+    say: Callable[[str], None]
+    """A line above the bar."""
+
+
 def _found(pictures: Sequence[Path]) -> Iterator[_File]:
     """The files to look at, one at a time: a folder may hold any number, so they are neither gathered nor sorted."""
     for path in pictures:
@@ -124,21 +131,23 @@ def _found(pictures: Sequence[Path]) -> Iterator[_File]:
             yield from (_File(Path(e.path), named=False) for e in entries if e.is_file() and e.name[0] != ".")
 
 
-def _show(observer: "Observer", pictures: Sequence[Path], advance: Callable[[], None], quiet: bool) -> bool:
+def _show(observer: "Observer", pictures: Sequence[Path], progress: _Progress) -> bool:
     """Shows every picture to the observer; returns whether Ctrl-C ended it early."""
     from ..engine.images import ImageError
 
     try:
         for file in _found(pictures):
-            try:
-                with notes(quiet):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                try:
                     observer.see(file.path, str(file.path))
-            except ImageError as error:
-                if file.named:
-                    raise
-                if not quiet:
-                    say(f"skipped: {' '.join(str(error).split())}")
-            advance()
+                except ImageError as error:
+                    if file.named:
+                        raise
+                    progress.say(f"skipped: {' '.join(str(error).split())}")
+            for warning in caught:
+                progress.say(f"note: {warning.message}")
+            progress.advance()
     except KeyboardInterrupt:
         return True
     return False
@@ -180,12 +189,12 @@ def _check_folder(destination: Path, pictures: Sequence[Path]) -> None:
             raise SettingsError(f"the pictures are in {destination} themselves; choose another --output")
 
 
-def _bar(count: int, quiet: bool) -> AbstractContextManager[Callable[[], None]]:
-    return nullcontext(lambda: None) if quiet else _shown_bar(count)
+def _bar(count: int, quiet: bool) -> AbstractContextManager[_Progress]:
+    return nullcontext(_Progress(lambda: None, lambda _: None)) if quiet else _shown_bar(count)
 
 
 @contextmanager
-def _shown_bar(count: int) -> Iterator[Callable[[], None]]:
+def _shown_bar(count: int) -> Iterator[_Progress]:
     from rich import progress as rich
     from rich.console import Console
 
@@ -197,4 +206,8 @@ def _shown_bar(count: int) -> Iterator[Callable[[], None]]:
     )
     with rich.Progress(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task("", total=count)
-        yield lambda: bars.advance(task)
+
+        def say_above(text: str) -> None:
+            bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        yield _Progress(lambda: bars.advance(task), say_above)

@@ -1,15 +1,22 @@
 """What commands say on standard error: a line at a time."""
 
+import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import typer
-
 
 def say(text: str) -> None:
-    """One line for the user."""
-    typer.secho(text, err=True)
+    """One line for the user; above a progress bar, where one is up, since that replaces `sys.stderr`."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Lines(logging.Handler):
+    """What the library logs, a line each, such as "compiling kernels (first run only)"."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
 
 
 @contextmanager
