@@ -132,8 +132,8 @@ class Device(Protocol):
     def w2_root(self, gram: Array, mean: Array, ridge: float, out: Array, *, scratch: Array) -> None:
         """out (C, C) := (gram - mean mean^T + ridge I)^(1/2), the root of a covariance, for `w2_cost`.
 
-        scratch (W2_SCRATCH, C, C) of image_dtype. A device may round small eigenvalues off; what it needs of `ridge`
-        stands with its implementation.
+        scratch (W2_SCRATCH, C, C) of image_dtype. The ridge stands for the eigenvalues that rounding has lost: 1e-3 of
+        the mean variance is enough for float32, and never less than 1e-4 of the mean of the gram's diagonal.
         """
 
     def w2_cost(self, gram: Array, mean: Array, target_root: Array, target_mean: Array, ridge: float, scale: float, *,

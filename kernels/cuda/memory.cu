@@ -6,7 +6,8 @@ extern "C" __global__ void __launch_bounds__(256)
 copy_memory(const void* __restrict__ source, void* __restrict__ out, int64_t bytes) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const int64_t words = bytes / 16;
-    for (int64_t i = thread; i < words; i += threads) static_cast<uint4*>(out)[i] = static_cast<const uint4*>(source)[i];
+    for (int64_t i = thread; i < words; i += threads)
+        static_cast<uint4*>(out)[i] = static_cast<const uint4*>(source)[i];
     const int64_t last = words * 16 + thread;
     if (last < bytes) static_cast<uint8_t*>(out)[last] = static_cast<const uint8_t*>(source)[last];
 }
@@ -15,7 +16,8 @@ copy_memory(const void* __restrict__ source, void* __restrict__ out, int64_t byt
 extern "C" __global__ void __launch_bounds__(256)
 copy_words(const void* __restrict__ source, void* __restrict__ out, int64_t words) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
-    for (int64_t i = thread; i < words; i += threads) static_cast<uint32_t*>(out)[i] = static_cast<const uint32_t*>(source)[i];
+    for (int64_t i = thread; i < words; i += threads)
+        static_cast<uint32_t*>(out)[i] = static_cast<const uint32_t*>(source)[i];
 }
 
 extern "C" __global__ void __launch_bounds__(256) zero_memory(void* __restrict__ out, int64_t bytes) {

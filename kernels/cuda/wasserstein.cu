@@ -62,7 +62,7 @@ template <bool vector>
 __device__ __forceinline__ void multiply(const float* left, const float* right, const float* base, float* out,
                                          int channels, float factor, float share, float diagonal) {
     const int first_row = blockIdx.x * Tile::rows, first_column = blockIdx.y * Tile::columns;
-    const int steps = (channels + slices * tile::depth - 1) / (slices * tile::depth);  // of every warp, for its barriers
+    const int steps = (channels + slices * tile::depth - 1) / (slices * tile::depth);  // of every warp alike
     const int first_term = threadIdx.y * steps * tile::depth;
 
     SHARED(typename Tile::Stage, stages, [slices][2]);
@@ -133,8 +133,8 @@ __device__ __forceinline__ void multiply(const float* left, const float* right, 
 
 }  // namespace
 
-// out := factor * left right + share * base + diagonal * I, a null base being zero; with gridDim.z = 2 also out_1 := the
-// same of left_1, right_1 and base_1.
+// out := factor * left right + share * base + diagonal * I, a null base being zero; with gridDim.z = 2 also out_1 :=
+// the same of left_1, right_1 and base_1.
 #define SQUARE_PRODUCT(name, vector)                                                                                 \
     extern "C" __global__ void __launch_bounds__(Tile::threads* slices) name(                                        \
         const float* __restrict__ left, const float* __restrict__ right, const float* __restrict__ base,             \

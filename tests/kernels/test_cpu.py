@@ -226,7 +226,8 @@ def test_weights_and_moments_at_a_tap(shape: tuple[int, int, int], weighted: boo
     device.moments_cost(gram, mean, style_gram, style_mean, 0.5, cost=cost, difference=difference, shift=shift,
                         accumulate=accumulate)  # fmt: skip
     exact = [a.astype(np.float64) for a in (gram, mean, style_gram, style_mean)]
-    reference.moments_cost(*exact, 0.5, cost=cost64, difference=difference64, shift=shift64, accumulate=accumulate)
+    reference.moments_cost(exact[0], exact[1], exact[2], exact[3], 0.5, cost=cost64, difference=difference64,
+                           shift=shift64, accumulate=accumulate)  # fmt: skip
     within(difference, difference64, 4)
     within(shift, shift64, channels)
     within(cost, cost64, channels)

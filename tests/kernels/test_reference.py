@@ -141,7 +141,8 @@ def test_every_style_cost_has_the_gradient_that_its_difference_and_shift_make(st
 
     def cost(features: Any) -> tuple[float, Any, Any]:
         gram, mean = moments(features, weights)
-        difference, shift = np.full((4, 4), np.nan), None if statistics == "gram" else np.full(4, np.nan)
+        difference = np.full((4, 4), np.nan)
+        shift: Any = None if statistics == "gram" else np.full(4, np.nan)
         total, value = 0.0, np.empty(1)
         for number, ((target, target_mean), share) in enumerate(zip(targets, shares, strict=True)):
             arguments: dict[str, Any] = {"cost": value, "difference": difference, "accumulate": number > 0}
@@ -169,7 +170,7 @@ def test_moments_cost_parts_covariances_from_means() -> None:
     features, target = random(6, 5, 4), random(7, 4, 4, seed=1)
     (gram, mean), (target_gram, target_mean) = moments(features), moments(target)
     cost, difference, shift = np.empty(1), np.empty((4, 4)), np.empty(4)
-    outputs = {"cost": cost, "difference": difference, "shift": shift}
+    outputs: dict[str, Any] = {"cost": cost, "difference": difference, "shift": shift}
     device.moments_cost(gram, mean, target_gram, target_mean, 1.0, **outputs)
     covariances = [np.cov(x.reshape(-1, 4).T, bias=True) for x in (features, target)]
     outers = [np.outer(m, m) for m in (mean, target_mean)]
@@ -189,7 +190,7 @@ def test_w2_is_the_distance_of_normal_distributions() -> None:
         np.cov(x.reshape(-1, 4).T, bias=True) + RIDGE * np.eye(4) for x in (features, target)
     )
     np.testing.assert_allclose(root @ root, target_covariance, atol=1e-12)
-    outputs = {"cost": cost, "difference": difference, "shift": shift, "scratch": SCRATCH}
+    outputs: dict[str, Any] = {"cost": cost, "difference": difference, "shift": shift, "scratch": SCRATCH}
     device.w2_cost(gram, mean, root, target_mean, RIDGE, 2.0, **outputs)
     # The trace of a root of S T is the sum of the roots of its eigenvalues, with no root of a matrix in sight.
     roots = np.sqrt(np.linalg.eigvals(covariance @ target_covariance).real)
