@@ -73,6 +73,7 @@ def _sum_of(name: str) -> Callable[[Arguments], Work]:
 # Operation: its work, and the arguments it writes. Memory moves, packing and measuring a style are no part of an
 # iteration.
 OPERATIONS: dict[str, tuple[Callable[[Arguments], Work], tuple[str, ...]]] = {
+    "extend": (_elementwise, ("out",)),
     "preprocess": (_elementwise, ("out",)),
     "conv3x3_relu": (_convolution, ("out", "pooled")),
     "gram": (_gram, ("out",)),
@@ -87,6 +88,7 @@ OPERATIONS: dict[str, tuple[Callable[[Arguments], Work], tuple[str, ...]]] = {
     "pool_input_gradient": (_elementwise, ("out",)),
     "conv3x3_input_gradient": (_input_gradient, ("out",)),
     "preprocess_gradient": (_elementwise, ("out",)),
+    "extend_gradient": (_elementwise, ("out",)),
     "tv_cost": (_sum_of("image"), ("cost", "gradient")),
     "adam_step": (_elementwise, ("image", "first", "second")),
     "step_within": (_elementwise, ("out",)),

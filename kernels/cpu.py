@@ -390,6 +390,24 @@ class Cpu:
         rows = (down @ image.reshape(len(image), -1)).reshape(out.shape[0], image.shape[1], 3)
         np.matmul(across, rows, out=out)
 
+    def extend(self, image: Floats, out: Floats) -> None:
+        border = (len(out) - len(image)) // 2
+        height, width = image.shape[:2]
+        out[border : border + height, border : border + width] = image
+        out[border : border + height, :border] = image[:, :1]
+        out[border : border + height, border + width :] = image[:, -1:]
+        out[:border], out[border + height :] = out[border], out[border + height - 1]
+
+    def extend_gradient(self, gradient: Floats, out: Floats) -> None:
+        border = (len(gradient) - len(out)) // 2
+        height, width = out.shape[:2]
+        rows = gradient[border : border + height].copy()
+        rows[0] += gradient[:border].sum(axis=0)
+        rows[-1] += gradient[border + height :].sum(axis=0)
+        out[...] = rows[:, border : border + width]
+        out[:, 0] += rows[:, :border].sum(axis=1)
+        out[:, -1] += rows[:, border + width :].sum(axis=1)
+
     # ---- vectors ------------------------------------------------------------------------------------------------
     def blend(self, values: Floats, weight: float, out: Floats) -> None:
         def task(_: int, rows: slice) -> None:

@@ -189,6 +189,12 @@ class Device(Protocol):
     def resize(self, image: Array, out: Array) -> None:
         """Separable Lanczos-3 with the pixel centres aligned; antialiased when shrinking. May overshoot."""
 
+    def extend(self, image: Array, out: Array) -> None:
+        """out (H + 2 b, W + 2 b, 3) := image (H, W, 3) with b more pixels on every side, each the nearest one's copy."""
+
+    def extend_gradient(self, gradient: Array, out: Array) -> None:
+        """out (H, W, 3) := extend^T(gradient), the gradient (H + 2 b, W + 2 b, 3): each pixel takes its copies' shares."""
+
     # ---- vectors: of any one shape, of image_dtype --------------------------------------------------------------
     def blend(self, values: Array, weight: float, out: Array) -> None:
         """out := out + weight * (values - out)."""

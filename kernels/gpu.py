@@ -303,6 +303,16 @@ class Gpu:
         rows = self.allocate(4 * between[0] * between[1] * 3).view(FLOAT).reshape(between)
         self._run(pointwise.resize(image, rows, out))
 
+    def extend(self, image: Array, out: Array) -> None:
+        shape, larger = _image_shape(image), _image_shape(out)
+        self._check("extend", image=(image, shape, FLOAT), out=(out, _extended(shape, larger), FLOAT))
+        self._run(pointwise.extend(image, out))
+
+    def extend_gradient(self, gradient: Array, out: Array) -> None:
+        shape, larger = _image_shape(out), _image_shape(gradient)
+        self._check("extend_gradient", gradient=(gradient, _extended(shape, larger), FLOAT), out=(out, shape, FLOAT))
+        self._run(pointwise.extend_gradient(gradient, out))
+
     # ---- vectors ------------------------------------------------------------------------------------------------
     def blend(self, values: Array, weight: float, out: Array) -> None:
         self._check_vectors("blend", out.shape, values=values, out=out)
@@ -393,6 +403,12 @@ def _shape3(array: Array) -> tuple[int, int, int]:
         raise ValueError(f"activations have shape {array.shape}; it must be (H, W, C)")
     height, width, channels = array.shape
     return height, width, channels
+
+
+def _extended(shape: tuple[int, int, int], larger: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The shape with as wide a border on all sides as the larger one has above and below."""
+    border = max(0, (larger[0] - shape[0]) // 2)
+    return (shape[0] + 2 * border, shape[1] + 2 * border, 3)
 
 
 def _image_shape(array: Array) -> tuple[int, int, int]:

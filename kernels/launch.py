@@ -6,7 +6,8 @@ from typing import NamedTuple
 class Launch(NamedTuple):
     """A kernel by name, its grid and block as (x, y, z), and its arguments in order.
 
-    An argument is an array of the device, None for a null pointer, or a NumPy scalar of the parameter's exact type.
+    An argument is an array of the device, None for a null pointer, a NumPy scalar of the parameter's exact type, or an
+    array of one structured element, passed by value.
     """
 
     kernel: str

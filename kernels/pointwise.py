@@ -156,6 +156,20 @@ def resize(image: Array, between: Array, out: Array) -> list[Launch]:
     ]
 
 
+def extend(image: Array, out: Array) -> list[Launch]:
+    height, width = image.shape[:2]
+    border = (out.shape[0] - height) // 2
+    args = (image, out, np.int32(height), np.int32(width), np.int32(border))
+    return [Launch("extend", _grid(out.size, 1), BLOCK, args)]
+
+
+def extend_gradient(gradient: Array, out: Array) -> list[Launch]:
+    height, width = out.shape[:2]
+    border = (gradient.shape[0] - height) // 2
+    args = (gradient, out, np.int32(height), np.int32(width), np.int32(border))
+    return [Launch("extend_gradient", _grid(out.size, 1), BLOCK, args)]
+
+
 def blend(values: Array, weight: float, out: Array) -> list[Launch]:
     return [Launch("blend", _grid(out.size, 4), BLOCK, (values, out, np.int64(out.size), np.float32(weight)))]
 

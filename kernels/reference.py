@@ -238,6 +238,16 @@ class Reference:
         across = lanczos_matrix(image.shape[1], out.shape[1])
         out[...] = np.einsum("ih,hwc,jw->ijc", down, image, across, optimize=True)
 
+    def extend(self, image: Floats, out: Floats) -> None:
+        """out[i + b, j + b] = image[i, j], and beyond it the nearest pixel"""
+        border = (len(out) - len(image)) // 2
+        out[...] = np.pad(image, ((border, border), (border, border), (0, 0)), mode="edge")
+
+    def extend_gradient(self, gradient: Floats, out: Floats) -> None:
+        """The transpose of `extend`: rows beyond the edge are added to the edge's, then columns."""
+        border = (len(gradient) - len(out)) // 2
+        out[...] = _folded(_folded(gradient, border).swapaxes(0, 1), border).swapaxes(0, 1)
+
     # ---- vectors ------------------------------------------------------------------------------------------------
     def blend(self, values: Floats, weight: float, out: Floats) -> None:
         """out = out + weight (v - out)"""
@@ -250,6 +260,14 @@ class Reference:
     def combine(self, vectors: Floats, coefficients: Sequence[float], out: Floats) -> None:
         """out[i] = sum_k c[k] v[k, i]"""
         out[...] = np.asarray(coefficients) @ vectors
+
+
+def _folded(values: Floats, border: int) -> Floats:
+    """(n + 2 border, ...) -> (n, ...): what lies before the first row and behind the last is added to them."""
+    inner = values[border : len(values) - border].copy()
+    inner[0] += values[:border].sum(axis=0)
+    inner[-1] += values[len(values) - border :].sum(axis=0)
+    return inner
 
 
 def lanczos_matrix(size_in: int, size_out: int) -> NDArray[np.float64]:

@@ -32,6 +32,37 @@ preprocess_gradient(const float* __restrict__ gradient, float* __restrict__ out,
     }
 }
 
+// (H, W, 3) -> (H + 2 border, W + 2 border, 3): beyond the image its nearest pixel.
+extern "C" __global__ void __launch_bounds__(256)
+extend(const float* __restrict__ image, float* __restrict__ out, int height, int width, int border) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    const int row_elements = 3 * (width + 2 * border);
+    const int64_t elements = int64_t{height + 2 * border} * row_elements;
+    for (int64_t i = thread; i < elements; i += threads) {
+        const int row = static_cast<int>(i / row_elements), element = static_cast<int>(i % row_elements);
+        const int y = min(max(row - border, 0), height - 1), x = min(max(element / 3 - border, 0), width - 1);
+        out[i] = image[(int64_t{y} * width + x) * 3 + element % 3];
+    }
+}
+
+// Its transpose: a pixel at the edge takes the gradients of its copies, row by row.
+extern "C" __global__ void __launch_bounds__(256)
+extend_gradient(const float* __restrict__ gradient, float* __restrict__ out, int height, int width, int border) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    const int64_t elements = int64_t{height} * width * 3, row_elements = 3 * (int64_t{width} + 2 * border);
+    for (int64_t i = thread; i < elements; i += threads) {
+        const int64_t pixel = i / 3;
+        const int y = static_cast<int>(pixel / width), x = static_cast<int>(pixel % width), channel = i % 3;
+        const int top = y == 0 ? 0 : y + border, bottom = y + border + (y == height - 1 ? border : 0);
+        const int left = x == 0 ? 0 : x + border, right = x + border + (x == width - 1 ? border : 0);
+        float sum = 0.0f;
+        for (int row = top; row <= bottom; ++row)
+            for (int column = left; column <= right; ++column)
+                sum += gradient[row * row_elements + 3 * column + channel];
+        out[i] = sum;
+    }
+}
+
 // step := step + 1. A launch of its own, before adam_step: every block of that one reads the count, so none of them
 // could change it; and since it lives on the device, one CUDA graph serves all iterations.
 extern "C" __global__ void __launch_bounds__(1) advance_step(int* step) { *step += 1; }

@@ -340,6 +340,15 @@ def test_pixels(size: tuple[int, int]) -> None:
         which.preprocess_gradient(gradient.astype(real), (2, 1, 0), (255.0, 250.0, 245.0), target)
     within(out, expected, 1)
 
+    larger, larger64 = both((size[0] + 8, size[1] + 8, 3))
+    device.extend(image, larger)
+    reference.extend(image.astype(np.float64), larger64)
+    np.testing.assert_array_equal(larger, larger64)
+    larger[...] = larger64[...] = random(*larger.shape, seed=2)
+    device.extend_gradient(larger, out)
+    reference.extend_gradient(larger64, expected)
+    within(out, expected, 81)
+
     cost, cost64 = both((1,))
     out[...] = expected[...] = gradient
     device.tv_cost(image, 0.5, cost=cost, gradient=out)

@@ -98,6 +98,21 @@ def test_preprocess_and_back(device: Gpu, size: tuple[int, int], channels: tuple
     within(device.download(out), expected, 1)
 
 
+@pytest.mark.parametrize("border", [0, 1, 5])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), *SIZES])
+def test_extend_and_back(device: Gpu, size: tuple[int, int], border: int) -> None:
+    larger = (size[0] + 2 * border, size[1] + 2 * border, 3)
+    image, gradient = random(*size, 3), random(*larger)
+    expected, out = np.empty(larger), empty(device, larger)
+    device.extend(held(device, image), out)
+    reference.extend(image.astype(np.float64), expected)
+    np.testing.assert_array_equal(device.download(out), expected)
+    expected, out = np.empty((*size, 3)), empty(device, (*size, 3))
+    device.extend_gradient(held(device, gradient), out)
+    reference.extend_gradient(gradient.astype(np.float64), expected)
+    within(device.download(out), expected, larger[0] * larger[1])
+
+
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("pooling", ["max", "average"])
 @pytest.mark.parametrize(

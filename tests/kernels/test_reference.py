@@ -236,6 +236,17 @@ def test_preprocessing_and_its_gradient_are_transposes() -> None:
     assert np.sum(x * gradient) == pytest.approx(np.sum(image * dimage))
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 7)])
+def test_extending_and_its_gradient_are_transposes(size: tuple[int, int]) -> None:
+    larger = (size[0] + 6, size[1] + 6, 3)
+    image, gradient, extended, out = random(*size, 3), random(*larger, seed=1), np.empty(larger), np.empty((*size, 3))
+    device.extend(image, extended)
+    np.testing.assert_array_equal(extended[3:-3, 3:-3], image)
+    np.testing.assert_array_equal(extended[:3, :3], np.broadcast_to(image[0, 0], (3, 3, 3)))
+    device.extend_gradient(gradient, out)
+    assert np.sum(extended * gradient) == pytest.approx(np.sum(image * out))
+
+
 def test_adam_follows_its_formula_for_three_steps() -> None:
     image, step = np.full((1, 1, 3), 0.5), np.zeros(1, np.int32)
     first, second = np.zeros_like(image), np.zeros_like(image)
