@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import doctor, layers, profile, reconstruct, run, weights
+from . import doctor, layers, plan, profile, reconstruct, run, weights
 from .messages import Lines
 from .version import VERSION
 
@@ -48,6 +48,7 @@ app.command(name="run")(run.run)
 app.command(name="resume")(run.resume)
 app.command(name="layers")(layers.layers)
 app.command(name="reconstruct")(reconstruct.reconstruct)
+app.command(name="plan")(plan.plan)
 app.command(name="profile")(profile.profile)
 app.command(name="doctor")(doctor.doctor)
 app.add_typer(weights.app, name="weights")

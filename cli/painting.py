@@ -48,6 +48,7 @@ class Options:
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+    tile: str = "auto"
     content_weight: float | None = None
     style_weight: float | None = None
     tv_weight: float | None = None
@@ -78,7 +79,7 @@ class Options:
 
 def paint(options: Options, resume: "RunState | None" = None) -> None:
     """Reads, paints and writes; errors are the library's."""
-    from ..engine import images, recipe
+    from ..engine import images, recipe, tiles
     from ..engine.animation import Animation
     from ..engine.taps import LayersMissing
     from ..engine.transfer import StyleTransfer
@@ -111,6 +112,7 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
             # Untrained filters are all alike to a max: it keeps their noise, where an average keeps the picture.
             pooling=options.pooling or ("average" if network.layout == "generated" else "max"),  # type: ignore[arg-type]
             seed=options.seed,
+            tile=tiles.setting(options.tile),
         )
     if not options.quiet:
         if network.name == BUNDLED:

@@ -247,6 +247,14 @@ def run(
         int | None,
         typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores", rich_help_panel=MACHINE),
     ] = None,
+    tile: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|off|N",
+            help="Paint in tiles of N pixels; the picture is the same. auto: when memory is short.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
     version: Annotated[bool, VERSION] = False,

@@ -65,10 +65,7 @@ def colors() -> Row:
 
 def weights() -> Row:
     middle = nstgpu.StyleTransfer(CONTENT, STYLE, weights=WEIGHTS, size=SIZE).style_weight
-    return [
-        (f"{'' if factor == 1 else f'{factor:g} x '}the measured style weight", painted(style_weight=middle * factor))
-        for factor in (0.03, 1, 30)
-    ]
+    return [(f"{factor:g} x the measured", painted(style_weight=middle * factor)) for factor in (0.03, 1, 30)]
 
 
 def style_scale() -> Row:
@@ -80,8 +77,8 @@ def styles() -> Row:
     masked = [nstgpu.Style(first, mask=half(upper=True)), nstgpu.Style(second, mask=half(upper=False))]
     return [
         ("two styles, 1 to 1", painted(style=[first, second])),
-        ("each in its own half, by masks", painted(style=masked)),
-        ("the lower half kept, by a content mask", painted(content_mask=half(upper=False))),
+        ("each in its own half", painted(style=masked)),
+        ("the lower half kept", painted(content_mask=half(upper=False))),
     ]
 
 

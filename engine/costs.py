@@ -20,7 +20,7 @@ costs.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from ..kernels.device import Array, Device
 
@@ -45,17 +45,31 @@ class Costs:
     gradient_norm: float = 0.0
 
 
-class Term(Protocol):
-    """A cost at one tap."""
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What is known of a tap's activations in one region: the Gram and, where it is wanted, the mean."""
 
-    @property
-    def tap(self) -> str: ...
+    gram: Array
+    mean: Array | None
+    partial_gram: Array | None = None
+    partial_mean: Array | None = None
+    """Both to work in; None where all activations come at once."""
 
-    def measure(self, device: Device, features: Array) -> None:
-        """Writes the term's unweighted cost to its slot."""
+    def gather(self, device: Device, features: Array, weights: Array | None, share: float) -> None:
+        """Takes in a tile's activations, which are `share` of all pixels taken in so far; 1 begins anew.
 
-    def add_gradient(self, device: Device, features: Array, out: Array, accumulate: bool) -> None:
-        """out := the weighted gradient of J with respect to the features [+ out]."""
+        The weights' mean is one over all tiles together.
+        """
+        if share == 1:
+            device.gram(features, self.gram, weights=weights)
+            if self.mean is not None:
+                device.mean(features, self.mean, weights=weights)
+            return
+        device.gram(features, self.partial_gram, weights=weights)
+        device.blend(self.partial_gram, share, self.gram)
+        if self.mean is not None:
+            device.mean(features, self.partial_mean, weights=weights)
+            device.blend(self.partial_mean, share, self.mean)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,67 +91,77 @@ class StyleTerm:
     """beta lambda_l sum_k share_k J^[l](S_k) over the styles k that are wanted in one region."""
 
     tap: str
+    place: int | None
+    """The region's number; None is everywhere."""
     statistics: Statistics
     weight: float
     """beta * lambda_l"""
     targets: tuple[StyleTarget, ...]
-    region: Array | None
-    """(nH, nW) weights of mean one; None is everywhere."""
-    gram: Array
+    moments: Moments
+    pixels: int
+    """That are taken in, over all tiles; nH nW where there is one."""
     difference: Array
-    mean: Array | None
     shift: Array | None
-    """Both (C,); None for "gram"."""
+    """(C,); None for "gram"."""
     scratch: Array | None
     """For "w2" (kernels.device.W2_SCRATCH, C, C)."""
 
-    def measure(self, device: Device, features: Array) -> None:
-        height, width, channels = features.shape
-        device.gram(features, self.gram, weights=self.region)
-        if self.statistics != "gram":
-            device.mean(features, self.mean, weights=self.region)
+    def compare(self, device: Device) -> None:
+        """Writes the unweighted cost of every target to its slot, once the moments are complete."""
+        gram, mean = self.moments.gram, self.moments.mean
+        channels = len(gram)
         for number, target in enumerate(self.targets):
-            # d(gram)/d(features) brings a factor 2/(nH nW), the square of its error another 2.
-            squared = self.weight * target.share / (channels**2 * height * width)
+            # d(gram)/d(features) brings a factor 2/pixels, the square of its error another 2.
+            squared = self.weight * target.share / (channels**2 * self.pixels)
             more = number > 0
             if self.statistics == "gram":
                 device.style_cost(
-                    self.gram, target.matrix, squared, cost=target.cost, difference=self.difference, accumulate=more
+                    gram, target.matrix, squared, cost=target.cost, difference=self.difference, accumulate=more
                 )
             elif self.statistics == "moments":
                 device.moments_cost(
-                    self.gram, self.mean, target.matrix, target.mean, squared,
+                    gram, mean, target.matrix, target.mean, squared,
                     cost=target.cost, difference=self.difference, shift=self.shift, accumulate=more,
                 )  # fmt: skip
             else:
-                linear = 2 * self.weight * target.share / (channels * height * width)
+                linear = 2 * self.weight * target.share / (channels * self.pixels)
                 device.w2_cost(
-                    self.gram, self.mean, target.matrix, target.mean, target.ridge, linear,
+                    gram, mean, target.matrix, target.mean, target.ridge, linear,
                     cost=target.cost, difference=self.difference, shift=self.shift, scratch=self.scratch,
                     accumulate=more,
                 )  # fmt: skip
 
-    def add_gradient(self, device: Device, features: Array, out: Array, accumulate: bool) -> None:
+    def add_gradient(
+        self, device: Device, features: Array, weights: Array | None, out: Array, accumulate: bool
+    ) -> None:
+        """out := the weighted gradient of J with respect to a tile's features [+ out]; weights as for the moments."""
         device.style_gradient(
-            features, self.difference, out=out, accumulate=accumulate, shift=self.shift, weights=self.region
+            features, self.difference, out=out, accumulate=accumulate, shift=self.shift, weights=weights
         )
 
 
 @dataclass(frozen=True, eq=False)
 class ContentTerm:
-    """alpha w_l J_content^[l]: the activations against the content's."""
+    """alpha w_l J_content^[l]: the activations against the content's, whose sum over tiles it is.
+
+    The weights' mean is one over all tiles together.
+    """
 
     tap: str
     weight: float
     """alpha * w_l"""
     reduction: float
-    """1, or 1/(nH nW nC) with content_reduction="mean"."""
+    """1, or with content_reduction="mean" 1/(nH nW nC); where tiles take in more pixels than they own, so much less."""
     target: Array
-    cost: Array
+    """Of the whole image."""
 
-    def measure(self, device: Device, features: Array) -> None:
-        device.content_cost(features, self.target, self.reduction, cost=self.cost)
+    def measure(self, device: Device, features: Array, target: Array, weights: Array | None, cost: Array) -> None:
+        """Writes a tile's share of the unweighted cost."""
+        device.content_cost(features, target, self.reduction, cost=cost, weights=weights)
 
-    def add_gradient(self, device: Device, features: Array, out: Array, accumulate: bool) -> None:
+    def add_gradient(
+        self, device: Device, features: Array, target: Array, weights: Array | None, out: Array, accumulate: bool
+    ) -> None:
+        """out := the weighted gradient of J with respect to a tile's features [+ out]."""
         scale = self.weight * self.reduction
-        device.content_gradient(features, self.target, scale, out=out, accumulate=accumulate)
+        device.content_gradient(features, target, scale, out=out, accumulate=accumulate, weights=weights)

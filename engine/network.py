@@ -4,8 +4,8 @@ Costs are somebody else's: the walk forward leaves the activations at the taps, 
 gradient at each tap as it passes by.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +72,22 @@ def build(device: Device, weights: Weights, deepest: str, pooling: Pooling) -> N
     return Network(layers, weights.preprocessing, pooling)
 
 
+def down_to(network: Network, taps: Collection[str]) -> Network:
+    """The layers from the image to the deepest of `taps`, of which there is at least one."""
+    deepest = max(i for i, layer in enumerate(network.layers) if layer.tap in taps)
+    last = replace(network.layers[deepest], pooled=False)
+    return replace(network, layers=(*network.layers[:deepest], last))
+
+
+def strides(network: Network) -> dict[str, int]:
+    """Pixels from one unit to the next, by tap."""
+    result, stride = {}, 1
+    for layer in network.layers:
+        result[layer.tap] = stride
+        stride *= 2 if layer.pooled else 1
+    return result
+
+
 def sizes(network: Network, size: tuple[int, int]) -> list[tuple[int, int]]:
     """(H, W) at each layer's convolution; pooling takes the floor."""
     result = []
@@ -133,11 +149,15 @@ def reserve(
     device: Device, network: Network, size: tuple[int, int], taps: Collection[str], *, backward: bool
 ) -> Buffers:
     """Allocates the arena for images of this size, keeping the activations at `taps`."""
-    views = allocate(device, plan(device, network, size, taps, backward=backward))
+    return views(network, allocate(device, plan(device, network, size, taps, backward=backward)))
+
+
+def views(network: Network, rooms: Mapping[str, Array]) -> Buffers:
+    """Sorts buffers that were planned, by name, to their layers."""
     layers = tuple(
-        LayerBuffers(*(views.get(f"{i}.{field}") for field in LayerBuffers._fields)) for i in range(len(network.layers))
+        LayerBuffers(*(rooms.get(f"{i}.{field}") for field in LayerBuffers._fields)) for i in range(len(network.layers))
     )
-    return Buffers(views["input"], views.get("input_gradient"), views["workspace"], layers)
+    return Buffers(rooms["input"], rooms.get("input_gradient"), rooms["workspace"], layers)
 
 
 def forward(device: Device, network: Network, buffers: Buffers, image: Array) -> None:

@@ -1,28 +1,40 @@
 """The cost of a picture at one size: its targets are measured once, then the cost and gradient of any image.
 
-One object per size; `transfer` makes one for every scale of a run. The walks are left to `network`, the formulas to
-`costs`.
+One object per size; `transfer` makes one for every scale of a run. An image is worked through in tiles, of which there
+is one where memory allows (`tiles`, `footprint`). The walks are left to `tiles` and `network`, the formulas to `costs`.
 """
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.device import W2_SCRATCH, Array, Device
-from . import network
-from .costs import ContentTerm, Costs, Statistics, StyleTarget, StyleTerm, Term
+from . import footprint, network, tiles
+from .costs import ContentTerm, Costs, Moments, Statistics, StyleTarget, StyleTerm
+from .footprint import Footprint, Walks, weights_name
 from .masks import Mask, tap_weights
 from .memory import Buffer, allocate
 from .optimise import Image
+from .tiles import Piece, Tile, Tiling, Walk
+
+_log = logging.getLogger("nstgpu")
 
 W2_RIDGE = 1e-3
 """Of the mean variance of a style's channels; what "w2" adds to both covariances, so that their roots are smooth."""
 
+DOWNLOAD_BYTES = 1 << 22
+"""At a time, of what is only summed on the host."""
+
+SMALLER = (0.5, 0.7, 0.9)
+"""Of the memory that tiles took when it ran out, what smaller tiles may take: the first share that can be had."""
+
 Reduction = Literal["mean", "sum"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +72,11 @@ class Objective:
     """J and its gradient for images of the content's shape (H, W, 3).
 
     content: (H, W, 3). places: where styles are wanted, as names (for messages) and masks (H, W), by number.
-    free: (H, W) in [0, 1], by which the gradient is multiplied; None leaves it alone. The weights are set by `weigh`,
-    before the first `evaluate`.
+    free: (H, W) in [0, 1], by which the gradient is multiplied; None leaves it alone. tile: how images are cut up. The
+    weights are set by `weigh`, before the first `evaluate`.
+
+    Where memory runs out, tiles become smaller and what was under way is done again; MemoryError only where nothing is
+    left to be made smaller.
     """
 
     def __init__(
@@ -77,96 +92,151 @@ class Objective:
         free: Mask | None = None,
         statistics: Statistics = "gram",
         reduction: Reduction = "mean",
+        tile: tiles.Setting = "auto",
     ) -> None:
         self.device, self.network = device, net
         self.shape: tuple[int, int, int] = content.shape
         self.content_taps, self.style_taps = tuple(content_taps), tuple(style_taps)
         self.styles, self.statistics, self.reduction = tuple(styles), statistics, reduction
         self.weighting: Weighting | None = None
-        self._groups = sorted({style.mask for style in styles}, key=lambda mask: -1 if mask is None else mask)
         self._free = free
-        self._terms: list[Term] = []
+        self._content_terms: list[ContentTerm] = []
+        self._style_terms: list[StyleTerm] = []
         self._measured: list[dict[str, tuple[float, float]]] = []  # by style and tap: its energy, and its ridge
-        self._allocate(len(places))
+        self.footprint = Footprint(
+            device,
+            net,
+            self.shape[:2],
+            self.content_taps,
+            self.style_taps,
+            tuple(style.pixels.shape[:2] for style in styles),
+            footprint.distinct([style.mask for style in styles]),
+            free is not None,
+            statistics,
+        )
         sizes = self._sizes(self.shape[:2])
-        for number, (name, mask) in enumerate(places):
-            for tap, values in tap_weights(mask, sizes, self.style_taps, name).items():
-                device.upload(values, self._held[f"{tap} mask {number}"])
+        self._masks = [tap_weights(mask, sizes, self.style_taps, name) for name, mask in places]
+        room = footprint.room(self.footprint) if tile == "auto" else None
+        cut = self.footprint.cut(tile, room)
+        if tile == "auto" and cut.image.count > 1:
+            assert room is not None
+            whole = self.footprint.nbytes(self.footprint.whole())
+            _log.info(
+                "working in %s: as a whole, %dx%d px would take %.1f GiB, and %.1f are left",
+                cut.image, self.shape[1], self.shape[0], whole / 2**30, max(0, room) / 2**30,
+            )  # fmt: skip
+        self._held = allocate(device, self.footprint.held())
         if free is not None:
             device.upload(free, self._held["free"])
-        for number, style in enumerate(styles):
-            self._measured.append(self._measure_style(number, style))
-        self._measure_content(content)
+        self._cut = cut
+        self._walks: Walks
+        self._tiled: Mapping[str, Array] = {}
+        self._pieces: dict[str, list[Piece]] = {}
+        self._shares: dict[str, list[float]] = {}
+        self._surplus: dict[str, float] = {}
+        self._arena: Array = None  # none until it is needed
+        self._without_overflow(lambda: self._measure(content))
 
-    # ---- what is held, and the targets --------------------------------------------------------------------------
-    def _allocate(self, mask_count: int) -> None:
-        """Everything that lives as long as this object, and the arena of the walks."""
-        device, pixels, moments = self.device, self.device.image_dtype, self.statistics != "gram"
-        channels = {layer.tap: layer.channels[1] for layer in self.network.layers}
-        at = self._sizes(self.shape[:2])
-        slots = len(self.content_taps) + len(self.style_taps) * len(self.styles) + 2
-        wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-            "image": (self.shape, pixels),
-            "gradient": (self.shape, pixels),
-            "costs": ((slots,), pixels),
-        }
-        if self._free is not None:
-            wanted["free"] = (self.shape[:2], pixels)
-        for tap in self.style_taps:
-            square, row = (channels[tap], channels[tap]), (channels[tap],)
-            wanted[f"{tap} gram"] = (square, pixels)
-            if moments:
-                wanted[f"{tap} mean"] = (row, pixels)
-            for number in range(len(self.styles)):
-                wanted[f"{tap} target {number}"] = (square, pixels)
-                if moments:
-                    wanted[f"{tap} target mean {number}"] = (row, pixels)
-            for group in self._groups:
-                wanted[f"{tap} difference {group}"] = (square, pixels)
-                if moments:
-                    wanted[f"{tap} shift {group}"] = (row, pixels)
-            for number in range(mask_count):
-                wanted[f"{tap} mask {number}"] = (at[tap], pixels)
-        if self.statistics == "w2" and self.style_taps:
-            widest = max(channels[tap] for tap in self.style_taps)
-            wanted["scratch"] = ((W2_SCRATCH * widest * widest,), pixels)
-        for tap in self.content_taps:
-            wanted[f"{tap} content"] = ((*at[tap], channels[tap]), device.activation_dtype)
-        self._held = allocate(device, [Buffer(name, *kind, 0, 0) for name, kind in wanted.items()])
-        taps = {*self.content_taps, *self.style_taps}
-        self._buffers = network.reserve(device, self.network, self.shape[:2], taps, backward=True)
+    # ---- tiles, and the memory they take ------------------------------------------------------------------------
+    @property
+    def tiling(self) -> Tiling:
+        """How images are cut up."""
+        return self._cut.image
+
+    def _settle(self) -> None:
+        """Allocates what depends on tiles, unless it is there."""
+        if self._arena is not None:
+            return
+        device, needs, cut = self.device, self.footprint, self._cut
+        self._walks = needs.walks(cut)
+        self._tiled = allocate(device, needs.tiled(cut))
+        arena = device.allocate(needs.arena(cut))
+        for walk in (*self._walks.styles, self._walks.content, self._walks.glance, self._walks.full):
+            walk.settle(arena)
+        self._pieces = needs.pieces(cut.image.tiles)
+        self._shares = {tap: tiles.shares(parts) for tap, parts in self._pieces.items()}
+        # A weight of one, on average over all that is taken in.
+        self._surplus = {tap: tiles.seen(parts) / math.prod(at) for tap, parts, at in self._by_tap()}
+        for tap, parts, _ in self._by_tap():
+            for place in needs.places(tap):
+                mask = None if place is None else self._masks[place][tap]
+                for number, part in enumerate(parts):
+                    values = part.weights(mask, self._surplus[tap])
+                    if values is not None:
+                        device.upload(values, self._weights(tap, place, number))
+        self._arena = arena
+        if self.weighting is not None:
+            self.weigh(self.weighting)
+
+    def _by_tap(self) -> list[tuple[str, list[Piece], tuple[int, int]]]:
+        """Every tap with its pieces and its size."""
+        sizes = self._sizes(self.shape[:2])
+        return [(tap, parts, sizes[tap]) for tap, parts in self._pieces.items()]
+
+    def _without_overflow(self, work: Callable[[], T]) -> T:
+        """Does what may be done again, in smaller and smaller tiles until memory suffices."""
+        while True:
+            try:
+                self._settle()
+                return work()
+            except MemoryError as error:
+                problem = str(error)  # and not the error, whose traceback would keep the memory
+            self._shrink(problem)
+
+    def _shrink(self, problem: str) -> None:
+        """Gives back what depends on tiles, and chooses some that take about half; MemoryError if there are none."""
+        before = self.footprint.nbytes(self._cut)
+        self._arena, self._tiled = None, {}
+        del self._walks
+        self._content_terms, self._style_terms = [], []
+        for share in SMALLER:
+            smaller = self.footprint.within(share * before)
+            if self.footprint.nbytes(smaller) <= share * before:
+                break
+        else:
+            raise MemoryError(problem)
+        _log.warning("out of memory in %s: going on in %s", self._cut.image, smaller.image)
+        self._cut = smaller
 
     def _sizes(self, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
         """(h, w) of every tap, for an image of (H, W)."""
         return dict(zip((layer.tap for layer in self.network.layers), network.sizes(self.network, size), strict=True))
 
-    def _features(self, buffers: network.Buffers) -> dict[str, Array]:
-        return {
-            layer.tap: b.output
-            for layer, b in zip(self.network.layers, buffers.layers, strict=True)
-            if b.output is not None
-        }
+    # ---- the targets --------------------------------------------------------------------------------------------
+    def _measure(self, content: Image) -> None:
+        self._measured = [self._measure_style(number, style) for number, style in enumerate(self.styles)]
+        self.device.upload(content, self._held["image"])
+        if self.content_taps:
+            self._measure_content(self._walks.content)
 
     def _measure_style(self, number: int, style: SizedStyle) -> dict[str, tuple[float, float]]:
-        device, size = self.device, style.pixels.shape[:2]
-        buffers = network.reserve(device, self.network, size, self.style_taps, backward=False)
+        if not self.style_taps:
+            return {}
+        device, size, walk = self.device, style.pixels.shape[:2], self._walks.styles[number]
         (image,) = allocate(device, [Buffer("image", style.pixels.shape, device.image_dtype, 0, 0)]).values()
         device.upload(style.pixels, image)
-        network.forward(device, self.network, buffers, image)
-        features = self._features(buffers)
-        weights = {}
+        sizes, masks = self._sizes(size), {}
         if style.region is not None:
-            weights = tap_weights(style.region, self._sizes(size), self.style_taps, f"the region of {style.name}")
-        for tap in self.style_taps:
-            region = None
-            if tap in weights:
-                (region,) = allocate(device, [Buffer("region", weights[tap].shape, device.image_dtype, 0, 0)]).values()
-                device.upload(weights[tap], region)
-            target = self._held[f"{tap} target {number}"]
-            device.gram(features[tap], target, weights=region)
-            if self.statistics != "gram":
-                device.mean(features[tap], self._held[f"{tap} target mean {number}"], weights=region)
+            masks = tap_weights(style.region, sizes, self.style_taps, f"the region of {style.name}")
+        pieces = self.footprint.pieces(walk.tiling.tiles)
+        shares = {tap: tiles.shares(parts) for tap, parts in pieces.items()}
+        surplus = {tap: tiles.seen(pieces[tap]) / math.prod(sizes[tap]) for tap in self.style_taps}
+        for index, tile in enumerate(walk.tiling.tiles):
+            features = walk.forward(device, tile, image)
+            for tap in self.style_taps:
+                part, weights = pieces[tap][index], None
+                values = part.weights(masks.get(tap), surplus[tap])
+                if values is not None:
+                    (weights,) = allocate(device, [Buffer("weights", part.shape, device.image_dtype, 0, 0)]).values()
+                    device.upload(values, weights)
+                moments = self._moments(tap, f"target {number}")
+                moments.gather(device, features[tap][part.rows], weights, shares[tap][index])
         return {tap: (self._energy_of_style(tap, number), self._to_root(tap, number)) for tap in self.style_taps}
+
+    def _moments(self, tap: str, of: str) -> Moments:
+        held, tiled = self._held, self._tiled
+        partial_gram, partial_mean = tiled.get(f"{tap} partial"), tiled.get(f"{tap} partial mean")
+        return Moments(held[f"{tap} {of}"], held.get(f"{tap} {of} mean"), partial_gram, partial_mean)
 
     def _energy_of_style(self, tap: str, number: int) -> float:
         """J^[l](S) of an image without features."""
@@ -187,38 +257,41 @@ class Objective:
         width = len(gram)
         ridge = W2_RIDGE * float(np.trace(gram) - mean @ mean) / width
         (root,) = allocate(self.device, [Buffer("root", gram.shape, self.device.image_dtype, 0, 0)]).values()
-        target, target_mean = self._held[f"{tap} target {number}"], self._held[f"{tap} target mean {number}"]
-        self.device.w2_root(target, target_mean, ridge, root, scratch=self._scratch(width))
-        self.device.copy(root, target)
+        target = self._moments(tap, f"target {number}")
+        self.device.w2_root(target.gram, target.mean, ridge, root, scratch=self._scratch(width))
+        self.device.copy(root, target.gram)
         return ridge
 
     def _target(self, tap: str, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        gram = self.device.download(self._held[f"{tap} target {number}"]).astype(np.float64)
-        if self.statistics == "gram":
+        target = self._moments(tap, f"target {number}")
+        gram = self.device.download(target.gram).astype(np.float64)
+        if target.mean is None:
             return gram, np.zeros(len(gram))
-        return gram, self.device.download(self._held[f"{tap} target mean {number}"]).astype(np.float64)
+        return gram, self.device.download(target.mean).astype(np.float64)
 
     def _scratch(self, width: int) -> Array:
         return self._held["scratch"][: W2_SCRATCH * width * width].reshape(W2_SCRATCH, width, width)
 
-    def _measure_content(self, content: Image) -> None:
-        self.device.upload(content, self._held["image"])
-        if not self.content_taps:
-            return
-        network.forward(self.device, self.network, self._buffers, self._held["image"])
-        features = self._features(self._buffers)
-        for tap in self.content_taps:
-            self.device.copy(features[tap], self._held[f"{tap} content"])
+    def _measure_content(self, walk: Walk) -> None:
+        for index, tile in enumerate(walk.tiling.tiles):
+            features = walk.forward(self.device, tile, self._held["image"])
+            for tap in self.content_taps:
+                part = self._pieces[tap][index]
+                tiles.copy_window(
+                    self.device, features[tap][part.rows][part.own], self._held[f"{tap} content"][part.at]
+                )
 
     # ---- weights ------------------------------------------------------------------------------------------------
     def content_energies(self) -> dict[str, float]:
         """J_content^[l] of an image without features, by tap."""
-        return {
-            tap: self._reduction(tap)
-            / 2
-            * float(np.sum(np.square(self.device.download(self._held[f"{tap} content"]), dtype=np.float64)))
-            for tap in self.content_taps
-        }
+        energies = {}
+        for tap in self.content_taps:
+            target, total = self._held[f"{tap} content"], 0.0
+            step = max(1, DOWNLOAD_BYTES // target[0].nbytes)
+            for row in range(0, len(target), step):
+                total += float(np.sum(np.square(self.device.download(target[row : row + step]), dtype=np.float64)))
+            energies[tap] = self._reduction(tap) / 2 * total
+        return energies
 
     def style_energies(self) -> dict[str, float]:
         """J_style^[l] of an image without features, by tap."""
@@ -233,37 +306,39 @@ class Objective:
 
     def weigh(self, weighting: Weighting) -> None:
         """Sets the weights of the cost; taps are those of the constructor."""
-        held, terms, slot = self._held, list[Term](), 0
-        for tap in self.content_taps:
-            weight = weighting.content * weighting.content_layers[tap]
-            cost = held["costs"][slot : slot + 1]
-            terms.append(ContentTerm(tap, weight, self._reduction(tap), held[f"{tap} content"], cost))
-            slot += 1
-        for tap in self.style_taps:
-            targets: dict[int | None, list[StyleTarget]] = {}
-            for number, style in enumerate(self.styles):
-                mean, ridge = held.get(f"{tap} target mean {number}"), self._measured[number][tap][1]
-                cost = held["costs"][slot : slot + 1]
-                target = StyleTarget(style.share, held[f"{tap} target {number}"], mean, ridge, cost)
-                targets.setdefault(style.mask, []).append(target)
-                slot += 1
-            for group, members in targets.items():
-                gram = held[f"{tap} gram"]
-                terms.append(
-                    StyleTerm(
-                        tap,
-                        self.statistics,
-                        weighting.style * weighting.style_layers[tap],
-                        tuple(members),
-                        region=None if group is None else held[f"{tap} mask {group}"],
-                        gram=gram,
-                        difference=held[f"{tap} difference {group}"],
-                        mean=held.get(f"{tap} mean"),
-                        shift=held.get(f"{tap} shift {group}"),
-                        scratch=self._scratch(len(gram)) if self.statistics == "w2" else None,
-                    )
-                )
-        self.weighting, self._terms = weighting, terms
+        self.weighting = weighting
+        self._content_terms = [
+            ContentTerm(
+                tap,
+                weighting.content * weighting.content_layers[tap],
+                self._reduction(tap) / self._surplus[tap],
+                self._held[f"{tap} content"],
+            )
+            for tap in self.content_taps
+        ]
+        self._style_terms = [
+            self._style_term(weighting, tap, group) for tap in self.style_taps for group in self.footprint.groups
+        ]
+
+    def _style_term(self, weighting: Weighting, tap: str, group: int | None) -> StyleTerm:
+        targets = []
+        for number, style in enumerate(self.styles):
+            if style.mask == group:
+                target, ridge = self._moments(tap, f"target {number}"), self._measured[number][tap][1]
+                targets.append(StyleTarget(style.share, target.gram, target.mean, ridge, self._style_cost(tap, number)))
+        moments, difference = self._moments(tap, f"image {group}"), self._moments(tap, f"difference {group}")
+        return StyleTerm(
+            tap,
+            group,
+            self.statistics,
+            weighting.style * weighting.style_layers[tap],
+            tuple(targets),
+            moments,
+            tiles.seen(self._pieces[tap]),
+            difference.gram,
+            difference.mean,
+            self._scratch(len(moments.gram)) if self.statistics == "w2" else None,
+        )
 
     # ---- cost and gradient --------------------------------------------------------------------------------------
     @property
@@ -278,34 +353,88 @@ class Objective:
 
     def evaluate(self, image: Array, gradient: Array) -> Costs:
         """J at `image`, and dJ/dimage written to `gradient`; both (H, W, 3) on the device."""
-        device, held, weighting = self.device, self._held, self.weighting
+        return self._without_overflow(lambda: self._evaluate(image, gradient))
+
+    def _evaluate(self, image: Array, gradient: Array) -> Costs:
+        device, weighting, costs, walk = self.device, self.weighting, self._tiled["costs"], self._walks.full
         assert weighting is not None, "weigh comes first"
-        network.forward(device, self.network, self._buffers, image)
-        features = self._features(self._buffers)
-        for term in self._terms:
-            term.measure(device, features[term.tap])
+        features = self._gather(image)
+        for term in self._style_terms:
+            term.compare(device)
+        if walk.tiling.count > 1:
+            device.zero(gradient)
+        # Backwards, since the last tile has just been walked forward.
+        for index, tile in reversed(list(enumerate(walk.tiling.tiles))):
+            if index < walk.tiling.count - 1:
+                features = walk.forward(device, tile, image)
+            self._add_gradient(index, tile, features, gradient)
+        device.tv_cost(image, weighting.tv, cost=costs[-2:-1], gradient=gradient)
+        if self._free is not None:
+            device.weigh(gradient, self._held["free"])
+        device.dots(gradient.reshape(1, -1), gradient.reshape(-1), costs[-1:])
+        return self._costs(weighting, device.download(costs))
+
+    def _gather(self, image: Array) -> dict[str, Array]:
+        """Completes the image's statistics; returns the activations of the last tile, to go back from."""
+        device, full, glance = self.device, self._walks.full, self._walks.glance
+        last = full.tiling.count - 1
+        for index, tile in enumerate(full.tiling.tiles):
+            if index == last:
+                features = full.forward(device, tile, image)
+            elif self.style_taps:
+                features = glance.forward(device, tile, image)
+            for term in self._style_terms:
+                part = self._pieces[term.tap][index]
+                weights = self._weights(term.tap, term.place, index)
+                term.moments.gather(device, features[term.tap][part.rows], weights, self._shares[term.tap][index])
+        return features
+
+    def _add_gradient(self, index: int, tile: Tile, features: Mapping[str, Array], gradient: Array) -> None:
+        """A tile's part of the gradient, and of the content's cost."""
+        device, walk = self.device, self._walks.full
 
         def tap_gradient(tap: str, out: Array) -> bool:
-            injected = False
-            for term in self._terms:
-                if term.tap == tap:
-                    term.add_gradient(device, features[tap], out, accumulate=injected)
+            if tap not in self._pieces:
+                return False
+            part = self._pieces[tap][index]
+            own, into, injected = features[tap][part.rows], out[part.rows], False
+            for halo in (out[: part.rows.start], out[part.rows.stop :]):
+                if len(halo):
+                    device.zero(halo)
+            for content in self._content_terms:
+                if content.tap == tap:
+                    weights = self._weights(tap, None, index)
+                    target = walk.target(device, tile, part, tap, content.target)
+                    content.measure(device, own, target, weights, self._content_cost(tap, index))
+                    content.add_gradient(device, own, target, weights, into, injected)
+                    injected = True
+            for style in self._style_terms:
+                if style.tap == tap:
+                    style.add_gradient(device, own, self._weights(tap, style.place, index), into, injected)
                     injected = True
             return injected
 
-        network.backward(device, self.network, self._buffers, tap_gradient, gradient)
-        device.tv_cost(image, weighting.tv, cost=held["costs"][-2:-1], gradient=gradient)
-        if self._free is not None:
-            device.weigh(gradient, held["free"])
-        device.dots(gradient.reshape(1, -1), gradient.reshape(-1), held["costs"][-1:])
-        return self._costs(weighting, device.download(held["costs"]))
+        walk.backward(device, tile, tap_gradient, gradient)
+
+    def _weights(self, tap: str, place: int | None, index: int) -> Array | None:
+        """Of what a tile takes in, in one place; None weighs all alike."""
+        name = weights_name(tap, place, index, self._pieces[tap][index])
+        return None if name is None else self._tiled[name]
+
+    # ---- costs: of the content by tap and tile, of the styles by tap and style, TV, and the gradient's square -------
+    def _content_cost(self, tap: str, index: int) -> Array:
+        slot = self.content_taps.index(tap) * self.tiling.count + index
+        return self._tiled["costs"][slot : slot + 1]
+
+    def _style_cost(self, tap: str, number: int) -> Array:
+        slot = len(self.content_taps) * self.tiling.count + self.style_taps.index(tap) * len(self.styles) + number
+        return self._tiled["costs"][slot : slot + 1]
 
     def _costs(self, weighting: Weighting, values: NDArray[Any]) -> Costs:
-        measured = [float(value) for value in values]
-        content = dict(zip(self.content_taps, measured, strict=False))
-        rest = iter(measured[len(content) :])
-        style = {tap: sum(style.share * next(rest) for style in self.styles) for tap in self.style_taps}
-        tv, squared = rest
+        measured = iter(float(value) for value in values)
+        content = {tap: sum(next(measured) for _ in range(self.tiling.count)) for tap in self.content_taps}
+        style = {tap: sum(style.share * next(measured) for style in self.styles) for tap in self.style_taps}
+        tv, squared = measured
         content_cost = sum(weighting.content_layers[tap] * cost for tap, cost in content.items())
         style_cost = sum(weighting.style_layers[tap] * cost for tap, cost in style.items())
         total = weighting.content * content_cost + weighting.style * style_cost + weighting.tv * tv

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..kernels.device import Device, Pooling, open_device
 from ..weights import Weights
-from . import colours, images, masks, network, optimise, taps
+from . import colours, images, masks, network, optimise, taps, tiles
 from .costs import STATISTICS, Costs, Statistics
 from .masks import Mask
 from .objective import Objective, Reduction, SizedStyle, Weighting
@@ -113,6 +113,8 @@ class StyleTransfer:
     content_mask: white where the content is to be left as it is, any size.
     colors: "style"; "match" recolours the styles to the content's mean and covariance first; "content-luminance"
         transfers luminance alone and keeps the content's colours.
+    tile: "auto" works in the largest tiles that the memory at hand allows, and as a whole if it can; a number is the
+        side of a tile in pixels; "off" is never. Cost and gradient are the same, to rounding.
     seed: of every random number; the same seed and settings give the same bytes.
 
     Raises SettingsError, images.ImageError or DeviceError, each one line. Holds no global state: instances may live in
@@ -140,6 +142,7 @@ class StyleTransfer:
         pooling: Pooling = "max",
         precision: str = "auto",
         threads: int | None = None,
+        tile: tiles.Setting = "auto",
         seed: int = 0,
     ) -> None:
         if size is not None and size < 1:
@@ -150,8 +153,10 @@ class StyleTransfer:
         _check_choice("style statistics", style_statistics, STATISTICS)
         _check_choice("colors", colors, COLORS)
         _check_choice("pooling", pooling, ("max", "average"))
+        tiles.check(tile)
         self.weights = weights
         self.seed = seed
+        self.tile: tiles.Setting = tile
         self.content_reduction, self.style_statistics, self.colors = content_reduction, style_statistics, colors
         content_taps = _choose("content", content_layers, weights, taps.classic_content, taps.CONTENT_TAP)
         style_taps = _choose("style", style_layers, weights, taps.classic_style, taps.STYLE_TAPS)
@@ -257,6 +262,7 @@ class StyleTransfer:
             free=free,
             statistics=self.style_statistics,
             reduction=self.content_reduction,
+            tile=self.tile,
         )
         return self._objective
 

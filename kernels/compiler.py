@@ -24,6 +24,13 @@ from .device import DeviceError
 
 FOLDER = Path(__file__).parent / "cuda"
 SOURCES = tuple(sorted(FOLDER.glob("*.cu")))
+TENSOR_CORES = {
+    "tf32": "tensor_tf32.cu",
+    "3xtf32": "tensor_tf32.cu",
+    "bf16": "tensor_bf16.cu",
+    "fp16": "tensor_fp16.cu",
+}
+"""What a precision needs besides the kernels that every one needs; fp32 needs nothing."""
 FLAGS = ("-std=c++17", "--generate-line-info", "--ptxas-options=-v")
 
 _log = logging.getLogger("nstgpu")
@@ -127,6 +134,12 @@ class Nvrtc:
 
 
 @functools.cache
+def sources_for(precision: str) -> tuple[Path, ...]:
+    """The kernels that computing in `precision` launches; compiling only these is what a first use waits for."""
+    plain = tuple(source for source in SOURCES if not source.name.startswith(("tensor_", "hopper_")))
+    return (*plain, FOLDER / TENSOR_CORES[precision]) if precision in TENSOR_CORES else plain
+
+
 def find_nvrtc() -> Nvrtc:
     """NVRTC from the pip wheels, else of the toolkit, else wherever the loader finds it; version 12 before 13, whose
     cubins older drivers refuse. Raises DeviceError with what to install."""

@@ -230,7 +230,7 @@ def open_device(name: str = "auto", precision: str = "auto", threads: int | None
     from .gpu import Gpu
     from .runtimes import CudaRuntime, EmulatorRuntime
 
-    return Gpu(CudaRuntime(int(index or 0)) if kind == "cuda" else EmulatorRuntime(), precision)
+    return Gpu(CudaRuntime(int(index or 0), precision) if kind == "cuda" else EmulatorRuntime(precision), precision)
 
 
 def _open_auto(precision: str, threads: int | None) -> Device:

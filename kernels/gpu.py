@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import convolution, gram, pointwise, wasserstein
-from .convolution import PackedFilters
+from . import convolution, gram, pointwise, tensor_convolution, wasserstein
 from .device import MOST_VECTORS, W2_SCRATCH, Array, DeviceError, Layout, Pooling
 from .launch import Launch
 from .runtimes import Runtime
+from .tensor_convolution import Filters
 
 FLOAT = np.dtype(np.float32)
 COUNT = np.dtype(np.int32)
 BYTE = np.dtype(np.uint8)
 ALIGNMENT = 16  # bytes, of a float4
+
+PRECISIONS = ("fp32", "tf32", "3xtf32")
+LEAST_CAPABILITY = 80  # of tf32
 
 Shape = tuple[int, ...]
 Wanted = tuple[Array, Shape, np.dtype[Any]]
@@ -29,22 +32,27 @@ Wanted = tuple[Array, Shape, np.dtype[Any]]
 
 
 class Gpu:
-    """Operations as launches, one after the other on the runtime's stream. `precision` is "fp32".
+    """Operations as launches, one after the other on the runtime's stream.
 
+    precision: "fp32", or the convolutions on tensor cores: "tf32" takes 11 bits of every factor, "3xtf32" all 24.
     on_launch: told of every launch just before it happens, to count or to time. One thread to an instance.
 
     Every operation raises ValueError for an argument of the wrong shape, dtype, layout or device, and DeviceError where
     a kernel can't be launched.
     """
 
-    precision = "fp32"
     activation_dtype = image_dtype = FLOAT
 
     def __init__(
         self, runtime: Runtime, precision: str = "auto", *, on_launch: Callable[[Launch], None] | None = None
     ) -> None:
-        if precision not in ("auto", "fp32"):
-            raise DeviceError(f"the {runtime.name} device has no precision {precision!r}; choose fp32")
+        if precision not in ("auto", *PRECISIONS):
+            known = f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
+            raise DeviceError(f"the {runtime.name} device has no precision {precision!r}; choose {known}")
+        self.precision = PRECISIONS[0] if precision == "auto" else precision
+        self._on_tensor_cores = self.precision != "fp32"
+        if self._on_tensor_cores and runtime.chip.capability < LEAST_CAPABILITY:
+            raise DeviceError(f"this GPU's tensor cores know no {self.precision}; choose fp32")
         self.name = runtime.name
         self.on_launch = on_launch
         self._runtime = runtime
@@ -91,7 +99,11 @@ class Gpu:
     def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]]) -> int:
         needs = [pointwise.WORKSPACE_BYTES]
         for height, width, channels_in, channels_out in convolutions:
-            needs.append(convolution.workspace_bytes(height, width, channels_in, channels_out))
+            sizes = height, width, channels_in, channels_out
+            if self._on_tensor_cores:
+                needs.append(tensor_convolution.workspace_bytes(*sizes, self.precision, self._runtime.chip))
+            else:
+                needs.append(convolution.workspace_bytes(*sizes))
             needs.append(gram.gram_workspace_bytes(height, width, channels_out))
             needs.append(gram.mean_workspace_bytes(height, width, channels_out))
             needs.append(gram.style_gradient_workspace_bytes(height, width, channels_out))
@@ -101,8 +113,12 @@ class Gpu:
         self._check("bind_workspace", workspace=(workspace, (workspace.size,), BYTE))
         self._workspace = workspace
 
-    def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> PackedFilters:
-        packed = convolution.pack_filters(kernel, bias)
+    def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Filters:
+        packed: Filters
+        if self._on_tensor_cores:
+            packed = tensor_convolution.pack_filters(kernel, bias, self.precision)
+        else:
+            packed = convolution.pack_filters(kernel, bias)
         return packed._replace(
             forward=self._uploaded(packed.forward),
             backward=self._uploaded(packed.backward),
@@ -129,7 +145,7 @@ class Gpu:
         self._check("preprocess_gradient", FLOAT.itemsize, gradient=(gradient, shape, FLOAT), out=(out, shape, FLOAT))
         self._run(pointwise.preprocess_gradient(gradient, _permutation(channels), scale, out))
 
-    def conv3x3_relu(self, x: Array, filters: PackedFilters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
                      pooled: Array | None, choice: Array | None) -> None:  # fmt: skip
         height, width = x.shape[:2]
         shape, pooled_shape = ((h, w, filters.channels_out) for h, w in ((height, width), (height // 2, width // 2)))
@@ -141,13 +157,15 @@ class Gpu:
             pooled=(pooled, pooled_shape, FLOAT),
             choice=(choice, *convolution.choice_layout(pooled_shape)),
         )
+        # Filters that no tensor core can take are packed for, and go to, the plain kernels.
         self._run(
-            convolution.conv3x3_relu(
-                x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice, workspace=self._workspace
+            tensor_convolution.conv3x3_relu(
+                x, filters, self._runtime.chip, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice,
+                workspace=self._workspace,
             )
-        )
+        )  # fmt: skip
 
-    def conv3x3_input_gradient(self, gradient: Array, filters: PackedFilters, *, out: Array, mask: Array | None,
+    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
                                accumulate: bool) -> None:  # fmt: skip
         height, width = gradient.shape[:2]
         shape = (height, width, filters.channels_in)
@@ -158,10 +176,11 @@ class Gpu:
             mask=(mask, *convolution.mask_layout(shape)),
         )
         self._run(
-            convolution.conv3x3_input_gradient(
-                gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=self._workspace
+            tensor_convolution.conv3x3_input_gradient(
+                gradient, filters, self._runtime.chip, out=out, mask=mask, accumulate=accumulate,
+                workspace=self._workspace,
             )
-        )
+        )  # fmt: skip
 
     def pool_input_gradient(self, gradient: Array, *, pooling: Pooling, choice: Array | None, out: Array,
                             mask: Array, accumulate: bool) -> None:  # fmt: skip

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiler import SOURCES, architecture_for, compile_sources, find_nvrtc
+from .compiler import architecture_for, compile_sources, find_nvrtc, sources_for
 from .device import Array, DeviceError
 from .launch import Launch
 from .reference import seconds_of
+from .tensor_tiles import H200, Chip, chip_of
 
 STATIC_SHARED_BYTES = 48 * 1024  # what a launch may ask for without saying so beforehand
 MAX_DYNAMIC_SHARED_SIZE_BYTES = 8  # CU_FUNC_ATTRIBUTE_...
@@ -28,6 +29,8 @@ class Runtime(Protocol):
     """Memory and launches, in order; nothing waits but `download`."""
 
     name: str
+    chip: Chip
+    """What the choice of tiles for tensor cores goes by."""
 
     def allocate(self, nbytes: int) -> Array:
         """Uninitialised memory as uint8, on a 256-byte boundary."""
@@ -52,11 +55,14 @@ class Runtime(Protocol):
 
 
 class CudaRuntime:
-    """One GPU: its modules, and a stream of our own, so that a graph can be captured from it."""
+    """One GPU: its modules, and a stream of our own, so that a graph can be captured from it.
+
+    precision: what is to be computed in; decides which kernels are compiled.
+    """
 
     name = "cuda"
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self, index: int = 0, precision: str = "fp32") -> None:
         if problem := cuda_problem(index):
             raise DeviceError(problem)
         try:
@@ -73,7 +79,8 @@ class CudaRuntime:
             digits = self._device.compute_capability
             self._capability = (int(digits[:-1]), int(digits[-1]))
             self.architecture = architecture_for(self._capability, find_nvrtc().architectures)
-            cubins = compile_sources(SOURCES, self.architecture)
+            self.chip = chip_of(self._capability, self._device.attributes["MultiProcessorCount"])
+            cubins = compile_sources(sources_for(precision), self.architecture)
             with self._device:
                 self._stream = cupy.cuda.Stream(non_blocking=True)
                 for cubin in cubins:
@@ -153,12 +160,13 @@ class EmulatorRuntime:
     """The same sources on the host's processor. With `check`, every access to memory is watched, and slow."""
 
     name = "emulator"
+    chip = H200
 
-    def __init__(self, *, check: bool = False, seed: int = 0) -> None:
+    def __init__(self, precision: str = "fp32", *, check: bool = False, seed: int = 0) -> None:
         from .emulator import CompileError, NoCompilerError, compile_library
 
         try:
-            self._library = compile_library(SOURCES, check=check, seed=seed)
+            self._library = compile_library(sources_for(precision), check=check, seed=seed)
         except (CompileError, NoCompilerError) as error:
             raise DeviceError(str(error)) from error
 

@@ -16,6 +16,7 @@
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 
+#define ARCHITECTURE __CUDA_ARCH__  // 800 for compute capability 8.0
 #define SHARED(type, name, dimensions) __shared__ __align__(16) type name dimensions
 #define DYNAMIC_SHARED(type, name)                                        \
     extern __shared__ __align__(1024) unsigned char dynamic_shared_bytes[]; \
@@ -37,6 +38,9 @@ using uintptr_t = unsigned long long;
 
 #else
 
+#ifndef ARCHITECTURE
+#define ARCHITECTURE 900
+#endif
 #include "../emulator/device.h"
 
 #endif

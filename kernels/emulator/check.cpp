@@ -8,6 +8,10 @@
 // fibers happened to run. A cell remembers the last write, which is enough, and two readers as far apart as can
 // be (other block, other warp, other lane), which is enough where __syncwarp names the whole warp. Cells are as
 // wide as the buffer's elements, up to four bytes; of narrower accesses the last one is remembered.
+//
+// An asynchronous copy writes at some time between its issue and its wait. It is checked as a write at its issue (so
+// whoever has read the old contents must be ordered before), as a write at its wait (so whoever reads the new ones must
+// be ordered after), and whoever touches its destination in between races with it, barriers or not.
 
 #include "worker.h"
 
@@ -29,7 +33,8 @@ struct Access {
     uint32_t interval;
     uint32_t clock;  // of the lane, counting its __syncwarps
     uint32_t pc;
-    uint32_t lane : 10, bytes : 4, initialised : 4;  // of the cell; the last is the cell's own, kept in its write
+    uint32_t lane : 10, bytes : 4;
+    uint32_t initialised : 4, under_way : 4;  // of the cell's bytes, by whomever; kept in its write
 };
 
 struct Cell {
@@ -106,13 +111,12 @@ void report(const char* kind, uint32_t pc, bool write, Headline headline) {
     });
 }
 
-void report_race(const std::string& where, const Access& access, bool write, const Access& before, bool wrote) {
+void report_race(const std::string& where, const Access& access, bool write, const Access& before, const char* did) {
     const char* kind = before.interval < now.block_start ? "race between blocks" : "data race";
     worker->launch->reports.add(kind, access.pc, before.pc, [&](Report& report) {
         report.headline = where;
-        report.sides = {
-            worker->side(write ? "writes" : "reads", *worker->running, access.pc, {}),
-            {wrote ? "wrote before" : "read before", std::to_string(before.lane), block_of(before), before.pc, {}}};
+        report.sides = {worker->side(write ? "writes" : "reads", *worker->running, access.pc, {}),
+                        {did, std::to_string(before.lane), block_of(before), before.pc, {}}};
     });
 }
 
@@ -142,21 +146,40 @@ void check_cell(const Region& region, uintptr_t address, size_t bytes, Cell& cel
     const auto conflicts = [&](const Access& before) {
         return before.interval >= oldest && before.bytes & access.bytes && !is_ordered(before, access.lane);
     };
-    if (conflicts(cell.write)) report_race(place(region, address, bytes), access, write, cell.write, true);
-    const uint32_t initialised = cell.write.interval >= oldest ? cell.write.initialised : 0;
+    const bool current = cell.write.interval >= oldest, under_way = current && cell.write.under_way & access.bytes;
+    if (under_way)
+        report_race(place(region, address, bytes), access, write, cell.write, "began a copy and has not waited for it");
+    else if (conflicts(cell.write))
+        report_race(place(region, address, bytes), access, write, cell.write, "wrote before");
+    const uint32_t initialised = current ? cell.write.initialised : 0;
     if (write) {
         for (const Access& read : cell.reads)
-            if (conflicts(read)) report_race(place(region, address, bytes), access, true, read, false);
+            if (conflicts(read)) report_race(place(region, address, bytes), access, true, read, "read before");
+        access.initialised = initialised | access.bytes;
+        access.under_way = current ? cell.write.under_way & ~access.bytes : 0;
         cell.write = access;
-        cell.write.initialised = initialised | access.bytes;
         return;
     }
     // Where a lane has been stopped, what it should have written is missing through no other fault.
-    if (!region.initialised && access.bytes & ~initialised && !worker->lane_was_stopped)
+    if (!region.initialised && access.bytes & ~initialised && !under_way && !worker->lane_was_stopped)
         report(region.shared ? "uninitialised shared memory" : "uninitialised memory", access.pc, false,
                [&] { return place(region, address, bytes) + ", which nobody has written"; });
     if (distance(access, cell.reads[0]) >= distance(access, cell.reads[1])) cell.reads[1] = cell.reads[0];
     cell.reads[0] = access;
+}
+
+// Calls visit(offset, bytes, cell, access) for each cell that this access of the running lane covers a part of.
+template <class Visit>
+void for_cells(const Region& region, size_t offset, size_t bytes, uint32_t pc, Visit visit) {
+    const unsigned lane = worker->number(*worker->running);
+    Access access = {now.interval, now.clocks[lane][lane % warpSize], pc, lane, 0, 0, 0};
+    const size_t width = size_t{1} << region.shift;
+    for (size_t at = offset; at < offset + bytes;) {
+        const size_t within = at % width, covered = std::min(width - within, offset + bytes - at);
+        access.bytes = ((1u << covered) - 1) << within;
+        visit(at, covered, region.cells[at >> region.shift], access);
+        at += covered;
+    }
 }
 
 // Tables in the library itself, and threadIdx and its like, which clang has checked although they are const.
@@ -167,11 +190,15 @@ bool is_constant(uintptr_t address) {
     return false;
 }
 
+uint32_t pc_of(const void* return_address) {
+    return uint32_t(static_cast<const char*>(return_address) - 1 - __ehdr_start);
+}
+
 void check_access(const void* pointer, size_t bytes, bool write, bool aligned, const void* return_address) {
     const auto address = reinterpret_cast<uintptr_t>(pointer);
     const auto here = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
     if (!worker || !worker->running || !bytes || (address ^ here) < stack_bytes) return;  // or a lane's own stack
-    const auto pc = uint32_t(static_cast<const char*>(return_address) - 1 - __ehdr_start);
+    const uint32_t pc = pc_of(return_address);
 
     if (now.recent >= now.regions.size() || !now.regions[now.recent].contains(address)) {
         const auto contains = [&](const Region& region) { return region.contains(address); };
@@ -195,15 +222,22 @@ void check_access(const void* pointer, size_t bytes, bool write, bool aligned, c
         worker->stop();
     }
 
-    const unsigned lane = worker->number(*worker->running);
-    Access access = {now.interval, now.clocks[lane][lane % warpSize], pc, lane, 0, 0};
-    const size_t width = size_t{1} << region.shift;
-    for (size_t at = offset; at < offset + bytes;) {
-        const size_t within = at % width, covered = std::min(width - within, offset + bytes - at);
-        access.bytes = ((1u << covered) - 1) << within;
-        check_cell(region, region.base + at, covered, region.cells[at >> region.shift], access, write);
-        at += covered;
-    }
+    for_cells(region, offset, bytes, pc, [&](size_t at, size_t covered, Cell& cell, const Access& access) {
+        check_cell(region, region.base + at, covered, cell, access, write);
+    });
+}
+
+// The destination of a copy, which has just begun, or arrived as if the lane wrote it now.
+void mark_copy(const Copy& copy, bool under_way) {
+    const auto address = reinterpret_cast<uintptr_t>(copy.to);
+    const auto contains = [&](const Region& region) { return region.contains(address); };
+    const Region& region = *std::find_if(now.regions.begin(), now.regions.end(), contains);
+    for_cells(region, address - region.base, copy.bytes, pc_of(copy.caller),
+              [&](size_t, size_t, Cell& cell, Access access) {
+                  access.initialised = cell.write.initialised | access.bytes;
+                  access.under_way = (cell.write.under_way & ~access.bytes) | (under_way ? access.bytes : 0);
+                  cell.write = access;
+              });
 }
 
 }  // namespace
@@ -253,6 +287,14 @@ void order_lanes(unsigned warp, unsigned mask) {
 void add_shared_array(char* base, size_t bytes, size_t element_bytes, const char* name) {
     add_region(reinterpret_cast<uintptr_t>(base), bytes, element_bytes, true, true, false, name);
 }
+
+void issue_copy(const Copy& copy) {
+    check_access(copy.from, copy.source_bytes, false, false, copy.caller);
+    check_access(copy.to, copy.bytes, true, false, copy.caller);
+    mark_copy(copy, true);
+}
+
+void complete_copy(const Copy& copy) { mark_copy(copy, false); }
 
 }  // namespace check
 }  // namespace emulator

@@ -36,7 +36,7 @@ FLAGS = (
     *("-fPIC", "-fvisibility=hidden", "-ftls-model=local-dynamic"),
     *("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-sign-compare"),
 )
-RUNTIME_FLAGS = ("-O2",)
+RUNTIME_FLAGS = ("-O3",)
 KERNEL_FLAGS = ("-O3",)
 # check.cpp answers the calls that -fsanitize=thread makes; libtsan is not linked. -O1 keeps lines and accesses
 # as they were written, if GCC is also kept from making four accesses out of a float4.
@@ -94,7 +94,7 @@ def build_library(sources: Sequence[Path], *, check: bool, defines: Mapping[str,
     """
     compiler = find_compiler()
     flags = [*FLAGS, f"-DEMULATOR_CHECK={check:d}"]
-    runtime = [HERE / "runtime.cpp", *([HERE / "check.cpp"] if check else [])]
+    runtime = [HERE / "runtime.cpp", HERE / "ptx.cpp", *([HERE / "check.cpp"] if check else [])]
     units = [(source, [*flags, *RUNTIME_FLAGS]) for source in runtime]
     flags += CHECKED_KERNEL_FLAGS if check else KERNEL_FLAGS
     flags += GCC_CHECKED_KERNEL_FLAGS if check and compiler.is_gcc else ()

@@ -58,7 +58,7 @@ extern const __thread uint3 threadIdx, blockIdx, blockDim, gridDim;
 #endif
 constexpr int warpSize = 32;
 
-// ------------------------------------------------------------------------------------- what runtime.cpp does
+// --------------------------------------------------------------------------- what runtime.cpp and ptx.cpp do
 
 namespace emulator {
 
@@ -77,6 +77,21 @@ unsigned ballot(const char* name, unsigned mask, bool predicate, Site site);
 void sync_warp(unsigned mask, Site site);
 void* shared_array(const void* declaration, const char* name, size_t bytes, size_t element_bytes, Site site);
 void* dynamic_shared(size_t element_bytes, Site site);
+
+// Asynchronous copies of the running lane. Each belongs to the group that is open when it is issued; its bytes move
+// when the lane has waited for that group and not before.
+void copy_async(void* to, const void* from, unsigned bytes, unsigned source_bytes, Site site);
+void commit_copies();
+void wait_for_copies(unsigned groups_left);
+
+// One tensor-core product of a warp, sums := sums + A B with A 16 x depth and B depth x 8; fragments as mma.m16n8k* has
+// them. Matrix rows: where each of the 32 rows of 16 bytes begins that the lanes bring to ldmatrix, eight to a matrix.
+enum class Number { bf16, fp16, tf32 };
+struct MatrixRows {
+    const char* rows[warpSize];
+};
+void multiply_add(Number number, int depth, float* sums, const uint32_t* a, const uint32_t* b, Site site);
+void exchange_rows(const char* row, MatrixRows& all, Site site);
 
 inline unsigned lane() {
     return ((threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x) % warpSize;
@@ -208,7 +223,7 @@ constexpr char kind_of = std::is_pointer_v<T>          ? 'p'
 
 template <class T>
 constexpr Parameter describe() {
-    using Pointee = std::remove_pointer_t<T>;
+    using Pointee = std::remove_cv_t<std::remove_pointer_t<T>>;
     if constexpr (!std::is_pointer_v<T>) return {kind_of<T>, sizeof(T), 0, 0};
     else if constexpr (std::is_void_v<Pointee>) return {'p', sizeof(T), 's', 1};
     else return {'p', sizeof(T), kind_of<Pointee>, sizeof(Pointee)};

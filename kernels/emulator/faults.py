@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+OWN_HEADERS = ("device.h", "ptx.h")  # what they do is done by the kernel that calls it
+
 
 @dataclass(frozen=True)
 class Side:
@@ -72,7 +74,7 @@ def parse_reports(text: str, kernel: str, grid: Sequence[int], library: Path) ->
 
 
 def _source_lines(library: Path, counters: Sequence[int]) -> dict[int, tuple[str, str]]:
-    """File and line of program counters in a library, or where inlined, of the call outside the emulator's header."""
+    """File and line of program counters in a library, or where inlined, of the call outside the emulator's headers."""
     if not counters or not shutil.which("addr2line"):
         return {counter: (f"{library.name}+{counter:#x} (addr2line would tell the line)", "0") for counter in counters}
     command = ["addr2line", "-a", "-i", "-e", str(library), *map(hex, counters)]
@@ -85,7 +87,7 @@ def _source_lines(library: Path, counters: Sequence[int]) -> dict[int, tuple[str
         elif not found:
             file, _, number = line.partition(" (")[0].rpartition(":")
             places[counter] = (file, number if number.isdigit() else "0")
-            found = Path(file).name != "device.h"
+            found = Path(file).name not in OWN_HEADERS
     return places
 
 

@@ -77,6 +77,8 @@ void Worker::run_block(uint64_t to_run) {
     for (unsigned i = 0; i < live; ++i) {
         lanes[i].progress = Progress::unstarted;
         lanes[i].wait.what = nullptr;
+        lanes[i].copies.clear();
+        lanes[i].open_group = 0;
     }
     for (unsigned i = 0; i < launch->warp_count; ++i) warps[i].rendezvous_count = 0;
 
@@ -318,6 +320,47 @@ void* Worker::shared_array(const void* declaration, const char* name, size_t byt
     return base;
 }
 
+void Worker::require_alignment(const char* what, const void* address, size_t bytes, Site site) {
+    if (reinterpret_cast<uintptr_t>(address) % bytes == 0) return;
+    launch->reports.add("misaligned access", site, [&](Report& report) {
+        report.headline = std::string(what) + " is not a multiple of " + std::to_string(bytes) + " bytes";
+        report.sides = {side("asks for it", *running, 0, site)};
+    });
+    stop();
+}
+
+void Worker::require_shared(const char* what, const void* address, Site site) {
+    if (static_cast<const char*>(address) - arena < ptrdiff_t(arena_bytes) && address >= arena) return;
+    launch->reports.add("out of bounds", site, [&](Report& report) {
+        report.headline = std::string(what) + " is not in shared memory";
+        report.sides = {side("asks for it", *running, 0, site)};
+    });
+    stop();
+}
+
+// ------------------------------------------------------------------------------------------ asynchronous copies
+
+void Worker::copy_async(Copy copy, Site site) {
+    require_shared("the destination of an asynchronous copy", copy.to, site);
+    require_alignment("the destination of an asynchronous copy", copy.to, copy.bytes, site);
+    if (copy.source_bytes) require_alignment("the source of an asynchronous copy", copy.from, copy.bytes, site);
+    copy.group = running->open_group;
+    if constexpr (EMULATOR_CHECK) check::issue_copy(copy);
+    running->copies.push_back(copy);
+}
+
+void Worker::wait_for_copies(unsigned groups_left) {
+    std::vector<Copy>& copies = running->copies;
+    const auto is_left = [&](const Copy& copy) { return copy.group + groups_left >= running->open_group; };
+    const auto first_left = std::find_if(copies.begin(), copies.end(), is_left);
+    for (auto copy = copies.begin(); copy != first_left; ++copy) {
+        memcpy(copy->to, copy->from, copy->source_bytes);
+        memset(copy->to + copy->source_bytes, 0, copy->bytes - copy->source_bytes);
+        if constexpr (EMULATOR_CHECK) check::complete_copy(*copy);
+    }
+    copies.erase(copies.begin(), first_left);
+}
+
 // ------------------------------------------------------------------------------------ what device.h declares
 
 void barrier(Site site) { worker->barrier(site); }
@@ -393,6 +436,16 @@ void* dynamic_shared(size_t element_bytes, Site site) {
     return worker->shared_array(&declaration, "dynamic shared memory", worker->launch->shared_bytes, element_bytes,
                                 dynamic_alignment, site);
 }
+
+void copy_async(void* to, const void* from, unsigned bytes, unsigned source_bytes, Site site) {
+    const Copy copy = {static_cast<char*>(to), static_cast<const char*>(from), bytes, source_bytes,
+                       __builtin_return_address(0), 0};
+    worker->copy_async(copy, site);
+}
+
+void commit_copies() { ++worker->running->open_group; }
+
+void wait_for_copies(unsigned groups_left) { worker->wait_for_copies(groups_left); }
 
 // ------------------------------------------------------------------------------------------ what Python calls
 

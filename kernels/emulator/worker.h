@@ -107,12 +107,22 @@ struct Wait {
     unsigned mask;  // of a warp collective; 0 for a barrier
 };
 
+struct Copy {  // asynchronous, issued and not yet waited for
+    char* to;
+    const char* from;
+    unsigned bytes, source_bytes;  // what the source lacks is filled with zeros
+    const void* caller;
+    unsigned group;
+};
+
 struct Lane {
     Context context;
     char* stack;
     uint3 index;
     Progress progress;
     Wait wait;
+    std::vector<Copy> copies;  // under way, in the order of their groups
+    unsigned open_group;
 
     bool alive() const { return progress <= Progress::started; }
 };
@@ -139,6 +149,10 @@ class Worker {
     void collective(const char* name, unsigned mask, void* operand, Combine combine, Site site);
     void* shared_array(const void* declaration, const char* name, size_t bytes, size_t element_bytes,
                        size_t alignment, Site site);
+    void require_alignment(const char* what, const void* address, size_t bytes, Site site);
+    void require_shared(const char* what, const void* address, Site site);
+    void copy_async(Copy copy, Site site);
+    void wait_for_copies(unsigned groups_left);
     [[noreturn]] void stop();  // as it was about to do what can't be done
 
     unsigned number(const Lane& lane) const { return unsigned(&lane - lanes); }
@@ -197,6 +211,8 @@ void begin_block();
 void barrier();
 void order_lanes(unsigned warp, unsigned mask);
 void add_shared_array(char* base, size_t bytes, size_t element_bytes, const char* name);
+void issue_copy(const Copy& copy);
+void complete_copy(const Copy& copy);
 
 }  // namespace check
 

@@ -129,6 +129,7 @@ def test_same_seed_same_bytes(folder: Path) -> None:
         (["content.jpg", "style.png", "--iterations", "4,many"], "4,many"),
         (["content.jpg", "style.png", "--iterations", "4,3"], "given for 2 scales"),
         (["content.jpg", "style.png", "--average", "1"], "below 1"),
+        (["content.jpg", "style.png", "--tile", "some"], "some"),
         (["content.jpg", "style.png", "-o", "out.jpg", "--depth", "16"], "out.jpg"),
         (["content.jpg", "style.png", "--animation", "way.mp4"], "way.mp4"),
         (["content.jpg", "style.png", "--report", "report.txt"], "report.txt"),

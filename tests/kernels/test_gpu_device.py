@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from nstgpu import Style, StyleTransfer
-from nstgpu.kernels import DEVICES, DeviceError, open_device, runtimes
+from nstgpu.kernels import DEVICES, DeviceError, open_device, runtimes, tensor_tiles
 from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.emulator import NoCompilerError
 from nstgpu.kernels.gpu import Gpu
@@ -154,6 +154,34 @@ def test_threads_do_not_disturb_each_other(name: str, thin: Callable[..., Weight
     for thread in threads:
         thread.join()
     assert painted == alone
+
+
+@pytest.mark.parametrize(("precision", "cost_bound", "bound"), [("3xtf32", 1e-6, 1e-5), ("tf32", 2e-3, 0.1)])
+def test_a_whole_gradient_on_tensor_cores(
+    thin: Callable[..., Weights], precision: str, cost_bound: float, bound: float
+) -> None:
+    """Against the reference in float64. tf32 decides some ReLUs and pools differently, which a gradient shows at once;
+    given its decisions it is within 4e-4 (test_tensor_convolution.py)."""
+    weights = thin([[16, 16], [32, 32], [40]])
+    down, across = np.mgrid[0:1:40j, 0:1:48j]
+    pictures = [np.stack([np.sin(f * down + g * across) for f, g in pair], axis=2) / 2 + 0.5
+                for pair in (((3, 5), (8, 1), (2, 9)), ((7, 2), (1, 4), (5, 5)), ((2, 2), (6, 3), (1, 7)))]  # fmt: skip
+
+    def evaluated(device: str, precision: str) -> Any:
+        painter = StyleTransfer(pictures[0], pictures[1], weights=weights, device=device, precision=precision)
+        costs, gradient = painter.cost_and_gradient(pictures[2])
+        return costs.total, gradient.astype(np.float64)
+
+    (cost, ours), (right_cost, right) = evaluated("emulator", precision), evaluated("reference", "fp64")
+    assert cost == pytest.approx(right_cost, rel=cost_bound)
+    assert np.linalg.norm(ours - right) <= bound * np.linalg.norm(right)
+
+
+def test_old_tensor_cores_are_refused() -> None:
+    runtime = EmulatorRuntime()
+    runtime.chip = tensor_tiles.chip_of((7, 5), 40)
+    with pytest.raises(DeviceError, match="know no 3xtf32; choose fp32"):
+        Gpu(runtime, "3xtf32")
 
 
 def test_the_checking_build_finds_nothing(thin: Callable[..., Weights]) -> None:
@@ -373,9 +401,9 @@ def test_a_cost_needs_a_workspace() -> None:
         device.content_cost(floats(device, 8), floats(device, 8), 1.0, cost=floats(device, 1))
 
 
-@pytest.mark.parametrize("precision", ["tf32", "fp64", "bf16"])
+@pytest.mark.parametrize("precision", ["fp64", "bf16", "int8"])
 def test_a_precision_that_there_is_not_is_refused(precision: str) -> None:
-    with pytest.raises(DeviceError, match=f"the emulator device has no precision '{precision}'; choose fp32"):
+    with pytest.raises(DeviceError, match=f"the emulator device has no precision '{precision}'; choose fp32, tf32"):
         open_device("emulator", precision)
 
 

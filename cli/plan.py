@@ -1,0 +1,248 @@
+"""`nstgpu plan`: what a picture of some size will take, before anything runs: memory, tiles, time."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .messages import notes
+
+if TYPE_CHECKING:
+    from ..engine.plan import Forecast, Plan
+
+FIRST, LAST = 512, 32768  # px, of the sizes that are listed: doubling, up to the first that does not fit
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Row:
+    """One size."""
+
+    whole: "Forecast"
+    tiled: "Forecast"
+    fits: bool
+    seconds: float | None
+    """Of an iteration; None where time says nothing."""
+    run: float | None
+    """Seconds of all iterations, the coarse scales' too."""
+
+
+def plan(
+    image: Annotated[
+        Path | None, typer.Argument(metavar="[IMAGE]", help="The picture to paint; a square without one.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Long side in pixels that you want.", show_default="the picture's own")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(metavar="GIB", help="Memory to keep to.", show_default="most of what is free")
+    ] = None,
+    tile: Annotated[str, typer.Option(metavar="auto|off|N", help="Tiles, as for nstgpu run.")] = "auto",
+    iterations: Annotated[int, typer.Option(min=1, help="Steps at each scale.")] = 300,
+    optimizer: Annotated[str, typer.Option(help="adam, lbfgs or descent.")] = "adam",
+    weights: Annotated[
+        str | None, typer.Option(help="As for nstgpu run.", show_default="the best there is at hand")
+    ] = None,
+    preprocessing: Annotated[
+        str | None,
+        typer.Option(help="The weights' own: caffe or torchvision.", show_default="what the file says, else caffe"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cuda, cpu, reference or emulator.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, or what the device offers, such as fp32.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+) -> None:
+    """Show what each size takes: memory as a whole and in tiles, and time; and the largest that fits.
+
+    Time is measured on a small image, so it takes a few seconds. Memory is that of a run beyond the program itself.
+    """
+    del debug  # acted on where errors are reported
+    from ..engine import images, optimise, taps, tiles
+    from ..engine.footprint import SHARE
+    from ..engine.memory import available
+    from ..engine.plan import LARGEST, of_weights
+    from ..kernels import open_device
+    from ..weights import default_weights, load_weights
+
+    setting = tiles.setting(tile)
+    optimise.check(optimizer, None)
+    if memory is not None and not 0 < memory < float("inf"):
+        raise taps.SettingsError(f"the memory is {memory} GiB; it must be a finite number above zero")
+    if size is not None and size > LARGEST:
+        raise taps.SettingsError(f"the size is {size}; at most {LARGEST} pixels can be planned for")
+    shape = None
+    if image is not None:
+        with notes(quiet=True):  # what is said of the picture, `run` says
+            shape = images.read(image).pixels.shape[:2]
+    opened = open_device(device, precision, threads)
+    network = load_weights(weights or default_weights(), preprocessing=preprocessing)
+    planned = of_weights(
+        opened,
+        network,
+        taps.classic_content(network.taps),
+        taps.classic_style(network.taps),
+        optimizer=optimizer,
+        content=shape,
+    )
+    free = available(opened)
+    limit = int(memory * GIB) if memory is not None else None if free is None else int(SHARE * free)
+
+    def size_of(side: int) -> tuple[int, int]:
+        return (side, side) if shape is None else images.output_size(shape[0], shape[1], side)
+
+    wanted = size if size is not None or shape is None else max(shape)
+    row = _rows(planned, setting, limit, size_of, iterations)
+    rows = _listed(row, wanted)
+    largest = None
+    if limit is not None:
+        largest = {name: planned.largest(limit, how, size_of) for name, how in (("whole", "off"), ("tiles", setting))}
+    if as_json:
+        facts = {
+            "device": opened.name,
+            "precision": opened.precision,
+            "weights": network.name,
+            "optimizer": optimizer,
+            "memory": limit,
+            "largest": largest,
+            "sizes": [_facts(one) for one in rows.values()],
+            "asked": None if wanted is None else _facts(rows[wanted]),
+        }
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    _print(rows, wanted)
+    where = f"{network.name} on {opened.name} ({opened.precision}), {optimizer}"
+    _say(where + ("" if limit is None else f", {_gib(limit)} of memory" + (" to use" if memory is None else "")))
+    if largest is not None:
+        sides = {name: "none" if side is None else f"{side} px" for name, side in largest.items()}
+        _say(f"largest that fits: {sides['whole']} as a whole, {sides['tiles']} with --tile {tile}")
+    if wanted is not None:
+        _say(_advice(rows[wanted], str(image or "CONTENT"), wanted, tile, limited=memory is not None))
+
+
+def _rows(
+    planned: "Plan",
+    tile: Any,
+    limit: int | None,
+    size_of: Callable[[int], tuple[int, int]],
+    iterations: int,
+) -> Callable[[int], Row]:
+    """Every size's row, by its long side."""
+    from ..engine.scales import plan_scales
+
+    pace = planned.pace()
+
+    @cache
+    def forecast(side: int) -> "Forecast":
+        return planned.forecast(size_of(side), tile, limit)
+
+    def row(side: int) -> Row:
+        tiled = forecast(side)
+        seconds = run = None
+        if pace is not None:
+            seconds = pace.iteration(tiled.cut.image)
+            scales = plan_scales(side, iterations=iterations)
+            run = sum(scale.iterations * pace.iteration(forecast(scale.long_side).cut.image) for scale in scales)
+        whole = planned.forecast(size_of(side), "off")
+        return Row(whole, tiled, limit is None or tiled.device <= limit, seconds, run)
+
+    return row
+
+
+def _listed(row: Callable[[int], Row], wanted: int | None) -> dict[int, Row]:
+    """Doubling sizes to the first that does not fit, and the one that is wanted."""
+    rows = {}
+    side = FIRST
+    while side <= LAST:
+        rows[side] = row(side)
+        if not rows[side].fits:
+            break
+        side *= 2
+    if wanted is not None and wanted not in rows:
+        rows[wanted] = row(wanted)
+    return dict(sorted(rows.items()))
+
+
+def _facts(row: Row) -> dict[str, Any]:
+    height, width = row.tiled.size
+    tiling = row.tiled.cut.image
+    return {
+        "width": width,
+        "height": height,
+        "whole_bytes": row.whole.device,
+        "tiles": tiling.count,
+        "tile": [tiling.side[1], tiling.side[0]],
+        "bytes": row.tiled.device,
+        "parts": {name: getattr(row.tiled, name) for name in ("filters", "images", "optimizer", "targets", "tiles")}
+        | {"host": row.tiled.pictures},
+        "fits": row.fits,
+        "seconds_per_iteration": row.seconds,
+        "seconds": row.run,
+    }
+
+
+# ---- what the user sees -----------------------------------------------------------------------------------------
+def _print(rows: dict[int, Row], wanted: int | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    timed = any(row.seconds is not None for row in rows.values())
+    table = Table(header_style="bold")
+    for title in ("Size", "As a whole", "Tiles", "In tiles", *(("Iteration", "Run") if timed else ())):
+        table.add_column(title, justify="right", no_wrap=True)
+    for side, row in rows.items():
+        height, width = row.tiled.size
+        tiling = row.tiled.cut.image
+        cells = [f"{width}x{height}", _gib(row.whole.device), "none", "", "", ""]
+        if tiling.count > 1:
+            cells[2:4] = f"{tiling.count} of {tiling.side[1]}x{tiling.side[0]}", _gib(row.tiled.device)
+        if not row.fits:
+            cells[2:6] = "does not fit", f"{_gib(row.tiled.device)} at least", "", ""
+        elif row.seconds is not None and row.run is not None:
+            cells[4:6] = _seconds(row.seconds), _seconds(row.run)
+        style = "bold" if side == wanted else "" if row.fits else "dim"
+        table.add_row(*(cells if timed else cells[:4]), style=style)
+    console = Console(highlight=False)
+    if console.width < 100 and not console.is_terminal:
+        console = Console(highlight=False, width=100)  # a file or a pipe has no width to keep to
+    console.print(table)
+
+
+def _advice(row: Row, image: str, side: int, tile: str, *, limited: bool) -> str:
+    """The command; where memory was `limited` by hand, with the tile, since a run would go by what is free."""
+    height, width = row.tiled.size
+    if not row.fits:
+        return f"{width}x{height} does not fit: choose a smaller --size" + (
+            "" if tile == "auto" else ", or --tile auto"
+        )
+    if tile == "auto" and limited and row.tiled.cut.image.count > 1:
+        tile = str(min(row.tiled.cut.image.side))
+    options = f"--size {side}" + ("" if tile == "auto" else f" --tile {tile}")
+    how = f"in {row.tiled.cut.image}" if row.tiled.cut.image.count > 1 else "as a whole"
+    takes = f"{_gib(row.tiled.device)}" + ("" if row.run is None else f" and about {_seconds(row.run)}")
+    return f"{width}x{height}: nstgpu run {image} STYLE {options}  ({how}, {takes})"
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+def _gib(nbytes: float) -> str:
+    return f"{nbytes / GIB:.2f} GiB" if nbytes < 10 * GIB else f"{nbytes / GIB:.1f} GiB"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    minutes = seconds / 60
+    if minutes < 100:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.1f} h" if minutes < 2880 else f"{minutes / 1440:.1f} d"

@@ -1,0 +1,394 @@
+"""Tiles: an image of any size through the network, a window at a time, with the exact gradient of the whole.
+
+A tile owns a rectangle of the image, and of every tap the units above it. Its window is that rectangle and a halo as
+wide as the deepest tap sees. Windows begin and end on the pooling grid, or at the image's true border, where alone
+zeros are padded; so whatever a tile's own units see, the network computes in the window as it does on the whole image.
+Statistics are sums over pixels, and the image's gradient is linear in the gradients that enter at the taps: both are
+sums over tiles, and exact. A whole image is one tile without a halo, and costs what it would if there were no tiles.
+
+What is measured at the taps is left to others, and so is how much memory there is.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from ..kernels.device import Array, Device
+from . import network
+from .masks import Mask
+from .memory import Buffer, cut, lay_out
+from .network import Network
+from .optimise import Image
+from .taps import SettingsError
+
+ROW_BYTES = 16  # a row of a window may begin where a device's widest load may
+
+Setting = Literal["auto", "off"] | int
+"""The side of a tile in pixels, halo not counted; "auto" goes by the memory there is, "off" means one tile."""
+
+
+def check(setting: Setting) -> None:
+    """Raises SettingsError for what is no `Setting`."""
+    if setting in ("auto", "off") or (isinstance(setting, int) and not isinstance(setting, bool) and setting >= 1):
+        return
+    raise SettingsError(f"the tile is {setting!r}; it must be auto, off, or the side of a tile in pixels")
+
+
+def setting(text: str) -> Setting:
+    """What somebody wrote as a `Setting`; raises SettingsError."""
+    value: Any = int(text) if text.isdecimal() else text
+    check(value)
+    return value  # type: ignore[no-any-return]  # checked
+
+
+# ---- geometry ---------------------------------------------------------------------------------------------------
+def grid(net: Network) -> int:
+    """Pixels from one unit of the deepest tap to the next: every pool on the way keeps to multiples of it."""
+    return 1 << sum(layer.pooled for layer in net.layers)
+
+
+def halo(net: Network) -> int:
+    """How many pixels around a tile its own units see, up to the next multiple of the grid.
+
+    `receptive` says how far a unit of the deepest tap sees; a unit of any other tap sees less far.
+    """
+    reach, stride = 0, 1
+    for layer in net.layers:
+        reach += stride
+        stride *= 2 if layer.pooled else 1
+    return -(-reach // grid(net)) * grid(net)
+
+
+class Span(NamedTuple):
+    """A tile along one axis: what it owns, from `start` to `stop`, and its window, from `first` to `last`."""
+
+    first: int
+    start: int
+    stop: int
+    last: int
+
+    def at(self, stride: int) -> "Span":
+        """The same at a tap of this stride. Only at the far border can an edge be off the grid; pools take the floor
+        there as well."""
+        return Span(*(edge // stride for edge in self))
+
+    @property
+    def length(self) -> int:
+        """Of the window."""
+        return self.last - self.first
+
+    @property
+    def window(self) -> slice:
+        """In the whole."""
+        return slice(self.first, self.last)
+
+    @property
+    def own(self) -> slice:
+        """In the whole."""
+        return slice(self.start, self.stop)
+
+    @property
+    def within(self) -> slice:
+        """What it owns, in its window."""
+        return slice(self.start - self.first, self.stop - self.first)
+
+
+class Tile(NamedTuple):
+    rows: Span
+    columns: Span
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the window."""
+        return self.rows.length, self.columns.length
+
+    def at(self, stride: int) -> "Tile":
+        return Tile(self.rows.at(stride), self.columns.at(stride))
+
+
+def spans(length: int, cells: int, net: Network) -> list[Span]:
+    """Cuts an axis into tiles of so many cells of the grid; the last takes what is left, and the rest below a cell."""
+    unit, around = grid(net), halo(net)
+    starts = range(0, max(length // unit, 1) * unit, cells * unit)
+    edges = zip(starts, [*starts[1:], length], strict=True)
+    return [Span(max(0, a - around), a, b, length if b == length else min(length, b + around)) for a, b in edges]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """An image cut into tiles, row by row."""
+
+    rows: tuple[Span, ...]
+    columns: tuple[Span, ...]
+
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        return tuple(Tile(rows, columns) for rows in self.rows for columns in self.columns)
+
+    @property
+    def count(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+    @property
+    def kinds(self) -> tuple[Tile, ...]:
+        """One tile of each kind: all that have their own at the same place of a window of the same size are alike."""
+        axes = ({(span.length, span.start - span.first): span for span in spans} for spans in (self.rows, self.columns))
+        rows, columns = (tuple(axis.values()) for axis in axes)
+        return tuple(Tile(down, across) for down in rows for across in columns)
+
+    @property
+    def windows(self) -> set[tuple[int, int]]:
+        """The sizes (H, W) that windows have."""
+        heights, widths = ({span.length for span in spans} for spans in (self.rows, self.columns))
+        return {(height, width) for height in heights for width in widths}
+
+    @property
+    def side(self) -> tuple[int, int]:
+        """(H, W) of the first tile, without its halo; no other is much larger."""
+        return self.rows[0].stop, self.columns[0].stop
+
+    @property
+    def pixels(self) -> int:
+        """Of all windows together: what is worked through in one walk."""
+        return sum(span.length for span in self.rows) * sum(span.length for span in self.columns)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """(H, W) of the largest window."""
+        return max(span.length for span in self.rows), max(span.length for span in self.columns)
+
+    def __str__(self) -> str:
+        height, width = self.side
+        return f"{self.count} tiles of {width}x{height} px" if self.count > 1 else "one piece"
+
+
+def tiling(net: Network, size: tuple[int, int], side: tuple[int, int] | None) -> Tiling:
+    """Images of (H, W) `size` in tiles of about (H, W) `side`, the halo not counted; None is one tile for all.
+
+    Sides become multiples of the grid, the nearest below or one cell.
+    """
+    unit = grid(net)
+    sides = size if side is None else side
+    cells = [max(1, length // unit) for length in sides]
+    rows, columns = (tuple(spans(length, count, net)) for length, count in zip(size, cells, strict=True))
+    return Tiling(rows, columns)
+
+
+def tilings(net: Network, size: tuple[int, int]) -> list[Tiling]:
+    """The tilings worth trying, beginning with the one that takes the least work (which is no tiles).
+
+    Along each axis every number of tiles up to ten, then each a tenth larger than the one before it. Tiles as small as
+    their halo are the last: smaller ones would save next to nothing.
+    """
+    unit = grid(net)
+    axes = []
+    for length in size:
+        cells = max(length // unit, 1)
+        least = min(cells, halo(net) // unit)
+        # From the cells of a tile follows how many there are; of those with as many, the smallest is best.
+        smallest = {-(-cells // each): each for each in range(cells, least - 1, -1)}
+        tried: list[int] = []
+        for count in sorted(smallest):
+            if not tried or count >= 1.1 * tried[-1]:
+                tried.append(count)
+        tried[-1] = max(smallest)
+        axes.append([tuple(spans(length, smallest[count], net)) for count in tried])
+    found = [Tiling(rows, columns) for rows in axes[0] for columns in axes[1]]
+    return sorted(found, key=lambda cut_up: (cut_up.pixels, cut_up.count))
+
+
+def choose(net: Network, size: tuple[int, int], nbytes: Callable[[Tiling], int], room: float) -> Tiling:
+    """The tiling that takes the least work of those that need no more than `room` bytes by `nbytes`.
+
+    The one that needs the least if there is none.
+    """
+    needed: list[tuple[int, Tiling]] = []
+    fewest = math.inf  # pixels of the smallest largest window tried; more of them take more memory
+    for candidate in tilings(net, size):
+        pixels = math.prod(candidate.largest)
+        if pixels >= fewest:
+            continue
+        fewest = pixels
+        needed.append((nbytes(candidate), candidate))
+        if needed[-1][0] <= room:
+            return candidate
+    return min(needed, key=lambda tried: tried[0])[1]
+
+
+# ---- what a tile has of a tap -----------------------------------------------------------------------------------
+class Piece(NamedTuple):
+    """A tile's part of a tap: rows of its window, whole ones, so that they lie together in memory.
+
+    The units that it owns are at `own`; the others, of the halo, weigh nothing.
+    """
+
+    rows: slice
+    """In the window."""
+    shape: tuple[int, int]
+    own: tuple[slice, slice]
+    """In the piece."""
+    at: tuple[slice, slice]
+    """What it owns, in the whole tap."""
+    around: tuple[slice, slice]
+    """The piece, in the whole tap."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it owns all of it."""
+        return self.own == (slice(0, self.shape[0]), slice(0, self.shape[1]))
+
+    def weights(self, mask: Mask | None, factor: float) -> Image | None:
+        """(h, w): the mask's weights (None is one everywhere) times `factor` at what it owns, zero elsewhere.
+
+        None for a piece that owns all of itself, without a mask.
+        """
+        if mask is None and self.whole:
+            assert factor == 1
+            return None
+        values = np.zeros(self.shape)
+        values[self.own] = factor if mask is None else factor * mask[self.at].astype(np.float64)
+        return values
+
+
+def piece(tile: Tile, stride: int, unit_bytes: int) -> Piece:
+    """Of the tap with this stride, whose units have so many bytes.
+
+    Rows of the halo are left out where the rows that remain begin at a multiple of ROW_BYTES.
+    """
+    rows, columns = tile.at(stride)
+    within = rows.within
+    taken = within if columns.length * unit_bytes % ROW_BYTES == 0 else slice(0, rows.length)
+    own = slice(within.start - taken.start, within.stop - taken.start)
+    around = slice(rows.first + taken.start, rows.first + taken.stop)
+    return Piece(
+        taken,
+        (taken.stop - taken.start, columns.length),
+        (own, columns.within),
+        (rows.own, columns.own),
+        (around, columns.window),
+    )
+
+
+def seen(parts: Sequence[Piece]) -> int:
+    """Units of all pieces together, with those of the halo that they take along."""
+    return sum(math.prod(part.shape) for part in parts)
+
+
+def shares(parts: Sequence[Piece]) -> list[float]:
+    """Of the units of all pieces up to each one, that one's."""
+    counts = [math.prod(part.shape) for part in parts]
+    return [count / so_far for count, so_far in zip(counts, accumulate(counts), strict=True)]
+
+
+# ---- walking ----------------------------------------------------------------------------------------------------
+class Walk:
+    """The walks through a network over images of one size, tile by tile, in an arena that is given.
+
+    taps: where activations are looked at. backward: whether gradients are wanted; `targets` are then those of the taps
+    where a whole target is looked at beside the activations.
+    """
+
+    def __init__(
+        self, net: Network, cut_up: Tiling, taps: Collection[str], *, backward: bool = False,
+        targets: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        self.network, self.tiling = net, cut_up
+        self._taps, self._targets, self._backward = taps, targets, backward
+        self._arena: Array = None
+        self._rooms: dict[tuple[int, int], tuple[network.Buffers, Mapping[str, Array]]] = {}
+
+    def nbytes(self, device: Device) -> int:
+        """Of the arena that all its windows fit into, one at a time."""
+        return max(self.window_bytes(device, size) for size in self.tiling.windows)
+
+    def window_bytes(self, device: Device, size: tuple[int, int]) -> int:
+        """Of the arena for windows of (H, W) `size` alone."""
+        return lay_out(self._planned(device, size))[1]
+
+    def settle(self, arena: Array) -> None:
+        """Works in this memory (uint8) from now on; it may be shared, by walks that take turns."""
+        self._arena = arena
+        self._rooms.clear()
+
+    def forward(self, device: Device, tile: Tile, image: Array) -> dict[str, Array]:
+        """The activations of a window at the taps, and what the way back needs, until the arena's next walk."""
+        buffers, rooms = self._room(device, tile.size)
+        pixels = _window(device, image, (tile.rows.window, tile.columns.window), rooms.get("image"))
+        network.forward(device, self.network, buffers, pixels)
+        outputs = zip(self.network.layers, buffers.layers, strict=True)
+        return {layer.tap: b.output for layer, b in outputs if b.output is not None}
+
+    def target(self, device: Device, tile: Tile, part: Piece, tap: str, whole: Array) -> Array:
+        """What a whole target has at a piece of the tile that `forward` was at, until the gradient has left the tap."""
+        room = self._room(device, tile.size)[1].get(f"{tap} target")
+        return _window(device, whole, part.around, None if room is None else room[: part.shape[0]])
+
+    def backward(self, device: Device, tile: Tile, tap_gradient: Callable[[str, Array], bool], gradient: Array) -> None:
+        """Back from the window that `forward` was at: adds to the gradient of the image what entered at the taps.
+
+        Where there is one tile only, `gradient` is written instead.
+        """
+        buffers, rooms = self._room(device, tile.size)
+        if self.tiling.count == 1:
+            network.backward(device, self.network, buffers, tap_gradient, gradient)
+            return
+        addends, total = rooms["addends"], rooms["sum"]
+        network.backward(device, self.network, buffers, tap_gradient, addends[0])
+        place = gradient[tile.rows.window, tile.columns.window]
+        copy_window(device, place, addends[1])
+        device.combine(addends.reshape(2, -1), (1.0, 1.0), total.reshape(-1))
+        copy_window(device, total, place)
+
+    def _room(self, device: Device, size: tuple[int, int]) -> tuple[network.Buffers, Mapping[str, Array]]:
+        if size not in self._rooms:
+            rooms = cut(self._arena, self._planned(device, size))
+            self._rooms[size] = network.views(self.network, rooms), rooms
+        return self._rooms[size]
+
+    def _planned(self, device: Device, size: tuple[int, int]) -> list[Buffer]:
+        """What is written in a window of (H, W) `size`; nothing but the network's own where that is the whole image."""
+        planned = network.plan(device, self.network, size, self._taps, backward=self._backward)
+        if self.tiling.count == 1:
+            return planned
+        planned.append(Buffer("image", (*size, 3), device.image_dtype, 0, 0))
+        if self._backward:
+            last = {buffer.name: buffer.last for buffer in planned}
+            outputs = {f"{i}.output": layer.tap for i, layer in enumerate(self.network.layers)}
+            planned += [
+                replace(buffer, name=f"{outputs[buffer.name]} target", first=buffer.last)
+                for buffer in planned
+                if outputs.get(buffer.name) in self._targets
+            ]
+            added = last["input_gradient"]
+            planned.append(Buffer("addends", (2, *size, 3), device.image_dtype, added, added + 1))
+            planned.append(Buffer("sum", (*size, 3), device.image_dtype, added, added + 1))
+        return planned
+
+
+def _window(device: Device, whole: Array, at: tuple[slice, slice], room: Array | None) -> Array:
+    """whole[at] with its rows together, as a device wants them: where they are, or copied to `room`.
+
+    Without a room the window is the whole.
+    """
+    if room is None:
+        return whole
+    window = whole[at]
+    if window.flags.c_contiguous and window[0].nbytes % ROW_BYTES == 0:
+        return window
+    copy_window(device, window, room)
+    return room
+
+
+def copy_window(device: Device, values: Array, out: Array) -> None:
+    """out := values, where either may be a window of rows and columns of something larger: row by row then, since a
+    device copies what lies together."""
+    if values.flags.c_contiguous and out.flags.c_contiguous:
+        device.copy(values, out)
+        return
+    for source, target in zip(values, out, strict=True):
+        device.copy(source, target)

@@ -1,0 +1,542 @@
+// The 3x3 convolution on tensor cores: an implicit matrix product of pixels and filters by mma.sync, for every kind of
+// number that it takes. The input gradient is the same product with turned filters, so there is one main loop and two
+// ways to finish. tensor_bf16.cu and its neighbours make kernels of this; kernels/tensor_convolution.py packs filters,
+// kernels/tensor_tiles.py chooses tiles; tests/kernels/test_tensor_convolution.py runs all of it in the emulator.
+//
+// A block takes a tile of the map, 16 pixels wide, and 64 or 128 output channels. The sum goes over blocks of input
+// channels, 128 bytes of a pixel each, and for each of them over the nine taps: a step. What a step needs:
+//
+//   pixels   One halo, tile plus border, serves all nine taps of a block of channels: ldmatrix takes the address of
+//            every row, so a tap is an offset. That asks L2 for 1.3 to 1.7 times the tile's bytes and not for nine times.
+//            There are two halos: while one is multiplied, the next block of channels arrives in the other, a few rows
+//            with every tap. Zero padding, and channels that end within a block, are copies of zeros.
+//   filters  Packed on the host as shared memory wants them, so that a step's are one run of bytes; a ring of stages.
+//
+// Both are rows of 128 bytes, 16-byte chunk c of row h at place c ^ key(h). The key is h for filters and h / 2 for
+// pixels, for eight rows that ldmatrix reads at once are neighbours among the filters and two apart among the pixels:
+// either way they lie on all 32 banks.
+//
+// Which row of the product is which pixel, and which column which channel, is free, and chosen such that a lane's sums
+// are whole 2x2 squares of pixels and eight neighbouring channels: pooling, mask bytes and 16-byte stores then need
+// neither shuffles nor shared memory. Sixteen rows of a fragment are sixteen pixels next to each other, the even ones
+// first: lane 4 g + t holds rows g and g + 8, so pixels 2 g and 2 g + 1, and the fragment below has the pixels below.
+// Column 8 j + 2 t + b of 32 is channel 8 t + 2 j + b.
+#pragma once
+
+#include "ptx.cuh"
+
+namespace tensor {
+
+// --------------------------------------------------------------------------------------------------------- shapes
+
+constexpr int row_bytes = 128, chunk_bytes = 16, slices_per_row = 4;  // a slice is what one mma takes of a row
+constexpr int tile_width = 16, warp_channels = 64, taps = 9;
+
+// A warp does warp_pixels x 64. With 64 pixels it reads 8 ldmatrix.x4 for 32 products of 16x8, half of what shared memory
+// can give to sm_80's tensor cores, and keeps 128 sums a lane. A step is so much work (a thousand cycles, where two
+// blocks take turns) that two stages of filters hide their way from L2; three do where there is room.
+// kernels/tensor_tiles.py has these numbers too.
+template <int tile_pixels, int tile_channels, int warp_pixels, int tile_stages, int resident>
+struct Tile {
+    static constexpr int pixels = tile_pixels, channels = tile_channels, height = pixels / tile_width;
+    static constexpr int warps_across = channels / warp_channels, threads = pixels / warp_pixels * warps_across * 32;
+    static constexpr int blocks_per_sm = resident;
+    static constexpr int fragments_down = warp_pixels / 16, fragments_across = warp_channels / 8;
+
+    // Turing has 64 KB of shared memory, and its copies have happened when they are issued.
+    static constexpr int stages = ARCHITECTURE < 800 ? 2 : tile_stages;
+    static constexpr int filter_bytes = channels * row_bytes;
+    static constexpr int halo_width = tile_width + 2, halo_rows = (height + 2) * halo_width;
+    static constexpr int halo_bytes = halo_rows * row_bytes;
+
+    // A pass of the block copies this many rows. The next halo's passes are spread over the taps from which it still
+    // arrives in time: a copy is waited for `stages - 1` steps after its issue.
+    static constexpr int rows_per_pass = threads / (row_bytes / chunk_bytes);
+    static constexpr int halo_passes = (halo_rows + rows_per_pass - 1) / rows_per_pass;
+    static constexpr int halo_taps = taps - (stages - 2);
+    static constexpr int passes_per_tap = (halo_passes + halo_taps - 1) / halo_taps;
+
+    static_assert(fragments_down % 2 == 0, "whole squares to a lane");
+    static_assert(filter_bytes % (threads * chunk_bytes) == 0, "whole passes to a step's filters");
+};
+
+using Tile128x128 = Tile<128, 128, 64, 2, 2>;
+using Tile256x64 = Tile<256, 64, 64, 3, 2>;
+using Tile128x64 = Tile<128, 64, 32, 3, 3>;
+using Narrow128x128 = Tile<128, 128, 32, 3, 1>;
+using Narrow256x64 = Tile<256, 64, 32, 3, 1>;
+using Narrow128x64 = Tile<128, 64, 32, 3, 2>;
+
+struct Map {  // of activations, (height, width, channels)
+    int height, width, channels;
+
+    __device__ __forceinline__ size_t pixel(int y, int x) const { return size_t(y) * width + x; }
+};
+
+// ------------------------------------------------------------------------------------------------------- products
+
+// What is multiplied: how numbers lie in memory, and the product of one slice of a warp's fragments, sums += A B.
+template <class T>
+struct Half {  // bf16 or fp16
+    using Element = T;
+    static constexpr int slices_at_once = 4;
+
+    template <int m, int n>
+    static __device__ __forceinline__ void multiply(uint32_t (&a)[m][4], const uint32_t (&b)[n][2],
+                                                    float (&sums)[m][n][4]) {
+#pragma unroll
+        for (int i = 0; i < m; ++i)
+#pragma unroll
+            for (int j = 0; j < n; ++j) ptx::mma_m16n8k16(T{}, sums[i][j], a[i], b[j]);
+    }
+};
+
+#if ARCHITECTURE >= 800
+
+// Pixels are rounded here, filters on the host: a tensor core would cut both, and sums would drift towards zero.
+struct Tf32 {
+    using Element = float;
+    static constexpr int slices_at_once = 4;
+
+    template <int m, int n>
+    static __device__ __forceinline__ void multiply(uint32_t (&a)[m][4], const uint32_t (&b)[n][2],
+                                                    float (&sums)[m][n][4]) {
+#pragma unroll
+        for (int i = 0; i < m; ++i)
+#pragma unroll
+            for (int k = 0; k < 4; ++k) a[i][k] = ptx::round_to_tf32(__uint_as_float(a[i][k]));
+#pragma unroll
+        for (int i = 0; i < m; ++i)
+#pragma unroll
+            for (int j = 0; j < n; ++j) ptx::mma_m16n8k8(tf32{}, sums[i][j], a[i], b[j]);
+    }
+};
+
+// 3xTF32, as exact as fp32: x = big + small to 22 bits, and of the four products all but small x small. Tensor cores cut
+// their sums instead of rounding them, so that thousands of terms drift: by 2.5e-6 of tf32's sums over 128 channels in
+// the emulator. Here each slice is added up from zero, small terms first, and joins the sums by a rounded addition (after
+// Ootomo and Yokota, 2022), for 1.6e-7.
+struct SplitTf32 {
+    using Element = float;
+    static constexpr int slices_at_once = 1;
+
+    // Big is rounded by hand, in two instructions. What tensor cores cut off small is at random above or below, since
+    // big was rounded; a NaN is lost from big, but stays in small.
+    static __device__ __forceinline__ void split(uint32_t x, uint32_t& big, uint32_t& small) {
+        big = (x + 0x1000) & 0xffffe000;
+        small = __float_as_uint(__uint_as_float(x) - __uint_as_float(big));
+    }
+
+    template <int m, int n>
+    static __device__ __forceinline__ void multiply(uint32_t (&a)[m][4], const uint32_t (&b)[n][2],
+                                                    float (&sums)[m][n][4]) {
+        uint32_t small_a[m][4];
+#pragma unroll
+        for (int i = 0; i < m; ++i)
+#pragma unroll
+            for (int k = 0; k < 4; ++k) split(a[i][k], a[i][k], small_a[i][k]);
+#pragma unroll
+        for (int j = 0; j < n; ++j) {
+            uint32_t big_b[2], small_b[2];
+#pragma unroll
+            for (int k = 0; k < 2; ++k) split(b[j][k], big_b[k], small_b[k]);
+            float slice[m][4] = {};
+#pragma unroll
+            for (int i = 0; i < m; ++i) ptx::mma_m16n8k8(tf32{}, slice[i], small_a[i], big_b);
+#pragma unroll
+            for (int i = 0; i < m; ++i) ptx::mma_m16n8k8(tf32{}, slice[i], a[i], small_b);
+#pragma unroll
+            for (int i = 0; i < m; ++i) ptx::mma_m16n8k8(tf32{}, slice[i], a[i], big_b);
+#pragma unroll
+            for (int i = 0; i < m; ++i)
+#pragma unroll
+                for (int k = 0; k < 4; ++k) sums[i][j][k] += slice[i][k];
+        }
+    }
+};
+
+#endif
+
+// ------------------------------------------------------------------------------------------------------ finishing
+
+// Four pixels of a square, in reading order, in eight neighbouring channels.
+using Square = float[4][8];
+
+template <class Element>
+__device__ __forceinline__ void store8(Element* to, const float (&v)[8]) {
+    if constexpr (sizeof(Element) == 2) {
+        *reinterpret_cast<uint4*>(to) = make_uint4(ptx::pack<Element>(v[0], v[1]), ptx::pack<Element>(v[2], v[3]),
+                                                   ptx::pack<Element>(v[4], v[5]), ptx::pack<Element>(v[6], v[7]));
+    } else {
+        reinterpret_cast<float4*>(to)[0] = make_float4(v[0], v[1], v[2], v[3]);
+        reinterpret_cast<float4*>(to)[1] = make_float4(v[4], v[5], v[6], v[7]);
+    }
+}
+
+__device__ __forceinline__ void add8(const float* from, float (&v)[8]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const float4 four = reinterpret_cast<const float4*>(from)[half];
+        v[4 * half] += four.x;
+        v[4 * half + 1] += four.y;
+        v[4 * half + 2] += four.z;
+        v[4 * half + 3] += four.w;
+    }
+}
+
+template <class Element>
+__device__ __forceinline__ void add8(const Element* from, float (&v)[8]) {
+    const uint4 eight = *reinterpret_cast<const uint4*>(from);
+    const uint32_t pairs[4] = {eight.x, eight.y, eight.z, eight.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const float2 pair = ptx::unpack<Element>(pairs[i]);
+        v[2 * i] += pair.x;
+        v[2 * i + 1] += pair.y;
+    }
+}
+
+// y := relu(sums + bias), kept as far as it is wanted: null pointers are not. Layouts as in kernels/convolution.py.
+template <class Element>
+struct Forward {
+    const float* bias;  // padded to a multiple of 64
+    Element* out;
+    uint8_t* mask;
+    Element* pooled;
+    uint8_t* choice;
+    int average;
+
+    // The square whose first pixel is (y, x), channels from `channel` on, a multiple of eight; maybe beyond the map.
+    __device__ __forceinline__ void store(const Map& map, int y, int x, int channel, Square& v) const {
+        if (channel >= map.channels || y >= map.height || x >= map.width) return;
+#pragma unroll
+        for (int pixel = 0; pixel < 4; ++pixel) {
+            add8(bias + channel, v[pixel]);
+            unsigned positive = 0;
+#pragma unroll
+            for (int k = 0; k < 8; ++k) {
+                v[pixel][k] = v[pixel][k] < 0.0f ? 0.0f : v[pixel][k];  // lets a NaN through, so that it shows
+                positive |= (v[pixel][k] > 0.0f ? 1u : 0u) << k;
+            }
+            if (y + pixel / 2 >= map.height || x + pixel % 2 >= map.width) continue;
+            const size_t at = map.pixel(y + pixel / 2, x + pixel % 2);
+            if (out) store8(out + at * map.channels + channel, v[pixel]);
+            if (mask) mask[at * (map.channels / 8) + channel / 8] = positive;
+        }
+        if (!pooled || y + 1 >= map.height || x + 1 >= map.width) return;
+        const size_t at = size_t(y / 2) * (map.width / 2) + x / 2;
+        float result[8];
+        unsigned chosen = 0;
+#pragma unroll
+        for (int k = 0; k < 8; ++k) {
+            if (average) {
+                result[k] = 0.25f * ((v[0][k] + v[1][k]) + (v[2][k] + v[3][k]));
+            } else {
+                unsigned first = 0;
+                result[k] = v[0][k];
+#pragma unroll
+                for (unsigned pixel = 1; pixel < 4; ++pixel) {
+                    if (v[pixel][k] > result[k]) {
+                        result[k] = v[pixel][k];
+                        first = pixel;
+                    }
+                }
+                chosen |= first << 2 * k;
+            }
+        }
+        store8(pooled + at * map.channels + channel, result);
+        if (choice) *reinterpret_cast<uint16_t*>(choice + at * (map.channels / 4) + channel / 4) = chosen;
+    }
+};
+
+// out := (sums [+ out]) [* mask]; a null mask masks nothing.
+template <class Element>
+struct Backward {
+    Element* out;
+    const uint8_t* mask;
+    int accumulate;
+
+    __device__ __forceinline__ void store(const Map& map, int y, int x, int channel, Square& v) const {
+        if (channel >= map.channels) return;
+#pragma unroll
+        for (int pixel = 0; pixel < 4; ++pixel) {
+            if (y + pixel / 2 >= map.height || x + pixel % 2 >= map.width) continue;
+            const size_t at = map.pixel(y + pixel / 2, x + pixel % 2);
+            Element* const to = out + at * map.channels + channel;
+            if (accumulate) add8(to, v[pixel]);
+            if (mask) {
+                const unsigned passed = mask[at * (map.channels / 8) + channel / 8];
+#pragma unroll
+                for (int k = 0; k < 8; ++k) v[pixel][k] = passed >> k & 1 ? v[pixel][k] : 0.0f;
+            }
+            store8(to, v[pixel]);
+        }
+    }
+};
+
+// A slice of the sum, for add_partials: float32, [slice][pixel][channel].
+struct Partial {
+    float* partials;
+
+    __device__ __forceinline__ void store(const Map& map, int y, int x, int channel, Square& v) const {
+        if (channel >= map.channels) return;
+#pragma unroll
+        for (int pixel = 0; pixel < 4; ++pixel) {
+            if (y + pixel / 2 >= map.height || x + pixel % 2 >= map.width) continue;
+            const size_t at = size_t(blockIdx.z) * map.height * map.width + map.pixel(y + pixel / 2, x + pixel % 2);
+            store8(partials + at * map.channels + channel, v[pixel]);
+        }
+    }
+};
+
+// A lane's sums as squares: the first pixel of its first square is (y, x), its first channel `channel`. Unrolled, this
+// would be several times as much code as the main loop, run once a block. Registers cannot be indexed, so the loop takes
+// the first square each time and the others move up.
+template <int m, int n, class Finish>
+__device__ __forceinline__ void store_sums(const Map& map, int y, int x, int channel, const float (&sums)[m][n][4],
+                                           const Finish& finish) {
+    constexpr int across = n / 4, count = m / 2 * across;
+    Square squares[count];
+#pragma unroll
+    for (int i = 0; i < count; ++i)
+#pragma unroll
+        for (int pixel = 0; pixel < 4; ++pixel)
+#pragma unroll
+            for (int k = 0; k < 8; ++k)
+                squares[i][pixel][k] =
+                    sums[i / across * 2 + pixel / 2][i % across * 4 + k / 2][pixel % 2 * 2 + k % 2];
+#pragma unroll 1
+    for (int i = 0; i < count; ++i) {
+        finish.store(map, y + i / across * 2, x, channel + i % across * 32, squares[0]);
+#pragma unroll
+        for (int later = 1; later < count; ++later)
+#pragma unroll
+            for (int pixel = 0; pixel < 4; ++pixel)
+#pragma unroll
+                for (int k = 0; k < 8; ++k) squares[later - 1][pixel][k] = squares[later][pixel][k];
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------ main loop
+
+__device__ __forceinline__ int pixel_key(int row) { return row >> 1 & 7; }
+
+// Where a lane's row of a fragment of pixels begins, given the row of the halo: the lower sixteen lanes bring the first
+// chunk of the row's first slice, the others the second. The slices after it are at that address ^ 32, ^ 64 and ^ 96.
+__device__ __forceinline__ ptx::SharedAddress place_of_pixel(ptx::SharedAddress halo, int row, int lane) {
+    return halo + (row * row_bytes | (pixel_key(row) ^ lane >> 4) * chunk_bytes);
+}
+
+// Copies halos, one block of channels after the other: a thread has chunk threadIdx.x % 8 of row threadIdx.x / 8 of each
+// pass. `begin` says where to and takes the next block of channels; `next` copies a row of it and moves on by a pass.
+template <class Tile, class Element>
+class HaloCopier {
+    static constexpr int chunks = row_bytes / chunk_bytes, block_channels = row_bytes / int(sizeof(Element));
+    static constexpr int step_down = Tile::rows_per_pass / Tile::halo_width;
+    static constexpr int step_across = Tile::rows_per_pass % Tile::halo_width;
+    static_assert(Tile::rows_per_pass % (2 * chunks) == 0, "so that a thread's rows have one key");
+
+    const Element* corner_;  // this thread's chunk of the halo's first pixel, which may lie outside the map
+    int y0_, x0_, height_, width_, channels_;
+    int channels_left_;  // from this thread's chunk on
+    int row_, y_, x_;    // of the next copy: in the halo, and in the map
+    ptx::SharedAddress to_;
+
+  public:
+    __device__ __forceinline__ HaloCopier(const Element* input, const Map& map, int y0, int x0, int first_block) {
+        const int channel = (first_block - 1) * block_channels + int(threadIdx.x) % chunks * (block_channels / chunks);
+        corner_ = input + (int64_t{y0 - 1} * map.width + (x0 - 1)) * map.channels + channel;
+        y0_ = y0 - 1;
+        x0_ = x0 - 1;
+        height_ = map.height;
+        width_ = map.width;
+        channels_ = map.channels;
+        channels_left_ = map.channels - channel;
+    }
+    __device__ __forceinline__ void begin(ptx::SharedAddress halo) {
+        corner_ += block_channels;
+        channels_left_ -= block_channels;
+        row_ = threadIdx.x / chunks;
+        y_ = y0_ + row_ / Tile::halo_width;
+        x_ = x0_ + row_ % Tile::halo_width;
+        to_ = halo + row_ * row_bytes + (threadIdx.x % chunks ^ pixel_key(row_)) * chunk_bytes;
+    }
+    __device__ __forceinline__ void next() {
+        if (row_ < Tile::halo_rows) {
+            const bool inside = unsigned(y_) < unsigned(height_) && unsigned(x_) < unsigned(width_);
+            const Element* from = corner_ + int64_t{(y_ - y0_) * width_ + (x_ - x0_)} * channels_;
+            ptx::cp_async_16(to_, from, inside && channels_left_ > 0);
+        }
+        row_ += Tile::rows_per_pass;
+        to_ += Tile::rows_per_pass * row_bytes;
+        y_ += step_down;
+        x_ += step_across;
+        if (x_ >= x0_ + Tile::halo_width) {
+            x_ -= Tile::halo_width;
+            ++y_;
+        }
+    }
+};
+
+template <class Products, class Tile, class Finish>
+__device__ __forceinline__ void convolve(const typename Products::Element* x, const Map& in, const void* filters,
+                                         const Map& result, const Finish& finish, float* partials) {
+    using Element = typename Products::Element;
+    constexpr int m = Tile::fragments_down, n = Tile::fragments_across;
+    DYNAMIC_SHARED(unsigned char, memory);
+
+    // Where this block is: output channels vary fastest, so that blocks that run together share their pixels.
+    const int across = (result.channels + Tile::channels - 1) / Tile::channels;
+    const int tiles_in_row = (result.width + tile_width - 1) / tile_width;
+    const int tile = blockIdx.x / across, first_channel = blockIdx.x % across * Tile::channels;
+    const int y0 = tile / tiles_in_row * Tile::height, x0 = tile % tiles_in_row * tile_width;
+    constexpr int block_channels = row_bytes / sizeof(Element);
+    const int blocks = (in.channels + block_channels - 1) / block_channels;
+    const int first_block = blocks * blockIdx.z / gridDim.z, end_block = blocks * (blockIdx.z + 1) / gridDim.z;
+    const int steps = (end_block - first_block) * taps;
+
+    ptx::SharedAddress halo = ptx::shared_address(memory), next_halo = halo + Tile::halo_bytes;
+    const ptx::SharedAddress ring = end_block - first_block > 1 ? next_halo + Tile::halo_bytes : next_halo;
+
+    const size_t filter_step = size_t(result.channels + warp_channels - 1) / warp_channels * warp_channels * row_bytes;
+    const char* next_filters = static_cast<const char*>(filters) + first_block * taps * filter_step +
+                               first_channel * row_bytes + threadIdx.x * chunk_bytes;
+    const auto copy_filters = [&](int stage) {
+#pragma unroll
+        for (int i = 0; i < Tile::filter_bytes; i += Tile::threads * chunk_bytes)
+            ptx::cp_async_16(ring + stage * Tile::filter_bytes + threadIdx.x * chunk_bytes + i, next_filters + i, true);
+        next_filters += filter_step;
+    };
+
+    HaloCopier<Tile, Element> copier(x, in, y0, x0, first_block);
+    copier.begin(halo);
+#pragma unroll 4
+    for (int pass = 0; pass < Tile::halo_passes; ++pass) copier.next();
+#pragma unroll
+    for (int stage = 0; stage < Tile::stages - 1; ++stage) {
+        copy_filters(stage);
+        ptx::cp_async_commit();
+    }
+
+    // Fragment i of this warp is row warp_y + i of the tile; lane r of its first 16 brings pixel r, the others the same
+    // pixels' second chunk. Of the filters eight lanes bring eight rows' chunk, the next eight their second chunk.
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int warp_y = warp / Tile::warps_across * m, warp_channel = warp % Tile::warps_across * warp_channels;
+    const int halo_row = warp_y * Tile::halo_width + (lane & 7) * 2 + (lane >> 3 & 1);
+    const int filter_row = warp_channel + (lane & 7) + (lane >> 4) * 8;
+    const int filter_place = filter_row * row_bytes + ((lane >> 3 & 1) ^ (filter_row & 7)) * chunk_bytes;
+
+    float sums[m][n][4] = {};
+    int stage = 0, step = 0;
+#pragma unroll 1
+    for (int block = first_block; block < end_block; ++block) {
+        copier.begin(next_halo);
+        int tap_row = halo_row;
+#pragma unroll 1
+        for (int tap = 0; tap < taps; ++tap, ++step) {
+            ptx::cp_async_wait<Tile::stages - 2>();
+            // Everybody's copies for this step have arrived, and everybody is done with the step before, whose stage
+            // (and with the last tap, whose halo) is refilled from here on.
+            __syncthreads();
+
+            ptx::SharedAddress pixels_at[m];
+#pragma unroll
+            for (int i = 0; i < m; ++i) pixels_at[i] = place_of_pixel(halo, tap_row + i * Tile::halo_width, lane);
+            const ptx::SharedAddress filters_at = ring + stage * Tile::filter_bytes + filter_place;
+#pragma unroll Products::slices_at_once
+            for (int slice = 0; slice < slices_per_row; ++slice) {
+                uint32_t a[m][4], b[n][2];
+#pragma unroll
+                for (int i = 0; i < m; ++i) ptx::ldmatrix_x4(a[i], pixels_at[i] ^ (slice * 2 * chunk_bytes));
+#pragma unroll
+                for (int j = 0; j < n; j += 2) {
+                    uint32_t two[4];
+                    ptx::ldmatrix_x4(two, (filters_at ^ (slice * 2 * chunk_bytes)) + j * 8 * row_bytes);
+                    b[j][0] = two[0];
+                    b[j][1] = two[1];
+                    b[j + 1][0] = two[2];
+                    b[j + 1][1] = two[3];
+                }
+                if (slice == 0) {  // the first operands are on their way: copies are issued while they come
+                    if (step + Tile::stages - 1 < steps) copy_filters(stage == 0 ? Tile::stages - 1 : stage - 1);
+                    if (tap < Tile::halo_taps && block + 1 < end_block) {
+#pragma unroll
+                        for (int i = 0; i < Tile::passes_per_tap; ++i) copier.next();
+                    }
+                    ptx::cp_async_commit();
+                }
+                Products::multiply(a, b, sums);
+            }
+            tap_row += tap % 3 == 2 ? Tile::halo_width - 2 : 1;
+            stage = stage == Tile::stages - 1 ? 0 : stage + 1;
+        }
+        const ptx::SharedAddress other = halo;
+        halo = next_halo;
+        next_halo = other;
+    }
+
+    const int y = y0 + warp_y, left = x0 + lane / 4 * 2, channel = first_channel + warp_channel + lane % 4 * 8;
+    if (partials) store_sums(result, y, left, channel, sums, Partial{partials});
+    else store_sums(result, y, left, channel, sums, finish);
+}
+
+// Adds the slices in order and finishes: a thread per square and eight channels.
+template <class Finish>
+__device__ __forceinline__ void add_partials(const float* partials, int slices, const Map& result,
+                                             const Finish& finish) {
+    const int eights = result.channels / 8, squares_across = (result.width + 1) / 2;
+    const int thread = blockIdx.x * blockDim.x + threadIdx.x, square = thread / eights;
+    const int channel = thread % eights * 8, y = square / squares_across * 2, x = square % squares_across * 2;
+    if (y >= result.height) return;
+    const size_t slice_size = size_t(result.height) * result.width * result.channels;
+    const float* from = partials + result.pixel(y, x) * result.channels + channel;
+    Square sums = {};
+#pragma unroll 1
+    for (int slice = 0; slice < slices; ++slice, from += slice_size) {
+#pragma unroll
+        for (int pixel = 0; pixel < 4; ++pixel)
+            if (y + pixel / 2 < result.height && x + pixel % 2 < result.width)
+                add8(from + result.pixel(pixel / 2, pixel % 2) * result.channels, sums[pixel]);
+    }
+    finish.store(result, y, x, channel, sums);
+}
+
+}  // namespace tensor
+
+// The kernels of one kind of products, named NAME_forward_TILE and so on. Backward, "in" and "out" are those of the
+// product, not of the layer.
+#define TENSOR_CONVOLUTION(name, Products, tile, Tile)                                                                 \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name##_forward_##tile(            \
+        const Products::Element* __restrict__ x, const void* __restrict__ filters, const float* __restrict__ bias,     \
+        Products::Element* __restrict__ out, uint8_t* __restrict__ mask, Products::Element* __restrict__ pooled,       \
+        uint8_t* __restrict__ choice, void* __restrict__ partials, int height, int width, int channels_in,             \
+        int channels_out, int average) {                                                                               \
+        tensor::convolve<Products, Tile>(                                                                              \
+            x, {height, width, channels_in}, filters, {height, width, channels_out},                                   \
+            tensor::Forward<Products::Element>{bias, out, mask, pooled, choice, average},                              \
+            static_cast<float*>(partials));                                                                            \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name##_backward_##tile(           \
+        const Products::Element* __restrict__ gradient, const void* __restrict__ filters,                              \
+        Products::Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials,            \
+        int height, int width, int channels_in, int channels_out, int accumulate) {                                    \
+        tensor::convolve<Products, Tile>(gradient, {height, width, channels_in}, filters,                              \
+                                         {height, width, channels_out},                                                \
+                                         tensor::Backward<Products::Element>{out, mask, accumulate},                   \
+                                         static_cast<float*>(partials));                                               \
+    }
+
+#define TENSOR_CONVOLUTION_SLICES(name, Element)                                                                       \
+    extern "C" __global__ void __launch_bounds__(256) name##_forward_slices(                                           \
+        const void* __restrict__ partials, const float* __restrict__ bias, Element* __restrict__ out,                  \
+        uint8_t* __restrict__ mask, Element* __restrict__ pooled, uint8_t* __restrict__ choice, int slices,            \
+        int height, int width, int channels, int average) {                                                            \
+        tensor::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},                   \
+                             tensor::Forward<Element>{bias, out, mask, pooled, choice, average});                      \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(256) name##_backward_slices(                                          \
+        const void* __restrict__ partials, Element* __restrict__ out, const uint8_t* __restrict__ mask, int slices,    \
+        int height, int width, int channels, int accumulate) {                                                         \
+        tensor::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},                   \
+                             tensor::Backward<Element>{out, mask, accumulate});                                        \
+    }

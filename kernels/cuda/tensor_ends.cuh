@@ -1,0 +1,151 @@
+// The two ends of a network in 16-bit numbers, where the input is an image of three float32 channels: forward from it,
+// and the gradient back to it. Both read and write every activation once and are bound by memory; tensor cores keep
+// their 27 products per sum out of the way. Launched by kernels/tensor_convolution.py; tested with the others.
+#pragma once
+
+#include "tensor_convolution.cuh"
+
+namespace tensor {
+
+constexpr int image_channels = 3, image_columns = 3 * image_channels;  // of a row of three taps
+
+// Forward: a block takes 16x8 pixels and 64 channels, a warp two rows of pixels. A row of three taps is one slice: its
+// nine numbers lie next to each other in the image, and the slice's other seven are zero. The image is not rounded: it
+// is split into two 16-bit numbers, which the same filters multiply.
+constexpr int forward_image_height = 8, forward_image_threads = 128;
+
+template <class T>
+__device__ __forceinline__ void convolve_image(const float* x, const Map& result, const uint32_t* filters,
+                                               const Forward<T>& finish) {
+    constexpr int m = 2, n = warp_channels / 8;
+    constexpr int halo_pitch = (tile_width + 2) * image_channels, halo_height = forward_image_height + 2;
+    SHARED(float, halo, [halo_height * halo_pitch]);
+
+    const int across = (result.channels + warp_channels - 1) / warp_channels;
+    const int tiles_in_row = (result.width + tile_width - 1) / tile_width;
+    const int tile = blockIdx.x / across, group = blockIdx.x % across;
+    const int y0 = tile / tiles_in_row * forward_image_height, x0 = tile % tiles_in_row * tile_width;
+    for (int i = threadIdx.x; i < halo_height * halo_pitch; i += forward_image_threads) {
+        const int row = y0 - 1 + i / halo_pitch, column = (x0 - 1) * image_channels + i % halo_pitch;
+        const unsigned row_length = result.width * image_channels;
+        const bool inside = unsigned(row) < unsigned(result.height) && unsigned(column) < row_length;
+        halo[i] = inside ? x[size_t(row) * row_length + column] : 0.0f;
+    }
+    __syncthreads();
+
+    const int lane = threadIdx.x % 32, warp_y = threadIdx.x / 32 * m, in_group = lane % 4;
+    const float* const window = halo + warp_y * halo_pitch + lane / 4 * 2 * image_channels + in_group * 2;
+    const uint2* next_filters = reinterpret_cast<const uint2*>(filters) + group * 3 * n * 32 + lane;
+    float sums[m][n][4] = {};
+#pragma unroll
+    for (int r = 0; r < 3; ++r) {
+        uint32_t b[n][2];
+#pragma unroll
+        for (int j = 0; j < n; ++j) {
+            const uint2 words = next_filters[(r * n + j) * 32];
+            b[j][0] = words.x;
+            b[j][1] = words.y;
+        }
+#pragma unroll
+        for (int i = 0; i < m; ++i) {
+            uint32_t big[4], small[4];
+#pragma unroll
+            for (int k = 0; k < 4; ++k) {  // the even or the odd pixel; numbers 0 to 7 of the slice, or the ninth
+                const float* const from = window + (i + r) * halo_pitch + k % 2 * image_channels + k / 2 * 8;
+                const bool first = k < 2 || in_group == 0, second = k < 2;
+                const float low = first ? from[0] : 0.0f, high = second ? from[1] : 0.0f;
+                big[k] = ptx::pack<T>(low, high);
+                const float2 rounded = ptx::unpack<T>(big[k]);
+                small[k] = ptx::pack<T>(low - rounded.x, high - rounded.y);
+            }
+#pragma unroll
+            for (int j = 0; j < n; ++j) ptx::mma_m16n8k16(T{}, sums[i][j], small, b[j]);
+#pragma unroll
+            for (int j = 0; j < n; ++j) ptx::mma_m16n8k16(T{}, sums[i][j], big, b[j]);
+        }
+    }
+    store_sums(result, y0 + warp_y, x0 + lane / 4 * 2, group * warp_channels + in_group * 8, sums, finish);
+}
+
+// Backward: a block takes 16x16 pixels, a warp four rows of them, all channels. A fragment of gradients, loaded once,
+// serves the three rows of pixels that it is a neighbour of. Of a product's eight columns three are used.
+using ImageTile = Tile<256, 64, 64, 2, 3>;
+
+template <class T>
+__device__ __forceinline__ void convolve_to_image(const T* gradient, const Map& in, const uint32_t* filters, float* out,
+                                                  const uint8_t* mask, int accumulate) {
+    constexpr int m = ImageTile::fragments_down;
+    DYNAMIC_SHARED(unsigned char, memory);
+    const int tiles_in_row = (in.width + tile_width - 1) / tile_width;
+    const int y0 = blockIdx.x / tiles_in_row * ImageTile::height, x0 = blockIdx.x % tiles_in_row * tile_width;
+    const int blocks = (in.channels + row_bytes / 2 - 1) / (row_bytes / 2);
+    const ptx::SharedAddress halo = ptx::shared_address(memory);
+    const int lane = threadIdx.x % 32, warp_y = threadIdx.x / 32 * m;
+    const int halo_row = warp_y * ImageTile::halo_width + (lane & 7) * 2 + (lane >> 3 & 1);
+    const uint2* next_filters = reinterpret_cast<const uint2*>(filters) + lane;
+
+    HaloCopier<ImageTile, T> copier(gradient, in, y0, x0, 0);
+    float sums[m][4] = {};
+#pragma unroll 1
+    for (int block = 0; block < blocks; ++block) {
+        if (block > 0) __syncthreads();  // the previous block of channels is done with
+        copier.begin(halo);
+#pragma unroll 4
+        for (int pass = 0; pass < ImageTile::halo_passes; ++pass) copier.next();
+        ptx::cp_async_commit();
+        ptx::cp_async_wait<0>();
+        __syncthreads();
+#pragma unroll
+        for (int s = 0; s < 3; ++s) {
+#pragma unroll
+            for (int slice = 0; slice < slices_per_row; ++slice) {
+                uint32_t b[3][2];
+#pragma unroll
+                for (int r = 0; r < 3; ++r, next_filters += 32) {
+                    const uint2 words = *next_filters;
+                    b[r][0] = words.x;
+                    b[r][1] = words.y;
+                }
+#pragma unroll
+                for (int i = 0; i < m + 2; ++i) {
+                    uint32_t a[4];
+                    ptx::ldmatrix_x4(a, place_of_pixel(halo, halo_row + i * ImageTile::halo_width + s, lane) ^
+                                            (slice * 2 * chunk_bytes));
+#pragma unroll
+                    for (int r = 0; r < 3; ++r)
+                        if (i - r >= 0 && i - r < m) ptx::mma_m16n8k16(T{}, sums[i - r], a, b[r]);
+                }
+            }
+        }
+    }
+
+    const int channel = lane % 4 * 2;
+    if (channel >= image_channels) return;
+#pragma unroll
+    for (int i = 0; i < m; ++i)
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const int y = y0 + warp_y + i, x = x0 + lane / 4 * 2 + k / 2, c = channel + k % 2;
+            if (y >= in.height || x >= in.width || c >= image_channels) continue;
+            float* const to = out + in.pixel(y, x) * image_channels + c;
+            const float value = accumulate ? sums[i][k] + *to : sums[i][k];
+            *to = !mask || mask[in.pixel(y, x)] >> c & 1 ? value : 0.0f;
+        }
+}
+
+}  // namespace tensor
+
+#define TENSOR_ENDS(name, T)                                                                                           \
+    extern "C" __global__ void __launch_bounds__(tensor::forward_image_threads, 3) name##_forward_image(               \
+        const float* __restrict__ x, const uint32_t* __restrict__ filters, const float* __restrict__ bias,             \
+        T* __restrict__ out, uint8_t* __restrict__ mask, T* __restrict__ pooled, uint8_t* __restrict__ choice,         \
+        int height, int width, int channels, int average) {                                                            \
+        tensor::convolve_image<T>(x, {height, width, channels}, filters,                                               \
+                                  tensor::Forward<T>{bias, out, mask, pooled, choice, average});                       \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(tensor::ImageTile::threads, tensor::ImageTile::blocks_per_sm)         \
+        name##_backward_image(const T* __restrict__ gradient, const uint32_t* __restrict__ filters,                    \
+                              float* __restrict__ out, const uint8_t* __restrict__ mask, int height, int width,        \
+                              int channels, int accumulate) {                                                          \
+        tensor::convolve_to_image<T>(gradient, {height, width, channels}, filters, out, mask, accumulate);             \
+    }

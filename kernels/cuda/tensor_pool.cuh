@@ -1,0 +1,71 @@
+// The way back through a 2x2 pool and through a bare ReLU, for gradients of 16-bit numbers; pool.cu has the formats of
+// masks and choices and the same for float32. Bound by memory: a thread takes eight channels, 16 bytes, of a square or
+// of a pixel. Launched by kernels/tensor_convolution.py.
+#pragma once
+
+#include "tensor_convolution.cuh"
+
+namespace tensor {
+
+template <class T>
+__device__ __forceinline__ void mask_and_store(T* to, const uint8_t* mask, float (&v)[8]) {
+    const unsigned passed = *mask;
+#pragma unroll
+    for (int k = 0; k < 8; ++k) v[k] = passed >> k & 1 ? v[k] : 0.0f;
+    store8(to, v);
+}
+
+// out := (pool^T(gradient) [+ out]) * mask; squares that hang over an odd last row or column get no gradient.
+template <bool maximum, class T>
+__device__ __forceinline__ void pool_input_gradient(const T* gradient, const uint8_t* choice, T* out,
+                                                    const uint8_t* mask, const Map& map, int accumulate) {
+    const int eights = map.channels / 8, thread = blockIdx.x * blockDim.x + threadIdx.x;
+    const int y = 2 * blockIdx.y, x = thread / eights * 2, channel = thread % eights * 8;
+    if (x >= map.width) return;
+
+    float pooled[8] = {};
+    unsigned chosen = 0;
+    if (y + 1 < map.height && x + 1 < map.width) {
+        const size_t square = size_t(y / 2) * (map.width / 2) + x / 2;
+        add8(gradient + square * map.channels + channel, pooled);
+        if (maximum) chosen = *reinterpret_cast<const uint16_t*>(choice + square * (map.channels / 4) + channel / 4);
+    }
+#pragma unroll
+    for (int pixel = 0; pixel < 4; ++pixel) {
+        if (y + pixel / 2 >= map.height || x + pixel % 2 >= map.width) continue;
+        const size_t at = map.pixel(y + pixel / 2, x + pixel % 2);
+        T* const to = out + at * map.channels + channel;
+        float v[8] = {};
+        if (accumulate) add8(to, v);
+#pragma unroll
+        for (int k = 0; k < 8; ++k) {
+            const float share = maximum ? pooled[k] : 0.25f * pooled[k];
+            v[k] += !maximum || (chosen >> 2 * k & 3) == pixel ? share : 0.0f;
+        }
+        mask_and_store(to, mask + at * eights + channel / 8, v);
+    }
+}
+
+}  // namespace tensor
+
+#define TENSOR_POOL(name, T)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(256) name##_max_pool_input_gradient(                                \
+        const T* __restrict__ gradient, const uint8_t* __restrict__ choice, T* __restrict__ out,                     \
+        const uint8_t* __restrict__ mask, int height, int width, int channels, int accumulate) {                     \
+        tensor::pool_input_gradient<true>(gradient, choice, out, mask, {height, width, channels}, accumulate);       \
+    }                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(256) name##_average_pool_input_gradient(                            \
+        const T* __restrict__ gradient, const uint8_t* __restrict__ choice, T* __restrict__ out,                     \
+        const uint8_t* __restrict__ mask, int height, int width, int channels, int accumulate) {                     \
+        tensor::pool_input_gradient<false>(gradient, choice, out, mask, {height, width, channels}, accumulate);      \
+    }                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(256) name##_relu_gradient(                                          \
+        T* __restrict__ gradient, const uint8_t* __restrict__ mask, int64_t bytes) {                                 \
+        const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;                                       \
+        const int64_t threads = int64_t{gridDim.x} * blockDim.x;                                                     \
+        for (int64_t i = thread; i < bytes; i += threads) {                                                          \
+            float v[8] = {};                                                                                         \
+            tensor::add8(gradient + 8 * i, v);                                                                       \
+            tensor::mask_and_store(gradient + 8 * i, mask + i, v);                                                   \
+        }                                                                                                            \
+    }

@@ -1,0 +1,249 @@
+"""Launching the 3x3 convolutions on tensor cores (cuda/tensor_*.cu): packed filters, grids, workspaces.
+
+Everything here is arithmetic on shapes and needs no GPU; `tensor_tiles` chooses tiles, the runtime carries launches
+out. The counterpart in fp32 without tensor cores is `convolution`, whose masks and choices these kernels share.
+
+Activations are what a precision keeps in memory: bf16 (the bits, in uint16), fp16, or float32 for tf32 and 3xtf32;
+images, sums, biases and partial sums are float32 always. Channel counts are multiples of eight, so that 16-byte copies,
+mask bytes and stores hold whole groups. Where tf32 and 3xtf32 meet others, or an image's three, `convolution` does the
+work, whose arrays are the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import convolution
+from .convolution import IMAGE_CHANNELS, PackedFilters
+from .device import Array, Pooling
+from .launch import Launch
+from .tensor_tiles import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, TAPS, TILE_WIDTH, Chip, Work, choose
+
+CHANNELS_MULTIPLE = 8
+CHUNKS = 8  # of 16 bytes in a row of 128
+SLICE = 16  # 16-bit numbers that one product takes of a row
+IMAGE_TILE_HEIGHT, GRADIENT_TILE_HEIGHT = 8, 16  # of the image's kernels, 16 wide
+MOST_BLOCKS = 4096  # of a kernel that loops
+
+MEMORY: dict[str, np.dtype[Any]] = {
+    "bf16": np.dtype(np.uint16),
+    "fp16": np.dtype(np.float16),
+    "tf32": np.dtype(np.float32),
+    "3xtf32": np.dtype(np.float32),
+}
+"""What activations and gradients of a precision are in memory."""
+
+SUMS_OF_SLICES = {"bf16": "tensor_bf16", "fp16": "tensor_fp16", "tf32": "tensor_fp32", "3xtf32": "tensor_fp32"}
+
+# Column 8 j + 2 t + b of 32 is output channel 8 t + 2 j + b: cuda/tensor_convolution.cuh says why.
+COLUMNS = np.array([8 * t + 2 * j + b for j in range(4) for t in range(4) for b in range(2)])
+
+
+class TensorFilters(NamedTuple):
+    """A convolution's weights as the kernels copy them to shared memory.
+
+    `forward` is (blocks of input channels, 9, output channels padded to 64, 8 chunks, channels of 16 bytes); a step
+    copies the rows of one block and tap as they are. Rows are in the order of COLUMNS, and chunk c of row n is at place
+    c ^ n % 8. `backward` is the same with the taps turned by 180 degrees and the channels swapped. Padding is zero.
+
+    Of an image's convolution they are the fragments of the products, as words of two numbers, (..., 32 lanes, 2):
+    `forward` (64 output channels, 3 rows of taps, 8 columns of these), `backward` (64 output channels, 3 columns of
+    taps, 4 slices of 16 channels, 3 rows of taps).
+    """
+
+    precision: str
+    forward: Array
+    backward: Array
+    bias: Array  # float32, padded to a multiple of 64
+    channels_in: int
+    channels_out: int
+
+
+Filters = TensorFilters | PackedFilters
+
+
+def pack_filters(kernel: NDArray[np.float32], bias: NDArray[np.float32], precision: str) -> Filters:
+    """Packs a (3, 3, C_in, C_out) kernel and its (C_out,) bias, in host memory, for both directions.
+
+    Raises ValueError for channel counts that a precision of 16 bits can't take.
+    """
+    _, _, channels_in, channels_out = kernel.shape
+    image = channels_in == IMAGE_CHANNELS
+    fits = channels_out % CHANNELS_MULTIPLE == 0 and (image or channels_in % CHANNELS_MULTIPLE == 0)
+    if MEMORY[precision] == np.float32 and (image or not fits):
+        return convolution.pack_filters(kernel, bias)
+    if not fits:
+        raise ValueError(f"{precision} takes channels in multiples of {CHANNELS_MULTIPLE}, not {channels_in} "
+                         f"to {channels_out}; choose fp32")  # fmt: skip
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    pack = (_pack_image, _pack_to_image) if image else (_pack, _pack)
+    padded_bias = np.pad(bias, (0, -channels_out % CHANNEL_GROUP)).astype(np.float32)
+    forward, backward = pack[0](kernel, precision), pack[1](turned, precision)
+    return TensorFilters(precision, forward, backward, padded_bias, channels_in, channels_out)
+
+
+def rounded(values: NDArray[np.float32], precision: str) -> NDArray[Any]:
+    """Numbers as a precision's products take them, in its memory's dtype; 3xtf32 takes float32 as it is."""
+    values = np.ascontiguousarray(values, np.float32)
+    if precision == "bf16":
+        bits = values.view(np.uint32)
+        to_even = (bits >> 16 & 1) + np.uint32(0x7FFF)
+        upper: NDArray[np.uint32] = np.where(np.isnan(values), np.uint32(0x7FFF), (bits + to_even) >> 16)
+        return upper.astype(np.uint16)
+    if precision == "tf32":
+        bits = (values.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+        return np.where(np.isfinite(values), bits.view(np.float32), values)
+    return values.astype(MEMORY[precision])
+
+
+def widened(values: NDArray[Any], precision: str) -> NDArray[np.float32]:
+    """Float32 of what is in memory."""
+    if precision == "bf16":
+        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return values.astype(np.float32)
+
+
+def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int, precision: str, chip: Chip) -> int:
+    """Scratch memory that a convolution of these sizes needs, forward and backward."""
+    if channels_in % CHANNELS_MULTIPLE or channels_out % CHANNELS_MULTIPLE:
+        return convolution.workspace_bytes(height, width, channels_in, channels_out)
+    directions = ((height, width, channels_in, channels_out), (height, width, channels_out, channels_in))
+    return max(partial_bytes(choose(shape, precision, chip), shape) for shape in directions)
+
+
+def partial_bytes(work: Work, shape: tuple[int, int, int, int]) -> int:
+    """Scratch memory for the sums of the slices; none for a single one."""
+    height, width, _, channels_out = shape
+    return work.slices * height * width * channels_out * 4 if work.slices > 1 else 0
+
+
+def conv3x3_relu(x: Array, filters: Filters, chip: Chip, *, out: Array | None, mask: Array | None, pooling: Pooling,
+                 pooled: Array | None, choice: Array | None, workspace: Array | None,
+                 work: Work | None = None) -> list[Launch]:  # fmt: skip
+    """`Device.conv3x3_relu`; `workspace` is uint8, `workspace_bytes` long. `work` overrides the model's choice."""
+    if isinstance(filters, PackedFilters):
+        return convolution.conv3x3_relu(x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice,
+                                        workspace=workspace)  # fmt: skip
+    height, width, channels_in = x.shape
+    shape = (height, width, channels_in, filters.channels_out)
+    outputs = (filters.bias, out, mask, pooled, choice)
+    results = (np.int32(height), np.int32(width), np.int32(filters.channels_out), np.int32(pooling == "average"))
+    if channels_in == IMAGE_CHANNELS:
+        tiles = _ceil_div(height, IMAGE_TILE_HEIGHT) * _ceil_div(width, TILE_WIDTH)
+        grid = (tiles * _ceil_div(filters.channels_out, CHANNEL_GROUP), 1, 1)
+        name = f"tensor_{filters.precision}_forward_image"
+        return [Launch(name, grid, (128, 1, 1), (x, filters.forward, *outputs, *results))]
+    work = work or choose(shape, filters.precision, chip)
+    partials = _partials_in(workspace, work, shape)
+    name = f"tensor_{filters.precision}_forward_{work.tile.name}"
+    args = (x, filters.forward, *outputs, partials, *map(np.int32, shape), results[-1])
+    launch = Launch(name, work.grid, (work.tile.threads, 1, 1), args, work.shared_bytes)
+    if work.slices == 1:
+        return [launch]
+    args = (partials, *outputs, np.int32(work.slices), *results)
+    name = f"{SUMS_OF_SLICES[filters.precision]}_forward_slices"
+    return [launch, Launch(name, _slices_grid(shape), (256, 1, 1), args)]
+
+
+def conv3x3_input_gradient(gradient: Array, filters: Filters, chip: Chip, *, out: Array, mask: Array | None,
+                           accumulate: bool, workspace: Array | None,
+                           work: Work | None = None) -> list[Launch]:  # fmt: skip
+    """`Device.conv3x3_input_gradient`; `workspace` is uint8, `workspace_bytes` long. `work` overrides the choice."""
+    if isinstance(filters, PackedFilters):
+        return convolution.conv3x3_input_gradient(gradient, filters, out=out, mask=mask, accumulate=accumulate,
+                                                  workspace=workspace)  # fmt: skip
+    height, width, channels_out = gradient.shape
+    shape = (height, width, channels_out, filters.channels_in)
+    if filters.channels_in == IMAGE_CHANNELS:
+        grid = (_ceil_div(height, GRADIENT_TILE_HEIGHT) * _ceil_div(width, TILE_WIDTH), 1, 1)
+        args = (gradient, filters.backward, out, mask, *map(np.int32, shape[:3]), np.int32(accumulate))
+        halo_bytes = (GRADIENT_TILE_HEIGHT + 2) * (TILE_WIDTH + 2) * ROW_BYTES
+        return [Launch(f"tensor_{filters.precision}_backward_image", grid, (128, 1, 1), args, halo_bytes)]
+    work = work or choose(shape, filters.precision, chip)
+    partials = _partials_in(workspace, work, shape)
+    name = f"tensor_{filters.precision}_backward_{work.tile.name}"
+    args = (gradient, filters.backward, out, mask, partials, *map(np.int32, shape), np.int32(accumulate))
+    launch = Launch(name, work.grid, (work.tile.threads, 1, 1), args, work.shared_bytes)
+    if work.slices == 1:
+        return [launch]
+    sizes = (np.int32(work.slices), np.int32(height), np.int32(width), np.int32(filters.channels_in))
+    name = f"{SUMS_OF_SLICES[filters.precision]}_backward_slices"
+    return [launch, Launch(name, _slices_grid(shape), (256, 1, 1), (partials, out, mask, *sizes, np.int32(accumulate)))]
+
+
+def pool_input_gradient(gradient: Array, choice: Array | None, out: Array, mask: Array, accumulate: bool,
+                        precision: str) -> list[Launch]:  # fmt: skip
+    """`Device.pool_input_gradient` of a precision of 16 bits: max pooling where there is a choice, else average."""
+    height, width, channels = out.shape
+    name = f"tensor_{precision}_{'average' if choice is None else 'max'}_pool_input_gradient"
+    grid = (_ceil_div(_ceil_div(width, 2) * (channels // 8), 256), _ceil_div(height, 2), 1)
+    sizes = (np.int32(height), np.int32(width), np.int32(channels))
+    return [Launch(name, grid, (256, 1, 1), (gradient, choice, out, mask, *sizes, np.int32(accumulate)))]
+
+
+def relu_gradient(gradient: Array, mask: Array, precision: str) -> list[Launch]:
+    """`Device.relu_gradient` of a precision of 16 bits."""
+    grid = (max(1, min(_ceil_div(mask.size, 256), MOST_BLOCKS)), 1, 1)
+    return [Launch(f"tensor_{precision}_relu_gradient", grid, (256, 1, 1), (gradient, mask, np.int64(mask.size)))]
+
+
+def _partials_in(workspace: Array | None, work: Work, shape: tuple[int, int, int, int]) -> Array | None:
+    """The workspace if there are slices to keep, else None: how a kernel knows that it is to finish by itself."""
+    needed = partial_bytes(work, shape)
+    if needed == 0:
+        return None
+    if workspace is None or workspace.nbytes < needed:
+        raise ValueError(f"the workspace has {0 if workspace is None else workspace.nbytes} bytes of {needed}")
+    return workspace
+
+
+def _slices_grid(shape: tuple[int, int, int, int]) -> tuple[int, int, int]:
+    height, width, _, channels = shape
+    threads = _ceil_div(height, 2) * _ceil_div(width, 2) * (channels // 8)
+    return (_ceil_div(threads, 256), 1, 1)
+
+
+def _pack(kernel: NDArray[np.float32], precision: str) -> NDArray[Any]:
+    """(3, 3, C, K) as `TensorFilters.forward` is laid out."""
+    row = PRODUCTS[precision].row_channels
+    _, _, channels, columns = kernel.shape
+    taps = kernel.reshape(TAPS, channels, columns)
+    padded = np.pad(taps, ((0, 0), (0, -channels % row), (0, -columns % CHANNEL_GROUP)))
+    steps = padded.reshape(TAPS, -1, row, padded.shape[2]).transpose(1, 0, 3, 2)
+    groups = steps.reshape(*steps.shape[:2], -1, len(COLUMNS), row)[:, :, :, COLUMNS]
+    chunks = rounded(groups.reshape(*steps.shape[:3], CHUNKS, row // CHUNKS), precision)
+    places = np.arange(CHUNKS) ^ (np.arange(padded.shape[2]) % CHUNKS)[:, None]
+    packed = np.empty_like(chunks)
+    np.put_along_axis(packed, places[None, None, :, :, None], chunks, axis=3)
+    return packed
+
+
+def _pack_image(kernel: NDArray[np.float32], precision: str) -> NDArray[np.uint32]:
+    """(3, 3, 3, K) as the fragments (K / 64, 3 rows, 8 columns of fragments, 32 lanes, 2): a row of taps is a slice."""
+    columns = kernel.shape[3]
+    rows = np.pad(kernel.reshape(3, 9, columns), ((0, 0), (0, SLICE - 9), (0, -columns % CHANNEL_GROUP)))
+    groups = rows.reshape(3, SLICE, -1, len(COLUMNS))[..., COLUMNS].reshape(3, SLICE, -1, 8, 8)
+    return _fragments(groups.transpose(2, 0, 3, 1, 4), precision)
+
+
+def _pack_to_image(kernel: NDArray[np.float32], precision: str) -> NDArray[np.uint32]:
+    """(3, 3, C, 3) as the fragments (C / 64, 3 columns of taps, 4 slices, 3 rows of taps, 32 lanes, 2)."""
+    channels = kernel.shape[2]
+    padded = np.pad(kernel, ((0, 0), (0, 0), (0, -channels % CHANNEL_GROUP), (0, 8 - IMAGE_CHANNELS)))
+    slices = padded.reshape(3, 3, -1, CHANNEL_GROUP // SLICE, SLICE, 8)
+    return _fragments(slices.transpose(2, 1, 3, 0, 4, 5), precision)
+
+
+def _fragments(matrices: NDArray[np.float32], precision: str) -> NDArray[np.uint32]:
+    """(..., 16, 8) as B of mma.m16n8k16: word i of lane 4 g + t holds rows 8 i + 2 t and the next, of column g."""
+    halves = rounded(matrices, precision).view(np.uint16).astype(np.uint32)
+    words = halves[..., 0::2, :] | halves[..., 1::2, :] << np.uint32(16)  # (..., 8 pairs of rows, 8 columns)
+    lanes = words.reshape(*words.shape[:-2], 2, 4, 8).swapaxes(-1, -3)  # (..., g, t, word)
+    return np.ascontiguousarray(lanes.reshape(*words.shape[:-2], 32, 2))
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)

@@ -1,0 +1,232 @@
+"""How a convolution on tensor cores is cut up: the kernels' tiles, and a small model of a GPU that chooses among them.
+
+Plain arithmetic on shapes, in clock cycles; nothing here touches a GPU. What the kernels do with a tile is in
+cuda/tensor_convolution.cuh, how they are launched in `tensor_convolution`.
+
+What a tile asks of L2 counts twice over: pixels come once for nine taps, as a halo, but filters with every tap. In bf16
+128x128 does 111 FLOP for each byte, 256x64 does 164 and 128x64 97; loading pixels with every tap too, 128x128 would do
+64, which at 500 TFLOP/s is more than an H200's L2 has.
+
+The model. The busiest multiprocessor multiplies whole blocks, so that 133 blocks on 132 multiprocessors take as long as
+264; it also reads every operand from shared memory. L2 answers for all that blocks ask for, memory for everything once.
+The longest of these four counts, and an eighth of each other, since they never overlap to the end. What a block does
+before its first product and after its last one comes on top, unless another block runs beside it, and so do the sums of
+slices: a second launch that reads what the first has written. This ranks tiles; it does not predict times. The rates
+are from data sheets and others' measurements, for mma.sync; none has been measured here yet.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+ROW_BYTES = 128  # of a pixel's channels, or a filter's, that one step takes: `row_bytes` in cuda/tensor_convolution.cuh
+TAPS = 9
+TILE_WIDTH = 16
+CHANNEL_GROUP = 64  # output channels are padded to it: what one warp takes
+
+RESERVED_SHARED_BYTES = 1024  # of every block, by CUDA
+REGISTERS = 65536  # of a multiprocessor
+LAUNCH_CYCLES = 4000
+FILL_CYCLES = 1500  # from a block's start to its first product
+DRAIN_CYCLES_PER_SUM = 0.1  # of storing the results
+OVERLAP_LOSS = 1 / 8
+WARPS_WANTED = 8  # of a multiprocessor: with fewer, its tensor cores wait for operands now and then
+SHARED_BYTES_PER_CYCLE = 128
+MATRIX_LOAD_BYTES = 512  # of one ldmatrix.x4: two of a product's operands for pixels, or four of those for filters
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A kernel's share of the work: `pixels` (16 wide) x `channels` sums by `threads` threads."""
+
+    name: str
+    pixels: int
+    channels: int
+    warp_pixels: int  # a warp does these x 64 channels
+    stages: int
+    registers: int = 255  # of a thread, at most: the compile gate holds the kernels to it
+
+    @property
+    def threads(self) -> int:
+        return self.pixels // self.warp_pixels * (self.channels // CHANNEL_GROUP) * 32
+
+    @property
+    def height(self) -> int:
+        return self.pixels // TILE_WIDTH
+
+    @property
+    def halo_bytes(self) -> int:
+        return (self.height + 2) * (TILE_WIDTH + 2) * ROW_BYTES
+
+    @property
+    def filter_bytes(self) -> int:
+        """Of one step."""
+        return self.channels * ROW_BYTES
+
+    def shared_bytes(self, blocks: int, capability: int) -> int:
+        """For this many blocks of input channels: a second halo only if there is a second block to load."""
+        stages = self.stages if capability >= 80 else 2
+        return min(blocks, 2) * self.halo_bytes + stages * self.filter_bytes
+
+
+WIDE = (
+    Tile("128x128", 128, 128, 64, 2),
+    Tile("256x64", 256, 64, 64, 3),
+    Tile("128x64", 128, 64, 32, 3, registers=168),
+)
+NARROW = (Tile("128x128", 128, 128, 32, 3), Tile("256x64", 256, 64, 32, 3), Tile("128x64", 128, 64, 32, 3))
+"""3xTF32 needs the registers of half a warp's sums for the halves of its operands."""
+
+
+@dataclass(frozen=True)
+class Products:
+    """A kind of products: how wide its numbers are in memory, and how much of the 16-bit rate it reaches."""
+
+    name: str
+    itemsize: int
+    rate: float
+    tiles: tuple[Tile, ...]
+
+    @property
+    def row_channels(self) -> int:
+        """Channels in ROW_BYTES."""
+        return ROW_BYTES // self.itemsize
+
+
+PRODUCTS = {
+    "bf16": Products("bf16", 2, 1, WIDE),
+    "fp16": Products("fp16", 2, 1, WIDE),
+    "tf32": Products("tf32", 4, 1 / 2, WIDE),
+    "3xtf32": Products("3xtf32", 4, 1 / 6, NARROW),
+}
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A GPU as the model sees it."""
+
+    capability: int  # 80 for 8.0
+    multiprocessors: int
+    shared_bytes: int  # of a multiprocessor
+    block_shared_bytes: int  # of these, what one block may have
+    # Per clock and multiprocessor:
+    products: int  # of 16-bit numbers
+    l2_bytes: float
+    memory_bytes: float
+
+
+_KINDS = {
+    # by capability: KB of shared memory of a multiprocessor and of a block, then the rates
+    75: (64, 64, 512, 20, 5),
+    80: (164, 163, 1024, 30, 13),
+    86: (100, 99, 512, 18, 6.5),
+    89: (100, 99, 512, 16, 3),
+    90: (228, 227, 1280, 30, 18),  # wgmma would have 2048
+    100: (228, 227, 1280, 30, 26),
+    120: (100, 99, 512, 16, 4),
+}
+
+
+def chip_of(capability: tuple[int, int], multiprocessors: int) -> Chip:
+    """The model of a GPU of this compute capability; one that is not known is taken for the next lower that is."""
+    number = capability[0] * 10 + capability[1]
+    known = max((kind for kind in _KINDS if kind <= number), default=min(_KINDS))
+    shared, block_shared, *rates = _KINDS[known]
+    return Chip(number, multiprocessors, int(shared) << 10, int(block_shared) << 10, int(rates[0]), *rates[1:])
+
+
+H200 = chip_of((9, 0), 132)  # also what the emulator stands for
+
+
+class Work(NamedTuple):
+    """A convolution cut up: `across` x `down` tiles of pixels for each of `columns` tiles of output channels, and the
+    sum over input channels in `slices`."""
+
+    tile: Tile
+    down: int
+    across: int
+    columns: int
+    slices: int
+    shared_bytes: int
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Tiles of output channels vary fastest."""
+        return (self.down * self.across * self.columns, 1, self.slices)
+
+    @property
+    def blocks(self) -> int:
+        return self.down * self.across * self.columns * self.slices
+
+
+def cut(tile: Tile, shape: tuple[int, int, int, int], slices: int, products: Products, capability: int) -> Work:
+    """The work of a convolution of this (H, W, C_in, C_out) in `slices` of its blocks of input channels."""
+    height, width, channels_in, channels_out = shape
+    blocks = _ceil_div(channels_in, products.row_channels)
+    shared = tile.shared_bytes(_ceil_div(blocks, slices), capability)
+    tiles = _ceil_div(height, tile.height), _ceil_div(width, TILE_WIDTH), _ceil_div(channels_out, tile.channels)
+    return Work(tile, *tiles, slices, shared)
+
+
+def resident_blocks(work: Work, chip: Chip) -> int:
+    """How many blocks a multiprocessor holds at once; 0 if not even one."""
+    if work.shared_bytes > chip.block_shared_bytes:
+        return 0
+    by_registers = REGISTERS // ((work.tile.registers + 7) // 8 * 8 * work.tile.threads)
+    return min(by_registers, chip.shared_bytes // (work.shared_bytes + RESERVED_SHARED_BYTES))
+
+
+def cycles(work: Work, shape: tuple[int, int, int, int], products: Products, chip: Chip) -> float:
+    """The model: clock cycles that this work takes, infinitely many if the chip cannot hold a block of it."""
+    height, width, channels_in, channels_out = shape
+    tile, resident = work.tile, resident_blocks(work, chip)
+    if resident == 0:
+        return float("inf")
+    blocks = _ceil_div(_ceil_div(channels_in, products.row_channels), work.slices)
+    steps = blocks * TAPS
+    turns = _ceil_div(work.blocks, chip.multiprocessors)
+    sums = tile.pixels * tile.channels
+    beside = min(resident, turns)
+
+    warps = tile.threads // 32
+    busy = min(1, (1 + warps * beside / WARPS_WANTED) / 2)
+    tensor = turns * sums * steps * products.row_channels / (chip.products * products.rate * busy)
+    loads = 4 * warps * (tile.warp_pixels // 16 + CHANNEL_GROUP // 16) * MATRIX_LOAD_BYTES
+    copies = blocks * tile.halo_bytes + steps * tile.filter_bytes
+    shared = turns * (steps * loads + copies) / SHARED_BYTES_PER_CYCLE
+    l2 = work.blocks * copies / (chip.l2_bytes * chip.multiprocessors)
+    once = height * width * (channels_in + channels_out) * products.itemsize
+    memory = once / (chip.memory_bytes * chip.multiprocessors)
+    times = (tensor, shared, l2, memory)
+
+    fill_and_drain = (FILL_CYCLES + DRAIN_CYCLES_PER_SUM * sums) * _ceil_div(turns, beside)
+    total = max(times) + OVERLAP_LOSS * (sum(times) - max(times)) + fill_and_drain
+    if work.slices > 1:
+        partials = 2 * work.slices * height * width * channels_out * 4
+        total += LAUNCH_CYCLES + partials / (chip.memory_bytes * chip.multiprocessors)
+    return total
+
+
+@functools.lru_cache(maxsize=256)
+def choose(shape: tuple[int, int, int, int], precision: str, chip: Chip) -> Work:
+    """The work that the model finds fastest for a convolution of this (H, W, C_in, C_out).
+
+    Of the shape, the precision and the GPU alone: the same convolution is added up in the same order every time, on
+    every GPU of a kind. Raises ValueError where no tile fits the chip.
+    """
+    products = PRODUCTS[precision]
+    blocks = _ceil_div(shape[2], products.row_channels)
+    # A tile of 128 channels would run past filters that are padded to 64.
+    groups = _ceil_div(shape[3], CHANNEL_GROUP)
+    tiles = [tile for tile in products.tiles if groups * CHANNEL_GROUP % tile.channels == 0]
+    works = [cut(tile, shape, slices, products, chip.capability) for tile in tiles for slices in range(1, blocks + 1)]
+    best = min(works, key=lambda work: cycles(work, shape, products, chip))
+    if resident_blocks(best, chip) == 0:
+        raise ValueError(f"no {precision} tile fits {chip.block_shared_bytes} bytes of shared memory")
+    return best
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)

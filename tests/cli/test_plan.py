@@ -1,0 +1,87 @@
+"""`nstgpu plan`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from nstgpu.cli import OneLineErrors
+from nstgpu.cli.plan import plan
+
+app = typer.Typer(cls=OneLineErrors)
+app.command(name="plan")(plan)
+app.command(name="other")(lambda: None)  # with two commands, the first is named
+
+
+def nstgpu(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> str:
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.full((60, 90, 3), 99, np.uint8)).save(path)
+    return str(path)
+
+
+def test_a_table_and_the_settings_for_the_size_asked_for(small_weights: Path, photo: str) -> None:
+    common = ("plan", photo, "--device", "cpu", "--threads", "1", "--weights", str(small_weights))
+    shown = nstgpu(*common, "--size", "900", "--memory", "0.08")
+    assert shown.exit_code == 0, shown.output
+    assert "512x341" in shown.stdout
+    assert "900x600" in shown.stdout
+    assert "does not fit" in shown.stdout  # further down
+    assert "small.h5 on cpu (fp32), adam, 0.08 GiB of memory" in shown.stdout
+    (advice,) = (line for line in shown.stdout.splitlines() if line.startswith("900x600: "))
+    assert f"nstgpu run {photo} STYLE --size 900 --tile " in advice
+    assert " tiles of " in advice
+
+
+def test_json_has_the_same_facts(small_weights: Path) -> None:
+    common = ("plan", "--device", "cpu", "--threads", "1", "--weights", str(small_weights), "--memory", "0.05")
+    shown = nstgpu(*common, "--size", "640", "--tile", "off", "--json")
+    assert shown.exit_code == 0, shown.output
+    facts = json.loads(shown.stdout)
+    assert facts["memory"] == int(0.05 * 2**30)
+    sizes = {row["width"]: row for row in facts["sizes"]}
+    assert facts["asked"] == sizes[640]
+    for row in sizes.values():
+        assert row["fits"] == (row["bytes"] <= facts["memory"])
+        assert row["fits"] == (row["width"] <= facts["largest"]["whole"])
+        assert row["tiles"] == 1
+        assert row["bytes"] == row["whole_bytes"] == sum(row["parts"].values())
+        assert 0 < row["seconds_per_iteration"] < row["seconds"]
+
+
+def test_the_emulator_has_no_times(small_weights: Path) -> None:
+    from nstgpu.kernels.emulator import NoCompilerError, find_compiler
+
+    try:
+        find_compiler()
+    except NoCompilerError as error:
+        pytest.skip(str(error))
+    shown = nstgpu("plan", "--device", "emulator", "--weights", str(small_weights), "--memory", "0.05")
+    assert shown.exit_code == 0, shown.output
+    assert "Iteration" not in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--tile", "large"), "auto, off, or the side of a tile"),
+        (("--tile", "0"), "auto, off, or the side of a tile"),
+        (("--memory", "0"), "above zero"),
+        (("--optimizer", "sgd"), "adam, lbfgs, descent"),
+        (("--size", "1000000"), "at most 131072"),
+        (("nowhere.png",), "nowhere.png"),
+    ],
+)
+def test_what_cannot_be_planned_is_named(small_weights: Path, options: tuple[str, ...], message: str) -> None:
+    shown = nstgpu("plan", "--weights", str(small_weights), *options)
+    assert shown.exit_code == 2
+    assert message in shown.stderr
+    assert len(shown.stderr.splitlines()) == 1

@@ -1,0 +1,113 @@
+"""The tensor-core kernels compiled for every architecture they claim: no spills, registers for as many blocks as the
+model of tiles counts on, and in the SASS as many tensor-core instructions as the main loop is to have.
+"""
+
+import re
+import struct
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from nstgpu.kernels import compiler
+from nstgpu.kernels.compiler import FOLDER, Cubin, compile_sources
+from nstgpu.kernels.device import DeviceError
+from nstgpu.kernels.tensor_tiles import CHANNEL_GROUP, PRODUCTS, Tile
+
+try:
+    NVRTC = compiler.find_nvrtc()
+except DeviceError as error:
+    warnings.warn(f"THE COMPILE GATE DOES NOT RUN: {error}", stacklevel=1)
+    pytest.skip(str(error), allow_module_level=True)
+
+AMPERE_ON = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
+CASES = [(f"tensor_{name}.cu", architecture) for name in ("bf16", "fp16", "tf32") for architecture in AMPERE_ON]
+CASES.append(("tensor_fp16.cu", "sm_75"))
+NONE = [("tensor_bf16.cu", "sm_75"), ("tensor_tf32.cu", "sm_75")]
+if NVRTC.version[0] == 12:
+    NONE.append(("tensor_fp16.cu", "sm_70"))
+
+# The lower twelve bits of an instruction name it, on every architecture from sm_70 on.
+OPCODES = {0x23C: "HMMA", 0x83B: "LDSM", 0xFAE: "LDGSTS"}
+
+SLICES = {"bf16": 4, "fp16": 4, "tf32": 4, "3xtf32": 1}  # of a step in the unrolled loop
+PRODUCTS_PER_SLICE = {"bf16": 1, "fp16": 1, "tf32": 1, "3xtf32": 3}
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def cubin(request: pytest.FixtureRequest) -> tuple[str, Cubin]:
+    source, architecture = request.param
+    sources = [name for name, claimed in CASES if claimed == architecture]  # at once, on all cores
+    compiled = compile_sources([FOLDER / name for name in sources], architecture)
+    return architecture, compiled[sources.index(source)]
+
+
+def tiled(cubin: Cubin) -> Iterator[tuple[str, str, Tile]]:
+    """The kernels of the main loop: name, precision and tile."""
+    for kernel in cubin.kernels:
+        if match := re.fullmatch(r"tensor_(\w+)_(?:forward|backward)_(\d+x\d+)", kernel):
+            precision, name = match.groups()
+            (tile,) = (tile for tile in PRODUCTS[precision].tiles if tile.name == name)
+            yield kernel, precision, tile
+
+
+def instructions(cubin: Cubin) -> dict[str, Counter[str]]:
+    """How often each kernel has the instructions of OPCODES: its section of the ELF file is 16 bytes an instruction."""
+    image = cubin.image
+    (start,) = struct.unpack_from("<Q", image, 0x28)
+    size, count, names_at = struct.unpack_from("<HHH", image, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", image, start + i * size) for i in range(count)]
+    names = sections[names_at][4]
+    found: dict[str, Counter[str]] = {}
+    for name_at, _, _, _, offset, length in sections:
+        name = image[names + name_at : image.index(b"\0", names + name_at)].decode()
+        if name.startswith(".text."):
+            opcodes = (struct.unpack_from("<Q", image, at)[0] & 0xFFF for at in range(offset, offset + length, 16))
+            found[name.removeprefix(".text.")] = Counter(OPCODES[code] for code in opcodes if code in OPCODES)
+    return found
+
+
+def test_no_kernel_spills_or_warns(cubin: tuple[str, Cubin]) -> None:
+    _, compiled = cubin
+    assert not {name: taken for name, taken in compiled.kernels.items() if taken.spill_bytes or taken.stack_bytes}
+    assert not compiled.warnings
+
+
+def test_every_tile_is_there_and_within_its_registers(cubin: tuple[str, Cubin]) -> None:
+    _, compiled = cubin
+    kernels = list(tiled(compiled))
+    precisions = {precision for _, precision, _ in kernels}
+    assert len(kernels) == sum(2 * len(PRODUCTS[precision].tiles) for precision in precisions)
+    assert not {name: compiled.kernels[name] for name, _, tile in kernels
+                if compiled.kernels[name].registers > tile.registers}  # fmt: skip
+    # Shared memory is asked for by the launch alone, so that the model's sum is the whole.
+    assert not [name for name, _, _ in kernels if compiled.kernels[name].shared_bytes]
+
+
+def test_other_kernels_leave_room_for_many_blocks(cubin: tuple[str, Cubin]) -> None:
+    """An image's have 128 threads, the others 256: three blocks to a multiprocessor, or two."""
+    _, compiled = cubin
+    names = {name for name, _, _ in tiled(compiled)}
+    others = {name: taken for name, taken in compiled.kernels.items() if name not in names}
+    assert not {name: taken for name, taken in others.items() if taken.registers > (168 if "image" in name else 96)}
+
+
+def test_the_main_loop_multiplies_on_tensor_cores(cubin: tuple[str, Cubin]) -> None:
+    """A slice of a warp's tile is an HMMA per 16 pixels and 8 channels, two on sm_75; an LDSM brings 16x16 operands."""
+    architecture, compiled = cubin
+    found = instructions(compiled)
+    for kernel, precision, tile in tiled(compiled):
+        down, across = tile.warp_pixels // 16, CHANNEL_GROUP // 8
+        products = down * across * SLICES[precision] * PRODUCTS_PER_SLICE[precision]
+        assert found[kernel]["HMMA"] == products * (2 if architecture == "sm_75" else 1), kernel
+        assert found[kernel]["LDSM"] == (down + across // 2) * SLICES[precision], kernel
+        assert (found[kernel]["LDGSTS"] > 0) == (architecture != "sm_75"), kernel
+
+
+@pytest.mark.parametrize(("source", "architecture"), NONE, ids="-".join)
+def test_gpus_without_the_instructions_get_what_works_without(source: str, architecture: str) -> None:
+    (compiled,) = compile_sources([FOLDER / source], architecture)
+    assert compiled.kernels
+    assert not list(tiled(compiled))
+    assert not compiled.warnings

@@ -1,0 +1,533 @@
+"""Every kernel of tensor_bf16.cu, tensor_fp16.cu and tensor_tf32.cu against the reference in float64: on the emulator,
+on its checking build, and on a GPU where there is one.
+"""
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nstgpu.kernels import convolution, pointwise, tensor_convolution, tensor_tiles
+from nstgpu.kernels.compiler import FOLDER
+from nstgpu.kernels.convolution import choice_layout, mask_layout
+from nstgpu.kernels.device import Pooling
+from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
+from nstgpu.kernels.launch import Launch
+from nstgpu.kernels.reference import Reference, ReferenceFilters
+from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
+from nstgpu.kernels.tensor_convolution import MEMORY, pack_filters, partial_bytes, rounded, widened
+from nstgpu.kernels.tensor_tiles import PRODUCTS, Chip, Work, chip_of, cut
+
+try:
+    find_compiler()
+except NoCompilerError as missing:
+    warnings.warn(f"NO EMULATOR TESTS: {missing}", stacklevel=1)
+    pytest.skip(str(missing), allow_module_level=True)
+
+PRECISIONS = ("bf16", "fp16", "tf32", "3xtf32")
+HALVES = ("bf16", "fp16")
+SOURCES = {
+    "bf16": ["tensor_bf16.cu"],
+    "fp16": ["tensor_fp16.cu"],
+    "tf32": ["tensor_tf32.cu", "convolution_ends.cu", "pool.cu"],
+    "3xtf32": ["tensor_tf32.cu", "convolution_ends.cu", "pool.cu"],
+}
+TURING, HOPPER = chip_of((7, 5), 40), chip_of((9, 0), 132)
+
+# What a layer may lose, relative and root mean square, given the numbers that its products take: to the rounding of
+# the result, which is at most 2^-8 of a bf16 and on average less than half of that, and to the additions (budget_of).
+EPSILON = 2.0**-24  # of a float32, at most
+OUTPUT = {"bf16": 2.0**-9, "fp16": 2.0**-12, "tf32": EPSILON, "3xtf32": EPSILON}
+FEW = 500  # numbers, of which the average may be twice that
+# And given the numbers that go in, of a layer or of a whole network's gradient.
+WHOLE = {"bf16": 2e-2, "fp16": 2e-2, "tf32": 2e-3, "3xtf32": 1e-5}
+
+# (H, W, C_in, C_out): odd sides, a pixel over a tile, channels that end within a block, one block and several.
+SHAPES = [(9, 17, 16, 24), (17, 18, 72, 64), (5, 7, 120, 128), (1, 1, 8, 8)]
+IMAGE_SHAPES = [(9, 17, 3, 24), (17, 35, 3, 64), (8, 16, 3, 72), (1, 1, 3, 8)]
+
+Shape = tuple[int, int, int, int]
+reference = Reference()
+
+
+class Emulated(EmulatorRuntime):
+    """The emulator with the sources of one precision."""
+
+    def __init__(self, precision: str, *, check: bool = False, seed: int = 0, **defines: int) -> None:
+        sources = [FOLDER / name for name in SOURCES[precision]]
+        self._library = compile_library(sources, check=check, seed=seed, defines=defines)
+
+    @property
+    def tensor_kernels(self) -> set[str]:
+        return {kernel for kernel in self._library.kernels if kernel.startswith("tensor_")}
+
+
+class Bench:
+    """A runtime, a precision, and a note of every kernel that was launched."""
+
+    def __init__(self, runtime: Runtime, precision: str, chip: Chip) -> None:
+        self.runtime, self.precision, self.chip = runtime, precision, chip
+        self.launched: set[str] = set()
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Filled with what nobody would compute, so that what is left out shows."""
+        return (
+            self.held(np.full(int(np.prod(shape)) * np.dtype(dtype).itemsize, 0x6E, np.uint8))
+            .view(dtype)
+            .reshape(shape)
+        )
+
+    def held(self, values: Any) -> Any:
+        room = self.runtime.allocate(values.nbytes)
+        self.runtime.upload(np.ascontiguousarray(values).reshape(-1).view(np.uint8), room)
+        return room.view(values.dtype).reshape(values.shape)
+
+    def run(self, launches: list[Launch]) -> None:
+        for launch in launches:
+            self.launched.add(launch.kernel)
+            self.runtime.launch(launch)
+
+    def fetched(self, values: Any) -> Any:
+        """In float32, if they are numbers of the precision."""
+        host = self.runtime.download(values)
+        return widened(host, self.precision) if host.dtype == MEMORY[self.precision] else host
+
+
+@pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
+def bench(request: pytest.FixtureRequest) -> Callable[[str], Bench]:
+    if request.param == "emulator":
+        return lambda precision: Bench(Emulated(precision), precision, HOPPER)
+    if problem := cuda_problem():
+        pytest.skip(problem)
+    return lambda precision: Bench(runtime := CudaRuntime(precision=precision), precision, runtime.chip)
+
+
+def random(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def layer(shape: Shape) -> tuple[Any, Any, Any]:
+    """x, kernel and bias, such that about half of the activations are positive and not all alike."""
+    height, width, channels_in, channels_out = shape
+    kernel = random(3, 3, channels_in, channels_out, seed=1) / np.float32(3 * np.sqrt(channels_in))
+    return random(height, width, channels_in), kernel, random(channels_out, seed=2) / np.float32(4)
+
+
+def as_given(values: Any, precision: str) -> Any:
+    """Float64 of what the products take."""
+    return widened(rounded(values, precision), precision).astype(np.float64)
+
+
+def in_memory(values: Any, precision: str) -> Any:
+    return values if MEMORY[precision] == np.float32 else rounded(values, precision)
+
+
+def within(what: str, actual: Any, expected: Any, budget: float) -> None:
+    if expected.size == 0:
+        return
+    error, scale = (float(np.sqrt(np.mean(np.square(values)))) for values in (actual - expected, expected))
+    budget *= scale if expected.size > FEW else 2 * scale
+    print(f"{what}: {error:.1e} of {scale:.1e}, {error / max(budget, 1e-30):.1%} of the budget")
+    assert error <= budget, what
+
+
+def budget_of(precision: str, terms: int) -> float:
+    """Rounding of the result, and of `terms` additions: one by one towards zero, or like a random walk."""
+    additions = {"3xtf32": 4 * np.sqrt(terms), "tf32": terms / 4}.get(precision, terms / 8)
+    return OUTPUT[precision] + EPSILON * float(additions)
+
+
+def works(precision: str, shape: Shape, channels_out: int) -> Iterator[Work]:
+    """Every tile that fits these channels, in one slice and in as many as there can be."""
+    blocks = -(-shape[2] // PRODUCTS[precision].row_channels)
+    for tile, slices in itertools.product(PRODUCTS[precision].tiles, sorted({1, blocks})):
+        if -(-channels_out // 64) * 64 % tile.channels == 0:
+            yield cut(tile, shape, slices, PRODUCTS[precision], 90)
+
+
+# ---- forward --------------------------------------------------------------------------------------------------------
+def forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, work: Work | None = None) -> dict[str, Any]:
+    """What conv3x3_relu leaves behind, in host memory, of "out", "mask", "pooled" and "choice"."""
+    height, width, channels_in, channels = shape
+    x, kernel, bias = layer(shape)
+    pooled = (height // 2, width // 2, channels)
+    memory = MEMORY[bench.precision]
+    layouts = {
+        "out": ((height, width, channels), memory),
+        "mask": mask_layout((height, width, channels)),
+        "pooled": (pooled, memory),
+        "choice": choice_layout(pooled),
+    }
+    buffers = {name: bench.empty(*layouts[name]) if name in wanted.split() else None for name in layouts}
+    filters = held_filters(bench, kernel, bias)
+    values = bench.held(x if channels_in == 3 else in_memory(x, bench.precision))
+    workspace = bench.empty((partial_bytes(work, shape) if work else 1 << 20,), np.uint8)
+    bench.run(
+        tensor_convolution.conv3x3_relu(
+            values, filters, bench.chip, pooling=pooling, workspace=workspace, work=work, **buffers
+        )
+    )
+    return {name: bench.fetched(buffer) for name, buffer in buffers.items() if buffer is not None}
+
+
+def held_filters(bench: Bench, kernel: Any, bias: Any) -> Any:
+    filters = pack_filters(kernel, bias, bench.precision)
+    arrays = {name: bench.held(getattr(filters, name)) for name in ("forward", "backward", "bias")}
+    return filters._replace(**arrays)
+
+
+def check_forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, work: Work | None = None) -> None:
+    height, width, channels_in, channels = shape
+    precision, terms = bench.precision, 9 * channels_in + 1
+    x, kernel, bias = layer(shape)
+    results = forward(bench, shape, pooling, wanted, work)
+    y, mask = np.empty((height, width, channels)), np.empty((height, width, channels), bool)
+    pooled = np.empty((height // 2, width // 2, channels))
+    choice = np.empty(pooled.shape, np.uint8)
+    filters = ReferenceFilters(as_given(kernel, precision), bias.astype(np.float64))
+    given = x.astype(np.float64) if channels_in == 3 else as_given(x, precision)
+    buffers = {"mask": mask, "pooled": pooled, "choice": choice}
+    reference.conv3x3_relu(given, filters, out=y, pooling=pooling, **buffers)
+    budget = budget_of(precision, terms)
+    unsure = 8 * budget_of("3xtf32" if precision == "3xtf32" else "tf32", terms)
+    if precision in HALVES and channels_in == 3:
+        unsure = 2.0**-14  # an image is given in two numbers of 8 or 11 bits
+    if "out" in results:
+        within("out", results["out"], y, budget)
+        exact = np.empty_like(y)
+        plain = ReferenceFilters(kernel.astype(np.float64), bias.astype(np.float64))
+        reference.conv3x3_relu(x.astype(np.float64), plain, out=exact, mask=None, pooling=pooling, pooled=None,
+                               choice=None)  # fmt: skip
+        within("out, and what went in", results["out"], exact, WHOLE[precision])
+    if "mask" in results:
+        bits = np.unpackbits(results["mask"], axis=2, bitorder="little").astype(bool)
+        np.testing.assert_array_equal(bits | (np.abs(y) < unsure), mask | (np.abs(y) < unsure))
+    if "pooled" in results:
+        within("pooled", results["pooled"], pooled, budget)
+    if "choice" in results and choice.size:
+        pairs = results["choice"][..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & np.uint8(3)
+        picked = pairs.reshape(choice.shape)
+        quads = np.stack([y[r : height // 2 * 2 : 2, s : width // 2 * 2 : 2] for r in range(2) for s in range(2)])
+        sure = np.sort(quads, axis=0)[3] - np.sort(quads, axis=0)[2] > unsure
+        np.testing.assert_array_equal(picked[sure], choice[sure])
+        np.testing.assert_array_equal(picked[quads.max(axis=0) == 0], 0, "of equals the first")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_forward(bench: Callable[[str], Bench], precision: str, shape: Shape) -> None:
+    for work in works(precision, shape, shape[3]):
+        check_forward(bench(precision), shape, "max", "out mask pooled choice", work)
+
+
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("shape", IMAGE_SHAPES, ids=str)
+def test_forward_from_an_image(bench: Callable[[str], Bench], precision: str, shape: Shape) -> None:
+    check_forward(bench(precision), shape, "max", "out mask pooled choice")
+
+
+@pytest.mark.parametrize("wanted", ["out", "mask", "pooled", "pooled choice", "mask pooled choice", "out pooled"])
+@pytest.mark.parametrize(("shape", "slices"), [((9, 12, 3, 16), 1), ((7, 18, 16, 24), 1), ((5, 6, 136, 8), 3)])
+def test_forward_stores_what_is_wanted(bench: Callable[[str], Bench], shape: Shape, slices: int, wanted: str) -> None:
+    work = cut(PRODUCTS["bf16"].tiles[-1], shape, slices, PRODUCTS["bf16"], 90)
+    check_forward(bench("bf16"), shape, "max", wanted, work)
+    if "choice" not in wanted:
+        check_forward(bench("bf16"), shape, "average", wanted, work)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_of_equal_pixels_the_first_is_chosen(bench: Callable[[str], Bench], precision: str) -> None:
+    """With filters of zero every activation is its bias: all four pixels of a square are equal."""
+    on = bench(precision)
+    filters = held_filters(on, np.zeros((3, 3, 8, 8), np.float32), np.ones(8, np.float32))
+    choice = on.empty(*choice_layout((4, 4, 8)))
+    on.run(
+        tensor_convolution.conv3x3_relu(
+            on.held(in_memory(random(8, 8, 8), precision)), filters, on.chip, out=None, mask=None, pooling="max",
+            pooled=on.empty((4, 4, 8), MEMORY[precision]), choice=choice, workspace=None,
+        )
+    )  # fmt: skip
+    assert not on.fetched(choice).any()
+
+
+@pytest.mark.parametrize(("precision", "shape"), [*((p, (9, 9, 16, 8)) for p in PRECISIONS), ("bf16", (9, 9, 3, 8))])
+def test_what_is_not_a_number_stays_so(bench: Callable[[str], Bench], precision: str, shape: Shape) -> None:
+    on = bench(precision)
+    x, kernel, bias = layer(shape)
+    x[4, 4, 0] = np.nan
+    out = on.empty((*shape[:2], shape[3]), MEMORY[precision])
+    values = on.held(x if shape[2] == 3 else in_memory(x, precision))
+    on.run(
+        tensor_convolution.conv3x3_relu(
+            values, held_filters(on, kernel, bias), on.chip, out=out, mask=None, pooling="max", pooled=None,
+            choice=None, workspace=None,
+        )
+    )  # fmt: skip
+    expected = np.zeros(out.shape, bool)
+    expected[3:6, 3:6] = True
+    np.testing.assert_array_equal(np.isnan(on.fetched(out)), expected)
+
+
+# ---- backward -------------------------------------------------------------------------------------------------------
+def backward(bench: Bench, shape: Shape, masked: bool, accumulate: bool, work: Work | None = None) -> tuple[Any, Any]:
+    """The input gradient of a layer of this (H, W, C_in, C_out), and the reference's."""
+    height, width, channels_in, channels_out = shape
+    precision = bench.precision
+    _, kernel, bias = layer(shape)
+    gradient, before = random(height, width, channels_out, seed=3), random(height, width, channels_in, seed=4)
+    mask = random(height, width, channels_in, seed=5) > 0 if masked else None
+    start = before if channels_in == 3 else in_memory(before, precision)
+    out = bench.held(start) if accumulate else bench.empty(before.shape, start.dtype)
+    turned = (height, width, channels_out, channels_in)
+    workspace = bench.empty((partial_bytes(work, turned) if work else 1 << 20,), np.uint8)
+    bench.run(
+        tensor_convolution.conv3x3_input_gradient(
+            bench.held(in_memory(gradient, precision)), held_filters(bench, kernel, bias), bench.chip, out=out,
+            mask=None if mask is None else bench.held(np.packbits(mask, axis=2, bitorder="little")),
+            accumulate=accumulate, workspace=workspace, work=work,
+        )
+    )  # fmt: skip
+    expected = before.astype(np.float64) if channels_in == 3 else widened(start, precision).astype(np.float64)
+    filters = ReferenceFilters(as_given(kernel, precision), bias)
+    reference.conv3x3_input_gradient(
+        as_given(gradient, precision), filters, out=expected, mask=mask, accumulate=accumulate
+    )
+    actual = bench.runtime.download(out) if channels_in == 3 else bench.fetched(out)
+    if mask is not None:
+        assert not actual[~mask].any()
+    return actual, expected
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_backward(bench: Callable[[str], Bench], precision: str, shape: Shape) -> None:
+    turned = (*shape[:2], shape[3], shape[2])
+    cases = itertools.cycle([(True, False), (False, True), (True, True), (False, False)])
+    for work, (masked, accumulate) in zip(works(precision, turned, shape[2]), cases, strict=False):
+        results = backward(bench(precision), shape, masked, accumulate, work)
+        within("gradient", *results, budget_of(precision, 9 * shape[3] + accumulate))
+
+
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("channels", [8, 64, 72])
+@pytest.mark.parametrize(("masked", "accumulate"), [(False, False), (True, True)])
+def test_backward_to_an_image(
+    bench: Callable[[str], Bench], precision: str, channels: int, masked: bool, accumulate: bool
+) -> None:
+    for size in ((9, 17), (18, 16), (1, 1)):
+        results = backward(bench(precision), (*size, 3, channels), masked, accumulate)
+        within("gradient", *results, budget_of("tf32", 9 * channels))  # an image's gradient is not rounded
+
+
+# ---- what is between convolutions -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("size", [(8, 10), (7, 9), (1, 5)])
+def test_pool_input_gradient(
+    bench: Callable[[str], Bench], precision: str, pooling: Pooling, accumulate: bool, size: tuple[int, int]
+) -> None:
+    on, channels = bench(precision), 24
+    height, width = size
+    gradient = rounded(random(height // 2, width // 2, channels), precision)
+    before = rounded(random(height, width, channels, seed=1), precision)
+    mask = random(height, width, channels, seed=2) > 0
+    picks = np.random.default_rng(3).integers(0, 4, gradient.shape).astype(np.uint8)
+    fours = picks.reshape(*picks.shape[:2], channels // 4, 4)
+    packed = (fours << np.array([0, 2, 4, 6], np.uint8)).sum(-1).astype(np.uint8)
+    out = on.held(before)
+    on.run(
+        tensor_convolution.pool_input_gradient(
+            on.held(gradient), on.held(packed) if pooling == "max" else None, out,
+            on.held(np.packbits(mask, axis=2, bitorder="little")), accumulate, precision,
+        )
+    )  # fmt: skip
+    expected = widened(before, precision).astype(np.float64)
+    reference.pool_input_gradient(widened(gradient, precision).astype(np.float64), pooling=pooling, choice=picks,
+                                  out=expected, mask=mask, accumulate=accumulate)  # fmt: skip
+    np.testing.assert_array_equal(on.fetched(out), as_given(expected, precision))
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_relu_gradient(bench: Callable[[str], Bench], precision: str) -> None:
+    on = bench(precision)
+    gradient, mask = rounded(random(7, 9, 16), precision), random(7, 9, 16, seed=1) > 0
+    held = on.held(gradient)
+    packed = on.held(np.packbits(mask, axis=2, bitorder="little"))
+    on.run(tensor_convolution.relu_gradient(held, packed, precision))
+    np.testing.assert_array_equal(on.fetched(held), np.where(mask, widened(gradient, precision), 0))
+
+
+# ---- what no single result shows ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_checking_build_finds_nothing(precision: str) -> None:
+    """In every kernel of the precision's source but those of its neighbour."""
+    on = Bench(Emulated(precision, check=True), precision, HOPPER)
+    row = PRODUCTS[precision].row_channels
+    for tile in PRODUCTS[precision].tiles:
+        narrow = (3, 5, row + 8, tile.channels)  # two blocks of channels: both halos
+        check_forward(on, narrow, "max", "out mask pooled choice", cut(tile, narrow, 1, PRODUCTS[precision], 90))
+        turned = cut(tile, (3, 5, row + 8, tile.channels), 2, PRODUCTS[precision], 90)
+        backward(on, (3, 5, tile.channels, row + 8), masked=True, accumulate=True, work=turned)
+        backward(on, (3, 5, tile.channels, 8), masked=True, accumulate=True)
+    sliced = (3, 5, row + 8, 64)
+    check_forward(on, sliced, "average", "mask pooled", cut(tile, sliced, 2, PRODUCTS[precision], 90))
+    if precision in HALVES:
+        check_forward(on, (5, 17, 3, 24), "max", "out mask pooled choice")
+        backward(on, (5, 17, 3, 72), masked=True, accumulate=True)
+        test_pool_input_gradient(lambda _: on, precision, "max", True, (3, 5))
+        test_pool_input_gradient(lambda _: on, precision, "average", True, (3, 5))
+        test_relu_gradient(lambda _: on, precision)
+    others = {"tf32": "3xtf32", "3xtf32": "tf32"}.get(precision, "none")
+    assert isinstance(on.runtime, Emulated)
+    missed = on.runtime.tensor_kernels - on.launched
+    assert not {kernel for kernel in missed if not kernel.startswith(f"tensor_{others}_")}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_order_of_blocks_and_lanes_changes_no_byte(precision: str) -> None:
+    shape = (5, 18, 136, 24)
+    work = cut(PRODUCTS[precision].tiles[-1], shape, 2, PRODUCTS[precision], 90)
+    seen = set()
+    for seed in (0, 0, 1, 2):
+        on = Bench(Emulated(precision, seed=seed), precision, HOPPER)
+        results = forward(on, shape, "max", "out mask pooled choice", work)
+        seen.add(b"".join(values.tobytes() for values in results.values()))
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_turing_computes_the_same(check: bool) -> None:
+    """With products of half the depth, copies that do not run ahead, and shared memory for two stages."""
+    shape = (5, 18, 72, 64)
+    tile = PRODUCTS["fp16"].tiles[-1]
+    turing = Bench(Emulated("fp16", check=check, ARCHITECTURE=750), "fp16", TURING)
+    work = cut(tile, shape, 1, PRODUCTS["fp16"], 75)
+    assert work.shared_bytes <= 64 << 10
+    results = forward(turing, shape, "max", "out mask", work)
+    hopper = Bench(Emulated("fp16"), "fp16", HOPPER)
+    for name, values in forward(hopper, shape, "max", "out mask", cut(tile, shape, 1, PRODUCTS["fp16"], 90)).items():
+        np.testing.assert_array_equal(results[name], values)
+    if check:
+        check_forward(turing, (5, 17, 3, 24), "max", "out mask pooled choice")
+        backward(turing, (5, 17, 3, 72), masked=True, accumulate=True)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_network_there_and_back(bench: Callable[[str], Bench], precision: str) -> None:
+    """The whole gradient, which DESIGN bounds, of an image, two convolutions, a pool and a third one.
+
+    Given which ReLUs let through and which pixels were the largest, as the device decided: of numbers rounded to bf16
+    one in a thousand decides otherwise than exact ones, and the gradient jumps there.
+    """
+    on, memory = bench(precision), MEMORY[precision]
+    shapes = [(20, 18, 3, 64), (20, 18, 64, 64), (10, 9, 64, 128)]
+    kernels = [layer((1, 1, *shape[2:]))[1] for shape in shapes]
+    filters = [held_filters(on, kernel, random(kernel.shape[3])) for kernel in kernels]
+    exact_filters = [ReferenceFilters(kernel.astype(np.float64), np.zeros(1)) for kernel in kernels]
+    workspace = on.empty((1 << 20,), np.uint8)
+
+    activations = [on.empty((20, 18, 64), memory), on.empty((10, 9, 64), memory), on.empty((10, 9, 128), memory)]
+    masks = [on.empty(*mask_layout((*shape[:2], shape[3]))) for shape in shapes]
+    choice = on.empty(*choice_layout((10, 9, 64)))
+    x = on.held(100 * random(20, 18, 3))
+    for i, y in enumerate(activations):
+        outputs = {"out": None, "pooled": y, "choice": choice} if i == 1 else {"out": y, "pooled": None, "choice": None}
+        on.run(tensor_convolution.conv3x3_relu(x, filters[i], on.chip, mask=masks[i], pooling="max",
+                                               workspace=workspace, **outputs))  # fmt: skip
+        x = y
+    passed = [np.unpackbits(on.fetched(mask), axis=2, bitorder="little").astype(bool) for mask in masks]
+    picks = (on.fetched(choice)[..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & np.uint8(3)).reshape(10, 9, 64)
+
+    start = rounded(random(10, 9, 128), precision) if memory != np.float32 else random(10, 9, 128)
+    gradient, exact = on.held(start), widened(start, precision).astype(np.float64) * passed[2]
+    on.run(tensor_convolution.relu_gradient(gradient, masks[2], precision) if precision in HALVES
+           else pointwise.relu_gradient(gradient, masks[2]))  # fmt: skip
+
+    def convolve_back(i: int, mask: int | None) -> tuple[Any, Any]:
+        out = on.empty((*gradient.shape[:2], shapes[i][2]), memory if i > 0 else np.float32)
+        on.run(tensor_convolution.conv3x3_input_gradient(
+            gradient, filters[i], on.chip, out=out, mask=None if mask is None else masks[mask], accumulate=False,
+            workspace=workspace))  # fmt: skip
+        expected = np.empty(out.shape)
+        reference.conv3x3_input_gradient(exact, exact_filters[i], out=expected,
+                                         mask=None if mask is None else passed[mask], accumulate=False)  # fmt: skip
+        return out, expected
+
+    gradient, exact = convolve_back(2, None)
+    unpooled, expected = on.empty((20, 18, 64), memory), np.empty((20, 18, 64))
+    on.run(
+        tensor_convolution.pool_input_gradient(gradient, choice, unpooled, masks[1], False, precision)
+        if precision in HALVES
+        else pointwise.pool_input_gradient(gradient, choice, unpooled, masks[1], False)
+    )
+    reference.pool_input_gradient(exact, pooling="max", choice=picks, out=expected, mask=passed[1], accumulate=False)
+    gradient, exact = unpooled, expected
+    gradient, exact = convolve_back(1, 0)
+    gradient, exact = convolve_back(0, None)
+    within("whole gradient", on.runtime.download(gradient), exact, WHOLE[precision])
+
+
+# ---- packing --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_packed_filters_hold_every_weight_at_its_place(precision: str) -> None:
+    kernel = np.arange(1, 9 * 72 * 40 + 1, dtype=np.float32).reshape(3, 3, 72, 40) / np.float32(2**14)
+    packed = pack_filters(kernel, np.ones(40, np.float32), precision)
+    row = PRODUCTS[precision].row_channels
+    assert packed.bias.tolist() == [1] * 40 + [0] * 24
+    for values, taps in ((packed.forward, kernel), (packed.backward, kernel[::-1, ::-1].swapaxes(2, 3))):
+        _, _, channels, columns = taps.shape
+        assert values.shape == (-(-channels // row), 9, -(-columns // 64) * 64, 8, row // 8)
+        assert np.count_nonzero(values) == kernel.size
+        for tap, channel, column in ((5, channels - 1, columns - 1), (0, 9, 13), (8, 33, 34)):
+            quad, pair, parity = column % 32 // 8, column % 8 // 2, column % 2
+            place = column // 32 * 32 + 8 * pair + 2 * quad + parity
+            chunk, within_chunk = divmod(channel % row, row // 8)
+            found = values[channel // row, tap, place, chunk ^ place % 8, within_chunk]
+            assert found == rounded(taps[tap // 3, tap % 3, channel, column], precision)
+
+
+def test_filters_of_other_widths_go_to_the_kernels_without_tensor_cores() -> None:
+    bias = np.zeros(12, np.float32)
+    for precision, channels in itertools.product(("tf32", "3xtf32"), (3, 20)):
+        packed = pack_filters(np.zeros((3, 3, channels, 12), np.float32), bias, precision)
+        assert isinstance(packed, convolution.PackedFilters)
+        shape = (8, 8, channels, 12)
+        needed = tensor_convolution.workspace_bytes(*shape, precision, HOPPER)
+        assert needed == convolution.workspace_bytes(*shape)
+        x, out = np.zeros((8, 8, channels), np.float32), np.zeros((8, 8, 12), np.float32)
+        (launch,) = tensor_convolution.conv3x3_relu(x, packed, HOPPER, out=out, mask=None, pooling="max", pooled=None,
+                                                    choice=None, workspace=None)  # fmt: skip
+        assert launch.kernel.startswith("conv3x3_forward_")
+        gradients = tensor_convolution.conv3x3_input_gradient(out, packed, HOPPER, out=x, mask=None, accumulate=False,
+                                                              workspace=None)  # fmt: skip
+        assert gradients[0].kernel.startswith("conv3x3_backward_")
+    for precision in HALVES:
+        with pytest.raises(
+            ValueError, match=f"{precision} takes channels in multiples of 8, not 20 to 12; choose fp32"
+        ):
+            pack_filters(np.zeros((3, 3, 20, 12), np.float32), bias, precision)
+
+
+def test_a_workspace_too_small_is_refused() -> None:
+    shape = (8, 8, 512, 512)
+    assert tensor_tiles.choose(shape, "bf16", HOPPER).slices > 1
+    filters = pack_filters(np.zeros((3, 3, 512, 512), np.float32), np.zeros(512, np.float32), "bf16")
+    x = np.zeros(shape[:3], np.uint16)
+    small = np.zeros(tensor_convolution.workspace_bytes(*shape, "bf16", HOPPER) - 1, np.uint8)
+    for workspace in (None, small):
+        with pytest.raises(ValueError, match="workspace"):
+            tensor_convolution.conv3x3_relu(x, filters, HOPPER, out=x, mask=None, pooling="max", pooled=None,
+                                            choice=None, workspace=workspace)  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_tile_is_tested(precision: str) -> None:
+    """The shapes above reach each tile, forward and backward."""
+    forward_tiles = {work.tile for shape in SHAPES for work in works(precision, shape, shape[3])}
+    turned = [(*shape[:2], shape[3], shape[2]) for shape in SHAPES]
+    backward_tiles = {work.tile for shape in turned for work in works(precision, shape, shape[3])}
+    assert forward_tiles == backward_tiles == set(PRODUCTS[precision].tiles)
