@@ -74,7 +74,8 @@ def _is_bad_input(error: Exception) -> bool:
     from ..kernels import DeviceError
     from ..weights import WeightsError
 
-    return isinstance(error, ImageError | SettingsError | DeviceError | WeightsError)
+    known = isinstance(error, ImageError | SettingsError | DeviceError | WeightsError)
+    return known and not isinstance(error, MemoryError)
 
 
 def _one_line(error: Exception) -> str:

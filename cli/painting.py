@@ -60,6 +60,7 @@ class Options:
     style_masks: tuple[str, ...] = ()
     style_regions: tuple[str, ...] = ()
     content_mask: str | None = None
+    border: int = 0
     colors: str = "style"
     optimizer: str = "adam"
     learning_rate: float | None = None
@@ -108,6 +109,7 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
             content_reduction=options.content_reduction,  # type: ignore[arg-type]  # all checked there
             style_statistics=options.statistics,  # type: ignore[arg-type]
             content_mask=options.content_mask,
+            border=options.border,
             colors=options.colors,  # type: ignore[arg-type]
             # Untrained filters are all alike to a max: it keeps their noise, where an average keeps the picture.
             pooling=options.pooling or ("average" if network.layout == "generated" else "max"),  # type: ignore[arg-type]

@@ -108,6 +108,15 @@ def run(
             rich_help_panel=SCALES,
         ),
     ] = None,
+    border: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Let the network see N pixels beyond the edges, copies of the nearest; 0 pads with zeros.",
+            rich_help_panel=METHOD,
+        ),
+    ] = 0,
     average: Annotated[
         float | None,
         typer.Option(

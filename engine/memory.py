@@ -61,14 +61,9 @@ def cut(arena: Array, buffers: Iterable[Buffer]) -> Mapping[str, Array]:
 
 
 def available(device: Device) -> int | None:
-    """Bytes that the device could still hand out; None where nobody says.
-
-    A device with memory of its own answers by `free_bytes()`; the others' is the host's.
-    """
-    own = getattr(device, "free_bytes", None)
-    if own is not None:
-        return int(own())
-    return None if device.name == "cuda" else host_memory()
+    """Bytes that the device could still hand out; None where nobody says."""
+    own = device.free_bytes()
+    return host_memory() if own is None else own
 
 
 def host_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -27,6 +27,10 @@ _log = logging.getLogger("nstgpu")
 W2_RIDGE = 1e-3
 """Of the mean variance of a style's channels; what "w2" adds to both covariances, so that their roots are smooth."""
 
+LEAST_RIDGE = 1e-4
+"""Of the mean energy of a style's channels; and of a layer that sees nothing:"""
+TINY_RIDGE = 1e-12
+
 DOWNLOAD_BYTES = 1 << 22
 """At a time, of what is only summed on the host."""
 
@@ -72,8 +76,10 @@ class Objective:
     """J and its gradient for images of the content's shape (H, W, 3).
 
     content: (H, W, 3). places: where styles are wanted, as names (for messages) and masks (H, W), by number.
-    free: (H, W) in [0, 1], by which the gradient is multiplied; None leaves it alone. tile: how images are cut up. The
-    weights are set by `weigh`, before the first `evaluate`.
+    free: (H, W) in [0, 1], by which the gradient is multiplied; None leaves it alone. tile: how images are cut up.
+    border: with b pixels, images are (H - 2 b, W - 2 b, 3), and the network sees them with their nearest pixels
+    repeated beyond the edges, as content, places and free are given. The weights are set by `weigh`, before the first
+    `evaluate`.
 
     Where memory runs out, tiles become smaller and what was under way is done again; MemoryError only where nothing is
     left to be made smaller.
@@ -93,13 +99,14 @@ class Objective:
         statistics: Statistics = "gram",
         reduction: Reduction = "mean",
         tile: tiles.Setting = "auto",
+        border: int = 0,
     ) -> None:
         self.device, self.network = device, net
         self.shape: tuple[int, int, int] = content.shape
         self.content_taps, self.style_taps = tuple(content_taps), tuple(style_taps)
         self.styles, self.statistics, self.reduction = tuple(styles), statistics, reduction
         self.weighting: Weighting | None = None
-        self._free = free
+        self._free, self._border = free, border
         self._content_terms: list[ContentTerm] = []
         self._style_terms: list[StyleTerm] = []
         self._measured: list[dict[str, tuple[float, float]]] = []  # by style and tap: its energy, and its ridge
@@ -126,6 +133,11 @@ class Objective:
                 cut.image, self.shape[1], self.shape[0], whole / 2**30, max(0, room) / 2**30,
             )  # fmt: skip
         self._held = allocate(device, self.footprint.held())
+        self._inside: Mapping[str, Array] = {}  # an image and a gradient without their border
+        if border:
+            inside = (self.shape[0] - 2 * border, self.shape[1] - 2 * border, 3)
+            wanted = [Buffer(name, inside, device.image_dtype, 0, 0) for name in ("image", "gradient")]
+            self._inside = allocate(device, wanted)
         if free is not None:
             device.upload(free, self._held["free"])
         self._cut = cut
@@ -255,7 +267,9 @@ class Objective:
             return 0.0
         gram, mean = self._target(tap, number)
         width = len(gram)
-        ridge = W2_RIDGE * float(np.trace(gram) - mean @ mean) / width
+        energy = float(np.trace(gram)) / width
+        # Of a flat picture hardly any variance is left: what float32 can tell from none decides then.
+        ridge = max(W2_RIDGE * (energy - float(mean @ mean) / width), LEAST_RIDGE * energy, TINY_RIDGE)
         (root,) = allocate(self.device, [Buffer("root", gram.shape, self.device.image_dtype, 0, 0)]).values()
         target = self._moments(tap, f"target {number}")
         self.device.w2_root(target.gram, target.mean, ridge, root, scratch=self._scratch(width))
@@ -343,21 +357,25 @@ class Objective:
     # ---- cost and gradient --------------------------------------------------------------------------------------
     @property
     def image(self) -> Array:
-        """A buffer (H, W, 3) on the device, for whoever needs one; the content when the object is new."""
-        return self._held["image"]
+        """A buffer for an image, for whoever needs one."""
+        return self._inside.get("image", self._held["image"])
 
     @property
     def gradient(self) -> Array:
-        """A buffer (H, W, 3) on the device, for whoever needs one."""
-        return self._held["gradient"]
+        """A buffer for a gradient, for whoever needs one."""
+        return self._inside.get("gradient", self._held["gradient"])
 
     def evaluate(self, image: Array, gradient: Array) -> Costs:
-        """J at `image`, and dJ/dimage written to `gradient`; both (H, W, 3) on the device."""
+        """J at `image`, and dJ/dimage written to `gradient`; both on the device."""
         return self._without_overflow(lambda: self._evaluate(image, gradient))
 
     def _evaluate(self, image: Array, gradient: Array) -> Costs:
         device, weighting, costs, walk = self.device, self.weighting, self._tiled["costs"], self._walks.full
         assert weighting is not None, "weigh comes first"
+        whole = gradient
+        if self._border:
+            device.extend(image, self._held["image"])
+            image, gradient = self._held["image"], self._held["gradient"]
         features = self._gather(image)
         for term in self._style_terms:
             term.compare(device)
@@ -371,7 +389,9 @@ class Objective:
         device.tv_cost(image, weighting.tv, cost=costs[-2:-1], gradient=gradient)
         if self._free is not None:
             device.weigh(gradient, self._held["free"])
-        device.dots(gradient.reshape(1, -1), gradient.reshape(-1), costs[-1:])
+        if self._border:
+            device.extend_gradient(gradient, whole)
+        device.dots(whole.reshape(1, -1), whole.reshape(-1), costs[-1:])
         return self._costs(weighting, device.download(costs))
 
     def _gather(self, image: Array) -> dict[str, Array]:

@@ -110,6 +110,8 @@ class StyleTransfer:
         measuring the images, and can be read afterwards under the same names.
     content_reduction: "mean" keeps alpha and beta's balance from size to size; "sum" is the paper's.
     style_statistics: "gram" (the paper's), "moments" or "w2"; see `costs`.
+    border: pixels by which the network sees beyond the edges of a picture, the nearest ones repeated; with 1 or more
+        its zero padding leaves no trace along them.
     content_mask: white where the content is to be left as it is, any size.
     colors: "style"; "match" recolours the styles to the content's mean and covariance first; "content-luminance"
         transfers luminance alone and keeps the content's colours.
@@ -138,6 +140,7 @@ class StyleTransfer:
         content_reduction: Reduction = "mean",
         style_statistics: Statistics = "gram",
         content_mask: Source | None = None,
+        border: int = 0,
         colors: Colors = "style",
         pooling: Pooling = "max",
         precision: str = "auto",
@@ -149,6 +152,9 @@ class StyleTransfer:
             raise SettingsError(f"the size is {size}; it must be at least 1 pixel")
         if seed < 0:
             raise SettingsError(f"the seed is {seed}; it must be zero or more")
+        if border < 0:
+            raise SettingsError(f"the border is {border} pixels; it must be zero or more")
+        self._border = border
         _check_choice("content reduction", content_reduction, ("mean", "sum"))
         _check_choice("style statistics", style_statistics, STATISTICS)
         _check_choice("colors", colors, COLORS)
@@ -232,7 +238,8 @@ class StyleTransfer:
         return objective
 
     def _measured(self, size: tuple[int, int]) -> Objective:
-        if self._objective is not None and self._objective.shape[:2] == tuple(size):
+        beyond = 2 * self._border
+        if self._objective is not None and self._objective.shape[:2] == (size[0] + beyond, size[1] + beyond):
             return self._objective
         self._objective = None  # its memory first
         share = max(size) / max(self.shape[:2])
@@ -242,19 +249,22 @@ class StyleTransfer:
             None if style.mask is None else masks.fit(style.mask, size, f"the mask of {style.name}")
             for style in self._styles
         ]
+        wanted = [None if mask is None else self._extended(mask) for mask in wanted]
+        free = None if free is None else self._extended(free)
         places: list[tuple[str, Mask]] = []
         styles = []
         for style, mask, weight in zip(self._styles, wanted, _shares(self._styles, wanted), strict=True):
             pixels, region = self._sized_style(style, size, share), style.region
             if region is not None:
-                region = masks.fit(region, pixels.shape[:2], f"the region of {style.name}")
+                region = self._extended(masks.fit(region, pixels.shape[:2], f"the region of {style.name}"))
             place = _place(style.name, mask, free, places)
-            styles.append(SizedStyle(style.name, self._looked_at(pixels), region, weight, place))
+            seen = self._extended(self._looked_at(pixels))
+            styles.append(SizedStyle(style.name, seen, region, weight, place))
         content_taps, style_taps = self._taps
         self._objective = Objective(
             self.device,
             self._network,
-            self._looked_at(content),
+            self._extended(self._looked_at(content)),
             styles,
             content_taps=content_taps,
             style_taps=style_taps,
@@ -263,8 +273,14 @@ class StyleTransfer:
             statistics=self.style_statistics,
             reduction=self.content_reduction,
             tile=self.tile,
+            border=self._border,
         )
         return self._objective
+
+    def _extended(self, values: Any) -> Any:
+        """(H, W, ...) with the border around it, as the network sees it."""
+        around = (self._border, self._border)
+        return np.pad(values, [around, around, *[(0, 0)] * (values.ndim - 2)], mode="edge")
 
     def _sized_style(self, style: _Style, size: tuple[int, int], share: float) -> Image:
         """The style at this scale, in the colours it is to have."""
@@ -371,7 +387,15 @@ class StyleTransfer:
         for array in arrays:
             digest.update(b"none" if array is None else repr(array.shape).encode() + np.ascontiguousarray(array).data)
         own = [(style.weight, style.scale) for style in self._styles]
-        ours = (self._weighting, own, self.shape, self.content_reduction, self.style_statistics, self.colors)
+        ours = (
+            self._weighting,
+            own,
+            self.shape,
+            self._border,
+            self.content_reduction,
+            self.style_statistics,
+            self.colors,
+        )
         digest.update(repr((ours, self._network.pooling, self.seed, method)).encode())
         return digest.hexdigest()
 
@@ -420,6 +444,7 @@ class StyleTransfer:
             "style weight": repr(self.style_weight),
             "tv weight": repr(self.tv_weight),
             "colors": self.colors,
+            "border": str(self._border),
             "pooling": self._network.pooling,
             "optimizer": f"{run.method.optimizer}, learning rate {run.learning_rate!r}",
             "iterations": str(len(run.history)),

@@ -133,13 +133,13 @@ class Nvrtc:
         return content.raw
 
 
-@functools.cache
 def sources_for(precision: str) -> tuple[Path, ...]:
     """The kernels that computing in `precision` launches; compiling only these is what a first use waits for."""
     plain = tuple(source for source in SOURCES if not source.name.startswith(("tensor_", "hopper_")))
     return (*plain, FOLDER / TENSOR_CORES[precision]) if precision in TENSOR_CORES else plain
 
 
+@functools.cache
 def find_nvrtc() -> Nvrtc:
     """NVRTC from the pip wheels, else of the toolkit, else wherever the loader finds it; version 12 before 13, whose
     cubins older drivers refuse. Raises DeviceError with what to install."""

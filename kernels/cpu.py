@@ -72,6 +72,9 @@ class Cpu:
     def allocate(self, nbytes: int) -> NDArray[np.uint8]:
         return np.empty(nbytes, np.uint8)
 
+    def free_bytes(self) -> int | None:
+        return None
+
     def upload(self, values: NDArray[Any], out: NDArray[Any]) -> None:
         out[...] = values
 

@@ -32,6 +32,10 @@ class DeviceError(RuntimeError):
     """The device asked for cannot be used here; the message is one line: why, and what to do."""
 
 
+class OutOfMemoryError(DeviceError, MemoryError):
+    """The device has no memory left."""
+
+
 class Device(Protocol):
     """Some thirty fused operations. All scalars are Python floats; all reductions run in a fixed order."""
 
@@ -43,7 +47,10 @@ class Device(Protocol):
 
     # ---- memory -------------------------------------------------------------------------------------------------
     def allocate(self, nbytes: int) -> Array:
-        """One block of device memory as uint8; the engine cuts it into buffers."""
+        """One block of device memory as uint8; the engine cuts it into buffers. Raises MemoryError."""
+
+    def free_bytes(self) -> int | None:
+        """Device memory that could still be allocated; None where it is the host's."""
 
     def upload(self, values: NDArray[Any], out: Array) -> None:
         """out := values, from host memory, converted to out's dtype."""
@@ -190,10 +197,10 @@ class Device(Protocol):
         """Separable Lanczos-3 with the pixel centres aligned; antialiased when shrinking. May overshoot."""
 
     def extend(self, image: Array, out: Array) -> None:
-        """out (H + 2 b, W + 2 b, 3) := image (H, W, 3) with b more pixels on every side, each the nearest one's copy."""
+        """out (H + 2 b, W + 2 b, 3) := image (H, W, 3), and b more pixels on every side, copies of the nearest."""
 
     def extend_gradient(self, gradient: Array, out: Array) -> None:
-        """out (H, W, 3) := extend^T(gradient), the gradient (H + 2 b, W + 2 b, 3): each pixel takes its copies' shares."""
+        """out (H, W, 3) := extend^T(gradient), gradient (H + 2 b, W + 2 b, 3): each pixel takes its copies' shares."""
 
     # ---- vectors: of any one shape, of image_dtype --------------------------------------------------------------
     def blend(self, values: Array, weight: float, out: Array) -> None:

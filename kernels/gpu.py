@@ -62,6 +62,9 @@ class Gpu:
     def allocate(self, nbytes: int) -> Array:
         return self._runtime.allocate(nbytes)
 
+    def free_bytes(self) -> int | None:
+        return self._runtime.free_bytes()
+
     def upload(self, values: NDArray[Any], out: Array) -> None:
         self._check("upload", 1, out=(out, values.shape, out.dtype))
         self._runtime.upload(np.ascontiguousarray(values, out.dtype), out)

@@ -1,7 +1,7 @@
 """Launching the 3x3 convolutions for Hopper's tensor cores (cuda/hopper_*.cu): filters, tensor maps, tiles and grids.
 
-bf16 or fp16 in and out, sums in fp32; for compute capability 9.0 and for the emulator, and for channels that are
-multiples of eight on both sides, since the copy engine wants rows of 16 bytes. bf16 values are uint16 to NumPy. The
+bf16 or fp16 in and out, in memory as `tensor_convolution` has them, and sums in fp32; for compute capability 9.0 and
+for the emulator, and for channels that are multiples of eight on both sides: the copy engine wants 16-byte rows. The
 kernels find their inputs not by pointers but by tensor maps, 128 bytes that say where an array lies and what box of it
 is to be loaded: the driver encodes them (`encode_with_driver`, by ctypes), or for the emulator `encode_for_emulator`.
 
@@ -24,6 +24,7 @@ from .device import Array, DeviceError, Pooling
 from .launch import Launch
 from .reference import Reference
 from .runtimes import Runtime
+from .tensor_convolution import rounded, widened
 
 Element = Literal["bf16", "fp16"]
 
@@ -38,6 +39,7 @@ MULTIPROCESSORS = 132  # of an H100 or H200 in an SXM module
 PRODUCTS_PER_CLOCK = 2048  # 16-bit multiply-adds of the tensor cores
 L2_BYTES_PER_CLOCK = 46  # its share of 10.8 TB/s, at 1755 MHz
 EPILOGUE_SUMS_PER_CLOCK = 8  # a guess: bias, masks and stores; no tensor core works meanwhile if `together`
+UNHIDDEN = 0.25  # a guess: of products and loads, how much of the shorter the longer does not hide
 SECOND_LAUNCH_CLOCKS = 4000  # a guess: 2 us
 
 
@@ -107,13 +109,13 @@ class Tile:
         row = STEP_CHANNELS * ELEMENT_BYTES
         pixels = self.pixel_stages * self.boxes * LOADED_ROWS * BOX_WIDTH * row
         filters = self.filter_stages * self.channels * row
-        return pixels + filters + 8 * 2048 + 16 * (self.pixel_stages + self.filter_stages + 1)
+        return pixels + filters + 8 * 4096 + 16 * (self.pixel_stages + self.filter_stages + 1)
 
 
 TILES = (
-    Tile("256x128", 2, 128, True, 3, 6),
-    Tile("128x128", 1, 128, False, 4, 8),
-    Tile("64x256", 2, 64, False, 4, 8),
+    Tile("256x128", 2, 128, True, 3, 5),
+    Tile("128x128", 1, 128, False, 4, 7),
+    Tile("64x256", 2, 64, False, 4, 6),
 )
 
 
@@ -174,8 +176,8 @@ def encode_with_driver(tensor_map: TensorMap) -> NDArray[Any]:
     )
     if status != 0:
         raise DeviceError(f"cuTensorMapEncodeTiled: error {status} for {tensor_map}")
-    encoded = np.frombuffer(room, np.uint8, 128, start).copy().view(ENCODED)
-    encoded.flags.writeable = False  # it is kept, and given to everyone who asks
+    encoded = np.zeros(1, ENCODED)
+    ctypes.memmove(encoded.ctypes.data, ctypes.addressof(room) + start, encoded.nbytes)
     return encoded
 
 
@@ -202,31 +204,14 @@ def serves(channels_in: int, channels_out: int) -> bool:
     return channels_in % CHANNELS == 0 and channels_out % CHANNELS == 0
 
 
-def to_bits(values: NDArray[Any], element: Element) -> NDArray[np.uint16]:
-    """Rounded to the nearest 16-bit number, of two as near the one with an even last bit; as the bits of it."""
-    if element == "fp16":
-        with np.errstate(over="ignore"):  # becomes infinite
-            return values.astype(np.float16).view(np.uint16)
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = (bits + (np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)))) >> np.uint32(16)
-    return np.where(np.isnan(values), np.uint16(0x7FFF), rounded).astype(np.uint16)
-
-
-def from_bits(bits: NDArray[np.uint16], element: Element) -> NDArray[np.float32]:
-    """The values of 16-bit numbers."""
-    if element == "fp16":
-        return bits.view(np.float16).astype(np.float32)
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
-
-
 def pack_filters(kernel: NDArray[np.float32], bias: NDArray[np.float32], element: Element) -> PackedFilters:
     """Packs a (3, 3, C_in, C_out) kernel and its (C_out,) bias, in host memory, for both directions."""
     channels_in, channels_out = kernel.shape[2:]
     if not serves(channels_in, channels_out):
         raise ValueError(f"{channels_in} to {channels_out} channels; both must be multiples of {CHANNELS}")
-    bits = to_bits(kernel, element)
-    forward = bits.reshape(9, channels_in, channels_out).transpose(2, 0, 1)
-    backward = bits[::-1, ::-1].reshape(9, channels_in, channels_out).transpose(1, 0, 2)
+    values = rounded(kernel, element)
+    forward = values.reshape(9, channels_in, channels_out).transpose(2, 0, 1)
+    backward = values[::-1, ::-1].reshape(9, channels_in, channels_out).transpose(1, 0, 2)
     return PackedFilters(
         np.ascontiguousarray(forward), np.ascontiguousarray(backward), np.ascontiguousarray(bias, np.float32),
         channels_in, channels_out, element,
@@ -257,8 +242,8 @@ def reckoned_clocks(work: Work, channels_in: int) -> float:
     which consumers that take turns hide behind each other's products, up to the last."""
     tile = work.tile
     sums = tile.width * BOX_HEIGHT * tile.channels
-    step = max(sums * 3 * STEP_CHANNELS / PRODUCTS_PER_CLOCK, tile.step_bytes / L2_BYTES_PER_CLOCK)
-    products = _ceil_div(_steps(channels_in), work.slices) * step
+    times = sums * 3 * STEP_CHANNELS / PRODUCTS_PER_CLOCK, tile.step_bytes / L2_BYTES_PER_CLOCK
+    products = _ceil_div(_steps(channels_in), work.slices) * (max(times) + UNHIDDEN * min(times))
     epilogue = sums / EPILOGUE_SUMS_PER_CLOCK
     rounds = _ceil_div(work.items, MULTIPROCESSORS)
     clocks = rounds * products + (rounds if tile.together else 1) * epilogue
@@ -285,8 +270,8 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
                  work: Work | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_relu` on 16-bit activations; `workspace` is uint8, `workspace_bytes` long.
 
-    Arrays begin at multiples of 16 bytes, and the caller keeps `x` alive: the launches hold its address. `work` is for tests and benchmarks; None chooses. Raises ValueError for a
-    workspace too small, DeviceError from the driver.
+    Arrays begin at multiples of 16 bytes, and the caller keeps `x` alive, for the launches hold but its address. `work`
+    is for tests and benchmarks; None chooses. Raises ValueError for a workspace too small, DeviceError from the driver.
     """
     height, width, channels_in = x.shape
     channels_out = filters.channels_out
@@ -329,16 +314,16 @@ def _maps(x: Array, filters: Array, element: Element, tile: Tile, target: Target
 
 
 def _launch(direction: str, work: Work, element: Element, args: tuple[object, ...], target: Target) -> Launch:
-    kernel = f"conv3x3_{direction}_hopper_{work.tile.variant}_{element}"
+    kernel = f"hopper_{element}_{direction}_{work.tile.variant}"
     grid = (min(work.items, target.multiprocessors), 1, 1)
     return Launch(kernel, grid, (THREADS, 1, 1), args, work.tile.shared_bytes)
 
 
 def _finish(direction: str, element: Element, shape: tuple[int, int, int], args: tuple[object, ...]) -> Launch:
     height, width, channels = shape
-    threads = _ceil_div(height, 2) * _ceil_div(width, 2) * (channels // 4)
+    threads = _ceil_div(height, 2) * _ceil_div(width, 2) * (channels // CHANNELS)
     grid = (_ceil_div(threads, 256), 1, 1)
-    return Launch(f"conv3x3_{direction}_hopper_slices_{element}", grid, (256, 1, 1), args)
+    return Launch(f"hopper_{element}_{direction}_slices", grid, (256, 1, 1), args)
 
 
 def _partials_in(workspace: Array | None, work: Work, shape: tuple[int, int, int]) -> Array | None:
@@ -399,8 +384,8 @@ def _self_test_error(runtime: Runtime, target: Target, element: Element, tile: T
     random = np.random.default_rng(0)
     kernel = random.standard_normal((3, 3, channels_in, channels_out)) / (3 * np.sqrt(channels_in))
     filters = pack_filters(kernel.astype(np.float32), np.zeros(channels_out, np.float32), element)
-    x = to_bits(random.standard_normal((height, width, channels_in)), element)
-    gradient = to_bits(random.standard_normal((height, width, channels_out)), element)
+    x = rounded(random.standard_normal((height, width, channels_in)).astype(np.float32), element)
+    gradient = rounded(random.standard_normal((height, width, channels_out)).astype(np.float32), element)
 
     def held(values: NDArray[Any]) -> Array:
         room = runtime.allocate(values.nbytes).view(values.dtype).reshape(values.shape)
@@ -425,15 +410,16 @@ def _self_test_error(runtime: Runtime, target: Target, element: Element, tile: T
         runtime.launch(launch)
 
     reference = Reference()
-    rounded = from_bits(filters.forward, element).transpose(1, 2, 0).reshape(kernel.shape)
-    exact = reference.pack_filters(rounded, filters.bias)
+    exact = reference.pack_filters(
+        widened(filters.forward, element).transpose(1, 2, 0).reshape(kernel.shape), filters.bias
+    )
     expected_y = np.empty(gradient.shape)
     expected_back = np.empty(x.shape)
-    reference.conv3x3_relu(from_bits(x, element).astype(np.float64), exact, out=expected_y, mask=None, pooling="max",
+    reference.conv3x3_relu(widened(x, element).astype(np.float64), exact, out=expected_y, mask=None, pooling="max",
                            pooled=None, choice=None)  # fmt: skip
-    reference.conv3x3_input_gradient(from_bits(gradient, element).astype(np.float64), exact, out=expected_back,
+    reference.conv3x3_input_gradient(widened(gradient, element).astype(np.float64), exact, out=expected_back,
                                      mask=None, accumulate=False)  # fmt: skip
     return max(
-        float(np.max(np.abs(from_bits(runtime.download(ours), element) - expected)) / np.max(np.abs(expected)))
+        float(np.max(np.abs(widened(runtime.download(ours), element) - expected)) / np.max(np.abs(expected)))
         for ours, expected in ((y, expected_y), (back, expected_back))
     )

@@ -40,6 +40,9 @@ class Reference:
     def allocate(self, nbytes: int) -> NDArray[np.uint8]:
         return np.zeros(nbytes, np.uint8)
 
+    def free_bytes(self) -> int | None:
+        return None
+
     def upload(self, values: NDArray[Any], out: NDArray[Any]) -> None:
         out[...] = values
 

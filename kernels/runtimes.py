@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compiler import architecture_for, compile_sources, find_nvrtc, sources_for
-from .device import Array, DeviceError
+from .device import Array, DeviceError, OutOfMemoryError
 from .launch import Launch
 from .reference import seconds_of
 from .tensor_tiles import H200, Chip, chip_of
@@ -40,6 +40,9 @@ class Runtime(Protocol):
 
     def download(self, values: Array) -> NDArray[Any]:
         """A copy in host memory, once all that was launched is done."""
+
+    def free_bytes(self) -> int | None:
+        """What could still be allocated; None where only the host's memory limits it."""
 
     def address(self, array: Array) -> int:
         """Where an array starts; raises ValueError for one that is not in this runtime's memory."""
@@ -95,7 +98,12 @@ class CudaRuntime:
             with self._device, self._stream:
                 return self._cupy.ndarray((nbytes,), np.uint8)
         except self._cupy.cuda.memory.OutOfMemoryError as error:
-            raise DeviceError(f"the GPU has no {nbytes / 2**20:.0f} MiB left; choose a smaller size") from error
+            raise OutOfMemoryError(f"the GPU has no {nbytes / 2**20:.0f} MiB left; choose a smaller size") from error
+
+    def free_bytes(self) -> int:
+        with self._device:
+            free, _ = self._cupy.cuda.runtime.memGetInfo()
+            return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
 
     def upload(self, values: NDArray[Any], out: Array) -> None:
         with self._device:
@@ -174,6 +182,9 @@ class EmulatorRuntime:
         room = np.full(nbytes + 256, POISON, np.uint8)
         start = -room.ctypes.data % 256
         return room[start : start + nbytes]
+
+    def free_bytes(self) -> None:
+        """The host's memory is what there is."""
 
     def upload(self, values: NDArray[Any], out: Array) -> None:
         out[...] = values

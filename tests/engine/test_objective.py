@@ -75,6 +75,45 @@ def test_gradient_matches_central_differences(thin: Thin, settings: dict[str, An
     assert float(np.sum(unmasked * direction)) == pytest.approx(numeric, rel=2e-6)
 
 
+@pytest.mark.parametrize("border", [1, 6])
+@pytest.mark.parametrize("tile", ["off", 24])
+def test_gradient_with_a_border_matches_central_differences(thin: Thin, border: int, tile: Any) -> None:
+    transfer = StyleTransfer(
+        picture(0, 22, 27),
+        [Style(picture(1, 21, 30), mask=soft_mask(5, 22, 27), region=soft_mask(7, 21, 30)), picture(2, 20, 20)],
+        weights=thin(),
+        device="reference",
+        style_weight=30.0,
+        content_weight=1.0,
+        tv_weight=0.2,
+        border=border,
+        tile=tile,
+    )
+    image, direction, step = 0.2 + 0.6 * picture(9, 22, 27), picture(10, 22, 27) - 0.5, 1e-6
+    costs, gradient = transfer.cost_and_gradient(image)
+    ahead, behind = (transfer.cost_and_gradient(image + sign * step * direction)[0].total for sign in (1, -1))
+    assert float(np.sum(gradient * direction)) == pytest.approx((ahead - behind) / (2 * step), rel=2e-6)
+    assert costs.gradient_norm == pytest.approx(float(np.linalg.norm(gradient)))
+
+
+def test_the_edge_of_a_flat_picture_is_like_its_middle(thin: Thin) -> None:
+    """Zero padding makes an edge of it; with a border the first layer sees none."""
+    flat, style = np.full((24, 32, 3), 0.6), picture(1, 24, 32)
+
+    def edge_and_middle(border: int) -> np.ndarray:
+        transfer = StyleTransfer(
+            flat, style, weights=thin(), device="reference", style_layers={"relu1_1": 1.0}, content_layers=[],
+            style_weight=1.0, tv_weight=0.0, border=border,
+        )  # fmt: skip
+        _, gradient = transfer.cost_and_gradient(flat)
+        return np.array([np.abs(gradient[1, 8:-8]).mean(), np.abs(gradient[11, 8:-8]).mean()])
+
+    edge, middle = edge_and_middle(0)
+    assert abs(edge / middle - 1) > 0.05
+    edge, middle = edge_and_middle(2)
+    assert edge == pytest.approx(middle, rel=1e-9)
+
+
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings["style_statistics"])
 @pytest.mark.parametrize("device", ["cpu", "emulator"])
 def test_devices_agree_with_the_reference(thin: Thin, device: str, settings: dict[str, Any]) -> None:

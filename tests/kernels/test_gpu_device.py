@@ -18,7 +18,7 @@ from PIL import Image
 
 from nstgpu import Style, StyleTransfer
 from nstgpu.kernels import DEVICES, DeviceError, open_device, runtimes, tensor_tiles
-from nstgpu.kernels.device import Pooling
+from nstgpu.kernels.device import OutOfMemoryError, Pooling
 from nstgpu.kernels.emulator import NoCompilerError
 from nstgpu.kernels.gpu import Gpu
 from nstgpu.kernels.launch import Launch
@@ -523,6 +523,7 @@ class FakeCupy:
     library: Any
 
     ndarray = FakeArray
+    get_default_memory_pool = staticmethod(lambda: SimpleNamespace(free_bytes=lambda: 1 << 30))
     cuda = SimpleNamespace(
         Device=FakeDevice,
         Stream=FakeStream,
@@ -530,7 +531,7 @@ class FakeCupy:
         get_elapsed_time=lambda begin, end: (end.at - begin.at) * 1000,
         function=SimpleNamespace(Module=FakeModule),
         memory=SimpleNamespace(OutOfMemoryError=MemoryError),
-        runtime=SimpleNamespace(CUDARuntimeError=CudaError),
+        runtime=SimpleNamespace(CUDARuntimeError=CudaError, memGetInfo=lambda: (8 << 30, 16 << 30)),
         driver=SimpleNamespace(
             CUDADriverError=CudaError, funcSetAttribute=lambda *attribute: FakeCupy.attributes.append(attribute)
         ),
@@ -560,6 +561,20 @@ def test_cuda_is_the_same_launches_through_cupy(thin: Callable[..., Weights], de
     ours, theirs = (painter.run(2, init="noise") for painter in painters)
     assert ours.image.tobytes() == theirs.image.tobytes()
     assert ours.history == theirs.history
+
+
+@pytest.mark.usefixtures("cupy")
+def test_what_is_left_of_the_gpu_counts_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Gpu(CudaRuntime())
+    assert device.free_bytes() == 9 << 30
+    assert Gpu(EmulatorRuntime()).free_bytes() is None
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(FakeCupy, "ndarray", full)
+    with pytest.raises(OutOfMemoryError, match="has no 3 MiB left"):
+        device.allocate(3 << 20)
 
 
 @pytest.mark.usefixtures("cupy")

@@ -1,0 +1,341 @@
+// The 3x3 convolution on Hopper's tensor cores: bf16 or fp16 activations and filters, sums in fp32. The same product as
+// tensor_convolution.cuh has, pixels times filters, and the same ways to finish; what differs is who does the work. A
+// block has three warpgroups: two keep the tensor cores busy, and one warp of the third the copy engine:
+//
+//     producer     for each step (64 channels, a column of taps): wait until a pixel stage is free, load its boxes;
+//                  for each of its three taps: wait until a filter stage is free, load its filters
+//     consumers    for each step wait until its pixels are there; for each tap until its filters are; a batch of eight
+//                  wgmma, and when the batch before has finished, give its stages back
+//
+// Stages are rings in shared memory, each stage with two mbarriers, `full` (its bytes have come) and `empty` (all warps
+// that read it are done). The boxes overhang the image, where the copy engine reads zeros: that is the padding.
+// Blocks stay for many tiles, so the producer fills the stages for the next tile during the epilogue of the last.
+// hopper_layout.cuh knows where everything lies, hopper_ptx.cuh the instructions, kernels/hopper.py tiles and launches.
+// tests/kernels/test_hopper.py runs every kernel, in the emulator, against float64. No GPU has run them yet.
+#pragma once
+
+#include "hopper_ptx.cuh"
+#include "tensor_convolution.cuh"
+
+namespace hopper {
+
+using tensor::Map;
+using tensor::Square;
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !(defined(__CUDACC__) || defined(__CUDACC_RTC__))
+
+// --------------------------------------------------------------------------------------------- the main loop
+
+// An item is `boxes` side by side times `columns` channels. Either the two consumers compute it `together`, a box each,
+// which asks least of L2; or they take turns, and one finishes its item while the other multiplies the next. Whichever
+// way, a consumer has 128 sums a thread. `turned`, the filters are the rows of a product and a box's 128 pixels are its
+// columns, instead of 64 pixels and 64 filters: as many multiplications for 6 KB read from shared memory, not 8.
+template <int boxes_, int columns_, bool together_, bool turned_, int pixel_stages_, int filter_stages_>
+struct Tile {
+    static constexpr int boxes = boxes_, columns = columns_;
+    static constexpr bool together = together_, turned = turned_;
+    static_assert(boxes == 2 || !together);
+    static_assert(columns == 64 || (columns == 128 && !turned));
+
+    static constexpr int consumers = 2, consumer_warps = consumers * warps_per_group;
+    static constexpr int threads = (consumers + 1) * group_threads;
+    static constexpr int releasing_warps = together ? consumer_warps : warps_per_group;
+    static constexpr int consumer_boxes = together ? 1 : boxes;
+    static constexpr int products = turned ? consumer_boxes : 2 * consumer_boxes;  // wgmma per 16 channels
+    static constexpr int sums = (turned ? box_width * box_height : columns) / 2;   // per product and thread
+    static_assert(products * sums == 128);
+
+    static constexpr int pixel_stages = pixel_stages_, pixel_bytes = boxes * box_bytes;
+    static constexpr int filter_stages = filter_stages_, filter_bytes = columns * row_bytes;
+    static constexpr int warp_room = 64 * 16;  // floats of the epilogue's
+    static constexpr int filters_at = pixel_stages * pixel_bytes, room_at = filters_at + filter_stages * filter_bytes;
+    static constexpr int barriers_at = room_at + consumer_warps * warp_room * 4;
+    static constexpr int shared_bytes = barriers_at + 2 * 8 * (pixel_stages + filter_stages + 1);
+    static_assert(filters_at % group_bytes == 0 && filter_bytes % group_bytes == 0);
+    static_assert(shared_bytes <= 227 * 1024, "what a block may have");
+
+    // Registers per thread: 168 at the launch; then the producer's warpgroup gives most of its own to the consumers,
+    // who use up to 231 (read in the SASS).
+    static constexpr int producer_registers = 24, consumer_registers = 240;
+    static_assert(producer_registers + consumers * consumer_registers <= (consumers + 1) * (65536 / threads / 8 * 8));
+};
+
+// The stages of a ring one after the other, and the parity of the phase that each is in.
+template <int stages>
+struct Ring {
+    int stage = 0;
+    unsigned parity = 0;
+
+    __device__ __forceinline__ void advance() {
+        if (++stage == stages) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+    __device__ __forceinline__ void skip(unsigned count) {
+        const unsigned end = stage + count, rounds = end / stages;
+        stage = end - rounds * stages;
+        parity ^= rounds & 1;
+    }
+};
+
+// Addresses in shared memory.
+template <class Tile>
+struct Memory {
+    unsigned base;
+
+    __device__ __forceinline__ unsigned pixels(int stage) const { return base + stage * Tile::pixel_bytes; }
+    __device__ __forceinline__ unsigned filters(int stage) const {
+        return base + Tile::filters_at + stage * Tile::filter_bytes;
+    }
+    __device__ __forceinline__ unsigned pixels_full(int stage) const { return base + Tile::barriers_at + 16 * stage; }
+    __device__ __forceinline__ unsigned pixels_empty(int stage) const { return pixels_full(stage) + 8; }
+    __device__ __forceinline__ unsigned filters_full(int stage) const {
+        return pixels_full(Tile::pixel_stages + stage);
+    }
+    __device__ __forceinline__ unsigned filters_empty(int stage) const { return filters_full(stage) + 8; }
+    __device__ __forceinline__ unsigned turn(int consumer) const {
+        return filters_full(Tile::filter_stages) + 8 * consumer;
+    }
+};
+
+template <class Tile>
+__device__ __forceinline__ void produce(const Memory<Tile>& memory, const TensorMap& pixels_map,
+                                        const TensorMap& filters_map, const Cut& cut, unsigned pixel_tiles) {
+    Ring<Tile::pixel_stages> pixels;
+    Ring<Tile::filter_stages> filters;
+    const bool elected = threadIdx.x % 32 == 0;
+    const unsigned items = pixel_tiles * cut.channel_tiles * cut.slices;
+    for (unsigned index = blockIdx.x; index < items; index += gridDim.x) {
+        const Item item = item_at(index, cut, pixel_tiles, Tile::boxes * box_width, Tile::columns);
+        for (int step = item.first_step; step < item.end_step; ++step) {
+            wait(memory.pixels_empty(pixels.stage), pixels.parity ^ 1);
+            if (elected) {
+                arrive_expecting(memory.pixels_full(pixels.stage), Tile::pixel_bytes);
+                for (int box = 0; box < Tile::boxes; ++box)
+                    load_box(memory.pixels(pixels.stage) + box * box_bytes, pixels_map,
+                             memory.pixels_full(pixels.stage), pixels_at(item, step, box));
+            }
+            pixels.advance();
+            for (int tap_row = 0; tap_row < 3; ++tap_row) {
+                wait(memory.filters_empty(filters.stage), filters.parity ^ 1);
+                if (elected) {
+                    arrive_expecting(memory.filters_full(filters.stage), Tile::filter_bytes);
+                    load_box(memory.filters(filters.stage), filters_map, memory.filters_full(filters.stage),
+                             filters_at(item, step, tap_row));
+                }
+                filters.advance();
+            }
+        }
+    }
+}
+
+// The sums of one item: of all its boxes, or of the consumer's.
+template <class Tile, class Element>
+__device__ __forceinline__ void multiply(const Memory<Tile>& memory, int steps, int consumer,
+                                         Ring<Tile::pixel_stages>& pixels, Ring<Tile::filter_stages>& filters,
+                                         float (&sums)[Tile::products][Tile::sums]) {
+    const int first_box = Tile::together ? consumer : 0;
+    int pixels_before = 0, filters_before = 0;  // the stages of the batch before
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+        wait(memory.pixels_full(pixels.stage), pixels.parity);
+        const uint64_t of_boxes = matrix_descriptor(memory.pixels(pixels.stage) + first_box * box_bytes);
+#pragma unroll
+        for (int tap_row = 0; tap_row < 3; ++tap_row) {
+            wait(memory.filters_full(filters.stage), filters.parity);
+            const uint64_t of_stage = matrix_descriptor(memory.filters(filters.stage));
+            products_begin();
+#pragma unroll
+            for (int k = 0; k < step_channels / mma_depth; ++k) {
+#pragma unroll
+                for (int i = 0; i < Tile::products; ++i) {
+                    const int box = Tile::turned ? i : i / 2, block = Tile::turned ? 0 : i % 2;
+                    const uint64_t of_pixels = further(of_boxes, box * box_bytes + block_offset(block, tap_row, k));
+                    const uint64_t of_filters = further(of_stage, k * mma_bytes);
+                    product<Element>(sums[i], Tile::turned ? of_filters : of_pixels,
+                                     Tile::turned ? of_pixels : of_filters, step | tap_row | k);
+                }
+            }
+            products_commit();
+            // The batch before has finished when no more than this one is under way.
+            products_wait<1>();
+            if (step | tap_row) arrive(memory.filters_empty(filters_before));
+            if (step && tap_row == 0) arrive(memory.pixels_empty(pixels_before));
+            filters_before = filters.stage;
+            filters.advance();
+        }
+        pixels_before = pixels.stage;
+        pixels.advance();
+    }
+    if (!Tile::together) arrive(memory.turn(1 - consumer));
+    products_wait<0>();
+#pragma unroll
+    for (int i = 0; i < Tile::products; ++i) products_have_changed(sums[i]);
+    arrive(memory.filters_empty(filters_before));
+    arrive(memory.pixels_empty(pixels_before));
+}
+
+// A warp's sums of an item, through its room to whole squares of eight channels, one to a lane: 16 pixels (two image
+// rows) by 64 channels at a time, or turned, 64 pixels (eight rows) by 16 channels. (y, x) is the consumer's first
+// pixel.
+// Unrolled, this would be several times as much code as the main loop, and spill; as registers cannot be indexed, the
+// loop takes the first 32 sums each time and the others move up.
+template <class Tile, class Finish>
+__device__ __forceinline__ void store_sums(float* room, const Map& map, int y, int x, int channel,
+                                           float (&sums)[Tile::products][Tile::sums], const Finish& finish,
+                                           float* partials) {
+    constexpr int channels = Tile::turned ? 16 : 64, eights = channels / 8, at_once = 32;
+    constexpr int parts = Tile::sums / at_once, count = Tile::products * parts;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x % group_threads / 32;
+    const int eight = lane % eights, square_y = lane / eights / 4 * 2, square_x = lane / eights % 4 * 2;
+#pragma unroll 1
+    for (int turn = 0; turn < count; ++turn) {
+#pragma unroll
+        for (int i = 0; i < at_once; i += 2) {
+            const int row = sum_row(lane, i), column = sum_column(lane, i);
+            if constexpr (Tile::turned) {
+                room[staged<channels>(column, row / 4) + row % 4] = sums[0][i];
+                room[staged<channels>(column + 1, row / 4) + row % 4] = sums[0][i + 1];
+            } else {
+                float* const to = room + staged<channels>(row, column / 4) + column % 4;
+                *reinterpret_cast<float2*>(to) = make_float2(sums[0][i], sums[0][i + 1]);
+            }
+        }
+#pragma unroll
+        for (int i = at_once; i < Tile::products * Tile::sums; ++i) {
+            const int to = i - at_once;
+            sums[to / Tile::sums][to % Tile::sums] = sums[i / Tile::sums][i % Tile::sums];
+        }
+        __syncwarp();
+        Square values;
+#pragma unroll
+        for (int pixel = 0; pixel < 4; ++pixel) {
+            const int at = (square_y + pixel / 2) * box_width + square_x + pixel % 2;
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const float* const from = room + staged<channels>(at, 2 * eight + half);
+                const float4 four = *reinterpret_cast<const float4*>(from);
+                values[pixel][4 * half] = four.x;
+                values[pixel][4 * half + 1] = four.y;
+                values[pixel][4 * half + 2] = four.z;
+                values[pixel][4 * half + 3] = four.w;
+            }
+        }
+        __syncwarp();
+        const int product = turn / parts, part = turn % parts;
+        const int box = Tile::turned ? product : product / 2, block = Tile::turned ? 0 : product % 2;
+        const int to_y = y + block * block_rows + (Tile::turned ? part * 8 : warp * 2) + square_y;
+        const int to_x = x + box * box_width + square_x;
+        const int to_channel = channel + (Tile::turned ? warp : part) * channels + eight * 8;
+        if (partials)
+            tensor::Partial{partials}.store(map, to_y, to_x, to_channel, values);
+        else
+            finish.store(map, to_y, to_x, to_channel, values);
+    }
+}
+
+template <class Tile, class Element, class Finish>
+__device__ __forceinline__ void convolve(const TensorMap& pixels_map, const TensorMap& filters_map, const Map& map,
+                                         int channels_in, int slices, const Finish& finish, float* partials) {
+    DYNAMIC_SHARED(unsigned char, shared);
+    const Memory<Tile> memory = {shared_address(shared)};
+    constexpr int tile_width = Tile::boxes * box_width;
+    const unsigned down = (map.height + box_height - 1) / box_height;
+    const Cut cut = {(map.width + tile_width - 1) / tile_width, (map.channels + Tile::columns - 1) / Tile::columns,
+                     slices, (channels_in + step_channels - 1) / step_channels * 3};
+    const unsigned pixel_tiles = down * cut.tiles_across;
+    const size_t slice_size = size_t(map.height) * map.width * map.channels;
+
+    if (threadIdx.x == 0) {
+        for (int stage = 0; stage < Tile::pixel_stages; ++stage) {
+            barrier_init(memory.pixels_full(stage), 1);
+            barrier_init(memory.pixels_empty(stage), Tile::releasing_warps);
+        }
+        for (int stage = 0; stage < Tile::filter_stages; ++stage) {
+            barrier_init(memory.filters_full(stage), 1);
+            barrier_init(memory.filters_empty(stage), Tile::releasing_warps);
+        }
+        for (int consumer = 0; consumer < Tile::consumers; ++consumer)
+            barrier_init(memory.turn(consumer), warps_per_group);
+        barriers_are_initialised();
+        prefetch(pixels_map);
+        prefetch(filters_map);
+    }
+    __syncthreads();
+
+    const int consumer = threadIdx.x / group_threads;
+    if (consumer == Tile::consumers) {
+        give_registers<Tile::producer_registers>();
+        if (threadIdx.x / 32 == Tile::consumer_warps) produce<Tile>(memory, pixels_map, filters_map, cut, pixel_tiles);
+    } else {
+        take_registers<Tile::consumer_registers>();
+        float* const room = reinterpret_cast<float*>(shared + Tile::room_at) + threadIdx.x / 32 * Tile::warp_room;
+        const int first_box = Tile::together ? consumer : 0;
+        Ring<Tile::pixel_stages> pixels;
+        Ring<Tile::filter_stages> filters;
+        const unsigned items = pixel_tiles * cut.channel_tiles * cut.slices;
+        bool others = !Tile::together && consumer == 1;  // this item is the other consumer's
+        unsigned turn = consumer ^ 1;  // parity of the phase to wait for: the first turn is consumer 0's
+#pragma unroll 1
+        for (unsigned index = blockIdx.x; index < items; index += gridDim.x) {
+            const Item item = item_at(index, cut, pixel_tiles, tile_width, Tile::columns);
+            const int steps = item.end_step - item.first_step;
+            if (others) {
+                pixels.skip(steps);
+                filters.skip(3 * steps);
+            } else {
+                // A parity tells a phase from the next, not from the one after that: so nobody may wait for stages
+                // before the other has seen his.
+                if (!Tile::together) wait(memory.turn(consumer), turn);
+                turn ^= 1;
+                float sums[Tile::products][Tile::sums];
+                multiply<Tile, Element>(memory, steps, consumer, pixels, filters, sums);
+                store_sums<Tile>(room, map, item.y, item.x + first_box * box_width, item.channel, sums, finish,
+                                 partials ? partials + item.slice * slice_size : nullptr);
+            }
+            others ^= !Tile::together;
+        }
+    }
+}
+
+// The pixels of a block's item times its channels; 64x256 is turned.
+using Tile256x128 = Tile<2, 128, true, false, 3, 5>;
+using Tile128x128 = Tile<1, 128, false, false, 4, 7>;
+using Tile64x256 = Tile<2, 64, false, true, 4, 6>;
+
+#endif  // sm_90a or the emulator
+
+}  // namespace hopper
+
+// Backward, "in" and "out" are those of the product, not of the layer.
+#define HOPPER_TILE(tile, Element)                                                                                     \
+    extern "C" __global__ void __launch_bounds__(hopper::Tile##tile::threads, 1)                                       \
+        hopper_##Element##_forward_##tile(                                                                             \
+            const __grid_constant__ hopper::TensorMap pixels, const __grid_constant__ hopper::TensorMap filters,       \
+            const float* __restrict__ bias, Element* __restrict__ out, uint8_t* __restrict__ mask,                     \
+            Element* __restrict__ pooled, uint8_t* __restrict__ choice, void* __restrict__ partials, int height,       \
+            int width, int channels_in, int channels_out, int slices, int average) {                                   \
+        hopper::convolve<hopper::Tile##tile, Element>(                                                                 \
+            pixels, filters, {height, width, channels_out}, channels_in, slices,                                       \
+            tensor::Forward<Element>{bias, out, mask, pooled, choice, average}, static_cast<float*>(partials));        \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(hopper::Tile##tile::threads, 1)                                       \
+        hopper_##Element##_backward_##tile(                                                                            \
+            const __grid_constant__ hopper::TensorMap pixels, const __grid_constant__ hopper::TensorMap filters,       \
+            Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials, int height,      \
+            int width, int channels_in, int channels_out, int slices, int accumulate) {                                \
+        hopper::convolve<hopper::Tile##tile, Element>(                                                                 \
+            pixels, filters, {height, width, channels_out}, channels_in, slices,                                       \
+            tensor::Backward<Element>{out, mask, accumulate}, static_cast<float*>(partials));                          \
+    }
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !(defined(__CUDACC__) || defined(__CUDACC_RTC__))
+#define HOPPER_KERNELS(Element)   \
+    HOPPER_TILE(256x128, Element) \
+    HOPPER_TILE(128x128, Element) \
+    HOPPER_TILE(64x256, Element)  \
+    TENSOR_CONVOLUTION_SLICES(hopper_##Element, Element)
+#else  // the sources of one architecture are compiled for all
+#define HOPPER_KERNELS(Element) TENSOR_CONVOLUTION_SLICES(hopper_##Element, Element)
+#endif

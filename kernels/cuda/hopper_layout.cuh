@@ -1,0 +1,98 @@
+// Where everything lies in the Hopper convolutions: what a block computes, which boxes it loads at which coordinates,
+// the 128-byte swizzle, and how wgmma is told where its operands are. Plain functions of integers, which
+// tests/kernels/test_hopper_layout.py compares with brute force. Who waits for whom hopper_convolution.cuh knows.
+//
+// A box is 8 pixels wide, 16 high and 64 channels deep. One pixel's 64 channels of 16 bits are a row of 128 bytes in
+// shared memory, and the eight pixels of an image row are 1024 bytes: exactly the period of the swizzle. So a box that
+// is loaded with one image row more above and below (`loaded_rows`) serves all three vertical taps: a tap further down
+// is the same matrix 1024 bytes further on, swizzled alike. Only the three horizontal taps need boxes of their own.
+// That is 3 x 18 image rows loaded instead of 9 x 16, 2.7 times less asked of L2.
+#pragma once
+
+#include "platform.cuh"
+
+namespace hopper {
+
+constexpr int step_channels = 64;                        // of one tap, in one stage of the pipeline
+constexpr int row_bytes = 2 * step_channels;             // one pixel's, or one filter's
+constexpr int group_rows = 8;                            // after which the swizzle repeats
+constexpr int group_bytes = group_rows * row_bytes;      // 1024
+constexpr int box_width = group_rows, box_height = 16;   // pixels; a box holds two blocks of wgmma's 64 rows
+constexpr int block_rows = 8;                            // image rows of such a block
+constexpr int loaded_rows = box_height + 2;              // image rows, for three vertical taps
+constexpr int box_bytes = loaded_rows * group_bytes;
+constexpr int mma_depth = 16, mma_bytes = 2 * mma_depth; // channels per instruction, and their bytes
+
+// 16-byte chunks of a row change places: bits 4-6 of the address, exclusive or bits 7-9.
+__device__ __forceinline__ unsigned swizzled(unsigned address) { return address ^ (address >> 3 & 0x70); }
+
+// A matrix in shared memory as wgmma is told of it: rows of 128 swizzled bytes, contiguous along the sum ("K-major"),
+// eight rows every 1024 bytes. From bit 0 the address / 16, from 16 the distance of columns (unused when swizzled,
+// conventionally 1), from 32 the distance of groups of eight rows / 16, and from 62 the swizzle: 1 is 128 bytes.
+__device__ __forceinline__ uint64_t matrix_descriptor(unsigned address) {
+    return uint64_t{1} << 62 | uint64_t{group_bytes >> 4} << 32 | uint64_t{1} << 16 | (address & 0x3ffff) >> 4;
+}
+
+// The same matrix so many bytes further on. The sum cannot leave its 14 bits: shared memory ends below 256 KB.
+__device__ __forceinline__ uint64_t further(uint64_t descriptor, unsigned bytes) { return descriptor + (bytes >> 4); }
+
+// Where in a box the 64 pixels of block 0 or 1 begin, as tap row 0..2 sees them: channels 16 k and up.
+__device__ __forceinline__ unsigned block_offset(int block, int tap_row, int k) {
+    return (block * block_rows + tap_row) * group_bytes + k * mma_bytes;
+}
+
+// What one thread of a warpgroup holds of the sums of an m64 wgmma: element i is at this row and column.
+__device__ __forceinline__ int sum_row(int thread, int i) {
+    return thread / 32 * 16 + thread % 32 / 4 + (i >> 1 & 1) * 8;
+}
+__device__ __forceinline__ int sum_column(int thread, int i) { return i / 4 * 8 + thread % 4 * 2 + (i & 1); }
+
+// What is to be computed, cut up: tiles of pixels, of channels, and slices of the sum.
+struct Cut {
+    int tiles_across, channel_tiles, slices, steps;  // steps: (64 channels, horizontal tap), three vertical taps each
+};
+
+// One tile of one slice: the image coordinates and the channel it begins at, and its steps.
+struct Item {
+    int y, x, channel, slice, first_step, end_step;
+};
+
+// Channel tiles of the same pixels are neighbours, so that these pixels are read from L2; slices are furthest apart.
+__device__ __forceinline__ Item item_at(unsigned index, const Cut& cut, unsigned pixel_tiles, int tile_width,
+                                        int tile_columns) {
+    const unsigned pixels = index / cut.channel_tiles, slice = pixels / pixel_tiles;
+    const unsigned tile = pixels - slice * pixel_tiles, down = tile / cut.tiles_across;
+    return {int(down) * box_height,
+            int(tile - down * cut.tiles_across) * tile_width,
+            int(index - pixels * cut.channel_tiles) * tile_columns,
+            int(slice),
+            int(cut.steps * slice / cut.slices),
+            int(cut.steps * (slice + 1) / cut.slices)};
+}
+
+struct Coordinates {  // of a box's first element, innermost dimension first; they may be negative
+    int x, y, z;
+};
+
+// In (channels, width, height): 64 channels of box `box` of an item, shifted by the step's horizontal tap and one up.
+__device__ __forceinline__ Coordinates pixels_at(const Item& item, int step, int box) {
+    return {step / 3 * step_channels, item.x + box * box_width + step % 3 - 1, item.y - 1};
+}
+
+// In (channels, taps, filters): 64 channels of tap (tap_row, step % 3), of the item's filters.
+__device__ __forceinline__ Coordinates filters_at(const Item& item, int step, int tap_row) {
+    return {step / 3 * step_channels, tap_row * 3 + step % 3, item.channel};
+}
+
+// The epilogue's room: sums on their way from the lanes that have them to the lanes that finish whole squares. The
+// offset in floats of four channels (`quad`) of a pixel, such that neither side asks a bank twice (64 channels) or more
+// than twice (16).
+template <int channels>
+__device__ __forceinline__ int staged(int pixel, int quad) {
+    static_assert(channels == 64 || channels == 16);
+    if (channels == 16) return pixel * 16 + (quad ^ (pixel >> 1 & 3)) * 4;
+    const int key = (pixel & 3) << 1 | (pixel >> 2 & 1);
+    return pixel * 64 + (quad ^ key ^ quad >> 3) * 4;
+}
+
+}  // namespace hopper

@@ -1,0 +1,64 @@
+// The functions of hopper_layout.cuh and the sizes of the tiles, called with everything that test_hopper_layout.py
+// compares with brute force.
+#include "../../kernels/cuda/hopper_convolution.cuh"
+
+extern "C" __global__ void probe_swizzled(unsigned* out, int count) {
+    for (int i = 0; i < count; ++i) out[i] = hopper::swizzled(i);
+}
+
+extern "C" __global__ void probe_descriptor(uint64_t* out, unsigned address, unsigned further) {
+    out[0] = hopper::further(hopper::matrix_descriptor(address), further);
+}
+
+extern "C" __global__ void probe_block_offsets(unsigned* out) {  // [block][tap row][k]
+    for (int i = 0; i < 24; ++i) out[i] = hopper::block_offset(i / 12, i / 4 % 3, i % 4);
+}
+
+extern "C" __global__ void probe_sums(int* rows, int* columns, int count) {  // [thread][i]
+    for (int i = 0; i < 128 * count; ++i) {
+        rows[i] = hopper::sum_row(i / count, i % count);
+        columns[i] = hopper::sum_column(i / count, i % count);
+    }
+}
+
+extern "C" __global__ void probe_staged(int* wide, int* narrow) {  // [pixel][quad]
+    for (int i = 0; i < 16 * 16; ++i) wide[i] = hopper::staged<64>(i / 16, i % 16);
+    for (int i = 0; i < 64 * 4; ++i) narrow[i] = hopper::staged<16>(i / 4, i % 4);
+}
+
+// Rows of y, x, channel, slice, first step, end step.
+extern "C" __global__ void probe_items(int* out, int items, int tiles_across, int channel_tiles, int slices, int steps,
+                                       int pixel_tiles, int tile_width, int tile_columns) {
+    const hopper::Cut cut = {tiles_across, channel_tiles, slices, steps};
+    for (int i = 0; i < items; ++i) {
+        const hopper::Item item = hopper::item_at(i, cut, pixel_tiles, tile_width, tile_columns);
+        const int fields[6] = {item.y, item.x, item.channel, item.slice, item.first_step, item.end_step};
+        for (int j = 0; j < 6; ++j) out[6 * i + j] = fields[j];
+    }
+}
+
+// Where the boxes of one step begin: of pixels [box][3], of filters [tap row][3].
+extern "C" __global__ void probe_boxes(int* pixels, int* filters, int y, int x, int channel, int step) {
+    const hopper::Item item = {y, x, channel, 0, 0, 0};
+    for (int i = 0; i < 3; ++i) {
+        const hopper::Coordinates at = hopper::pixels_at(item, step, i), of = hopper::filters_at(item, step, i);
+        const int values[6] = {at.x, at.y, at.z, of.x, of.y, of.z};
+        for (int j = 0; j < 3; ++j) {
+            pixels[3 * i + j] = values[j];
+            filters[3 * i + j] = values[3 + j];
+        }
+    }
+}
+
+// Shared bytes, threads, width, channels, products, sums.
+template <class Tile>
+__device__ void sizes(int* out) {
+    const int values[6] = {Tile::shared_bytes, Tile::threads, Tile::boxes * hopper::box_width, Tile::columns,
+                           Tile::products, Tile::sums};
+    for (int i = 0; i < 6; ++i) out[i] = values[i];
+}
+extern "C" __global__ void probe_tiles(int* out) {
+    sizes<hopper::Tile256x128>(out);
+    sizes<hopper::Tile128x128>(out + 6);
+    sizes<hopper::Tile64x256>(out + 12);
+}

@@ -1,0 +1,535 @@
+"""The Hopper convolutions (kernels/hopper.py, cuda/hopper_*.cu): every kernel against the reference in float64, on the
+emulator and on a GPU of compute capability 9.0 where there is one; tiles, tensor maps and packing as plain arithmetic;
+and what the compiler makes of the main loop.
+"""
+
+import ctypes
+import re
+import struct
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nstgpu.kernels import compiler, convolution, hopper, runtimes
+from nstgpu.kernels.device import DeviceError, Pooling
+from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
+from nstgpu.kernels.hopper import TILES, Element, Tile, Work
+from nstgpu.kernels.launch import Launch
+from nstgpu.kernels.reference import Reference
+from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
+from nstgpu.kernels.tensor_convolution import MEMORY, rounded, widened
+
+# What rounding the result to 16 bits takes, relative; and absolutely, what adding up in fp32 takes of the typical size.
+HALF_STEP = {"bf16": 2.0**-8, "fp16": 2.0**-11}
+EPSILON = float(np.finfo(np.float32).eps)
+SLACK = 1.01
+
+SOURCES = (compiler.FOLDER / "hopper_bf16.cu", compiler.FOLDER / "hopper_fp16.cu")
+Shape4 = tuple[int, int, int, int]
+reference = Reference()
+
+# (H, W, C_in, C_out), slices: odd sides, a pixel and eight channels over a tile, less than a box, many items a block.
+CASES: list[tuple[Shape4, int]] = [
+    ((19, 21, 72, 136), 1),
+    ((33, 18, 64, 64), 3),
+    ((5, 7, 8, 16), 1),
+    ((1, 1, 136, 8), 4),
+    ((17, 34, 16, 264), 1),
+]
+
+
+def called(name: str, seed: int = 0) -> Runtime:
+    """The runtime "emulator", "checked" or "cuda" with the Hopper kernels alone; skips what is not here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtimes, "sources_for", lambda _: SOURCES)
+        if name == "cuda":
+            if problem := cuda_problem():
+                pytest.skip(problem)
+            runtime = CudaRuntime()
+            if runtime.architecture != "sm_90a":
+                pytest.skip(f"the GPU is {runtime.architecture}, not sm_90a")
+            return runtime
+        try:
+            return EmulatorRuntime(check=name == "checked", seed=seed)
+        except DeviceError as error:
+            if not isinstance(error.__cause__, NoCompilerError):
+                raise
+            warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
+            pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    return called(request.param)
+
+
+def random(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def held(runtime: Runtime, values: Any) -> Any:
+    room = runtime.allocate(values.nbytes).view(values.dtype).reshape(values.shape)
+    runtime.upload(values, room)
+    return room
+
+
+def empty(runtime: Runtime, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Filled with what nobody would compute, so that what is left out shows."""
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return held(runtime, np.full(nbytes, 0xEE, np.uint8)).view(dtype).reshape(shape)
+
+
+def packed(runtime: Runtime, kernel: Any, bias: Any, element: Element) -> tuple[hopper.PackedFilters, Any]:
+    """Filters on the device, and the (3, 3, C_in, C_out) kernel that they hold after rounding."""
+    kernel = kernel.astype(np.float32)
+    filters = hopper.pack_filters(kernel, bias.astype(np.float32), element)
+    exact = widened(rounded(kernel, element), element).astype(np.float64)
+    on_device = {name: held(runtime, getattr(filters, name)) for name in ("forward", "backward", "bias")}
+    return filters._replace(**on_device), exact
+
+
+def within(ours: Any, expected: Any, element: Element, terms: int) -> None:
+    """Rounded once to 16 bits after a sum of `terms` terms in fp32 (whose size is about one)."""
+    allowed = HALF_STEP[element] * np.abs(expected) + 4 * EPSILON * np.sqrt(terms)
+    share = float(np.max(np.abs(ours - expected) / allowed, initial=0.0))
+    print(f"{share:.1%} of the budget")
+    assert share <= SLACK
+
+
+def layer(shape: Shape4) -> tuple[Any, Any, Any]:
+    """x, kernel and bias, such that sums have a size of about one and half of them are positive."""
+    _, _, channels_in, channels_out = shape
+    kernel = random(3, 3, channels_in, channels_out, seed=1) / (3 * np.sqrt(channels_in))
+    return random(*shape[:3]), kernel, random(channels_out, seed=2).astype(np.float32) / 4
+
+
+def run(runtime: Runtime, launches: list[Launch]) -> None:
+    for launch in launches:
+        runtime.launch(launch)
+
+
+# ---- forward --------------------------------------------------------------------------------------------------------
+def forward(runtime: Runtime, shape: Shape4, element: Element, work: Work, pooling: Pooling, wanted: str,
+            multiprocessors: int = 2) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """What conv3x3_relu leaves behind, of "out", "mask", "pooled" and "choice", as bits; and the reference's."""
+    height, width, _, channels = shape
+    x, kernel, bias = layer(shape)
+    x_bits = rounded(x, element)
+    filters, exact = packed(runtime, kernel, bias, element)
+    pooled = (height // 2, width // 2, channels)
+    layouts: dict[str, Any] = {
+        "out": ((height, width, channels), MEMORY[element]),
+        "mask": convolution.mask_layout((height, width, channels)),
+        "pooled": (pooled, MEMORY[element]),
+        "choice": convolution.choice_layout(pooled),
+    }
+    names = wanted.split()
+    buffers = {name: empty(runtime, *layouts[name]) if name in names else None for name in layouts}
+    workspace = empty(runtime, (hopper.partial_bytes(work, height, width, channels),), np.uint8)
+    x_held = held(runtime, x_bits)
+    run(runtime, hopper.conv3x3_relu(x_held, filters, pooling=pooling, workspace=workspace, work=work,
+                                     target=hopper.target_of(runtime, multiprocessors), **buffers))  # fmt: skip
+    expected = {
+        "out": np.empty((height, width, channels)), "mask": np.empty((height, width, channels), bool),
+        "pooled": np.empty(pooled), "choice": np.empty(pooled, np.uint8),
+    }  # fmt: skip
+    reference.conv3x3_relu(widened(x_bits, element).astype(np.float64),
+                           reference.pack_filters(exact, bias.astype(np.float64)), pooling=pooling,
+                           **expected)  # fmt: skip
+    return {name: runtime.download(buffers[name]) for name in names}, expected
+
+
+def check_forward(runtime: Runtime, shape: Shape4, element: Element, work: Work, pooling: Pooling, wanted: str) -> None:
+    results, expected = forward(runtime, shape, element, work, pooling, wanted)
+    channels, terms = shape[3], 9 * shape[2] + 1
+    y = expected["out"]
+    unsure = 8 * EPSILON * np.sqrt(terms)  # decisions this near to the edge may be rounding's
+    if "out" in results:
+        within(widened(results["out"], element), y, element, terms)
+    if "mask" in results:
+        mask = np.unpackbits(results["mask"], axis=2, bitorder="little").astype(bool)
+        np.testing.assert_array_equal(mask | (np.abs(y) < unsure), expected["mask"] | (np.abs(y) < unsure))
+    if "pooled" in results:
+        within(widened(results["pooled"], element), expected["pooled"], element, terms)
+    if "choice" in results and results["choice"].size:
+        picked = results["choice"][..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & 3
+        picked = picked.reshape(expected["choice"].shape)
+        height, width = (side // 2 * 2 for side in shape[:2])
+        quads = np.sort([y[r:height:2, s:width:2] for r in range(2) for s in range(2)], axis=0)
+        sure = quads[3] - quads[2] > unsure
+        np.testing.assert_array_equal(picked[sure], expected["choice"][sure])
+        np.testing.assert_array_equal(picked[expected["pooled"] == 0], 0, "of equals the first")
+    assert channels % 8 == 0
+
+
+@pytest.mark.parametrize("element", ["bf16", "fp16"])
+@pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
+@pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
+def test_forward(runtime: Runtime, shape: Shape4, slices: int, tile: Tile, element: Element) -> None:
+    slices = min(slices, 3 * -(-shape[2] // hopper.STEP_CHANNELS))
+    check_forward(runtime, shape, element, hopper.cut_up(tile, *shape, slices), "max", "out mask pooled choice")
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize(
+    ("pooling", "wanted"), [("max", "mask"), ("max", "pooled choice"), ("average", "out pooled"), ("average", "pooled")]
+)
+@pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
+def test_forward_stores_what_is_wanted(
+    runtime: Runtime, tile: Tile, pooling: Pooling, wanted: str, slices: int
+) -> None:
+    shape = (9, 12, 16, 72)
+    check_forward(runtime, shape, "bf16", hopper.cut_up(tile, *shape, slices), pooling, wanted)
+
+
+def test_what_is_not_a_number_stays_so(runtime: Runtime) -> None:
+    """And nowhere else: what the boxes bring from outside of the image is zero."""
+    shape = (9, 9, 16, 8)
+    x, kernel, bias = layer(shape)
+    x[4, 4, 0] = np.nan
+    filters, _ = packed(runtime, kernel, bias, "bf16")
+    out, x_held = empty(runtime, (9, 9, 8), np.uint16), held(runtime, rounded(x, "bf16"))
+    run(runtime, hopper.conv3x3_relu(x_held, filters, out=out, mask=None, pooling="max", pooled=None, choice=None,
+                                     workspace=None, target=hopper.target_of(runtime)))  # fmt: skip
+    expected = np.zeros(out.shape, bool)
+    expected[3:6, 3:6] = True
+    np.testing.assert_array_equal(np.isnan(widened(runtime.download(out), "bf16")), expected)
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
+def test_results_do_not_depend_on_how_many_blocks_there_are(runtime: Runtime, tile: Tile) -> None:
+    shape = (33, 18, 72, 136)
+    work = hopper.cut_up(tile, *shape)
+    one, many = (forward(runtime, shape, "bf16", work, "max", "out mask", blocks)[0] for blocks in (1, 132))
+    for name in one:
+        np.testing.assert_array_equal(one[name], many[name])
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
+def test_results_do_not_depend_on_the_order_of_lanes(tile: Tile) -> None:
+    shape = (19, 21, 72, 136)
+    work = hopper.cut_up(tile, *shape)
+    first, other = (
+        forward(called("emulator", seed=seed), shape, "bf16", work, "max", "out choice")[0] for seed in (0, 7)
+    )
+    for name in first:
+        np.testing.assert_array_equal(first[name], other[name])
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
+def test_the_checking_build_has_nothing_to_say(tile: Tile) -> None:
+    runtime, shape = called("checked"), (17, 18, 16, 72)
+    for slices in (1, 2):
+        check_forward(runtime, shape, "bf16", hopper.cut_up(tile, *shape, slices), "max", "out mask pooled choice")
+    check_backward(runtime, shape, "bf16", hopper.cut_up(tile, 17, 18, 72, 16), True, True)
+
+
+# ---- the emulator would show it -------------------------------------------------------------------------------------
+MISTAKES = {  # a line of the sources, and what becomes of it
+    "taking no turns": ("if (!Tile::together) wait(memory.turn(consumer), turn);", ""),
+    "no wait for filters": ("wait(memory.filters_full(filters.stage), filters.parity);", ""),
+    "a stage given back too early": ("products_wait<1>();", "products_wait<2>();"),
+    "sums read too early": ("products_wait<0>();", ""),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a kernel faults, or computes something else."""
+    line, instead = MISTAKES[mistake]
+    folder = tmp_path / "cuda"
+    folder.mkdir()
+    (tmp_path / "emulator").symlink_to(compiler.FOLDER.parent / "emulator")
+    texts = {header.name: header.read_text() for header in compiler.FOLDER.glob("*.cuh")}
+    assert sum(text.count(line) for text in texts.values()) == 1
+    for name, text in texts.items():
+        (folder / name).write_text(text.replace(line, instead))
+    source = folder / "one.cu"
+    source.write_text('#include "hopper_convolution.cuh"\nHOPPER_TILE(128x128, bf16)\n')
+    monkeypatch.setenv("NSTGPU_CXXFLAGS", "-O1")  # compiles faster
+    try:
+        runtime = OneKernel(compile_library([source]))
+    except NoCompilerError as error:
+        pytest.skip(str(error))
+    shape = (33, 18, 72, 136)
+    try:
+        results, expected = forward(runtime, shape, "bf16", hopper.cut_up(TILES[1], *shape), "max", "out")
+    except KernelFault:
+        return
+    ours = widened(results["out"], "bf16")
+    assert not np.allclose(ours, expected["out"], atol=0.02)
+
+
+class OneKernel(EmulatorRuntime):
+    """The emulator with another library than that of all sources."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+
+# ---- backward -------------------------------------------------------------------------------------------------------
+def check_backward(
+    runtime: Runtime, shape: Shape4, element: Element, work: Work, masked: bool, accumulate: bool
+) -> None:
+    height, width, channels_in, channels_out = shape
+    _, kernel, bias = layer(shape)
+    kernel *= np.sqrt(channels_in / channels_out)
+    filters, exact = packed(runtime, kernel, bias, element)
+    gradient = rounded(random(height, width, channels_out, seed=3), element)
+    before = rounded(random(height, width, channels_in, seed=4), element)
+    mask = random(height, width, channels_in, seed=5) > 0 if masked else None
+    out = held(runtime, before) if accumulate else empty(runtime, before.shape, MEMORY[element])
+    bits = None if mask is None else held(runtime, np.packbits(mask, axis=2, bitorder="little"))
+    workspace = empty(runtime, (hopper.partial_bytes(work, height, width, channels_in),), np.uint8)
+    gradient_held = held(runtime, gradient)
+    run(runtime, hopper.conv3x3_input_gradient(gradient_held, filters, out=out, mask=bits, accumulate=accumulate,
+                                               workspace=workspace, target=hopper.target_of(runtime, 3),
+                                               work=work))  # fmt: skip
+    expected = widened(before, element).astype(np.float64)
+    reference.conv3x3_input_gradient(widened(gradient, element).astype(np.float64),
+                                     reference.pack_filters(exact, bias.astype(np.float64)), out=expected, mask=mask,
+                                     accumulate=accumulate)  # fmt: skip
+    ours = widened(runtime.download(out), element)
+    within(ours, expected, element, 9 * channels_out + 1)
+    if mask is not None:
+        assert not ours[~mask].any()
+
+
+@pytest.mark.parametrize("element", ["bf16", "fp16"])
+@pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
+@pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
+def test_backward(runtime: Runtime, shape: Shape4, slices: int, tile: Tile, element: Element) -> None:
+    height, width, channels_in, channels_out = shape
+    work = hopper.cut_up(tile, height, width, channels_out, channels_in, min(slices, 3))
+    check_backward(runtime, shape, element, work, masked=True, accumulate=True)
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize(("masked", "accumulate"), [(True, False), (False, True), (False, False)])
+def test_backward_masks_and_accumulates_as_asked(runtime: Runtime, masked: bool, accumulate: bool, slices: int) -> None:
+    shape = (9, 12, 72, 16)
+    for tile in TILES:
+        check_backward(runtime, shape, "bf16", hopper.cut_up(tile, 9, 12, 16, 72, slices), masked, accumulate)
+
+
+# ---- the self-test --------------------------------------------------------------------------------------------------
+def test_the_self_test_finds_nothing(runtime: Runtime) -> None:
+    assert hopper.problem_with(runtime, 3) is None
+
+
+def test_the_self_test_names_a_kernel_that_is_wrong() -> None:
+    runtime = called("emulator")
+    launched = runtime.launch
+
+    def launch(launch: Launch) -> None:
+        if "slices" in launch.kernel:  # forgets the second of two
+            count = next(i for i, arg in enumerate(launch.args) if isinstance(arg, np.int32))
+            launch = launch._replace(args=(*launch.args[:count], np.int32(1), *launch.args[count + 1 :]))
+        launched(launch)
+
+    runtime.launch = launch  # type: ignore[method-assign]
+    problem = hopper.problem_with(runtime, 3)
+    assert problem is not None
+    assert re.fullmatch(r"tile 256x128 in bf16, 2 slices: off by [\d.]+ of the largest value", problem)
+
+
+def test_the_self_test_passes_on_what_the_device_says() -> None:
+    runtime = called("emulator")
+
+    def launch(launch: Launch) -> None:
+        raise DeviceError(f"launching kernel {launch.kernel!r}: no")
+
+    runtime.launch = launch  # type: ignore[method-assign]
+    problem = hopper.problem_with(runtime)
+    assert problem == "tile 256x128 in bf16: launching kernel 'hopper_bf16_forward_256x128': no"
+
+
+# ---- tensor maps ----------------------------------------------------------------------------------------------------
+MAP = hopper.activations_map(0x7F0000001000, "bf16", (37, 50, 72))
+
+
+class FakeDriver:
+    """Writes down what cuTensorMapEncodeTiled is asked, and answers `status`."""
+
+    def __init__(self, status: int = 0) -> None:
+        self.status = status
+        self.asked: list[Any] = []
+
+    def cuTensorMapEncodeTiled(self, encoded: Any, *arguments: Any) -> int:
+        assert encoded.value % 64 == 0
+        plain = [list(value) if isinstance(value, ctypes.Array) else value.value for value in arguments]
+        self.asked.append(plain)
+        ctypes.memset(encoded, 0xAB, 128)
+        return self.status
+
+
+@pytest.fixture
+def fresh_driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], None]]:
+    """fresh_driver(what ctypes.CDLL is to do)."""
+
+    def install(load: Any) -> None:
+        hopper._driver.cache_clear()
+        hopper.encode_with_driver.cache_clear()
+        monkeypatch.setattr(ctypes, "CDLL", load)
+
+    yield install
+    hopper._driver.cache_clear()
+    hopper.encode_with_driver.cache_clear()
+
+
+def test_the_driver_is_asked_for_boxes_that_read_zeros_outside(fresh_driver: Callable[[Any], None]) -> None:
+    driver = FakeDriver()
+    fresh_driver(lambda _: driver)
+    encoded = hopper.encode_with_driver(MAP)
+    assert (encoded.dtype, encoded.size) == (hopper.ENCODED, 1)
+    assert encoded.tobytes() == b"\xab" * 128
+    # BFLOAT16, rank, address, sizes, pitches, box, steps; no interleave, 128-byte swizzle, 256 bytes into L2, zeros.
+    assert driver.asked == [[9, 3, MAP.address, [72, 50, 37], [144, 7200], [64, 8, 18], [1, 1, 1], 0, 3, 3, 0]]
+    hopper.encode_with_driver(MAP)
+    assert len(driver.asked) == 1
+    hopper.encode_with_driver(hopper.filters_map(4096, "fp16", 72, 136, TILES[0]))
+    assert driver.asked[1][:6] == [6, 3, 4096, [72, 9, 136], [144, 1296], [64, 1, 128]]
+
+
+def test_without_a_driver_there_are_no_tensor_maps(fresh_driver: Callable[[Any], None]) -> None:
+    def fail(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    fresh_driver(fail)
+    with pytest.raises(DeviceError, match=r"^no NVIDIA driver was found on this machine.*$"):
+        hopper.encode_with_driver(MAP)
+
+
+def test_a_driver_without_tensor_maps_is_too_old(fresh_driver: Callable[[Any], None]) -> None:
+    fresh_driver(lambda _: object())
+    with pytest.raises(DeviceError, match=r"^the NVIDIA driver knows no tensor maps: install version 525 or newer$"):
+        hopper.encode_with_driver(MAP)
+
+
+def test_what_the_driver_refuses_is_named(fresh_driver: Callable[[Any], None]) -> None:
+    fresh_driver(lambda _: FakeDriver(status=1))
+    with pytest.raises(DeviceError, match=r"^cuTensorMapEncodeTiled: error 1 for TensorMap\(address=.*$"):
+        hopper.encode_with_driver(MAP)
+
+
+# ---- filters, tiles, slices -----------------------------------------------------------------------------------------
+def test_packed_filters_hold_every_weight_once() -> None:
+    kernel = np.arange(9 * 8 * 16, dtype=np.float32).reshape(3, 3, 8, 16)
+    filters = hopper.pack_filters(kernel, np.ones(16, np.float32), "fp16")
+    assert (filters.forward.shape, filters.backward.shape) == ((16, 9, 8), (8, 9, 16))
+    forward, backward = (widened(bits, "fp16") for bits in (filters.forward, filters.backward))
+    assert forward[13, 5, 6] == kernel[1, 2, 6, 13]
+    assert backward[6, 5, 13] == kernel[1, 0, 6, 13]
+    for values in (forward, backward):
+        np.testing.assert_array_equal(np.sort(values, axis=None), kernel.reshape(-1))
+
+
+def test_channels_must_be_multiples_of_eight() -> None:
+    assert hopper.serves(64, 8)
+    assert not hopper.serves(3, 64)
+    with pytest.raises(ValueError, match="12 to 64 channels; both must be multiples of 8"):
+        hopper.pack_filters(np.zeros((3, 3, 12, 64), np.float32), np.zeros(64, np.float32), "bf16")
+
+
+@pytest.mark.parametrize(
+    ("shape", "variant", "slices"),
+    [((512, 512, 64, 64), "64x256", 1), ((256, 256, 128, 64), "64x256", 1), ((128, 128, 256, 256), "256x128", 1),
+     ((64, 64, 512, 512), "64x256", 1), ((32, 32, 512, 512), "64x256", 4), ((64, 8, 512, 512), "128x128", 8)],
+    ids=str,
+)  # fmt: skip
+def test_the_tile_for_a_shape(shape: Shape4, variant: str, slices: int) -> None:
+    work = hopper.choose_work(*shape)
+    assert (work.tile.variant, work.slices) == (variant, slices)
+
+
+@pytest.mark.parametrize("side", [256, 512, 1024])
+def test_the_reckoning_promises_no_more_than_the_tensor_cores_have(side: int) -> None:
+    for block, channels_in, channels_out in [(1, 64, 64), (2, 128, 128), (4, 256, 256), (8, 512, 512), (16, 512, 512)]:
+        shape = (side // block, side // block, channels_in, channels_out)
+        work = hopper.choose_work(*shape)
+        least = 9 * np.prod(shape, dtype=float) / hopper.PRODUCTS_PER_CLOCK / hopper.MULTIPROCESSORS
+        assert least < hopper.reckoned_clocks(work, channels_in)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (37, 50, 72, 136), (4096, 4096, 64, 64), (16, 16, 512, 512)], ids=str)
+def test_work_covers_everything_and_slices_fill_at_most_one_wave(shape: Shape4) -> None:
+    work = hopper.choose_work(*shape)
+    assert 0 <= work.down * hopper.BOX_HEIGHT - shape[0] < hopper.BOX_HEIGHT
+    assert 0 <= work.across * work.tile.width - shape[1] < work.tile.width
+    assert 0 <= work.channel_tiles * work.tile.channels - shape[3] < work.tile.channels
+    assert work.slices == 1 or work.items <= hopper.MULTIPROCESSORS
+    assert hopper.workspace_bytes(*shape) >= hopper.partial_bytes(work, shape[0], shape[1], shape[3])
+
+
+def test_more_slices_than_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 slices of 3 steps"):
+        hopper.cut_up(TILES[0], 8, 8, 64, 64, 4)
+
+
+def test_a_workspace_too_small_is_refused() -> None:
+    runtime, shape = called("emulator"), (8, 8, 64, 64)
+    work = hopper.cut_up(TILES[0], *shape, 2)
+    needed = hopper.partial_bytes(work, 8, 8, 64)
+    assert needed == 2 * 8 * 8 * 64 * 4
+    filters, _ = packed(runtime, np.zeros((3, 3, 64, 64)), np.zeros(64), "bf16")
+    x = held(runtime, np.zeros((8, 8, 64), np.uint16))
+    for workspace, has in ((None, 0), (np.zeros(needed - 1, np.uint8), needed - 1)):
+        with pytest.raises(ValueError, match=f"the workspace has {has} bytes of {needed}"):
+            hopper.conv3x3_relu(x, filters, out=x, mask=None, pooling="max", pooled=None, choice=None,
+                                workspace=workspace, target=hopper.target_of(runtime), work=work)  # fmt: skip
+
+
+# ---- what the compiler makes of it ----------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def cubin() -> compiler.Cubin:
+    """Of the bf16 kernels for sm_90a."""
+    try:
+        (compiled,) = compiler.compile_sources([compiler.FOLDER / "hopper_bf16.cu"], "sm_90a")
+    except DeviceError as error:
+        pytest.skip(str(error))
+    return compiled
+
+
+def test_nothing_spills_and_no_product_is_serialised(cubin: compiler.Cubin) -> None:
+    """C7508: setmaxnreg ignored; C7510 and its like: products that wait for each other."""
+    convolutions = {name: taken for name, taken in cubin.kernels.items() if "slices" not in name}
+    assert len(convolutions) == 2 * len(TILES)
+    assert not cubin.warnings
+    for taken in cubin.kernels.values():
+        assert taken.spill_bytes == taken.stack_bytes == 0
+    for taken in convolutions.values():
+        assert taken.registers == 65536 // hopper.THREADS // 8 * 8  # what a block alone on its SM starts with
+
+
+# The lower twelve bits of an instruction name it. WARPGROUP is wgmma's fence and its waits.
+OPCODES = {0x9F0: "HGMMA", 0x9C5: "WARPGROUP", 0x9C8: "USETMAXREG", 0x5B4: "UTMALDG", 0x23C: "HMMA"}
+
+
+def instructions(image: bytes) -> dict[str, Counter[str]]:
+    """How often each kernel has those of OPCODES: its section of the ELF file is 16 bytes an instruction."""
+    (start,) = struct.unpack_from("<Q", image, 0x28)
+    size, count, names_at = struct.unpack_from("<HHH", image, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", image, start + i * size) for i in range(count)]
+    names = sections[names_at][4]
+    found = {}
+    for name_at, _, _, _, offset, length in sections:
+        name = image[names + name_at : image.index(b"\0", names + name_at)].decode()
+        if name.startswith(".text."):
+            codes = (struct.unpack_from("<Q", image, at)[0] & 0xFFF for at in range(offset, offset + length, 16))
+            found[name.removeprefix(".text.")] = Counter(OPCODES[code] for code in codes if code in OPCODES)
+    return found
+
+
+def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: compiler.Cubin) -> None:
+    """24 products in three batches, a fence before and a wait after each and one wait at the end; a load for each box
+    and each of three taps' filters; registers given and taken once."""
+    found = instructions(cubin.image)
+    for tile in TILES:
+        wanted = {"HGMMA": 24, "WARPGROUP": 7, "USETMAXREG": 2, "UTMALDG": tile.boxes + 3}
+        for direction in ("forward", "backward"):
+            assert found[f"hopper_bf16_{direction}_{tile.variant}"] == wanted

@@ -1,0 +1,96 @@
+"""The emulated wgmma, copy engine and mbarriers (cuda/hopper_ptx.cuh): a small kernel that uses them gets the right
+product whatever the order of things, and each way of using them wrongly shows, as wrong sums or as a reported fault.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
+from nstgpu.kernels.hopper import TensorMap, encode_for_emulator
+from nstgpu.kernels.tensor_convolution import rounded, widened
+
+SOURCE = Path(__file__).parent / "hopper_faults.cu"
+FAULTS = {
+    name: number
+    for number, name in enumerate(
+        ["none", "no_wait_for_full", "no_wait_for_empty", "released_too_early", "no_wait_for_products",
+         "too_few_bytes", "too_many_bytes", "no_fence", "wrong_parity", "one_arrival_too_many", "not_swizzled",
+         "lanes_differ"]
+    )
+}  # fmt: skip
+EARLY, LATE, COIN = 0, 1, 2  # when loads are carried out: HOPPER_LOADS
+STEPS = 5
+
+
+def library(loads: int, *, seed: int = 0, check: bool = False) -> Library:
+    try:
+        return compile_library([SOURCE], check=check, seed=seed, defines={"HOPPER_LOADS": loads})
+    except NoCompilerError as error:
+        warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
+        pytest.skip(str(error))
+
+
+def product_by(kernels: Library, fault: str = "none") -> tuple[np.ndarray, np.ndarray]:
+    """Ours, and the exact one. The last step's channels and the last rows lie outside of the arrays."""
+    random = np.random.default_rng(0)
+    pixels = rounded(random.standard_normal((1, 60, 64 * STEPS - 8), np.float32), "bf16")
+    filters = rounded(random.standard_normal((1, 63, 64 * STEPS - 8), np.float32), "bf16")
+    maps = [
+        encode_for_emulator(TensorMap(array.ctypes.data, "bf16", array.shape[::-1], (64, 64, 1)))
+        for array in (pixels, filters)
+    ]
+    out = np.full((64, 64), np.nan, np.float32)
+    args: list[Any] = [*maps, out, np.int32(STEPS), np.int32(FAULTS[fault])]
+    kernels.launch("small_product", 1, 160, args, shared_bytes=2 * 16384 + 32)
+    expected = np.zeros((64, 64))
+    expected[:60, :63] = widened(pixels, "bf16")[0].astype(np.float64) @ widened(filters, "bf16")[0].T
+    return out, expected
+
+
+@pytest.mark.parametrize(("loads", "seed"), [(EARLY, 0), (LATE, 1), (COIN, 2), (COIN, 3)])
+def test_the_product_is_right(loads: int, seed: int) -> None:
+    ours, expected = product_by(library(loads, seed=seed))
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+    assert not ours[60:].any()
+
+
+def test_the_checking_build_has_nothing_to_say() -> None:
+    ours, expected = product_by(library(COIN, check=True))
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def shows(kernels: Library, fault: str) -> bool:
+    """Whether the sums are wrong, or the emulator says that something is."""
+    try:
+        ours, expected = product_by(kernels, fault)
+    except KernelFault as error:
+        return "mbarrier" in str(error)
+    return not np.allclose(ours, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fault", "loads"),
+    [("no_wait_for_full", LATE), ("no_wait_for_empty", EARLY), ("released_too_early", EARLY),
+     ("no_wait_for_products", COIN), ("too_few_bytes", LATE)],
+)  # fmt: skip
+def test_a_wait_left_out_shows(fault: str, loads: int) -> None:
+    assert shows(library(loads), fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("too_many_bytes", "mbarrier.try_wait, whose phase never completes"),
+     ("wrong_parity", "mbarrier.try_wait, whose phase never completes"),
+     ("one_arrival_too_many", "mbarrier.try_wait, whose phase never completes"),
+     ("no_fence", "wgmma.mma_async without wgmma.fence"),
+     ("not_swizzled", "the 128-byte swizzle only"),
+     ("lanes_differ", "lanes have different operands")],
+)  # fmt: skip
+def test_what_cannot_work_is_reported(fault: str, said: str) -> None:
+    with pytest.raises(KernelFault, match=r"hopper_faults\.cu:\d+: block \(0, 0, 0\)") as caught:
+        product_by(library(COIN), fault)
+    assert said in str(caught.value)
