@@ -39,7 +39,7 @@ class Options:
     """FILE or FILE=WEIGHT."""
     output: str
     size: int | None = None
-    iterations: str = "300"
+    iterations: str = "100"
     min_size: int | None = None
     scales: int | None = None
     average: float | None = None
