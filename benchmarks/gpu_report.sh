@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything worth knowing on a machine with an NVIDIA GPU, in under 8 minutes: GPU tests, every kernel against its
+# Everything worth knowing on a machine with an NVIDIA GPU, in under 10 minutes: GPU tests, every kernel against its
 # roofline and the reference, PyTorch side by side, one picture, and compute-sanitizer. Writes to $1, else $OUT, else
 # benchmarks/results: gpu_report.md with date, GPU and driver, the profiles as JSON, the picture, and the logs.
 #
@@ -32,10 +32,13 @@ gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,nohea
 printf '# GPU report\n\n%s, %s, commit %s\n' "$(date -u +%Y-%m-%d)" "$gpu" "$(git rev-parse --short HEAD)" >"$out/gpu_report.md"
 
 step "doctor" 30 nstgpu doctor
-step "GPU tests" 150 "$python" -m pytest -q -m gpu -p no:cacheprovider tests
+step "GPU tests" 300 "$python" -m pytest -q -m gpu -p no:cacheprovider tests
 for size in 512 1024; do
     step "profile $size" 60 nstgpu profile --device cuda --size "$size" --rounds 20
     step "profile $size json" 60 nstgpu profile --device cuda --size "$size" --rounds 20 --json "$out/profile_$size.json"
+done
+for precision in tf32 3xtf32; do
+    step "profile 512 $precision" 60 nstgpu profile --device cuda --precision "$precision" --size 512 --rounds 20
 done
 step "PyTorch" 120 "$python" benchmarks/compare_pytorch.py --device cuda --sizes 512 1024 --models vgg19 --rounds 20
 step "picture" 60 nstgpu run examples/content.jpg examples/style.jpg --device cuda --size 768 --iterations 300 \
