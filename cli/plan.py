@@ -42,7 +42,7 @@ def plan(
         float | None, typer.Option(metavar="GIB", help="Memory to keep to.", show_default="most of what is free")
     ] = None,
     tile: Annotated[str, typer.Option(metavar="auto|off|N", help="Tiles, as for nstgpu run.")] = "auto",
-    iterations: Annotated[int, typer.Option(min=1, help="Steps at each scale.")] = 300,
+    iterations: Annotated[int, typer.Option(min=1, help="Steps at each scale.")] = 100,
     optimizer: Annotated[str, typer.Option(help="adam, lbfgs or descent.")] = "adam",
     weights: Annotated[
         str | None, typer.Option(help="As for nstgpu run.", show_default="the best there is at hand")
