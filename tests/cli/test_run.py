@@ -250,7 +250,7 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(folder: Path) -> None:
         process.wait()
     result = nstgpu("resume", "state.h5")
     assert result.exit_code == 0, result.output
-    np.testing.assert_array_equal(images.read(folder / "out.png").pixels, images.read(folder / "whole.png").pixels)
+    assert (folder / "out.png").read_bytes() == (folder / "whole.png").read_bytes()
     left_behind = [path.name for path in folder.iterdir() if path.suffix == ".part"]
     assert len(left_behind) <= 3  # what a kill -9 cut off keeps its passing name
 
