@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from .options import Debug
+
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Show GPU, driver, CUDA, CuPy, NVRTC, BLAS and caches, and what `--device auto` chooses here."""
     del debug  # acted on where errors are reported

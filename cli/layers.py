@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from .messages import say
+from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
 
 if TYPE_CHECKING:
     from ..engine.excitation import Observer
@@ -42,23 +43,12 @@ def layers(
         typer.Option(min=1, metavar="N", help="Units per layer, evenly spread.", show_default=f"{DEFAULT_UNITS}"),
     ] = None,
     size: Annotated[int, typer.Option(min=16, help="Larger pictures are shrunk to this long side.")] = DEFAULT_SIZE,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="vgg19, vgg16, a VGG weights file (.h5, .keras), or random:SEED.",
-            show_default="vgg19 once fetched, else random:0",
-        ),
-    ] = None,
-    preprocessing: Annotated[
-        str | None,
-        typer.Option(help="The weights' own: caffe or torchvision.", show_default="what the file says, else caffe"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, cpu, reference or emulator.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    weights: WeightsFile = None,
+    preprocessing: Preprocessing = None,
+    device: DeviceName = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Show what units look for: the patches of PICTURES that excite each of them most, nine a unit.
 

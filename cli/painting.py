@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..weights import Weights
 
 DEFAULT_SIZE = 512
+ITERATIONS = 100  # at each scale
 CHECKPOINT_SECONDS = 30.0
 FRAMES = 60  # of an animation, about
 
@@ -39,7 +40,7 @@ class Options:
     """FILE or FILE=WEIGHT."""
     output: str
     size: int | None = None
-    iterations: str = "100"
+    iterations: str = str(ITERATIONS)
     min_size: int | None = None
     scales: int | None = None
     average: float | None = None
@@ -296,11 +297,12 @@ def _check_files(options: Options, styles: "list[Style]") -> None:
     written = {"--output": options.output, "--json": options.json_file, "--animation": options.animation}
     written |= {"--report": options.report, "--checkpoint": options.checkpoint}
     for name, path in written.items():
-        if path is not None and any(_is_same_file(path, other) for other in read if other):
+        if path is not None and any(is_same_file(path, other) for other in read if other):
             raise SettingsError(f"{path} is an input and would be overwritten; choose another {name}")
 
 
-def _is_same_file(path: str, other: str) -> bool:
+def is_same_file(path: str | Path, other: str | Path) -> bool:
+    """Whether both are there and are one file, whatever they are called."""
     return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .messages import notes
+from .options import Debug, DeviceName, Precision, Preprocessing, Threads, WeightsFile
+from .painting import ITERATIONS
 
 if TYPE_CHECKING:
     from ..engine.plan import Forecast, Plan
@@ -42,22 +44,15 @@ def plan(
         float | None, typer.Option(metavar="GIB", help="Memory to keep to.", show_default="most of what is free")
     ] = None,
     tile: Annotated[str, typer.Option(metavar="auto|off|N", help="Tiles, as for nstgpu run.")] = "auto",
-    iterations: Annotated[int, typer.Option(min=1, help="Steps at each scale.")] = 100,
+    iterations: Annotated[int, typer.Option(min=1, help="Steps at each scale.")] = ITERATIONS,
     optimizer: Annotated[str, typer.Option(help="adam, lbfgs or descent.")] = "adam",
-    weights: Annotated[
-        str | None, typer.Option(help="As for nstgpu run.", show_default="the best there is at hand")
-    ] = None,
-    preprocessing: Annotated[
-        str | None,
-        typer.Option(help="The weights' own: caffe or torchvision.", show_default="what the file says, else caffe"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cuda, cpu, reference or emulator.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, or what the device offers, such as fp32.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores")
-    ] = None,
+    weights: WeightsFile = None,
+    preprocessing: Preprocessing = None,
+    device: DeviceName = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Show what each size takes: memory as a whole and in tiles, and time; and the largest that fits.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import Debug, DeviceName, Precision, Preprocessing, Threads
+
 if TYPE_CHECKING:
     from ..engine.profile import Profile
 
@@ -21,18 +23,13 @@ def profile(
             min=16, help="Side of the image in pixels.", show_default=f"{DEFAULT_SIZE}; {EMULATED_SIZE} emulated"
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cuda, cpu, reference or emulator.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, or what the device offers, such as fp32.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores")
-    ] = None,
+    device: DeviceName = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
     weights: Annotated[
         str, typer.Option(help="vgg19, vgg16, a VGG weights file, or random:SEED for VGG-19's shapes.")
     ] = "random:0",
-    preprocessing: Annotated[
-        str | None,
-        typer.Option(help="The weights' own: caffe or torchvision.", show_default="what the file says, else caffe"),
-    ] = None,
+    preprocessing: Preprocessing = None,
     kernel: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only operations or kernels with this in their name.")
     ] = None,
@@ -40,7 +37,7 @@ def profile(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON; - for standard output.")
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Time every operation of one iteration, and compare each with the reference.
 

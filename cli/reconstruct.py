@@ -4,7 +4,6 @@ Runs `StyleTransfer` once a layer, with the content cost alone or the style cost
 side; nothing is computed here.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .messages import notes, say
+from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
+from .painting import is_same_file
 
 if TYPE_CHECKING:
     from ..engine.images import FloatArray
@@ -50,25 +51,14 @@ def reconstruct(
     separate: Annotated[
         bool, typer.Option("--separate", help="Also save each picture by itself, as OUTPUT_LAYER.")
     ] = False,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="vgg19, vgg16, a VGG weights file (.h5, .keras), or random:SEED.",
-            show_default="vgg19 once fetched, else random:0",
-        ),
-    ] = None,
-    preprocessing: Annotated[
-        str | None,
-        typer.Option(help="The weights' own: caffe or torchvision.", show_default="what the file says, else caffe"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, cpu, reference or emulator.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores")
-    ] = None,
+    weights: WeightsFile = None,
+    preprocessing: Preprocessing = None,
+    device: DeviceName = "auto",
+    threads: Threads = None,
     pooling: Annotated[str, typer.Option(help="average (as in the paper, and smoother) or max.")] = "average",
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Paint IMAGE back from noise, layer by layer: what each layer still knows of it.
 
@@ -88,7 +78,7 @@ def reconstruct(
     chosen = list(resolve(layer or classic_style(network.taps), network.taps, network.name))
     for path in (destination, *(_beside(destination, tap) for tap in chosen if separate)):
         images.check_destination(path)
-        if path.exists() and image.exists() and os.path.samefile(path, image):
+        if is_same_file(path, image):
             raise SettingsError(f"{path} is the input and would be overwritten; choose another --output")
     with notes(quiet):
         picture = images.read(image)

@@ -8,6 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import (
+    DEVICE_HELP,
+    PRECISION_HELP,
+    PREPROCESSING_DEFAULT,
+    PREPROCESSING_HELP,
+    THREADS_HELP,
+    WEIGHTS_DEFAULT,
+    WEIGHTS_HELP,
+    Debug,
+    Quiet,
+)
 from .painting import CHECKPOINT_SECONDS, DEFAULT_SIZE, Options, from_values, paint
 from .version import VERSION
 
@@ -173,16 +184,16 @@ def run(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="mini, vgg19, vgg16, a VGG weights file (.h5, .keras), or random:SEED.",
-            show_default="vgg19 once fetched, else mini",
+            help=WEIGHTS_HELP,
+            show_default=WEIGHTS_DEFAULT,
             rich_help_panel=COST,
         ),
     ] = None,
     preprocessing: Annotated[
         str | None,
         typer.Option(
-            help="The weights' own: caffe or torchvision.",
-            show_default="what the file says, else caffe",
+            help=PREPROCESSING_HELP,
+            show_default=PREPROCESSING_DEFAULT,
             rich_help_panel=COST,
         ),
     ] = None,
@@ -246,15 +257,11 @@ def run(
     checkpoint_seconds: Annotated[
         float, typer.Option("--checkpoint-every", min=0, help="Seconds between two states.", rich_help_panel=OUTPUT)
     ] = CHECKPOINT_SECONDS,
-    device: Annotated[
-        str, typer.Option(help="auto, cuda, cuda:1, cpu, reference or emulator.", rich_help_panel=MACHINE)
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="auto, or what the device offers, such as fp32.", rich_help_panel=MACHINE)
-    ] = "auto",
+    device: Annotated[str, typer.Option(help=DEVICE_HELP, rich_help_panel=MACHINE)] = "auto",
+    precision: Annotated[str, typer.Option(help=PRECISION_HELP, rich_help_panel=MACHINE)] = "auto",
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads of the cpu device.", show_default="all cores", rich_help_panel=MACHINE),
+        typer.Option(min=1, help=THREADS_HELP, show_default="all cores", rich_help_panel=MACHINE),
     ] = None,
     tile: Annotated[
         str,
@@ -264,8 +271,8 @@ def run(
             rich_help_panel=MACHINE,
         ),
     ] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
     version: Annotated[bool, VERSION] = False,
 ) -> None:
     """Paint CONTENT in the manner of STYLE, from coarse to fine.
@@ -280,8 +287,8 @@ def run(
 
 def resume(
     checkpoint: Annotated[str, typer.Argument(metavar="FILE", help="What --checkpoint wrote.", show_default=False)],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Go on with a run that was interrupted, to the very same picture.
 

@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import Debug, Preprocessing
+
 if TYPE_CHECKING:
     from ..weights import Inspection
 
 app = typer.Typer(help="Fetch, list, inspect and convert weights.", no_args_is_help=True)
-
-Preprocessing = Annotated[
-    str | None,
-    typer.Option(help="The weights' own: caffe or torchvision.", show_default="what the file says, else caffe"),
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 
 @app.callback()

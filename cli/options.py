@@ -1,0 +1,21 @@
+"""Options that several commands take, as typer reads them: one text for each, so that they say the same."""
+
+from typing import Annotated
+
+import typer
+
+WEIGHTS_HELP = "mini, vgg19, vgg16, a VGG weights file (.h5, .keras), or random:SEED."
+WEIGHTS_DEFAULT = "vgg19 once fetched, else mini"
+PREPROCESSING_HELP = "The weights' own: caffe or torchvision."
+PREPROCESSING_DEFAULT = "what the file says, else caffe"
+DEVICE_HELP = "auto, cuda, cuda:1, cpu, reference or emulator."
+PRECISION_HELP = "auto, or what the device offers, such as fp32."
+THREADS_HELP = "Threads of the cpu device."
+
+WeightsFile = Annotated[str | None, typer.Option(help=WEIGHTS_HELP, show_default=WEIGHTS_DEFAULT)]
+Preprocessing = Annotated[str | None, typer.Option(help=PREPROCESSING_HELP, show_default=PREPROCESSING_DEFAULT)]
+DeviceName = Annotated[str, typer.Option(help=DEVICE_HELP)]
+Precision = Annotated[str, typer.Option(help=PRECISION_HELP)]
+Threads = Annotated[int | None, typer.Option(min=1, help=THREADS_HELP, show_default="all cores")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
