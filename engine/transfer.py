@@ -199,7 +199,6 @@ class StyleTransfer:
             style=_share(STYLE_SHARE, lambda_, style_energy) if beta is None else beta,
             tv=TV_SHARE if gamma is None else gamma,
         )
-        objective.weigh(self._weighting)
 
     # ---- the weights that were given or chosen ----------------------------------------------------------------------
     @property
@@ -234,7 +233,9 @@ class StyleTransfer:
         One is kept; asking for another size lets go of its memory.
         """
         objective = self._measured(self.shape[:2] if size is None else size)
-        objective.weigh(replace(self._weighting, tv=self._weighting.tv * tv))
+        weighting = replace(self._weighting, tv=self._weighting.tv * tv)
+        if objective.weighting != weighting:
+            objective.weigh(weighting)
         return objective
 
     def _measured(self, size: tuple[int, int]) -> Objective:
@@ -244,19 +245,14 @@ class StyleTransfer:
         self._objective = None  # its memory first
         share = max(size) / max(self.shape[:2])
         content = resized(self.device, self._content, size)
-        free = None if self._keep is None else 1 - masks.fit(self._keep, size, "the content mask")
-        wanted = [
-            None if style.mask is None else masks.fit(style.mask, size, f"the mask of {style.name}")
-            for style in self._styles
-        ]
-        wanted = [None if mask is None else self._extended(mask) for mask in wanted]
-        free = None if free is None else self._extended(free)
+        keep = self._fitted(self._keep, size, "the content mask")
+        free = None if keep is None else 1 - keep
+        wanted = [self._fitted(style.mask, size, f"the mask of {style.name}") for style in self._styles]
         places: list[tuple[str, Mask]] = []
         styles = []
         for style, mask, weight in zip(self._styles, wanted, _shares(self._styles, wanted), strict=True):
-            pixels, region = self._sized_style(style, size, share), style.region
-            if region is not None:
-                region = self._extended(masks.fit(region, pixels.shape[:2], f"the region of {style.name}"))
+            pixels = self._sized_style(style, content, share)
+            region = self._fitted(style.region, pixels.shape[:2], f"the region of {style.name}")
             place = _place(style.name, mask, free, places)
             seen = self._extended(self._looked_at(pixels))
             styles.append(SizedStyle(style.name, seen, region, weight, place))
@@ -282,8 +278,12 @@ class StyleTransfer:
         around = (self._border, self._border)
         return np.pad(values, [around, around, *[(0, 0)] * (values.ndim - 2)], mode="edge")
 
-    def _sized_style(self, style: _Style, size: tuple[int, int], share: float) -> Image:
-        """The style at this scale, in the colours it is to have."""
+    def _fitted(self, mask: Mask | None, size: tuple[int, int], name: str) -> Mask | None:
+        """The mask of a picture of this size, with the border."""
+        return None if mask is None else self._extended(masks.fit(mask, size, name))
+
+    def _sized_style(self, style: _Style, content: Image, share: float) -> Image:
+        """The style at the scale of `content`, in the colours it is to have."""
         own = max(style.pixels.shape[:2]) if self._size is None else self._size
         long_side = max(1, round(own * style.scale * share))
         untouched = self._size is None and style.scale == 1 and share == 1
@@ -292,7 +292,6 @@ class StyleTransfer:
             pixels = resized(self.device, pixels, images.output_size(pixels.shape[0], pixels.shape[1], long_side))
         if self.colors == "style":
             return pixels
-        content = resized(self.device, self._content, size)
         if self.colors == "match":
             return colours.match(pixels, content)
         return colours.luminance(pixels, like=content)
