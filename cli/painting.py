@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, get_args, get_origin, get_type_hints
 
 from .messages import notes, say
 
@@ -173,15 +173,31 @@ def text_of(options: Options) -> str:
 
 
 def from_values(values: Mapping[str, Any], **changed: Any) -> Options:
-    """The options of a recipe, with some changed; raises SettingsError for what no option is called."""
+    """The options of a recipe, with some changed; raises SettingsError for what no option is called, or can be."""
     from ..engine.taps import SettingsError
 
     known = asdict(Options("", (), ""))
     unknown = [name for name in values if name not in known]
     if unknown:
         raise SettingsError(f"the recipe has {unknown[0]!r}, which this version does not know; leave it out")
+    hints = get_type_hints(Options)
+    for name, value in values.items():
+        if not _is_a(value, hints[name]):
+            raise SettingsError(f"the recipe has {name} = {value!r}, which that option cannot be; correct or remove it")
     fitting = {name: tuple(value) if isinstance(known[name], tuple) else value for name, value in values.items()}
     return Options(**{**{"content": "", "styles": (), "output": ""}, **fitting, **changed})
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a recipe's value is of an option's type; sequences are lists there, and whole numbers do for floats."""
+    choices = get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, list | tuple) and all(_is_a(item, choices[0]) for item in value)
+    if choices:
+        return any(_is_a(value, choice) for choice in choices)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float if hint is float else hint)
 
 
 # ---- options to what the library takes --------------------------------------------------------------------------

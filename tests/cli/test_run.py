@@ -205,6 +205,12 @@ def test_a_run_is_repeated_from_its_picture(folder: Path) -> None:
     refused = nstgpu("run", "--recipe", "recipe.toml", "-o", "none.png")
     assert refused.exit_code == 2
     assert "'colour'" in refused.stderr
+    for wrong in ("size = 'big'", "seed = 1.5", "styles = 'style.png'", "border = true", "style_scales = ['1']"):
+        (folder / "recipe.toml").write_text(f"content = 'content.jpg'\n{wrong}\n")
+        refused = nstgpu("run", "--recipe", "recipe.toml", "-o", "none.png")
+        assert refused.exit_code == 2, wrong
+        assert f"the recipe has {wrong.partition(' ')[0]} = " in refused.stderr
+    assert not (folder / "none.png").exists()
 
 
 def test_sixteen_bits_an_animation_and_scales(folder: Path) -> None:
