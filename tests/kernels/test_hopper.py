@@ -6,7 +6,6 @@ and what the compiler makes of the main loop.
 import ctypes
 import re
 import struct
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compi
 from nstgpu.kernels.hopper import TILES, Element, Tile, Work
 from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
+from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime
 from nstgpu.kernels.tensor_convolution import MEMORY, rounded, widened
 
 # What rounding the result to 16 bits takes, relative; and absolutely, what adding up in fp32 takes of the typical size.
@@ -31,6 +30,7 @@ SLACK = 1.01
 
 SOURCES = (compiler.FOLDER / "hopper_bf16.cu", compiler.FOLDER / "hopper_fp16.cu")
 Shape4 = tuple[int, int, int, int]
+Runtimes = Callable[..., Runtime]
 reference = Reference()
 
 # (H, W, C_in, C_out), slices: odd sides, a pixel and eight channels over a tile, less than a box, many items a block.
@@ -43,28 +43,23 @@ CASES: list[tuple[Shape4, int]] = [
 ]
 
 
-def called(name: str, seed: int = 0) -> Runtime:
-    """The runtime "emulator", "checked" or "cuda" with the Hopper kernels alone; skips what is not here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtimes, "sources_for", lambda _: SOURCES)
-        if name == "cuda":
-            if problem := cuda_problem():
-                pytest.skip(problem)
-            runtime = CudaRuntime()
-            if runtime.architecture != "sm_90a":
-                pytest.skip(f"the GPU is {runtime.architecture}, not sm_90a")
-            return runtime
-        try:
-            return EmulatorRuntime(check=name == "checked", seed=seed)
-        except DeviceError as error:
-            if not isinstance(error.__cause__, NoCompilerError):
-                raise
-            warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
-            pytest.skip(str(error))
+@pytest.fixture(scope="module")
+def called(runtime_called: Runtimes) -> Runtimes:
+    """As `runtime_called`, with the Hopper kernels alone; skips a GPU of another kind too."""
+
+    def call(name: str, seed: int = 0) -> Runtime:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runtimes, "sources_for", lambda _: SOURCES)
+            runtime = runtime_called(name, seed)
+        if isinstance(runtime, CudaRuntime) and runtime.architecture != "sm_90a":
+            pytest.skip(f"the GPU is {runtime.architecture}, not sm_90a")
+        return runtime
+
+    return call
 
 
 @pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
-def runtime(request: pytest.FixtureRequest) -> Runtime:
+def runtime(request: pytest.FixtureRequest, called: Runtimes) -> Runtime:
     return called(request.param)
 
 
@@ -211,7 +206,7 @@ def test_results_do_not_depend_on_how_many_blocks_there_are(runtime: Runtime, ti
 
 
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
-def test_results_do_not_depend_on_the_order_of_lanes(tile: Tile) -> None:
+def test_results_do_not_depend_on_the_order_of_lanes(called: Runtimes, tile: Tile) -> None:
     shape = (19, 21, 72, 136)
     work = hopper.cut_up(tile, *shape)
     first, other = (
@@ -222,7 +217,7 @@ def test_results_do_not_depend_on_the_order_of_lanes(tile: Tile) -> None:
 
 
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
-def test_the_checking_build_has_nothing_to_say(tile: Tile) -> None:
+def test_the_checking_build_has_nothing_to_say(called: Runtimes, tile: Tile) -> None:
     runtime, shape = called("checked"), (17, 18, 16, 72)
     for slices in (1, 2):
         check_forward(runtime, shape, "bf16", hopper.cut_up(tile, *shape, slices), "max", "out mask pooled choice")
@@ -322,7 +317,7 @@ def test_the_self_test_finds_nothing(runtime: Runtime) -> None:
     assert hopper.problem_with(runtime, 3) is None
 
 
-def test_the_self_test_names_a_kernel_that_is_wrong() -> None:
+def test_the_self_test_names_a_kernel_that_is_wrong(called: Runtimes) -> None:
     runtime = called("emulator")
     launched = runtime.launch
 
@@ -338,7 +333,7 @@ def test_the_self_test_names_a_kernel_that_is_wrong() -> None:
     assert re.fullmatch(r"tile 256x128 in bf16, 2 slices: off by [\d.]+ of the largest value", problem)
 
 
-def test_the_self_test_passes_on_what_the_device_says() -> None:
+def test_the_self_test_passes_on_what_the_device_says(called: Runtimes) -> None:
     runtime = called("emulator")
 
     def launch(launch: Launch) -> None:
@@ -471,7 +466,7 @@ def test_more_slices_than_steps_are_refused() -> None:
         hopper.cut_up(TILES[0], 8, 8, 64, 64, 4)
 
 
-def test_a_workspace_too_small_is_refused() -> None:
+def test_a_workspace_too_small_is_refused(called: Runtimes) -> None:
     runtime, shape = called("emulator"), (8, 8, 64, 64)
     work = hopper.cut_up(TILES[0], *shape, 2)
     needed = hopper.partial_bytes(work, 8, 8, 64)
