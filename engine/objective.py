@@ -367,10 +367,21 @@ class Objective:
 
     def evaluate(self, image: Array, gradient: Array) -> Costs:
         """J at `image`, and dJ/dimage written to `gradient`; both on the device."""
-        return self._without_overflow(lambda: self._evaluate(image, gradient))
 
-    def _evaluate(self, image: Array, gradient: Array) -> Costs:
-        device, weighting, costs, walk = self.device, self.weighting, self._tiled["costs"], self._walks.full
+        def once() -> Costs:
+            self.enqueue(image, gradient)
+            return self.costs(self.device.download(self.measured))
+
+        return self._without_overflow(once)
+
+    @property
+    def measured(self) -> Array:
+        """Where `enqueue` leaves what `costs` makes sense of."""
+        return self._tiled["costs"]
+
+    def enqueue(self, image: Array, gradient: Array) -> None:
+        """Asks the device for what `evaluate` measures, and waits for nothing; so it can be captured and repeated."""
+        device, weighting, measured, walk = self.device, self.weighting, self.measured, self._walks.full
         assert weighting is not None, "weigh comes first"
         whole = gradient
         if self._border:
@@ -386,13 +397,12 @@ class Objective:
             if index < walk.tiling.count - 1:
                 features = walk.forward(device, tile, image)
             self._add_gradient(index, tile, features, gradient)
-        device.tv_cost(image, weighting.tv, cost=costs[-2:-1], gradient=gradient)
+        device.tv_cost(image, weighting.tv, cost=measured[-2:-1], gradient=gradient)
         if self._free is not None:
             device.weigh(gradient, self._held["free"])
         if self._border:
             device.extend_gradient(gradient, whole)
-        device.dots(whole.reshape(1, -1), whole.reshape(-1), costs[-1:])
-        return self._costs(weighting, device.download(costs))
+        device.dots(whole.reshape(1, -1), whole.reshape(-1), measured[-1:])
 
     def _gather(self, image: Array) -> dict[str, Array]:
         """Completes the image's statistics; returns the activations of the last tile, to go back from."""
@@ -450,8 +460,10 @@ class Objective:
         slot = len(self.content_taps) * self.tiling.count + self.style_taps.index(tap) * len(self.styles) + number
         return self._tiled["costs"][slot : slot + 1]
 
-    def _costs(self, weighting: Weighting, values: NDArray[Any]) -> Costs:
-        measured = iter(float(value) for value in values)
+    def costs(self, values: NDArray[Any]) -> Costs:
+        """What was `measured`, in host memory, as costs."""
+        weighting, measured = self.weighting, iter(float(value) for value in values)
+        assert weighting is not None
         content = {tap: sum(next(measured) for _ in range(self.tiling.count)) for tap in self.content_taps}
         style = {tap: sum(style.share * next(measured) for style in self.styles) for tap in self.style_taps}
         tv, squared = measured
