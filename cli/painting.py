@@ -134,7 +134,7 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
         if options.json_file is not None:
             reports.append(stack.enter_context(_json_lines(options.json_file)))
         if options.save_every is not None:
-            reports.append(_saver(Path(options.output), options.save_every))
+            reports.append(stack.enter_context(_saver(Path(options.output), options.save_every)))
         animation = None
         if options.animation is not None:
             every = max(1, sum(scale.iterations for scale in planned) // FRAMES)
@@ -325,15 +325,29 @@ def is_same_file(path: str | Path, other: str | Path) -> bool:
 # ---- what is written on the way ---------------------------------------------------------------------------------
 
 
-def _saver(output: Path, every: int) -> Report:
+@contextmanager
+def _saver(output: Path, every: int) -> Iterator[Report]:
+    """Saves pictures in a thread of its own, one at a time, so that no iteration waits for a file."""
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from ..engine import images
 
-    def save(progress: "Progress") -> None:
-        if progress.iteration % every == 0:
-            path = output.with_name(f"{output.stem}_{progress.iteration:04d}{output.suffix}")
-            images.save(path, progress.image())
+    with ThreadPoolExecutor(1) as pool:
+        saving: list[Future[None]] = []
 
-    return save
+        def save(progress: "Progress") -> None:
+            if progress.iteration % every == 0:
+                path = output.with_name(f"{output.stem}_{progress.iteration:04d}{output.suffix}")
+                picture = progress.snapshot()
+                finish()
+                saving.append(pool.submit(lambda: images.save(path, picture())))
+
+        def finish() -> None:
+            while saving:
+                saving.pop().result()
+
+        yield save
+        finish()
 
 
 def _animator(animation: "Animation") -> Report:

@@ -379,6 +379,11 @@ class Objective:
         """Where `enqueue` leaves what `costs` makes sense of."""
         return self._tiled["costs"]
 
+    @property
+    def capturable(self) -> bool:
+        """Whether `enqueue` asks nothing of the host, so that a graph can hold it."""
+        return True
+
     def enqueue(self, image: Array, gradient: Array) -> None:
         """Asks the device for what `evaluate` measures, and waits for nothing; so it can be captured and repeated."""
         device, weighting, measured, walk = self.device, self.weighting, self.measured, self._walks.full

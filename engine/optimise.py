@@ -82,10 +82,19 @@ class Adam:
         self.reset()
 
     def step(self, evaluate: Evaluate, image: Array, gradient: Array, costs: Costs) -> None:  # noqa: ARG002
-        self.device.adam_step(
-            image, gradient, self._held["first"], self._held["second"], self._held["step"],
-            learning_rate=self.learning_rate, beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon,
-        )  # fmt: skip
+        self.device.adam_step(image, gradient, **self.moments, **self.rates)
+
+    @property
+    def moments(self) -> dict[str, Array]:
+        """`first`, `second` and `step`, on the device."""
+        return dict(self._held)
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """What `Device.adam_step` is told besides."""
+        return {
+            "learning_rate": self.learning_rate, "beta1": self.beta1, "beta2": self.beta2, "epsilon": self.epsilon
+        }  # fmt: skip
 
     def reset(self) -> None:
         for buffer in self._held.values():
@@ -185,19 +194,27 @@ class Descending:
         device, costs = self.device, None
         while self.iteration < iterations and not self.optimizer.stalled:
             costs = evaluate(self.image, gradient) if costs is None else costs
-            if not _is_finite(costs):
-                self._take_back(costs, good)
+            if not is_finite(costs):
+                self.take_back(costs, good)
                 costs = None
                 continue
             self.failures = 0
             device.copy(self.image, good)
             started_from, costs = costs, self.optimizer.step(evaluate, self.image, gradient, costs)
             self.iteration += 1
-            weight = (1 - self.decay) / (1 - self.decay**self.iteration)
-            device.blend(self.image, weight, self.average)
+            device.blend(self.image, self.weight(self.iteration), self.average)
             yield started_from
 
-    def _take_back(self, costs: Costs, good: Array) -> None:
+    def settle(self) -> list[Costs]:
+        """The costs of iterations that are done but have not been yielded yet: none (see `captured.Captured`)."""
+        return []
+
+    def weight(self, iteration: int) -> float:
+        """Of the image after so many iterations, in the average."""
+        return (1 - self.decay) / (1 - self.decay**iteration)
+
+    def take_back(self, costs: Costs, good: Array) -> None:
+        """Back to the last good image, to try a shorter step; raises NonFiniteCostError where that is of no use."""
         where = _where_not_finite(costs)
         if self.iteration == 0 and self.failures == 0:
             raise NonFiniteCostError(
@@ -219,7 +236,7 @@ class Descending:
         )  # fmt: skip
 
 
-def _is_finite(costs: Costs) -> bool:
+def is_finite(costs: Costs) -> bool:
     return math.isfinite(costs.total) and math.isfinite(costs.gradient_norm)
 
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from . import optimise, scales
+from .captured import Captured
 from .costs import Costs
 from .memory import Buffer, allocate
-from .optimise import Descending, Image
+from .optimise import Adam, Descending, Image
 from .resize import resized
 from .scales import Scale
 from .taps import SettingsError
@@ -91,6 +92,8 @@ class Progress:
     """(H, W) at this scale."""
     image: Callable[[], Image]
     """Fetches the picture as it is now, (H, W, 3) in [0, 1]."""
+    snapshot: Callable[[], Callable[[], Image]]
+    """Takes the picture as it is now; the function it returns waits for it, in any thread, while the run goes on."""
     state: Callable[[], RunState]
     """Fetches what `StyleTransfer.run(resume=...)` goes on from."""
 
@@ -192,16 +195,23 @@ class Run:
         scale = self.method.scales[number]
         objective = self.transfer.objective(self._size(number), scale.tv)
         before, began = self._seconds[number], time.perf_counter()
-        # The objective's own image serves as the last good one.
-        steps = descending.iterate(objective.evaluate, objective.gradient, scale.iterations, objective.image)
+        adam, graphs = descending.optimizer, self.device.graphs
+        captured = None
+        if isinstance(adam, Adam) and graphs is not None and objective.capturable:
+            captured = Captured(descending, adam, objective, graphs, scale.iterations)
+            steps = captured.iterate()
+        else:  # the objective's own image serves as the last good one
+            steps = descending.iterate(objective.evaluate, objective.gradient, scale.iterations, objective.image)
+        settle = (captured or descending).settle
         try:
             for costs in steps:
                 self.history.append(costs)
                 self._seconds[number] = before + time.perf_counter() - began
                 stop = interrupt.is_set()
                 if self.on_iteration is not None:
-                    stop |= self.on_iteration(self._progress(number, descending, costs)) is False
+                    stop |= self.on_iteration(self._progress(number, descending, costs, settle)) is False
                 if stop:
+                    self.history += settle()
                     return True
         except KeyboardInterrupt:
             return True
@@ -214,7 +224,9 @@ class Run:
     def _close(self, number: int, iterations: int) -> None:
         self.done.append(ScaleDone(self._size(number), iterations, self._seconds[number]))
 
-    def _progress(self, number: int, descending: Descending, costs: Costs) -> Progress:
+    def _progress(
+        self, number: int, descending: Descending, costs: Costs, settle: Callable[[], list[Costs]]
+    ) -> Progress:
         scale = self.method.scales[number]
         pace = self._seconds[number] / descending.iteration / scale.long_side**2
         return Progress(
@@ -227,10 +239,19 @@ class Run:
             scales=len(self.method.scales),
             size=self._size(number),
             image=lambda: self.transfer.finished(self.device.download(descending.average)),
-            state=lambda: self._state(number, descending),
+            snapshot=lambda: self._snapshot(descending),
+            state=lambda: self._state(number, descending, settle()),
         )
 
-    def _state(self, number: int, descending: Descending) -> RunState:
+    def _snapshot(self, descending: Descending) -> Callable[[], Image]:
+        graphs, finish = self.device.graphs, self.transfer.finisher(descending.average.shape[:2])
+        if graphs is not None:
+            fetched = graphs.fetch(descending.average)
+            return lambda: finish(fetched())
+        pixels = self.device.download(descending.average)
+        return lambda: finish(pixels)
+
+    def _state(self, number: int, descending: Descending, unreported: list[Costs]) -> RunState:
         download = self.device.download
         return RunState(
             self.fingerprint,
@@ -242,5 +263,5 @@ class Run:
             download(descending.image),
             download(descending.average),
             descending.optimizer.state(),
-            tuple(self.history),
+            (*self.history, *unreported),
         )

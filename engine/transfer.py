@@ -420,9 +420,14 @@ class StyleTransfer:
 
     def finished(self, pixels: Image) -> Image:
         """(H, W, 3) `pixels` in the colours asked for."""
+        return self.finisher(pixels.shape[:2])(pixels)
+
+    def finisher(self, size: tuple[int, int]) -> Callable[[Image], Image]:
+        """`finished` for pictures of (H, W) `size`, in two steps: the second needs no device, so any thread may."""
         if self.colors != "content-luminance":
-            return pixels
-        return colours.luminance_of_content(pixels, resized(self.device, self._content, pixels.shape[:2]))
+            return lambda pixels: pixels
+        content = resized(self.device, self._content, size)
+        return lambda pixels: colours.luminance_of_content(pixels, content)
 
     def _recipe(self, run: Run, init: Source) -> dict[str, str]:
         from .. import __version__

@@ -59,6 +59,7 @@ class Cpu:
     name = "cpu"
     precision = "fp32"
     activation_dtype = image_dtype = np.dtype(np.float32)
+    graphs = None
 
     def __init__(self, precision: str = "auto", threads: int | None = None) -> None:
         if precision not in ("auto", "fp32"):

@@ -45,6 +45,10 @@ class Device(Protocol):
     image_dtype: np.dtype[Any]
     """Of images, gradients in image space, Grams, costs and optimiser state."""
 
+    @property
+    def graphs(self) -> "Graphs | None":
+        """None where every operation is asked for by itself."""
+
     # ---- memory -------------------------------------------------------------------------------------------------
     def allocate(self, nbytes: int) -> Array:
         """One block of device memory as uint8; the engine cuts it into buffers. Raises MemoryError."""
@@ -213,6 +217,37 @@ class Device(Protocol):
         """out (n,) := sum_k coefficients[k] * vectors[k], vectors (K, n), K likewise."""
 
 
+class Graphs(Protocol):
+    """What some devices can do besides: a whole iteration as one thing to be asked for, ahead of the host."""
+
+    def capture(self, work: Callable[[], object]) -> Callable[[], None]:
+        """Calls `work` without carrying out what it asks for; returns a function that asks for all of that at once.
+
+        In `work` nothing may be allocated, uploaded or downloaded, and the buffers it uses must outlive the function.
+        """
+
+    def mark(self) -> Callable[[], None]:
+        """Returns a function that waits for all that has been asked for until now."""
+
+    def fetch(self, values: Array) -> Callable[[], NDArray[Any]]:
+        """The values as they are once what has been asked for until now is done: returns a function that waits for
+        them, in any thread. What is asked for meanwhile goes on."""
+
+    def mailbox(self, shape: tuple[int, ...]) -> tuple[Array, NDArray[np.float32]]:
+        """Float32 memory that the device writes and the host reads, as each of them sees it."""
+
+    def adam_iteration(self, image: Array, gradient: Array, first: Array, second: Array, step: Array, average: Array,
+                       good: Array, *, costs: Array, ring: Array, progress: Array, weights: Array,
+                       learning_rate: float, beta1: float, beta2: float, epsilon: float) -> None:  # fmt: skip
+        """ring[progress[0] % len(ring)] := costs, and if all of them are finite, progress[0] goes up by one and
+
+            good := image; `adam_step`; `blend` of image into average by weights[progress[0] - 1]
+
+        If not, progress[1] := 0. Where progress[1] is 0 to begin with, nothing happens. progress is int32, (2,); ring
+        is (places, n) for costs (n,).
+        """
+
+
 def open_device(name: str = "auto", precision: str = "auto", threads: int | None = None) -> Device:
     """The device called `name`, one of DEVICES or "cuda:1" for another GPU than the first, computing in `precision`.
 
@@ -237,7 +272,9 @@ def open_device(name: str = "auto", precision: str = "auto", threads: int | None
     from .gpu import Gpu
     from .runtimes import CudaRuntime, EmulatorRuntime
 
-    return Gpu(CudaRuntime(int(index or 0), precision) if kind == "cuda" else EmulatorRuntime(precision), precision)
+    if kind == "cuda":
+        return Gpu(CudaRuntime(int(index or 0), precision), precision)
+    return Gpu(EmulatorRuntime("fp32" if precision == "auto" else precision), precision)
 
 
 def _open_auto(precision: str, threads: int | None) -> Device:

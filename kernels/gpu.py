@@ -355,6 +355,39 @@ class Gpu:
         self._check("combine", _alignment(out.size), vectors=(vectors, shape, FLOAT))
         self._run(pointwise.combine(vectors, coefficients, out))
 
+    # ---- graphs -------------------------------------------------------------------------------------------------
+    @property
+    def graphs(self) -> "Gpu":
+        return self
+
+    def capture(self, work: Callable[[], object]) -> Callable[[], None]:
+        return self._runtime.capture(work)
+
+    def mark(self) -> Callable[[], None]:
+        return self._runtime.mark()
+
+    def fetch(self, values: Array) -> Callable[[], NDArray[Any]]:
+        self._check("fetch", 1, values=(values, values.shape, values.dtype))
+        return self._runtime.fetch(values)
+
+    def mailbox(self, shape: Shape) -> tuple[Array, NDArray[np.float32]]:
+        on_device, on_host = self._runtime.mailbox(math.prod(shape) * FLOAT.itemsize)
+        return on_device.view(FLOAT).reshape(shape), on_host.view(FLOAT).reshape(shape)
+
+    def adam_iteration(self, image: Array, gradient: Array, first: Array, second: Array, step: Array, average: Array,
+                       good: Array, *, costs: Array, ring: Array, progress: Array, weights: Array,
+                       learning_rate: float, beta1: float, beta2: float, epsilon: float) -> None:  # fmt: skip
+        shape = _image_shape(image)
+        images = {"image": image, "gradient": gradient, "first": first, "second": second, "average": average}
+        self._check("adam_iteration", **{name: (array, shape, FLOAT) for name, array in images.items()},
+                    good=(good, shape, FLOAT), step=(step, (1,), COUNT))  # fmt: skip
+        self._check("adam_iteration", 4, costs=(costs, (costs.size,), FLOAT), progress=(progress, (2,), COUNT),
+                    ring=(ring, (len(ring), costs.size), FLOAT), weights=(weights, (weights.size,), FLOAT))  # fmt: skip
+        self._run(
+            pointwise.adam_iteration(image, gradient, first, second, step, average, good, costs, ring, progress,
+                                     weights, learning_rate, beta1, beta2, epsilon)
+        )  # fmt: skip
+
     # ---- launching ----------------------------------------------------------------------------------------------
     def _run(self, launches: Sequence[Launch]) -> None:
         for launch in launches:

@@ -111,14 +111,30 @@ def tv_cost(image: Array, scale: float, cost: Array, gradient: Array, workspace:
 
 def adam_step(image: Array, gradient: Array, first: Array, second: Array, step: Array, learning_rate: float,
               beta1: float, beta2: float, epsilon: float) -> list[Launch]:  # fmt: skip
-    logs = [math.log(beta) if beta else -math.inf for beta in (beta1, beta2)]
-    decays = map(np.float32, (beta1, 1 - beta1, logs[0], beta2, 1 - beta2, logs[1]))
-    rates = (np.float32(learning_rate), *decays, np.float32(epsilon))
+    rates = _adam_rates(learning_rate, beta1, beta2, epsilon)
     args = (image, gradient, first, second, step, np.int64(image.size), *rates)
     return [
         Launch("advance_step", (1, 1, 1), (1, 1, 1), (step,)),
         Launch("adam_step", _grid(image.size, 4), BLOCK, args),
     ]
+
+
+def adam_iteration(image: Array, gradient: Array, first: Array, second: Array, step: Array, average: Array, good: Array,
+                   costs: Array, ring: Array, progress: Array, weights: Array, learning_rate: float, beta1: float,
+                   beta2: float, epsilon: float) -> list[Launch]:  # fmt: skip
+    record = (costs, np.int32(costs.size), ring, np.int32(len(ring)), progress, step)
+    rates = _adam_rates(learning_rate, beta1, beta2, epsilon)
+    args = (image, gradient, first, second, average, good, progress, weights, step, np.int64(image.size), *rates)
+    return [
+        Launch("record_costs", (1, 1, 1), (32, 1, 1), record),
+        Launch("adam_iteration", _grid(image.size, 4), BLOCK, args),
+    ]
+
+
+def _adam_rates(learning_rate: float, beta1: float, beta2: float, epsilon: float) -> tuple[np.float32, ...]:
+    logs = [math.log(beta) if beta else -math.inf for beta in (beta1, beta2)]
+    rates = (learning_rate, beta1, 1 - beta1, logs[0], beta2, 1 - beta2, logs[1], epsilon)
+    return tuple(map(np.float32, rates))
 
 
 def descent_step(image: Array, gradient: Array, learning_rate: float) -> list[Launch]:

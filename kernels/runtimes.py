@@ -8,7 +8,8 @@ import ctypes
 import importlib.util
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,6 +51,19 @@ class Runtime(Protocol):
     def launch(self, launch: Launch) -> None:
         """Raises DeviceError naming the kernel."""
 
+    def capture(self, work: Callable[[], object]) -> Callable[[], None]:
+        """What `work` launches, without launching it: returns a function that launches all of it at once."""
+
+    def mark(self) -> Callable[[], None]:
+        """Returns a function that waits for all that was launched until now."""
+
+    def fetch(self, values: Array) -> Callable[[], NDArray[Any]]:
+        """Copies values once what was launched until now is done, beside what is launched afterwards; returns a
+        function that waits for the copy, in any thread."""
+
+    def mailbox(self, nbytes: int) -> tuple[Array, NDArray[np.uint8]]:
+        """Memory that kernels write and the host reads, as each of them sees it."""
+
     def elapsed(self, work: Callable[[], object]) -> float:
         """Seconds that what `work` launches takes."""
 
@@ -86,6 +100,7 @@ class CudaRuntime:
             cubins = compile_sources(sources_for(precision), self.architecture)
             with self._device:
                 self._stream = cupy.cuda.Stream(non_blocking=True)
+                self._beside = cupy.cuda.Stream(non_blocking=True)  # for copies that nothing waits for
                 for cubin in cubins:
                     module = cupy.cuda.function.Module()
                     module.load(cubin.image)
@@ -110,16 +125,86 @@ class CudaRuntime:
             out.set(values, self._stream)
 
     def download(self, values: Array) -> NDArray[Any]:
+        with self._named_after_kernels(), self._device:
+            host: NDArray[Any] = values.get(self._stream)
+        self._recent.clear()
+        return host
+
+    @contextmanager
+    def _named_after_kernels(self) -> Iterator[None]:
+        """A kernel's fault comes to light where the host waits."""
         try:
-            with self._device:
-                host: NDArray[Any] = values.get(self._stream)
+            yield
         except self._cupy.cuda.runtime.CUDARuntimeError as error:
             raise DeviceError(
                 f"{error}, in one of the kernels launched last ({', '.join(dict.fromkeys(self._recent))}); "
                 "CUDA_LAUNCH_BLOCKING=1 tells which"
             ) from error
-        self._recent.clear()
-        return host
+
+    def capture(self, work: Callable[[], object]) -> Callable[[], None]:
+        try:
+            with self._device, self._stream:
+                self._stream.begin_capture()
+                try:
+                    work()
+                finally:
+                    graph = self._stream.end_capture()
+        except self._cupy.cuda.runtime.CUDARuntimeError as error:
+            raise DeviceError(f"an iteration cannot be captured as a CUDA graph: {error}") from error
+
+        def launch() -> None:
+            with self._named_after_kernels(), self._device:
+                graph.launch(self._stream)
+
+        return launch
+
+    def mark(self) -> Callable[[], None]:
+        with self._device:
+            event = self._cupy.cuda.Event(disable_timing=True)
+            event.record(self._stream)
+
+        def wait() -> None:
+            with self._named_after_kernels(), self._device:
+                event.synchronize()
+
+        return wait
+
+    def fetch(self, values: Array) -> Callable[[], NDArray[Any]]:
+        """By way of a copy on the device, since what is launched next may change the values."""
+        pinned = self._pinned(values.nbytes)
+        host = np.frombuffer(pinned, values.dtype, values.size).reshape(values.shape)
+        copied, fetched = (self._cupy.cuda.Event(disable_timing=True) for _ in range(2))
+        staged = self.allocate(values.nbytes).view(values.dtype).reshape(values.shape)
+        with self._device:
+            staged.data.copy_from_device_async(values.data, values.nbytes, self._stream)
+            copied.record(self._stream)
+            self._beside.wait_event(copied)
+            staged.get(self._beside, out=host, blocking=False)
+            fetched.record(self._beside)
+
+        def wait() -> NDArray[Any]:
+            nonlocal staged
+            with self._named_after_kernels(), self._device:
+                fetched.synchronize()
+            staged = None
+            return host
+
+        return wait
+
+    def mailbox(self, nbytes: int) -> tuple[Array, NDArray[np.uint8]]:
+        """Pinned memory, which kernels write through the bus: unified addressing gives it one address."""
+        pinned = self._pinned(nbytes)
+        memory = self._cupy.cuda.UnownedMemory(pinned.ptr, nbytes, pinned, self._device.id)
+        pointer = self._cupy.cuda.MemoryPointer(memory, 0)
+        return self._cupy.ndarray((nbytes,), np.uint8, pointer), np.frombuffer(pinned, np.uint8, nbytes)
+
+    def _pinned(self, nbytes: int) -> Any:
+        """Host memory that the GPU reaches by itself."""
+        try:
+            with self._device:
+                return self._cupy.cuda.alloc_pinned_memory(nbytes)
+        except self._cupy.cuda.runtime.CUDARuntimeError as error:
+            raise OutOfMemoryError(f"no {nbytes / 2**20:.0f} MiB of host memory could be pinned: {error}") from error
 
     def address(self, array: Array) -> int:
         if not isinstance(array, self._cupy.ndarray):
@@ -177,6 +262,7 @@ class EmulatorRuntime:
             self._library = compile_library(sources_for(precision), check=check, seed=seed)
         except (CompileError, NoCompilerError) as error:
             raise DeviceError(str(error)) from error
+        self._captured: list[Launch] | None = None  # while a graph is captured
 
     def allocate(self, nbytes: int) -> Array:
         room = np.full(nbytes + 256, POISON, np.uint8)
@@ -187,10 +273,42 @@ class EmulatorRuntime:
         """The host's memory is what there is."""
 
     def upload(self, values: NDArray[Any], out: Array) -> None:
+        self._check_not_capturing("uploaded")
         out[...] = values
 
     def download(self, values: Array) -> NDArray[Any]:
+        self._check_not_capturing("downloaded")
         return np.array(values)
+
+    def capture(self, work: Callable[[], object]) -> Callable[[], None]:
+        self._check_not_capturing("captured")
+        launches = self._captured = []
+        try:
+            work()
+        finally:
+            self._captured = None
+
+        def launch() -> None:
+            for each in launches:
+                self.launch(each)
+
+        return launch
+
+    def mark(self) -> Callable[[], None]:
+        return lambda: None  # a launch is done when it returns
+
+    def fetch(self, values: Array) -> Callable[[], NDArray[Any]]:
+        host = self.download(values)
+        return lambda: host
+
+    def mailbox(self, nbytes: int) -> tuple[Array, NDArray[np.uint8]]:
+        memory = self.allocate(nbytes)
+        return memory, memory
+
+    def _check_not_capturing(self, done: str) -> None:
+        """As on a GPU."""
+        if self._captured is not None:
+            raise DeviceError(f"nothing can be {done} while a graph is captured")
 
     def address(self, array: Array) -> int:
         if not isinstance(array, np.ndarray):
@@ -198,6 +316,9 @@ class EmulatorRuntime:
         return int(array.ctypes.data)
 
     def launch(self, launch: Launch) -> None:
+        if self._captured is not None:
+            self._captured.append(launch)
+            return
         args: tuple[Any, ...] = launch.args
         self._library.launch(launch.kernel, launch.grid, launch.block, args, shared_bytes=launch.shared_bytes)
 

@@ -106,6 +106,69 @@ adam_step(float* __restrict__ image, const float* __restrict__ gradient, float* 
     if (last < n) adam(image[last], gradient[last], first[last], second[last], by);
 }
 
+// What an iteration measured goes to its place in the ring, which the host reads. If all of it is finite the iteration
+// counts: progress[0] and *step go up by one. If not, progress[1] becomes 0, and until the host has set it again neither
+// this kernel nor the next does anything. One warp.
+extern "C" __global__ void __launch_bounds__(32)
+record_costs(const float* __restrict__ costs, int count, float* __restrict__ ring, int places,
+             int* __restrict__ progress, int* __restrict__ step) {
+    if (progress[1] == 0) return;
+    float* const place = ring + progress[0] % places * count;
+    bool finite = true;
+    for (int i = threadIdx.x; i < count; i += 32) {
+        const float cost = costs[i];
+        place[i] = cost;
+        finite = finite && fabsf(cost) <= 3.402823466e38f;
+    }
+    finite = __all_sync(~0u, finite);
+    __syncwarp();  // everybody has read progress
+    if (threadIdx.x == 0) {
+        progress[1] = finite;
+        progress[0] += finite;
+        *step += finite;
+    }
+}
+
+// good := x;  adam_step;  average := average + weights[progress[0] - 1] (x - average): what is left of an iteration once
+// `record_costs` has run, and nothing at all once it has found a cost that is not finite: the host learns of that a few
+// launches later, and finds everything as it was.
+extern "C" __global__ void __launch_bounds__(256)
+adam_iteration(float* __restrict__ image, const float* __restrict__ gradient, float* __restrict__ first,
+               float* __restrict__ second, float* __restrict__ average, float* __restrict__ good,
+               const int* __restrict__ progress, const float* __restrict__ weights, const int* __restrict__ step,
+               int64_t n, float learning_rate, float beta1, float one_minus_beta1, float log_beta1, float beta2,
+               float one_minus_beta2, float log_beta2, float epsilon) {
+    if (progress[1] == 0) return;
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    const float t = static_cast<float>(*step), weight = weights[progress[0] - 1];
+    const AdamRates by = {beta1, one_minus_beta1, beta2, one_minus_beta2, learning_rate / -expm1f(t * log_beta1),
+                          1.0f / -expm1f(t * log_beta2), epsilon};
+    for (int64_t i = thread; i < n / 4; i += threads) {
+        float4 x = reinterpret_cast<float4*>(image)[i], m = reinterpret_cast<float4*>(first)[i],
+               v = reinterpret_cast<float4*>(second)[i], a = reinterpret_cast<float4*>(average)[i];
+        const float4 g = reinterpret_cast<const float4*>(gradient)[i];
+        reinterpret_cast<float4*>(good)[i] = x;
+        adam(x.x, g.x, m.x, v.x, by);
+        adam(x.y, g.y, m.y, v.y, by);
+        adam(x.z, g.z, m.z, v.z, by);
+        adam(x.w, g.w, m.w, v.w, by);
+        a.x += weight * (x.x - a.x);
+        a.y += weight * (x.y - a.y);
+        a.z += weight * (x.z - a.z);
+        a.w += weight * (x.w - a.w);
+        reinterpret_cast<float4*>(image)[i] = x;
+        reinterpret_cast<float4*>(first)[i] = m;
+        reinterpret_cast<float4*>(second)[i] = v;
+        reinterpret_cast<float4*>(average)[i] = a;
+    }
+    const int64_t last = n / 4 * 4 + thread;
+    if (last < n) {
+        good[last] = image[last];
+        adam(image[last], gradient[last], first[last], second[last], by);
+        average[last] += weight * (image[last] - average[last]);
+    }
+}
+
 // image := clamp(image - learning_rate * gradient)
 extern "C" __global__ void __launch_bounds__(256)
 descent_step(float* __restrict__ image, const float* __restrict__ gradient, int64_t n, float learning_rate) {

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from nstgpu import Style, StyleTransfer
+from nstgpu.engine.run import Progress
 from nstgpu.kernels import DEVICES, DeviceError, open_device, runtimes, tensor_tiles
 from nstgpu.kernels.device import OutOfMemoryError, Pooling
 from nstgpu.kernels.emulator import NoCompilerError
@@ -230,10 +232,8 @@ LAUNCHES = {  # of an evaluation and a step of Adam: five convolutions, two pool
     "tv_cost": 1,
     "dots": 1,
     "finish_sums": 3 + 1 + 1 + 1,
-    "advance_step": 1,
-    "adam_step": 1,
-    "blend": 1,
-    "copy_memory": 1,
+    "record_costs": 1,
+    "adam_iteration": 1,
 }
 
 
@@ -418,15 +418,42 @@ class CudaError(RuntimeError):
     pass
 
 
+class FakePointer:
+    """A cupy.cuda.MemoryPointer."""
+
+    def __init__(self, memory: Any, device: int = 0) -> None:
+        self.memory, self.ptr, self.device_id = memory, memory.ctypes.data, device
+
+    def copy_from_device_async(self, source: "FakePointer", nbytes: int, stream: Any) -> None:
+        assert stream.non_blocking
+        assert nbytes == self.memory.nbytes
+        self.memory[...] = source.memory
+
+
+class FakePinned(np.ndarray):
+    """Memory as alloc_pinned_memory returns it."""
+
+    @property
+    def ptr(self) -> int:
+        return int(self.ctypes.data)
+
+
+def unowned(ptr: int, nbytes: int, owner: FakePinned, device_id: int) -> FakePointer:
+    assert (ptr, nbytes) == (owner.ptr, owner.nbytes)
+    return FakePointer(owner, device_id)
+
+
 class FakeArray:
     """A cupy.ndarray that can be cut, reshaped, filled from the host and fetched, and nothing else."""
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, memory: Any = None, device: int = 0) -> None:
-        if memory is None:
+        if isinstance(memory, FakePointer):
+            memory, device = memory.memory, memory.device_id
+        elif memory is None:
             memory = EmulatorRuntime.allocate(None, int(np.prod(shape))).view(dtype)  # type: ignore[arg-type]
         self.memory = memory
         self.shape, self.dtype, self.size, self.nbytes = memory.shape, memory.dtype, memory.size, memory.nbytes
-        self.flags, self.data = memory.flags, SimpleNamespace(ptr=memory.ctypes.data, device_id=device)
+        self.flags, self.data = memory.flags, FakePointer(memory, device)
 
     def __len__(self) -> int:
         return len(self.memory)
@@ -449,11 +476,15 @@ class FakeArray:
         assert values.flags.c_contiguous
         self.memory[...] = values
 
-    def get(self, stream: Any) -> Any:
+    def get(self, stream: Any, out: Any = None, blocking: bool = True) -> Any:
         assert stream.non_blocking
+        assert FakeCupy.captured is None
+        assert blocking == (out is None)
         if FakeCupy.failure == "asynchronous":
             raise CudaError("cudaErrorIllegalAddress")
-        return self.memory.copy()
+        if out is not None:
+            out[...] = self.memory
+        return self.memory.copy() if out is None else out
 
 
 class Scope:
@@ -475,6 +506,9 @@ class FakeDevice(Scope):
 
 
 class FakeEvent:
+    def __init__(self, *, disable_timing: bool = False) -> None:
+        self.times = not disable_timing
+
     def record(self, stream: Any) -> None:
         assert stream.non_blocking
         self.at = time.perf_counter()
@@ -486,6 +520,29 @@ class FakeEvent:
 class FakeStream(Scope):
     def __init__(self, *, non_blocking: bool) -> None:
         self.non_blocking = non_blocking
+
+    def wait_event(self, event: FakeEvent) -> None:
+        assert event.at
+
+    def begin_capture(self) -> None:
+        assert FakeCupy.captured is None
+        FakeCupy.captured = []
+
+    def end_capture(self) -> "FakeGraph":
+        graph, FakeCupy.captured = FakeGraph(FakeCupy.captured), None
+        if FakeCupy.failure == "capture":
+            raise CudaError("cudaErrorStreamCaptureInvalidated")
+        return graph
+
+
+class FakeGraph:
+    def __init__(self, launches: Any) -> None:
+        self.launches = launches
+
+    def launch(self, stream: Any) -> None:
+        assert stream.non_blocking
+        for launch in self.launches:
+            launch()
 
 
 class FakeModule:
@@ -513,7 +570,11 @@ class FakeFunction:
         structs = [arg for arg in args if type(arg) is np.ndarray and arg.dtype.kind == "V" and arg.size == 1]
         assert all(type(arg) in (FakeArray, *by_value) or any(arg is struct for struct in structs) for arg in args)
         plain = [arg.memory if isinstance(arg, FakeArray) else arg for arg in args]
-        FakeCupy.library.launch(self.kernel, grid, block, plain, shared_bytes=shared_bytes)
+        launch = partial(FakeCupy.library.launch, self.kernel, grid, block, plain, shared_bytes=shared_bytes)
+        if FakeCupy.captured is None:
+            launch()
+        else:
+            FakeCupy.captured.append(launch)
 
 
 class FakeCupy:
@@ -521,6 +582,7 @@ class FakeCupy:
     failure: str
     attributes: list[tuple[Any, ...]]
     library: Any
+    captured: list[Callable[[], object]] | None
 
     ndarray = FakeArray
     get_default_memory_pool = staticmethod(lambda: SimpleNamespace(free_bytes=lambda: 1 << 30))
@@ -528,6 +590,9 @@ class FakeCupy:
         Device=FakeDevice,
         Stream=FakeStream,
         Event=FakeEvent,
+        UnownedMemory=unowned,
+        MemoryPointer=lambda memory, offset: memory if offset == 0 else None,
+        alloc_pinned_memory=lambda nbytes: np.zeros(nbytes, np.uint8).view(FakePinned),
         get_elapsed_time=lambda begin, end: (end.at - begin.at) * 1000,
         function=SimpleNamespace(Module=FakeModule),
         memory=SimpleNamespace(OutOfMemoryError=MemoryError),
@@ -543,6 +608,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeCupy]]:
     """One GPU of capability 9.0, as far as CudaRuntime can tell."""
     library = EmulatorRuntime()._library
     FakeCupy.entered, FakeCupy.failure, FakeCupy.attributes, FakeCupy.library = [], "", [], library
+    FakeCupy.captured = None
     monkeypatch.setitem(sys.modules, "cupy", FakeCupy)
     monkeypatch.setattr(runtimes, "cuda_problem", lambda index=0: None if index == 0 else f"there is no GPU {index}")
     monkeypatch.setattr(runtimes, "find_nvrtc", lambda: SimpleNamespace(architectures=(75, 80, 90)))
@@ -561,6 +627,26 @@ def test_cuda_is_the_same_launches_through_cupy(thin: Callable[..., Weights], de
     ours, theirs = (painter.run(2, init="noise") for painter in painters)
     assert ours.image.tobytes() == theirs.image.tobytes()
     assert ours.history == theirs.history
+
+
+@pytest.mark.usefixtures("cupy")
+def test_what_is_fetched_is_of_its_moment(thin: Callable[..., Weights]) -> None:
+    painter, later, seen = transfer("cuda", thin(ODD), (40, 33), size=32), [], []
+
+    def take(progress: Progress) -> None:
+        later.append(progress.snapshot())
+        seen.append(progress.image())
+
+    painter.run(4, scales=1, on_iteration=take)
+    for wait, image in zip(later, seen, strict=True):
+        np.testing.assert_array_equal(wait(), image)
+
+
+def test_a_capture_that_fails_is_one_line(cupy: type[FakeCupy]) -> None:
+    device = Gpu(CudaRuntime())
+    cupy.failure = "capture"
+    with pytest.raises(DeviceError, match="cannot be captured as a CUDA graph: cudaErrorStreamCaptureInvalidated"):
+        device.capture(lambda: None)
 
 
 @pytest.mark.usefixtures("cupy")

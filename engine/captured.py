@@ -1,0 +1,109 @@
+"""Iterations of Adam as one CUDA graph, asked for ahead of the host.
+
+A GPU is done with a small iteration sooner than Python has asked for its two hundred launches one by one, and sooner
+than Python has looked at its costs. So an iteration is captured once for each size and learning rate, then launched as
+a whole, AHEAD times before the host reads the first one's costs. Those come back through a ring in memory that both
+sides see. Costs that are not finite stop the device by themselves (`Graphs.adam_iteration`): what has been launched
+after them changes nothing.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ..kernels.device import Graphs
+from .costs import Costs
+from .memory import Buffer, allocate
+from .objective import Objective
+from .optimise import Adam, Descending, is_finite
+
+AHEAD = 3
+"""Iterations under way at most: the host may take as long as two of them to look at the one before."""
+PLACES = AHEAD + 1
+"""In the ring: none is written again before it has been read."""
+
+
+class Captured:
+    """`Descending.iterate` for Adam, with the same bytes as its result, on a device that has `graphs`."""
+
+    def __init__(
+        self, descending: Descending, adam: Adam, objective: Objective, graphs: Graphs, iterations: int
+    ) -> None:
+        self.descending, self._adam, self._objective, self._graphs = descending, adam, objective, graphs
+        self._iterations = iterations
+        device, real = descending.device, np.dtype(np.float32)
+        held = allocate(
+            device,
+            [Buffer("progress", (2,), np.dtype(np.int32), 0, 0), Buffer("weights", (iterations,), real, 0, 0)],
+        )
+        self._progress, self._weights = held["progress"], held["weights"]
+        weights = [descending.weight(iteration) for iteration in range(1, iterations + 1)]
+        device.upload(np.array(weights, real), self._weights)
+        self._ring, self._read = graphs.mailbox((PLACES, objective.measured.size))
+        self._warm = False
+        self._repeat: Callable[[], None] | None
+        self._under_way: deque[Callable[[], None]] = deque()
+        self._unreported: deque[Costs] = deque()
+        self._start()
+
+    def iterate(self) -> Iterator[Costs]:
+        """Takes steps up to the number of iterations, yielding the costs each one started from, some steps later.
+
+        Raises NonFiniteCostError as `Descending.iterate` does.
+        """
+        while True:
+            while len(self._under_way) < AHEAD and self._asked_for < self._iterations:
+                self._launch()
+            if not self._unreported:
+                if not self._under_way:
+                    return
+                self._wait()
+            if self._unreported:
+                yield self._unreported.popleft()
+
+    def settle(self) -> list[Costs]:
+        """Waits for what is under way; the costs of iterations that are done but have not been yielded yet."""
+        while self._under_way:
+            self._wait()
+        return list(self._unreported)
+
+    @property
+    def _asked_for(self) -> int:
+        return self.descending.iteration + len(self._under_way)
+
+    def _start(self) -> None:
+        """From the descending image as it is now; what was captured for another learning rate is of no use."""
+        self.descending.device.upload(np.array([self.descending.iteration, 1], np.int32), self._progress)
+        self._repeat = None
+
+    def _launch(self) -> None:
+        if self._warm:
+            self._repeat = self._repeat or self._graphs.capture(self._iteration)
+            self._repeat()
+        else:  # one by one, so that nothing that a kernel's first launch does is captured
+            self._iteration()
+            self._warm = True
+        self._under_way.append(self._graphs.mark())
+
+    def _iteration(self) -> None:
+        descending, adam, objective = self.descending, self._adam, self._objective
+        objective.enqueue(descending.image, objective.gradient)
+        self._graphs.adam_iteration(
+            descending.image, objective.gradient, **adam.moments, average=descending.average, good=objective.image,
+            costs=objective.measured, ring=self._ring, progress=self._progress, weights=self._weights, **adam.rates,
+        )  # fmt: skip
+
+    def _wait(self) -> None:
+        """For the first iteration under way; costs that are not finite take its step back."""
+        self._under_way.popleft()()
+        descending = self.descending
+        costs = self._objective.costs(self._read[descending.iteration % PLACES])
+        if is_finite(costs):
+            descending.failures = 0
+            descending.iteration += 1
+            self._unreported.append(costs)
+            return
+        self._under_way.clear()  # which changes nothing any more
+        descending.take_back(costs, self._objective.image)
+        self._start()

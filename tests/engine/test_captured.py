@@ -1,0 +1,160 @@
+"""Iterations captured as one graph: the same bytes as one by one, in every situation a run can get into."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nstgpu.engine import captured, optimise
+from nstgpu.engine.run import Progress, RunState
+from nstgpu.engine.transfer import Result, StyleTransfer
+from nstgpu.kernels import open_device
+from nstgpu.kernels.device import DeviceError
+from nstgpu.kernels.gpu import Gpu
+from nstgpu.kernels.launch import Launch
+from nstgpu.weights import Weights
+
+Thin = Callable[..., Weights]
+pytestmark = pytest.mark.filterwarnings("ignore:the weights")  # short networks lack the classic deep taps
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _emulator() -> None:
+    try:
+        open_device("emulator")
+    except DeviceError as error:
+        pytest.skip(str(error))
+
+
+def make(thin: Thin, **settings: Any) -> StyleTransfer:
+    rng = np.random.default_rng(0)
+    content, style = rng.random((20, 24, 3)), rng.random((22, 18, 3))
+    weights = thin(((8,), (8,)))
+    return StyleTransfer(content.astype(np.float32), style, weights=weights, device="emulator", **settings)
+
+
+def one_by_one(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Result]) -> Result:
+    with monkeypatch.context() as patched:
+        patched.setattr(Gpu, "graphs", None)
+        return run()
+
+
+def assert_equal(ours: Result, theirs: Result) -> None:
+    assert ours.image.tobytes() == theirs.image.tobytes()
+    assert ours.history == theirs.history
+
+
+@pytest.mark.parametrize("settings", [{}, {"tile": 16}, {"border": 2}, {"style_statistics": "w2"}])
+def test_a_graph_computes_what_its_launches_do(
+    thin: Thin, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    def run() -> Result:
+        return make(thin, **settings).run([5, 7], scales=2, min_size=12)
+
+    assert_equal(run(), one_by_one(monkeypatch, run))
+
+
+def test_an_iteration_is_asked_for_at_once(thin: Thin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten iterations only the first is launched kernel by kernel, and captured."""
+    transfer = make(thin)
+    asked: list[Launch] = []
+    captures: list[object] = []
+    capture = type(transfer.device).capture  # type: ignore[attr-defined]
+    transfer.device.on_launch = asked.append  # type: ignore[attr-defined]
+
+    def counted(self: Gpu, work: Callable[[], object]) -> Callable[[], None]:
+        captures.append(work)
+        return capture(self, work)
+
+    monkeypatch.setattr(Gpu, "capture", counted)
+    transfer.run(10, scales=1)
+    names = [launch.kernel for launch in asked]
+    assert len(captures) == 1
+    assert names.count("adam_iteration") == names.count("record_costs") == 2
+
+
+def test_the_host_is_told_of_every_iteration_in_order(thin: Thin) -> None:
+    seen: list[Progress] = []
+    result = make(thin).run(9, scales=1, on_iteration=seen.append)
+    assert [progress.iteration for progress in seen] == list(range(1, 10))
+    assert [progress.costs for progress in seen] == result.history
+
+
+def test_stopping_completes_what_is_under_way(thin: Thin) -> None:
+    whole = make(thin).run(12, scales=1)
+    result = make(thin).run(12, scales=1, on_iteration=lambda progress: progress.iteration < 4)
+    assert result.interrupted
+    assert 4 <= len(result.history) < 4 + captured.AHEAD
+    assert result.history == whole.history[: len(result.history)]
+    again = make(thin).run(len(result.history), scales=1, average=0.0)
+    assert again.history == result.history
+
+
+def test_a_state_taken_on_the_way_resumes_to_the_same_bytes(thin: Thin) -> None:
+    states: list[RunState] = []
+
+    def keep(progress: Progress) -> None:
+        if progress.iteration in (4, 9):
+            states.append(progress.state())
+
+    whole = make(thin).run([6, 6], scales=2, min_size=12, on_iteration=keep)
+    assert [state.scale for state in states] == [0, 1]
+    for state in states:
+        assert state.iteration + 6 * state.scale == len(state.history)
+        assert_equal(make(thin).run([6, 6], scales=2, min_size=12, resume=state), whole)
+
+
+def test_a_snapshot_is_of_its_moment(thin: Thin) -> None:
+    later: list[Callable[[], Any]] = []
+    seen: list[Any] = []
+
+    def take(progress: Progress) -> None:
+        later.append(progress.snapshot())
+        seen.append(progress.image())
+
+    result = make(thin, colors="content-luminance").run(5, scales=1, on_iteration=take)
+    for wait, image in zip(later, seen, strict=True):
+        np.testing.assert_array_equal(wait(), image)
+    np.testing.assert_array_equal(later[-1](), result.image)
+
+
+@pytest.mark.parametrize("at", [2, 5, 6])
+def test_a_cost_that_is_not_finite_takes_a_step_back(
+    thin: Thin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, at: int
+) -> None:
+    """Once, at the given evaluation: the cost is NaN on the device, the way it would come from a kernel."""
+
+    def run() -> Result:
+        transfer = make(thin)
+        evaluations: list[None] = []
+        launch = transfer.device._runtime.launch  # type: ignore[attr-defined]
+
+        def spoil(each: Launch) -> None:
+            launch(each)
+            if transfer.device._runtime._captured is None and each.kernel == "tv_cost":  # type: ignore[attr-defined]
+                evaluations.append(None)
+                if len(evaluations) == at:
+                    gradient = each.args[6]
+                    gradient[0, 0, 0] = np.nan  # type: ignore[index]
+
+        monkeypatch.setattr(transfer.device._runtime, "launch", spoil)  # type: ignore[attr-defined]
+        return transfer.run(8, scales=1)
+
+    ours = run()
+    assert "back to the last good image" in caplog.text
+    assert len(ours.history) == 8
+    assert_equal(ours, one_by_one(monkeypatch, run))
+
+
+def test_costs_that_stay_infinite_end_the_run(thin: Thin) -> None:
+    with pytest.raises(optimise.NonFiniteCostError, match="iteration 1"):
+        make(thin, content_weight=1e38, style_weight=1e38).run(5, scales=1)
+
+
+def test_nothing_moves_between_host_and_device_in_a_graph() -> None:
+    device = open_device("emulator")
+    held = device.allocate(64).view(np.float32)
+    with pytest.raises(DeviceError, match="nothing can be downloaded while a graph is captured"):
+        device.graphs.capture(lambda: device.download(held))  # type: ignore[union-attr]
+    device.download(held)
