@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 from . import winograd
 from .blas import single_threaded
 from .device import DeviceError, Layout, Pooling
-from .reference import host_roofline, lanczos_matrix, seconds_of
+from .reference import host_roofline, seconds_of
 from .workers import Workers, default_count
 
 Floats = NDArray[np.float32]
 Bits = NDArray[np.uint8]
 
-STRIP_BYTES = 3 << 20  # of transformed or gathered input per item: what a core's share of the caches holds
+STRIP_BYTES = 1 << 20  # of transformed or gathered input per item: what a core's share of the caches holds
 LEAST_TILES = 128  # rows of a product under which a BLAS slows down
 BLOCK_BYTES = 1 << 20  # element-wise work runs in blocks of rows of this size
+RESIZE_RUN, RESIZE_BYTES = 64, 8 << 20  # a side of what a resize computes at a time, and half-way there, its bytes
 GRAM_PIXELS, GRAM_PARTS = 512, 16  # a Gram is the sum of at most so many parts of at least so many pixels
 MEAN_PIXELS, DOT_TERMS = 1024, 16384  # are added up in float32; sums of those, in float64
 
@@ -59,7 +60,7 @@ class Cpu:
     name = "cpu"
     precision = "fp32"
     activation_dtype = image_dtype = np.dtype(np.float32)
-    graphs = None
+    gradient_scale, graphs = 1.0, None
 
     def __init__(self, precision: str = "auto", threads: int | None = None) -> None:
         if precision not in ("auto", "fp32"):
@@ -148,6 +149,7 @@ class Cpu:
         def finish(strip: Strip, y: Floats) -> None:
             top, bottom = strip
             rows = y.reshape(len(y), -1)
+            rows += biases  # in long rows, since adding channel by channel is five times slower
             np.maximum(rows, zeros, out=rows)  # NumPy vectorises this for an array, not for a scalar
             if mask is not None:
                 mask[top:bottom] = _pack(y > 0)
@@ -155,9 +157,10 @@ class Cpu:
                 half = slice(top // 2, bottom // 2)
                 _pool(y, pooling, pooled[half], None if choice is None else choice[:, half])
 
-        zeros = np.zeros(x.shape[1] * len(filters.bias), np.float32)
+        biases = np.tile(filters.bias, x.shape[1])
+        zeros = np.zeros_like(biases)
 
-        self._convolve(x, filters.transformed, filters.forward, filters.bias, FORWARD, out, len(filters.bias), finish)
+        self._convolve(x, filters.transformed, filters.forward, FORWARD, out, len(filters.bias), finish)
 
     def conv3x3_input_gradient(self, gradient: Floats, filters: CpuFilters, *, out: Floats,
                                mask: Bits | None, accumulate: bool) -> None:  # fmt: skip
@@ -171,7 +174,7 @@ class Cpu:
 
         swapped = None if filters.transformed is None else filters.transformed.swapaxes(1, 2)
         target = None if accumulate else out
-        self._convolve(gradient, swapped, filters.backward, None, BACKWARD, target, out.shape[2], finish)
+        self._convolve(gradient, swapped, filters.backward, BACKWARD, target, out.shape[2], finish)
 
     def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, choice: Bits | None,
                             out: Floats, mask: Bits, accumulate: bool) -> None:  # fmt: skip
@@ -331,15 +334,27 @@ class Cpu:
         self._workers.run(task, _blocks(features, self._workers.count))
 
     def tv_cost(self, image: Floats, scale: float, *, cost: Floats, gradient: Floats) -> None:
-        total = 0.0
-        for axis in (1, 0):
-            change = np.diff(image, axis=axis)
-            total += _squares(change) / change.size
-            change *= np.float32(2 * scale / change.size)
-            after, before = (gradient[:, 1:], gradient[:, :-1]) if axis == 1 else (gradient[1:], gradient[:-1])
-            after += change
-            before -= change
-        cost[...] = total
+        height, width, channels = image.shape
+        across, down = height * (width - 1) * channels, (height - 1) * width * channels
+        sums = np.zeros((2, height))  # of every row, and from it to the next
+
+        def task(_: int, rows: slice) -> None:
+            own = gradient[rows]
+            change = np.diff(image[rows], axis=1)
+            sums[0, rows] = _squares_by_row(change)
+            change *= np.float32(2 * scale / across)
+            own[:, 1:] += change
+            own[:, :-1] -= change
+            above, below = max(rows.start - 1, 0), min(rows.stop + 1, height)
+            change = np.diff(image[above:below], axis=0)
+            own_pairs = change[rows.start - above :]
+            sums[1, rows.start : rows.start + len(own_pairs)] = _squares_by_row(own_pairs)
+            change *= np.float32(2 * scale / down)
+            own[above + 1 - rows.start :] += change[: rows.stop - 1 - above]
+            own[: len(own_pairs)] -= own_pairs
+
+        self._workers.run(task, _blocks(image, self._workers.count))
+        cost[...] = np.sum(sums[0]) / across + np.sum(sums[1, : height - 1]) / down
 
     # ---- pixels -------------------------------------------------------------------------------------------------
     def adam_step(self, image: Floats, gradient: Floats, first: Floats, second: Floats, step: NDArray[np.int32], *,
@@ -389,10 +404,16 @@ class Cpu:
         np.clip(image, 0, 1, out=image)
 
     def resize(self, image: Floats, out: Floats) -> None:
-        down = lanczos_matrix(image.shape[0], out.shape[0]).astype(np.float32)
-        across = lanczos_matrix(image.shape[1], out.shape[1]).astype(np.float32)
-        rows = (down @ image.reshape(len(image), -1)).reshape(out.shape[0], image.shape[1], 3)
-        np.matmul(across, rows, out=out)
+        height, width = image.shape[:2]
+        across = [(columns, *_lanczos(width, out.shape[1], columns)) for columns in _runs(out.shape[1])]
+
+        def task(_: int, rows: slice) -> None:
+            taken, down = _lanczos(height, out.shape[0], rows)
+            band = (down @ image[taken].reshape(len(down.T), -1)).reshape(len(down), width, 3)
+            for columns, seen, weights in across:
+                out[rows, columns] = np.matmul(weights, band[:, seen])
+
+        self._workers.run(task, _runs(out.shape[0], max(1, min(RESIZE_RUN, RESIZE_BYTES // image[0].nbytes))))
 
     def extend(self, image: Floats, out: Floats) -> None:
         border = (len(out) - len(image)) // 2
@@ -405,12 +426,15 @@ class Cpu:
     def extend_gradient(self, gradient: Floats, out: Floats) -> None:
         border = (len(gradient) - len(out)) // 2
         height, width = out.shape[:2]
-        rows = gradient[border : border + height].copy()
-        rows[0] += gradient[:border].sum(axis=0)
-        rows[-1] += gradient[border + height :].sum(axis=0)
-        out[...] = rows[:, border : border + width]
-        out[:, 0] += rows[:, :border].sum(axis=1)
-        out[:, -1] += rows[:, border + width :].sum(axis=1)
+        for block in _blocks(out):
+            rows = gradient[border + block.start : border + block.stop].copy()
+            if block.start == 0:
+                rows[0] += gradient[:border].sum(axis=0)
+            if block.stop == height:
+                rows[-1] += gradient[border + height :].sum(axis=0)
+            out[block] = rows[:, border : border + width]
+            out[block, 0] += rows[:, :border].sum(axis=1)
+            out[block, -1] += rows[:, border + width :].sum(axis=1)
 
     # ---- vectors ------------------------------------------------------------------------------------------------
     def blend(self, values: Floats, weight: float, out: Floats) -> None:
@@ -441,9 +465,8 @@ class Cpu:
         self._workers.run(task, blocks)
 
     # ---- convolutions -------------------------------------------------------------------------------------------
-    def _convolve(self, x: Floats, transformed: Floats | None, plain: Floats | None, bias: Floats | None,
-                  transform: winograd.Transform, out: Floats | None, channels_out: int,
-                  finish: Finish) -> None:  # fmt: skip
+    def _convolve(self, x: Floats, transformed: Floats | None, plain: Floats | None, transform: winograd.Transform,
+                  out: Floats | None, channels_out: int, finish: Finish) -> None:  # fmt: skip
         """Convolves x strip by strip, into `out` or, where that is None, scratch, and hands each strip to `finish`."""
         height, width, channels = x.shape
         workers = self._workers.count
@@ -463,7 +486,7 @@ class Cpu:
 
             def multiply(worker: int, strip: Strip) -> None:
                 target, scratch = target_of(strip, own[worker])
-                direct(x, plain, np.zeros(channels_out, np.float32) if bias is None else bias, strip, target, scratch)
+                direct(x, plain, strip, target, scratch)
                 finish(strip, target)
 
             self._workers.run(multiply, strips)
@@ -475,12 +498,11 @@ class Cpu:
             def convolve(worker: int, strip: Strip) -> None:
                 target, scratch = target_of(strip, own[worker])
                 tiles = len(_tile_rows(strip)) * across
-                one, two, padded = _areas(scratch, tiles, channels, channels_out)
-                inputs, _ = _take(two, (36, tiles, channels))  # takes the place of what it is made from
-                _transform_input(x, transform, strip, inputs, one, two, padded)
-                products, _ = _take(one, (36, tiles, channels_out))
+                inputs, scratch = _take(scratch, (36, tiles, channels))
+                products, scratch = _take(scratch, (36, tiles, channels_out))
+                _transform_input(x, transform, strip, inputs, scratch)
                 np.matmul(inputs, transformed, out=products)
-                _transform_output(products, transform, bias, target, two)
+                _transform_output(products, transform, target, scratch)
                 finish(strip, target)
 
             self._workers.run(convolve, strips)
@@ -497,16 +519,14 @@ class Cpu:
             return slice(rows.start * across, rows.stop * across)
 
         def enter(worker: int, strip: Strip) -> None:
-            place = places(strip)
-            one, two, padded = _areas(own[worker], place.stop - place.start, channels, channels_out)
-            _transform_input(x, transform, strip, inputs[:, place], one, two, padded)
+            _transform_input(x, transform, strip, inputs[:, places(strip)], own[worker])
 
         def some_products(_: int, some: slice) -> None:
             np.matmul(inputs[some], transformed[some], out=products[some])
 
         def leave(worker: int, strip: Strip) -> None:
             target, scratch = target_of(strip, own[worker])
-            _transform_output(products[:, places(strip)], transform, bias, target, scratch)
+            _transform_output(products[:, places(strip)], transform, target, scratch)
             finish(strip, target)
 
         step = max(1, 12 // workers)
@@ -548,90 +568,59 @@ def _scratch(height: int, width: int, channels: int, channels_out: int, workers:
     target, shared = rows * width * channels_out, 0
     if winograd.pays(channels, channels_out):
         down, across = max(len(_tile_rows(strip)) for strip in strips), -(-width // 4)
-        worker = target + (4 * down + 2) * (4 * across + 2) * channels
-        worker += sum(_area_floats(down * across, channels, channels_out))
+        worker = target + 60 * (across + 1) * max(channels, channels_out)  # for a row of tiles between two steps
         if in_phases:
             shared = 36 * -(-height // 4) * across * (channels + channels_out)
+        else:
+            worker += 36 * down * across * (channels + channels_out)
     elif channels <= channels_out:
-        worker = target + channels * (rows + 2) * (width + 2) + (9 * channels + 1) * rows * width
+        worker = target + channels * (rows + 2) * (width + 2) + 9 * channels * rows * width
     else:
         worker = target + 9 * channels_out * (rows + 2) * width + channels_out * rows * width
     worker = -(-worker // 16) * 16  # whole cache lines
     return Scratch(shared, worker, shared + workers * worker)
 
 
-def _area_floats(tiles: int, channels: int, channels_out: int) -> tuple[int, int]:
-    """Two areas are enough for all steps of Winograd: what is in one is used up when the next step writes there."""
-    return tiles * 36 * max(channels, channels_out), tiles * max(36 * channels, 16 * channels_out)
+# The transforms go a row of tiles at a time, which stays in the cache, and by few large products: threads that call
+# OpenBLAS for small ones wait for each other.
 
 
-def _areas(scratch: Floats, tiles: int, channels: int, channels_out: int) -> tuple[Floats, Floats, Floats]:
-    """Both areas, and the rest."""
-    one, two = _area_floats(tiles, channels, channels_out)
-    return scratch[:one], scratch[one : one + two], scratch[one + two :]
-
-
-def _transform_input(x: Floats, transform: winograd.Transform, strip: Strip, inputs: Floats, one: Floats, two: Floats,
-                     padded: Floats) -> None:  # fmt: skip
-    """inputs (36, tiles, C) := B d B^T of every 6x6 square d of the strip; `inputs` may lie in `two`."""
+def _transform_input(x: Floats, transform: winograd.Transform, strip: Strip, inputs: Floats, scratch: Floats) -> None:
+    """inputs (36, tiles, C) := B d B^T of every 6x6 square d of the strip."""
     height, width, channels = x.shape
-    down, across = len(_tile_rows(strip)), -(-width // 4)
-    shape = (down * across, channels)
-
-    padded, _ = _take(padded, (4 * down + 2, 4 * across + 2, channels))
-    first, last = max(strip.top - 1, 0), min(strip.top + 4 * down + 1, height)  # rows of x that it holds
-    above = first - (strip.top - 1)
-    padded[:above] = 0
-    padded[above + last - first :] = 0
-    padded[:, 0] = 0
-    padded[:, 1 + width :] = 0
-    padded[above : above + last - first, 1 : 1 + width] = x[first:last]
-
-    squares, _ = _take(one, (2, 2, 3, 3, down, across, channels))  # row and column of the square, parity first
-    row, column, channel = padded.strides
-    strides = (row, column, 2 * row, 2 * column, 4 * row, 4 * column, channel)
-    np.copyto(squares, as_strided(padded, squares.shape, strides))
-    parts, _ = _take(two, (2, 2, 3, 3, *shape))
-    np.matmul(transform.blocks, squares.reshape(2, 2, 9, -1), out=parts.reshape(2, 2, 9, -1))
-    rows_done, _ = _take(one, (6, 2, 3, *shape))
-    _sums(parts[0].swapaxes(0, 1), parts[1].swapaxes(0, 1), transform.turned, rows_done)
-    both_done = inputs.reshape(6, 6, *shape)
-    _sums(rows_done[:, 0].swapaxes(0, 1), rows_done[:, 1].swapaxes(0, 1), transform.turned, both_done.swapaxes(0, 1))
+    rows, across = _tile_rows(strip), -(-width // 4)
+    vertical, scratch = _take(scratch, (6, 4 * across + 2, channels))  # B d, and zeros beside the map
+    vertical[:, 0] = 0
+    vertical[:, 1 + width :] = 0
+    inside = vertical[:, 1 : 1 + width].reshape(6, -1)
+    row, column, channel = vertical.strides
+    overlapping = as_strided(vertical, (6, 6, across, channels), (row, column, 4 * column, channel))
+    columns, _ = _take(scratch, overlapping.shape)
+    both = inputs.reshape(6, 6, len(rows), across * channels).transpose(2, 0, 1, 3)
+    for tile_row, out in zip(rows, both, strict=True):
+        first = 4 * tile_row - 1
+        top, bottom = max(first, 0), min(first + 6, height)
+        matrix = transform.input[:, top - first : bottom - first]  # the rows above and below the map are zero
+        np.matmul(matrix, x[top:bottom].reshape(bottom - top, -1), out=inside)
+        np.copyto(columns, overlapping)
+        np.matmul(transform.input, columns.reshape(6, 6, -1), out=out)
 
 
-def _transform_output(
-    products: Floats, transform: winograd.Transform, bias: Floats | None, target: Floats, scratch: Floats
-) -> None:
-    """target := A m A^T [+ bias] of every m in products (36, tiles, C), cut to its size."""
-    tiles, channels = products.shape[1:]
-    across = -(-target.shape[1] // 4)
-    outputs, _ = _take(scratch, (4, 4, tiles // across, across, channels))
-    columns = as_strided(products, (36, tiles * channels), (products.strides[0], products.itemsize))
-    np.matmul(transform.output, columns, out=outputs.reshape(16, -1))
-    if bias is not None:  # in long rows, since adding channel by channel is five times slower
-        flat = outputs.reshape(16, -1)
-        flat += np.broadcast_to(bias, (tiles, channels)).reshape(-1)
-    if target.shape[0] % 4 == 0 and target.shape[1] % 4 == 0:
-        np.copyto(target.reshape(-1, 4, across, 4, channels), outputs.transpose(2, 0, 3, 1, 4))
-        return
-    for r in range(4):
-        for s in range(4):
-            place = target[r::4, s::4]
-            place[...] = outputs[r, s, : place.shape[0], : place.shape[1]]
+def _transform_output(products: Floats, transform: winograd.Transform, target: Floats, scratch: Floats) -> None:
+    """target := A m A^T of every m in products (36, tiles, C), cut to its size."""
+    height, width, channels = target.shape
+    down, across = -(-height // 4), -(-width // 4)
+    columns, scratch = _take(scratch, (6, 4, across, channels))  # m A^T
+    vertical, _ = _take(scratch, (6, across, 4, channels))
+    inside = vertical.reshape(6, -1)[:, : width * channels]
+    for row, squares in enumerate(products.reshape(6, 6, down, across * channels).transpose(2, 0, 1, 3)):
+        np.matmul(transform.output, squares, out=columns.reshape(6, 4, -1))
+        np.copyto(vertical, columns.swapaxes(1, 2))
+        place = target[4 * row : 4 * row + 4]
+        np.matmul(transform.output[: len(place)], inside, out=place.reshape(len(place), -1))
 
 
-def _sums(evens: Floats, odds: Floats, turned: bool, out: Floats) -> None:
-    """out (6, ...) := the sums and differences of evens and odds (3, ...) that `winograd.Transform` speaks of."""
-    first, last, even, odd = (
-        (odds[0], evens[2], evens[:2], odds[1:]) if turned else (evens[0], odds[2], evens[1:], odds[:2])
-    )
-    np.copyto(out[0], first)
-    np.add(even, odd, out=out[1:5:2])
-    np.subtract(even, odd, out=out[2:6:2])
-    np.copyto(out[5], last)
-
-
-def _gather_first(x: Floats, filters: Floats, bias: Floats, strip: Strip, target: Floats, scratch: Floats) -> None:
+def _gather_first(x: Floats, filters: Floats, strip: Strip, target: Floats, scratch: Floats) -> None:
     """target := the convolution by one product with nine shifted copies of every channel: for few input channels."""
     height, width, channels = x.shape
     rows = strip.bottom - strip.top
@@ -643,17 +632,15 @@ def _gather_first(x: Floats, filters: Floats, bias: Floats, strip: Strip, target
     planes[:, :, 0] = 0
     planes[:, :, -1] = 0
     planes[:, above : above + last - first, 1:-1] = x[first:last].transpose(2, 0, 1)
-    gathered, _ = _take(scratch, (9 * channels + 1, rows, width))
-    columns = gathered[:-1].reshape(9, channels, rows, width)
+    gathered, _ = _take(scratch, (9, channels, rows, width))
     for r in range(3):
         for s in range(3):
-            columns[3 * r + s] = planes[:, r : r + rows, s : s + width]
-    gathered[-1] = 1  # what the bias is multiplied with
-    matrix = np.vstack([filters.reshape(9 * channels, -1), bias])
-    np.matmul(gathered.reshape(len(gathered), -1).T, matrix, out=target.reshape(rows * width, -1))
+            gathered[3 * r + s] = planes[:, r : r + rows, s : s + width]
+    columns, matrix = gathered.reshape(9 * channels, -1), filters.reshape(9 * channels, -1)
+    np.matmul(columns.T, matrix, out=target.reshape(rows * width, -1))
 
 
-def _multiply_first(x: Floats, filters: Floats, bias: Floats, strip: Strip, target: Floats, scratch: Floats) -> None:
+def _multiply_first(x: Floats, filters: Floats, strip: Strip, target: Floats, scratch: Floats) -> None:
     """target := the convolution as nine products that are shifted and added: for few output channels."""
     height, width, channels = x.shape
     rows, kept = strip.bottom - strip.top, filters.shape[2]
@@ -662,7 +649,7 @@ def _multiply_first(x: Floats, filters: Floats, bias: Floats, strip: Strip, targ
     matrix = filters.swapaxes(1, 2).reshape(9 * kept, channels)
     np.matmul(matrix, x[first:last].reshape(-1, channels).T, out=planes.reshape(9 * kept, -1))
     total, _ = _take(scratch, (kept, rows, width))
-    total[...] = bias[:, None, None]
+    total[...] = 0
     for r in range(3):
         start = strip.top + r - 1  # row of x that the first row of the strip sees through this row of the filter
         inside = slice(max(start, 0) - start, min(start + rows, height) - start)
@@ -725,10 +712,32 @@ def _blocks(values: Floats, workers: int = 1) -> list[slice]:
     return [slice(start, min(start + step, len(values))) for start in range(0, len(values), step)]
 
 
+def _runs(length: int, step: int = RESIZE_RUN) -> list[slice]:
+    """An axis of the output of `resize`, cut up: a run's products take in little that its filters do not reach."""
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def _lanczos(size_in: int, size_out: int, run: slice) -> tuple[slice, Floats]:
+    """A run's rows of `lanczos_matrix`, and the columns, `taken`, outside which they are zero."""
+    ratio = size_in / size_out
+    widened = max(ratio, 1.0)
+    first, last = (run.start + 0.5) * ratio - 3 * widened, (run.stop - 0.5) * ratio + 3 * widened
+    taken = slice(max(0, math.floor(first)), min(size_in, math.ceil(last)))
+    centres = (np.arange(run.start, run.stop)[:, None] + 0.5) * ratio
+    t = (np.arange(taken.start, taken.stop)[None, :] + 0.5 - centres) / widened
+    taps = np.where(np.abs(t) < 3, np.sinc(t) * np.sinc(t / 3), 0.0)
+    return taken, (taps / taps.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _squares_by_row(values: Floats) -> Floats:
+    rows = values.reshape(len(values), math.prod(values.shape[1:]))
+    squares: Floats = np.einsum("ij,ij->i", rows, rows)
+    return squares
+
+
 def _squares(values: Floats) -> float:
     """Sum of squares: float32 inside a row, float64 over rows, always in the same order."""
-    rows = values.reshape(len(values), -1)
-    return float(np.sum(np.einsum("ij,ij->i", rows, rows), dtype=np.float64))
+    return float(np.sum(_squares_by_row(values), dtype=np.float64))
 
 
 def _weighted_squares(values: Floats, weights: Floats) -> float:

@@ -26,19 +26,12 @@ Matrix = NDArray[np.float64]
 
 
 class Transform(NamedTuple):
-    """The transforms in two dimensions, for one direction, float32.
+    """The transforms of one direction, float32, each to be applied along both dimensions."""
 
-    With p also -p is a point, so the outputs 1, 3 and 2, 4 of the input transform in one dimension are sums and
-    differences of something of the inputs 0, 2, 4 and something of the inputs 1, 3, 5, while outputs 0 and 5 need only
-    one of them. There are three of each, and the 36x36 product becomes four of 9x9 and those sums.
-    """
-
-    blocks: NDArray[np.float32]
-    """(2, 2, 9, 9): parity of the rows, parity of the columns."""
-    turned: bool
-    """Forward, output 0 is of the even inputs and 5 of the odd ones; turned by 180 degrees, the other way round."""
+    input: NDArray[np.float32]
+    """B (6, 6)"""
     output: NDArray[np.float32]
-    """(16, 36)"""
+    """A (4, 6)"""
 
 
 def cook_toom() -> tuple[Matrix, Matrix, Matrix]:
@@ -76,14 +69,9 @@ def transforms() -> tuple[Transform, Transform]:
         (column,) = (k for k, other in enumerate(g) if np.allclose(np.cross(flipped, other), 0))
         exchange[row, column] = (flipped @ g[column]) / (g[column] @ g[column])
     permutation = (exchange != 0).T.astype(float)
-    return _in_two_dimensions(a, b, False), _in_two_dimensions(a @ exchange, permutation @ b, True)
-
-
-def _in_two_dimensions(a: Matrix, b: Matrix, turned: bool) -> Transform:
-    even, odd = ([1, 3, 5], [0, 1, 3]) if turned else ([0, 1, 3], [1, 3, 5])
-    halves = (b[even, 0::2], b[odd, 1::2])
-    blocks = np.array([[np.kron(rows, columns) for columns in halves] for rows in halves])
-    return Transform(blocks.astype(np.float32), turned, np.kron(a, a).astype(np.float32))
+    pairs = (b, a), (permutation @ b, a @ exchange)
+    forward, backward = (Transform(into.astype(np.float32), out.astype(np.float32)) for into, out in pairs)
+    return forward, backward
 
 
 def transform_filters(kernel: NDArray[Any]) -> NDArray[np.float32]:
@@ -101,9 +89,9 @@ def transform_filters(kernel: NDArray[Any]) -> NDArray[np.float32]:
 def pays(channels_in: int, channels_out: int) -> bool:
     """Whether F(4x4, 3x3) beats nine plain products, by counting what each does per pixel.
 
-    Winograd: both transforms (8 9^2/16 and 2 16 36/16 per channel), 36/16 products, and about 40 moves per channel.
+    Winograd: both transforms (2 6 (24 + 36)/16 and 2 6 (24 + 16)/16), 36/16 products, and about 60 moves per channel.
     Plain: nine products, and 36 moves per input channel to gather them.
     """
-    winograd = 40 * channels_in + 4.5 * channels_in * channels_out + 72 * channels_out
-    winograd += 40 * (channels_in + channels_out)
+    winograd = 45 * channels_in + 4.5 * channels_in * channels_out + 30 * channels_out
+    winograd += 60 * (channels_in + channels_out)
     return winograd < 18 * channels_in * channels_out + 36 * channels_in

@@ -13,7 +13,15 @@ from nstgpu.kernels.reference import Reference
 EPSILON = float(np.finfo(np.float32).eps)
 reference = Reference()
 
-SHAPES = [(16, 16, 3, 64), (17, 23, 64, 3), (33, 18, 5, 7), (61, 83, 16, 32), (16, 200, 48, 16), (19, 16, 130, 66)]
+SHAPES = [
+    (16, 16, 3, 64),
+    (17, 23, 64, 3),
+    (33, 18, 5, 7),
+    (61, 83, 16, 32),
+    (16, 200, 48, 16),
+    (19, 16, 130, 66),
+    (2, 3, 64, 48),
+]
 
 
 @pytest.fixture(params=["large-items", "smallest-items"])

@@ -8,27 +8,9 @@ import pytest
 from nstgpu.kernels import winograd
 
 
-def terms(index: int, turned: bool) -> list[tuple[int, int, int]]:
-    """(parity, which of the three, sign) of what makes up one output of the input transform in one dimension."""
-    if index in (0, 5):
-        return [(1 if (index == 5) != turned else 0, 0 if index == 0 else 2, 1)]
-    pair, sign = (index - 1) // 2, 1 if index % 2 else -1
-    return [(0, pair if turned else pair + 1, 1), (1, pair + 1 if turned else pair, sign)]
-
-
-def input_transform(transform: winograd.Transform, x: Any) -> Any:
-    """(6, 6, n) -> (36, n), in float32, spelled out: blocks by parity, then sums."""
-    parts = np.empty((2, 2, 3, 3, x.shape[2]), np.float32)
-    for r in range(2):
-        for s in range(2):
-            parts[r, s] = (transform.blocks[r, s] @ x[r::2, s::2].reshape(9, -1)).reshape(3, 3, -1)
-    out = np.zeros((6, 6, x.shape[2]), np.float32)
-    for i in range(6):
-        for j in range(6):
-            for r, k, row_sign in terms(i, transform.turned):
-                for s, m, column_sign in terms(j, transform.turned):
-                    out[i, j] += row_sign * column_sign * parts[r, s, k, m]
-    return out.reshape(36, -1)
+def both_ways(matrix: Any, x: Any) -> Any:
+    """(6, 6, ...) -> (n, n, ...) by a matrix (n, 6): M x M^T, in the precision of its arguments."""
+    return np.moveaxis(np.tensordot(matrix, np.tensordot(matrix, x, 1), (1, 1)), 0, 1)
 
 
 def test_one_dimension_is_exact() -> None:
@@ -48,8 +30,8 @@ def test_both_directions_from_one_set_of_filters(backward: bool) -> None:
     if backward:
         filters, kernel = filters.swapaxes(1, 2), kernel[::-1, ::-1].swapaxes(2, 3)
     x = rng.standard_normal((6, 6, kernel.shape[2]))
-    products = np.einsum("pc,pck->pk", input_transform(transform, x), filters)
-    y = (transform.output @ products).reshape(4, 4, -1)
+    inputs = both_ways(transform.input, x).reshape(36, -1)
+    y = both_ways(transform.output, np.einsum("pc,pck->pk", inputs, filters).reshape(6, 6, -1))
     expected = np.array(
         [[np.einsum("rsc,rsck->k", x[i : i + 3, j : j + 3], kernel) for j in range(4)] for i in range(4)]
     )
@@ -62,8 +44,8 @@ def test_error_in_float32_is_near_that_of_plain_products() -> None:
     x = np.maximum(rng.standard_normal((tiles, 6, 6, channels)), 0).astype(np.float32)
     kernel = rng.standard_normal((3, 3, channels, 1)).astype(np.float32)
     transform, filters = winograd.transforms()[0], winograd.transform_filters(kernel)
-    inputs = input_transform(transform, x.transpose(1, 2, 0, 3).reshape(6, 6, -1)).reshape(36, tiles, channels)
-    y = transform.output @ np.matmul(inputs, filters).reshape(36, tiles)
+    inputs = both_ways(transform.input, x.transpose(1, 2, 0, 3)).reshape(36, tiles, channels)
+    y = both_ways(transform.output, np.matmul(inputs, filters).reshape(6, 6, tiles)).reshape(16, tiles)
     squares = x.astype(np.float64)
     expected = [
         np.einsum("trsc,rsc->t", squares[:, i : i + 3, j : j + 3], kernel[..., 0].astype(np.float64))
