@@ -17,10 +17,12 @@ import numpy as np
 
 
 class OpenBlas(NamedTuple):
-    """The two calls we need of the library that NumPy has loaded."""
+    """The calls we need of the library that NumPy has loaded."""
 
     get_num_threads: Callable[[], int]
     set_num_threads: Callable[[int], None]
+    get_corename: Callable[[], bytes]
+    """The processor that its products are written for: "Haswell", "SkylakeX"."""
 
 
 @functools.cache
@@ -36,9 +38,11 @@ def find_openblas() -> OpenBlas | None:
         except OSError:
             continue
         for prefix, suffix in (("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "")):
-            names = (f"{prefix}openblas_get_num_threads{suffix}", f"{prefix}openblas_set_num_threads{suffix}")
+            names = [f"{prefix}openblas_{name}{suffix}" for name in OpenBlas._fields]
             if all(hasattr(library, name) for name in names):
-                return OpenBlas(*(getattr(library, name) for name in names))
+                found = OpenBlas(*(getattr(library, name) for name in names))
+                found.get_corename.restype = ctypes.c_char_p  # type: ignore[attr-defined]
+                return found
     return None
 
 

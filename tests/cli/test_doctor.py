@@ -8,6 +8,12 @@ from typer.testing import CliRunner
 
 from nstgpu.cli import app
 from nstgpu.kernels import diagnosis
+from nstgpu.kernels.blas import find_openblas
+
+
+@pytest.fixture(autouse=True)
+def _blas_as_it_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
 
 
 def doctor() -> dict[str, object]:
@@ -39,6 +45,14 @@ def test_with_a_gpu_but_no_cupy_the_remedy_is_one_command(monkeypatch: pytest.Mo
     report = doctor()
     assert report["auto"] == "cpu"
     assert report["remedy"] == "pip install 'nstgpu[cuda12]'"
+
+
+@pytest.mark.skipif(find_openblas() is None, reason="NumPy computes with another BLAS than OpenBLAS")
+def test_a_blas_that_is_told_its_processor_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "cuda_problem", lambda: "no NVIDIA driver was found on this machine")
+    assert doctor()["remedy"] == ""
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert doctor()["remedy"] == "unset OPENBLAS_CORETYPE"
 
 
 def _missing(name: str) -> str:
