@@ -117,9 +117,9 @@ def plan(
         """The step at which the gradient leaves layer i through its convolution."""
         return n + 2 + 3 * (n - 1 - i)
 
-    buffers = [Buffer("input", (*size, 3), real, 0, 1)]
+    buffers = [Buffer("input", (*size, 3), device.image_dtype, 0, 1)]
     if backward:
-        buffers.append(Buffer("input_gradient", (*size, 3), real, carried(0), carried(0) + 1))
+        buffers.append(Buffer("input_gradient", (*size, 3), device.image_dtype, carried(0), carried(0) + 1))
     convolutions = []
     for i, (layer, (h, w)) in enumerate(zip(network.layers, sizes(network, size), strict=True)):
         convolutions.append((h, w, *layer.channels))

@@ -100,6 +100,13 @@ OPERATIONS: dict[str, tuple[Callable[[Arguments], Work], tuple[str, ...]]] = {
 }
 
 
+# What makes a gradient within the network out of the costs, and so is to be as much larger as those are.
+SCALED = {"style_gradient": ("difference", "shift"), "content_gradient": ("scale",)}
+
+ROUNDOFF = {"bf16": 2 * 2.0**-9, "fp16": 2 * 2.0**-12, "tf32": 2 * 2.0**-12}
+"""Of the factors and the results of tensor cores, relative, by precision; where it is not that of float32."""
+
+
 class Call(NamedTuple):
     """One operation of one iteration."""
 
@@ -128,7 +135,7 @@ class Row:
     roofline: float | None
     """The least time that its work takes on this device, over the time it took."""
     error: float
-    """Against the reference in float64, as a share of the budget eps sqrt(terms)."""
+    """Against the reference in float64, as a share of the budget: eps sqrt(terms), and ROUNDOFF."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +194,12 @@ class Recorder:
         if self._check is None:
             return None
         twin = {key: self._twin(key, value, arguments) for key, value in arguments.items()}
+        larger = self.inner.gradient_scale
+        for key in SCALED.get(name, ()):
+            if twin[key] is not None:
+                twin[key] = twin[key] * larger
+        if name == "preprocess_gradient":
+            twin["scale"] = [factor / larger for factor in twin["scale"]]
         getattr(self._check, name)(**twin)
         return {key: twin[key] for key in OPERATIONS[name][1] if twin[key] is not None}
 
@@ -212,7 +225,7 @@ class Recorder:
         for key, right in expected.items():
             difference = self.inner.download(arguments[key]) - right
             scale = float(np.sqrt(np.mean(np.square(right)))) or float(np.finfo(np.float32).tiny)
-            budget = float(np.finfo(np.float32).eps) * np.sqrt(terms)
+            budget = float(np.finfo(np.float32).eps) * np.sqrt(terms) + ROUNDOFF.get(self.inner.precision, 0.0)
             worst = max(worst, float(np.sqrt(np.mean(np.square(difference)))) / scale / budget)
         return worst
 

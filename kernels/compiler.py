@@ -25,12 +25,14 @@ from .device import DeviceError
 FOLDER = Path(__file__).parent / "cuda"
 SOURCES = tuple(sorted(FOLDER.glob("*.cu")))
 TENSOR_CORES = {
-    "tf32": "tensor_tf32.cu",
-    "3xtf32": "tensor_tf32.cu",
-    "bf16": "tensor_bf16.cu",
-    "fp16": "tensor_fp16.cu",
+    "tf32": ("tensor_tf32.cu",),
+    "3xtf32": ("tensor_tf32.cu",),
+    "bf16": ("tensor_bf16.cu", "hopper_bf16.cu"),
+    "fp16": ("tensor_fp16.cu", "hopper_fp16.cu"),
 }
-"""What a precision needs besides the kernels that every one needs; fp32 needs nothing."""
+"""What a precision needs besides the kernels that every one needs; fp32 needs nothing. Of Hopper's kernels hardly
+anything is left to compile for another GPU: 0.13 s of 1.4."""
+TENSOR_CORES["auto"] = TENSOR_CORES["bf16"]
 FLAGS = ("-std=c++17", "--generate-line-info", "--ptxas-options=-v")
 
 _log = logging.getLogger("nstgpu")
@@ -136,7 +138,7 @@ class Nvrtc:
 def sources_for(precision: str) -> tuple[Path, ...]:
     """The kernels that computing in `precision` launches; compiling only these is what a first use waits for."""
     plain = tuple(source for source in SOURCES if not source.name.startswith(("tensor_", "hopper_")))
-    return (*plain, FOLDER / TENSOR_CORES[precision]) if precision in TENSOR_CORES else plain
+    return (*plain, *(FOLDER / name for name in TENSOR_CORES.get(precision, ())))
 
 
 @functools.cache
@@ -206,14 +208,14 @@ def _compile_cached(nvrtc: Nvrtc, source: Path, architecture: str, announce: Cal
 
     try:
         directory = cache_directory("cubin")
-        key = _key(nvrtc.version, source, architecture)
+        key = cubin_key(nvrtc.version, source, architecture)
         return _unpack(cached(directory, key, ".cubin", lambda target: _pack(compile_now(), target)).read_bytes())
     except OSError as error:
         _log.warning("compiled kernels cannot be kept: %s", error)
         return compile_now()
 
 
-def _key(version: tuple[int, int], source: Path, architecture: str) -> str:
+def cubin_key(version: tuple[int, int], source: Path, architecture: str) -> str:
     """Names everything the cubin depends on; any header of the folder might be included."""
     parts = [repr((version, architecture, FLAGS, source.name)).encode(), source.read_bytes()]
     parts += [header.name.encode() + b"\0" + header.read_bytes() for header in sorted(source.parent.glob("*.cuh"))]

@@ -11,6 +11,7 @@ its input through, a `choice` which of four pixels a max pool took; their layout
 concerns a cost. Nothing written may overlap anything read, except where an operation says so.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
@@ -42,8 +43,13 @@ class Device(Protocol):
     name: str
     precision: str
     activation_dtype: np.dtype[Any]
+    """Of activations and the gradients with respect to them. In 16 bits bf16 is uint16, `download` gives float32, and
+    what a gradient is multiplied by meanwhile is the device's business."""
     image_dtype: np.dtype[Any]
-    """Of images, gradients in image space, Grams, costs and optimiser state."""
+    """Of images, the network's input, gradients with respect to both, Grams, costs and optimiser state."""
+    gradient_scale: float
+    """By how much gradients within the network are larger than they are, a power of two; known to the operations that
+    lead in and out."""
 
     @property
     def graphs(self) -> "Graphs | None":
@@ -63,7 +69,7 @@ class Device(Protocol):
         """A copy in host memory; waits for what is under way."""
 
     def copy(self, values: Array, out: Array) -> None:
-        """out := values, both on the device."""
+        """out := values, both on the device; either may be a window of rows and columns of something larger."""
 
     def zero(self, out: Array) -> None:
         """out := 0."""
@@ -253,8 +259,14 @@ def open_device(name: str = "auto", precision: str = "auto", threads: int | None
 
     "auto" is the GPU where there is one that can be used, else the CPU. `threads` is for the CPU: None takes every core
     this process may use. Raises DeviceError for what is not to be had.
+
+    Every device has the precision "fp32". The reference has "fp64", its "auto", as well; cuda and the emulator "tf32"
+    and "3xtf32", of convolutions and Grams of float32 activations, and "bf16" and "fp16", whose activations have 16
+    bits. On cuda "auto" is bf16 where tensor cores know it (compute capability 8.0 and later), elsewhere fp32.
     """
     kind, _, index = name.partition(":")
+    if kind in DEVICES and ("," in index or (kind, index) == ("cuda", "all")):
+        raise DeviceError(f"{name} are several devices, which only a run can use; name one")
     if kind not in DEVICES or (index and not (kind == "cuda" and index.isdecimal())):
         raise DeviceError(f"unknown device {name!r}; choose one of {', '.join(DEVICES)}")
     if threads is not None and kind not in ("auto", "cpu"):
@@ -275,6 +287,34 @@ def open_device(name: str = "auto", precision: str = "auto", threads: int | None
     if kind == "cuda":
         return Gpu(CudaRuntime(int(index or 0), precision), precision)
     return Gpu(EmulatorRuntime("fp32" if precision == "auto" else precision), precision)
+
+
+def open_devices(name: str = "auto", precision: str = "auto", threads: int | None = None) -> list[Device]:
+    """The devices called `name`: one, as `open_device` takes it, or several of one kind.
+
+    "cuda:0,1" are two GPUs and "cuda:all" is every one; "cpu:0,1" are two of its kind in this process, which share the
+    threads evenly; "reference:0,1" and "emulator:0,1" likewise. Raises DeviceError.
+    """
+    kind, _, listed = name.partition(":")
+    if (kind, listed) == ("cuda", "all"):
+        from .runtimes import cuda_problem
+
+        usable = itertools.takewhile(lambda index: cuda_problem(index) is None, itertools.count())
+        return [open_device(f"cuda:{index}", precision) for index in usable] or [open_device("cuda", precision)]
+    numbers = listed.split(",")
+    if len(numbers) == 1:
+        return [open_device(name, precision, threads)]
+    if kind not in DEVICES or kind == "auto" or not all(number.isdecimal() for number in numbers):
+        raise DeviceError(f"unknown devices {name!r}; several are written like cuda:0,1 or cuda:all")
+    if len({int(number) for number in numbers}) < len(numbers):
+        raise DeviceError(f"the devices {name} name one of them twice; name each once")
+    if kind == "cuda":
+        return [open_device(f"cuda:{int(number)}", precision, threads) for number in numbers]
+    if kind == "cpu":
+        from .workers import default_count
+
+        threads = max(1, (default_count() if threads is None else threads) // len(numbers))
+    return [open_device(kind, precision, threads) for _ in numbers]
 
 
 def _open_auto(precision: str, threads: int | None) -> Device:

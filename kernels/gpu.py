@@ -3,8 +3,12 @@
 Here arguments are checked, so that a kernel may trust its own, and operations become launches: `convolution`, `gram`,
 `wasserstein` and `pointwise` know the grids, `runtimes` does the rest. `kernels.device` has the contracts,
 `kernels.reference` the formulas.
+
+In bf16 and fp16 activations and the gradients within the network have 16 bits. Everything else is float32: images and
+what is one of the network's two ends, Grams, means, costs, what they send back, and every sum.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,19 +16,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import convolution, gram, pointwise, tensor_convolution, wasserstein
+from . import convolution, gram, hopper, pointwise, tensor_convolution, tensor_gram, wasserstein
+from .convolution import IMAGE_CHANNELS
 from .device import MOST_VECTORS, W2_SCRATCH, Array, DeviceError, Layout, Pooling
 from .launch import Launch
 from .runtimes import Runtime
-from .tensor_convolution import Filters
+from .tensor_convolution import CHANNELS_MULTIPLE, MEMORY, rounded, widened
 
 FLOAT = np.dtype(np.float32)
 COUNT = np.dtype(np.int32)
 BYTE = np.dtype(np.uint8)
 ALIGNMENT = 16  # bytes, of a float4
 
-PRECISIONS = ("fp32", "tf32", "3xtf32")
-LEAST_CAPABILITY = 80  # of tf32
+PRECISIONS = ("fp32", "tf32", "3xtf32", "bf16", "fp16")
+LEAST_CAPABILITY = {"fp16": 75, "bf16": 80, "tf32": 80, "3xtf32": 80}
+IN_16_BITS: tuple[hopper.Element, ...] = ("bf16", "fp16")
+
+GRADIENT_SCALE = 2.0**16
+"""Of fp16, whose normal numbers reach from 2^-14 to 2^16. With the weights that are chosen where none are given,
+VGG-19's filters and mini's have gradients of at most 2^-8 at 64 px and 2^-12 at 256 px, and at 256 px a root mean
+square of 2^-29 where the content enters, of 2^-18 where a style does. They fall with the pixel count."""
+
+Filters = tensor_convolution.Filters | hopper.PackedFilters
+_log = logging.getLogger("nstgpu")
 
 Shape = tuple[int, ...]
 Wanted = tuple[Array, Shape, np.dtype[Any]]
@@ -34,29 +48,47 @@ Wanted = tuple[Array, Shape, np.dtype[Any]]
 class Gpu:
     """Operations as launches, one after the other on the runtime's stream.
 
-    precision: "fp32", or the convolutions on tensor cores: "tf32" takes 11 bits of every factor, "3xtf32" all 24.
+    precision: "fp32", or the convolutions on tensor cores: "tf32" takes 11 bits of every factor, "3xtf32" all 24;
+    "bf16" and "fp16" also keep activations in 16 bits, of which 8 and 11 are significant. "auto" is bf16 on a GPU whose
+    tensor cores know it, else fp32. The runtime must have been made for the same.
+    wgmma: whether convolutions in 16 bits go to the kernels for compute capability 9.0 where they serve; by default
+    they do on a GPU. They are tested first, and with a warning not used where they compute something else.
     on_launch: told of every launch just before it happens, to count or to time. One thread to an instance.
 
     Every operation raises ValueError for an argument of the wrong shape, dtype, layout or device, and DeviceError where
-    a kernel can't be launched.
+    a kernel can't be launched. In fp16 what is beyond its range becomes infinite, and so do the costs or the gradient's
+    norm that come of it.
     """
 
-    activation_dtype = image_dtype = FLOAT
+    image_dtype = FLOAT
 
     def __init__(
-        self, runtime: Runtime, precision: str = "auto", *, on_launch: Callable[[Launch], None] | None = None
+        self,
+        runtime: Runtime,
+        precision: str = "fp32",
+        *,
+        wgmma: bool | None = None,
+        on_launch: Callable[[Launch], None] | None = None,
     ) -> None:
         if precision not in ("auto", *PRECISIONS):
             known = f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
             raise DeviceError(f"the {runtime.name} device has no precision {precision!r}; choose {known}")
-        self.precision = PRECISIONS[0] if precision == "auto" else precision
-        self._on_tensor_cores = self.precision != "fp32"
-        if self._on_tensor_cores and runtime.chip.capability < LEAST_CAPABILITY:
+        capability = runtime.chip.capability
+        self.precision = _chosen(runtime) if precision == "auto" else precision
+        if capability < LEAST_CAPABILITY.get(self.precision, 0):
             raise DeviceError(f"this GPU's tensor cores know no {self.precision}; choose fp32")
         self.name = runtime.name
         self.on_launch = on_launch
+        self.activation_dtype = MEMORY.get(self.precision, FLOAT)
+        self.gradient_scale = GRADIENT_SCALE if self.precision == "fp16" else 1.0
+        """How many times larger than they are gradients are held within the network: what `style_gradient` and
+        `content_gradient` write, up to what `preprocess_gradient` reads. A power of two, so that nothing is rounded."""
+        self._element = next((element for element in IN_16_BITS if element == self.precision), None)
+        self._on_tensor_cores = self.precision != "fp32"
         self._runtime = runtime
         self._workspace = runtime.allocate(0)
+        wanted = runtime.name == "cuda" if wgmma is None else wgmma
+        self._hopper = _hopper_target(runtime, self._element) if self._element and wanted and capability == 90 else None
 
     # ---- memory -------------------------------------------------------------------------------------------------
     def allocate(self, nbytes: int) -> Array:
@@ -67,13 +99,26 @@ class Gpu:
 
     def upload(self, values: NDArray[Any], out: Array) -> None:
         self._check("upload", 1, out=(out, values.shape, out.dtype))
+        if out.dtype == MEMORY["bf16"]:
+            values = rounded(values, "bf16")
         self._runtime.upload(np.ascontiguousarray(values, out.dtype), out)
 
     def download(self, values: Array) -> NDArray[Any]:
+        """Activations in 16 bits come as float32."""
         self._check("download", 1, values=(values, values.shape, values.dtype))
-        return self._runtime.download(values)
+        host = self._runtime.download(values)
+        return next((widened(host, element) for element in IN_16_BITS if host.dtype == MEMORY[element]), host)
 
     def copy(self, values: Array, out: Array) -> None:
+        """Of windows too, whose rows lie together but not side by side."""
+        if values.shape == out.shape and not (values.flags.c_contiguous and out.flags.c_contiguous):
+            shape, ends = out.shape[1:], (values, out)
+            self._check("copy", FLOAT.itemsize, values=(values[0], shape, out.dtype), out=(out[0], shape, out.dtype))
+            steps = [*(self._runtime.address(end) for end in ends), *(end.strides[0] for end in ends), out[0].nbytes]
+            if any(step % FLOAT.itemsize for step in steps):
+                raise ValueError(f"copy: rows of {out[0].nbytes} bytes do not begin and end on 4-byte boundaries")
+            self._run(pointwise.copy_window(values, out, all(step % ALIGNMENT == 0 for step in steps)))
+            return
         words = out.nbytes % 4 == 0
         self._check("copy", 4 if words else ALIGNMENT, values=(values, out.shape, out.dtype),
                     out=(out, out.shape, out.dtype))  # fmt: skip
@@ -102,14 +147,20 @@ class Gpu:
     def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]]) -> int:
         needs = [pointwise.WORKSPACE_BYTES]
         for height, width, channels_in, channels_out in convolutions:
-            sizes = height, width, channels_in, channels_out
-            if self._on_tensor_cores:
+            sizes, shape = (height, width, channels_in, channels_out), (height, width, channels_out)
+            needs.append(gram.mean_workspace_bytes(*shape))
+            if self._hopper and hopper.serves(channels_in, channels_out):
+                needs.append(hopper.workspace_bytes(*sizes))
+            elif self._on_tensor_cores:
                 needs.append(tensor_convolution.workspace_bytes(*sizes, self.precision, self._runtime.chip))
             else:
                 needs.append(convolution.workspace_bytes(*sizes))
-            needs.append(gram.gram_workspace_bytes(height, width, channels_out))
-            needs.append(gram.mean_workspace_bytes(height, width, channels_out))
-            needs.append(gram.style_gradient_workspace_bytes(height, width, channels_out))
+            if self._multiplies_in_tensor_cores(channels_out):
+                needs.append(tensor_gram.gram_workspace_bytes(*shape, self.precision, self._runtime.chip))
+                needs.append(tensor_gram.style_gradient_workspace_bytes(channels_out, self.precision))
+            else:
+                needs.append(gram.gram_workspace_bytes(*shape))
+                needs.append(gram.style_gradient_workspace_bytes(*shape))
         return max(needs)
 
     def bind_workspace(self, workspace: Array) -> None:
@@ -117,9 +168,16 @@ class Gpu:
         self._workspace = workspace
 
     def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Filters:
+        """Raises DeviceError for channels that a precision of 16 bits can't take."""
+        channels_in, channels_out = kernel.shape[2:]
         packed: Filters
-        if self._on_tensor_cores:
-            packed = tensor_convolution.pack_filters(kernel, bias, self.precision)
+        if self._element and self._hopper and hopper.serves(channels_in, channels_out):
+            packed = hopper.pack_filters(kernel, bias, self._element)
+        elif self._on_tensor_cores:
+            try:
+                packed = tensor_convolution.pack_filters(kernel, bias, self.precision)
+            except ValueError as problem:
+                raise DeviceError(str(problem)) from None
         else:
             packed = convolution.pack_filters(kernel, bias)
         return packed._replace(
@@ -146,6 +204,7 @@ class Gpu:
                             out: Array) -> None:  # fmt: skip
         shape = _image_shape(gradient)
         self._check("preprocess_gradient", FLOAT.itemsize, gradient=(gradient, shape, FLOAT), out=(out, shape, FLOAT))
+        scale = [factor / self.gradient_scale for factor in scale]
         self._run(pointwise.preprocess_gradient(gradient, _permutation(channels), scale, out))
 
     def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
@@ -154,19 +213,23 @@ class Gpu:
         shape, pooled_shape = ((h, w, filters.channels_out) for h, w in ((height, width), (height // 2, width // 2)))
         self._check(
             "conv3x3_relu",
-            x=(x, (height, width, filters.channels_in), FLOAT),
-            out=(out, shape, FLOAT),
+            x=(x, (height, width, filters.channels_in), self._before(filters)),
+            out=(out, shape, self.activation_dtype),
             mask=(mask, *convolution.mask_layout(shape)),
-            pooled=(pooled, pooled_shape, FLOAT),
+            pooled=(pooled, pooled_shape, self.activation_dtype),
             choice=(choice, *convolution.choice_layout(pooled_shape)),
         )
-        # Filters that no tensor core can take are packed for, and go to, the plain kernels.
-        self._run(
-            tensor_convolution.conv3x3_relu(
+        if isinstance(filters, hopper.PackedFilters):
+            launches = hopper.conv3x3_relu(
+                x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice,
+                workspace=self._workspace, target=self._wgmma(),
+            )  # fmt: skip
+        else:  # filters that no tensor core can take are packed for, and go to, the plain kernels
+            launches = tensor_convolution.conv3x3_relu(
                 x, filters, self._runtime.chip, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice,
                 workspace=self._workspace,
-            )
-        )  # fmt: skip
+            )  # fmt: skip
+        self._run(launches)
 
     def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
                                accumulate: bool) -> None:  # fmt: skip
@@ -174,16 +237,21 @@ class Gpu:
         shape = (height, width, filters.channels_in)
         self._check(
             "conv3x3_input_gradient",
-            gradient=(gradient, (height, width, filters.channels_out), FLOAT),
-            out=(out, shape, FLOAT),
+            gradient=(gradient, (height, width, filters.channels_out), self.activation_dtype),
+            out=(out, shape, self._before(filters)),
             mask=(mask, *convolution.mask_layout(shape)),
         )
-        self._run(
-            tensor_convolution.conv3x3_input_gradient(
+        if isinstance(filters, hopper.PackedFilters):
+            launches = hopper.conv3x3_input_gradient(
+                gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=self._workspace,
+                target=self._wgmma(),
+            )  # fmt: skip
+        else:
+            launches = tensor_convolution.conv3x3_input_gradient(
                 gradient, filters, self._runtime.chip, out=out, mask=mask, accumulate=accumulate,
                 workspace=self._workspace,
-            )
-        )  # fmt: skip
+            )  # fmt: skip
+        self._run(launches)
 
     def pool_input_gradient(self, gradient: Array, *, pooling: Pooling, choice: Array | None, out: Array,
                             mask: Array, accumulate: bool) -> None:  # fmt: skip
@@ -194,30 +262,47 @@ class Gpu:
             raise ValueError(f"pool_input_gradient: {pooling} pooling {given} choice")
         self._check(
             "pool_input_gradient",
-            gradient=(gradient, pooled_shape, FLOAT),
+            gradient=(gradient, pooled_shape, self.activation_dtype),
             choice=(choice, *convolution.choice_layout(pooled_shape)),
-            out=(out, shape, FLOAT),
+            out=(out, shape, self.activation_dtype),
             mask=(mask, *convolution.mask_layout(shape)),
         )
-        self._run(pointwise.pool_input_gradient(gradient, choice, out, mask, accumulate))
+        if self._element:
+            self._check_eights("pool_input_gradient", channels)
+            launches = tensor_convolution.pool_input_gradient(gradient, choice, out, mask, accumulate, self._element)
+        else:
+            launches = pointwise.pool_input_gradient(gradient, choice, out, mask, accumulate)
+        self._run(launches)
 
     def relu_gradient(self, gradient: Array, mask: Array) -> None:
         shape = _shape3(gradient)
-        self._check("relu_gradient", gradient=(gradient, shape, FLOAT), mask=(mask, *convolution.mask_layout(shape)))
-        self._run(pointwise.relu_gradient(gradient, mask))
+        self._check("relu_gradient", gradient=(gradient, shape, self.activation_dtype),
+                    mask=(mask, *convolution.mask_layout(shape)))  # fmt: skip
+        if self._element:
+            self._check_eights("relu_gradient", shape[2])
+            launches = tensor_convolution.relu_gradient(gradient, mask, self._element)
+        else:
+            launches = pointwise.relu_gradient(gradient, mask)
+        self._run(launches)
 
     # ---- costs --------------------------------------------------------------------------------------------------
     def gram(self, features: Array, out: Array, *, weights: Array | None = None) -> None:
         shape = _shape3(features)
-        self._check("gram", features=(features, shape, FLOAT), out=(out, (shape[2], shape[2]), FLOAT),
+        self._check("gram", features=(features, shape, self.activation_dtype), out=(out, (shape[2], shape[2]), FLOAT),
                     weights=(weights, shape[:2], FLOAT))  # fmt: skip
-        self._run(gram.gram(features, out, weights, self._workspace))
+        self._check_eights("gram", shape[2])
+        if self._multiplies_in_tensor_cores(shape[2]):
+            launches = tensor_gram.gram(features, out, weights, self._workspace, self.precision, self._runtime.chip)
+        else:
+            launches = gram.gram(features, out, weights, self._workspace)
+        self._run(launches)
 
     def mean(self, features: Array, out: Array, *, weights: Array | None = None) -> None:
         shape = _shape3(features)
-        self._check("mean", features=(features, shape, FLOAT), out=(out, (shape[2],), FLOAT),
+        self._check("mean", features=(features, shape, self.activation_dtype), out=(out, (shape[2],), FLOAT),
                     weights=(weights, shape[:2], FLOAT))  # fmt: skip
-        self._run(gram.mean(features, out, weights, self._workspace))
+        self._check_eights("mean", shape[2])
+        self._run(gram.mean(features, out, weights, self._workspace, self._element))
 
     def style_cost(self, gram: Array, target: Array, scale: float, *, cost: Array, difference: Array,
                    accumulate: bool = False) -> None:  # fmt: skip
@@ -259,28 +344,41 @@ class Gpu:
     def style_gradient(self, features: Array, difference: Array, *, out: Array, accumulate: bool,
                        shift: Array | None = None, weights: Array | None = None) -> None:  # fmt: skip
         shape = _shape3(features)
-        self._check("style_gradient", features=(features, shape, FLOAT), out=(out, shape, FLOAT),
-                    difference=(difference, (shape[2], shape[2]), FLOAT), shift=(shift, shape[2:], FLOAT),
-                    weights=(weights, shape[:2], FLOAT))  # fmt: skip
-        self._run(
-            gram.style_gradient(features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights,
-                                workspace=self._workspace)
-        )  # fmt: skip
+        self._check("style_gradient", features=(features, shape, self.activation_dtype),
+                    out=(out, shape, self.activation_dtype), difference=(difference, (shape[2], shape[2]), FLOAT),
+                    shift=(shift, shape[2:], FLOAT), weights=(weights, shape[:2], FLOAT))  # fmt: skip
+        self._check_eights("style_gradient", shape[2])
+        if self._multiplies_in_tensor_cores(shape[2]):
+            launches = tensor_gram.style_gradient(
+                features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights,
+                workspace=self._workspace, precision=self.precision, chip=self._runtime.chip,
+                factor=self.gradient_scale,
+            )  # fmt: skip
+        else:
+            launches = gram.style_gradient(
+                features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights,
+                workspace=self._workspace,
+            )  # fmt: skip
+        self._run(launches)
 
     def content_cost(self, features: Array, target: Array, scale: float, *, cost: Array,
                      weights: Array | None = None) -> None:  # fmt: skip
         shape = features.shape if weights is None else _shape3(features)
         self._check_sums("content_cost", cost)
-        self._check("content_cost", features=(features, shape, FLOAT), target=(target, shape, FLOAT),
-                    weights=(weights, shape[:2], FLOAT))  # fmt: skip
-        self._run(pointwise.content_cost(features, target, scale, cost, weights, self._workspace))
+        self._check("content_cost", features=(features, shape, self.activation_dtype),
+                    target=(target, shape, self.activation_dtype), weights=(weights, shape[:2], FLOAT))  # fmt: skip
+        self._check_eights("content_cost", shape[-1])
+        self._run(pointwise.content_cost(features, target, scale, cost, weights, self._workspace, self._element))
 
     def content_gradient(self, features: Array, target: Array, scale: float, *, out: Array, accumulate: bool,
                          weights: Array | None = None) -> None:  # fmt: skip
         shape = features.shape if weights is None else _shape3(features)
-        self._check("content_gradient", features=(features, shape, FLOAT), target=(target, shape, FLOAT),
-                    out=(out, shape, FLOAT), weights=(weights, shape[:2], FLOAT))  # fmt: skip
-        self._run(pointwise.content_gradient(features, target, scale, out, accumulate, weights))
+        self._check("content_gradient", features=(features, shape, self.activation_dtype),
+                    target=(target, shape, self.activation_dtype), out=(out, shape, self.activation_dtype),
+                    weights=(weights, shape[:2], FLOAT))  # fmt: skip
+        self._check_eights("content_gradient", shape[-1])
+        scale *= self.gradient_scale
+        self._run(pointwise.content_gradient(features, target, scale, out, accumulate, weights, self._element))
 
     def tv_cost(self, image: Array, scale: float, *, cost: Array, gradient: Array) -> None:
         shape = _image_shape(image)
@@ -395,6 +493,19 @@ class Gpu:
                 self.on_launch(launch)
             self._runtime.launch(launch)
 
+    def _multiplies_in_tensor_cores(self, channels: int) -> bool:
+        """Whether Grams and style gradients of so many channels do."""
+        return self._on_tensor_cores and tensor_gram.serves(channels, self.precision)
+
+    def _before(self, filters: Filters) -> np.dtype[Any]:
+        """What a convolution's input is held in, and the gradient with respect to it."""
+        return FLOAT if filters.channels_in == IMAGE_CHANNELS else self.activation_dtype
+
+    def _wgmma(self) -> hopper.Target:
+        if self._hopper is None:
+            raise ValueError("these filters were packed by a device that uses wgmma, which this one does not")
+        return self._hopper
+
     def _uploaded(self, values: NDArray[Any]) -> Array:
         out = self.allocate(values.nbytes).view(values.dtype).reshape(values.shape)
         self._runtime.upload(values, out)
@@ -423,6 +534,12 @@ class Gpu:
         alignment = _alignment(math.prod(shape))
         self._check(operation, alignment, **{name: (array, shape, FLOAT) for name, array in arguments.items()})
 
+    def _check_eights(self, operation: str, channels: int) -> None:
+        if self._element and channels % CHANNELS_MULTIPLE:
+            raise ValueError(
+                f"{operation}: {channels} channels in 16 bits; it must be a multiple of {CHANNELS_MULTIPLE}"
+            )
+
     def _check_sums(self, operation: str, out: Array, shape: Shape = (1,), name: str = "cost") -> None:
         """Costs are neighbours in one vector, and sums need scratch memory."""
         self._check(operation, FLOAT.itemsize, **{name: (out, shape, FLOAT)})
@@ -432,6 +549,21 @@ class Gpu:
         has, needed = self._workspace.nbytes, pointwise.WORKSPACE_BYTES
         if has < needed:
             raise ValueError(f"{operation}: the workspace has {has} bytes of {needed}")
+
+
+def _chosen(runtime: Runtime) -> str:
+    """What "auto" is. An emulated tensor core is slower than an emulated multiplication, and whoever asks the emulator
+    for nothing in particular wants to see what is wrong, rather than what is rounded."""
+    fast = runtime.name == "cuda" and runtime.chip.capability >= LEAST_CAPABILITY["bf16"]
+    return "bf16" if fast else "fp32"
+
+
+def _hopper_target(runtime: Runtime, element: hopper.Element) -> hopper.Target | None:
+    """How to launch the kernels for compute capability 9.0; None, with a warning, where they fail their test."""
+    if problem := hopper.known_problem(runtime, element):
+        _log.warning("the wgmma kernels are not used, but slower ones: %s", problem)
+        return None
+    return hopper.target_of(runtime, runtime.chip.multiprocessors)
 
 
 def _alignment(size: int) -> int:

@@ -70,20 +70,15 @@ def gram(features: Array, out: Array, weights: Array | None, workspace: Array) -
         (work.threads, 1, 1),
         (features, *(() if weights is None else (weights,)), workspace, np.int32(height * width), np.int32(channels)),
     )
-    sums = Launch(
-        "gram_slices",
-        (work.tiles, work.side**2 // SUM_ELEMENTS, 1),
-        (256, 1, 1),
-        (
-            workspace,
-            out,
-            np.int32(work.slices),
-            np.int32(work.side),
-            np.int32(channels),
-            np.float32(1 / (height * width)),
-        ),
-    )
-    return [products, sums]
+    return [products, add_slices(work, features.shape, workspace, out)]
+
+
+def add_slices(work: GramWork, shape: tuple[int, int, int], workspace: Array, out: Array) -> Launch:
+    """Adds up what the slices of a Gram have left in the workspace, for features of (H, W, C) `shape`."""
+    height, width, channels = shape
+    grid = (work.tiles, work.side**2 // SUM_ELEMENTS, 1)
+    sizes = (np.int32(work.slices), np.int32(work.side), np.int32(channels), np.float32(1 / (height * width)))
+    return Launch("gram_slices", grid, (256, 1, 1), (workspace, out, *sizes))
 
 
 def mean_slices(height: int, width: int, channels: int) -> int:
@@ -97,16 +92,20 @@ def mean_workspace_bytes(height: int, width: int, channels: int) -> int:
     return mean_slices(height, width, channels) * channels * 4
 
 
-def mean(features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
-    """`Device.mean`; `workspace` is uint8, `mean_workspace_bytes` long."""
+def mean(
+    features: Array, out: Array, weights: Array | None, workspace: Array, element: str | None = None
+) -> list[Launch]:
+    """`Device.mean`; `workspace` is uint8, `mean_workspace_bytes` long. element: "bf16" or "fp16", of features in 16
+    bits."""
     height, width, channels = features.shape
     slices = mean_slices(height, width, channels)
     _check_workspace(workspace, mean_workspace_bytes(height, width, channels))
     sizes = (np.int32(height * width), np.int32(channels))
     grid = (-(-channels // MEAN_CHANNELS), slices, 1)
     adds = (workspace, out, np.int32(slices), np.int32(channels), np.float32(1 / (height * width)))
+    kernel = f"tensor_{element}_mean" if element else "mean_any" if channels % 4 else "mean"
     return [
-        Launch("mean_any" if channels % 4 else "mean", grid, BLOCK, (features, weights, workspace, *sizes)),
+        Launch(kernel, grid, BLOCK, (features, weights, workspace, *sizes)),
         Launch("mean_slices", (-(-channels // 8), 1, 1), BLOCK, adds),
     ]
 

@@ -6,25 +6,34 @@ kernels find their inputs not by pointers but by tensor maps, 128 bytes that say
 is to be loaded: the driver encodes them (`encode_with_driver`, by ctypes), or for the emulator `encode_for_emulator`.
 
 Everything else here is arithmetic on shapes and needs no GPU. None of the speeds that `choose_work` reckons with has
-been measured. `problem_with` runs every kernel once on a small layer: nobody should use them on a GPU where it has
-something to say.
+been measured. `problem_with` runs every kernel once on a small layer; nobody should use them on a GPU where
+`known_problem`, which asks it in a process of its own and remembers the answer, has something to say.
 """
 
 import ctypes
 import functools
+import json
+import logging
+import os
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .device import Array, DeviceError, Pooling
+from .cache import cache_directory, cached, digest
+from .compiler import FOLDER, cubin_key, find_nvrtc
+from .device import Array, DeviceError, OutOfMemoryError, Pooling
 from .launch import Launch
 from .reference import Reference
-from .runtimes import Runtime
+from .runtimes import CudaRuntime, Runtime
 from .tensor_convolution import rounded, widened
+
+_log = logging.getLogger("nstgpu")
 
 Element = Literal["bf16", "fp16"]
 
@@ -357,20 +366,71 @@ def _ceil_div(a: int, b: int) -> int:
 # ---- the self-test --------------------------------------------------------------------------------------------------
 SELF_TEST_SHAPE = (19, 21, 72, 136)  # tiles, channels and steps that end within a box, and more than one of each
 SELF_TEST_BOUND = {"bf16": 2.0**-7, "fp16": 2.0**-10}  # twice what rounding the result takes, of the largest
+SELF_TEST_SECONDS = 120  # in which a kernel that never ends is given up
 
 
-def problem_with(runtime: Runtime, multiprocessors: int = MULTIPROCESSORS) -> str | None:
+def known_problem(runtime: Runtime, element: Element) -> str | None:
+    """`problem_with` these kernels in one element type, found out without harm.
+
+    On a GPU in a process of its own, whatever becomes of that; the answer is kept on disk, beside the compiled kernels,
+    for as long as kernels, driver and this module stay the same. A test that could not be carried out is a problem too,
+    but is not kept.
+    """
+    if not isinstance(runtime, CudaRuntime):
+        return problem_with(runtime, runtime.chip.multiprocessors, (element,))
+    index = runtime.allocate(1).data.device_id
+
+    def produce(target: Path) -> None:
+        target.write_text(json.dumps(_problem_alone(index, element)))
+
+    try:
+        key = _self_test_key(element, runtime.architecture)
+        problem: str | None = json.loads(cached(cache_directory("cubin"), key, ".json", produce).read_text())
+    except (OSError, DeviceError) as error:
+        return f"they could not be tested: {error}"
+    return problem
+
+
+def _self_test_key(element: Element, architecture: str) -> str:
+    """Names all that the answer depends on."""
+    version = ctypes.c_int()
+    _driver().cuDriverGetVersion(ctypes.byref(version))
+    kernels = cubin_key(find_nvrtc().version, FOLDER / f"hopper_{element}.cu", architecture)
+    return digest(repr((kernels, version.value)).encode() + Path(__file__).read_bytes())
+
+
+def _problem_alone(index: int, element: Element) -> str | None:
+    """`problem_with` as another process finds it; raises DeviceError or OSError where that comes to no answer."""
+    _log.info("testing the kernels for tensor cores (first run only)")
+    command = [sys.executable, "-m", __name__, str(index), element]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=SELF_TEST_SECONDS, env=environment)
+    except subprocess.TimeoutExpired:
+        return f"their test did not end in {SELF_TEST_SECONDS} s"
+    if ended.returncode != 0:
+        said = ended.stderr.strip().splitlines() or ["nothing"]
+        raise DeviceError(f"the test ended with code {ended.returncode} and said: {said[-1]}")
+    answer: str | None = json.loads(ended.stdout.splitlines()[-1])
+    return answer
+
+
+def problem_with(
+    runtime: Runtime, multiprocessors: int = MULTIPROCESSORS, elements: Sequence[Element] = ("bf16", "fp16")
+) -> str | None:
     """What is wrong with these kernels on this runtime, in one line; None if they compute what they should.
 
-    Runs each kernel of every tile once, forward and backward, in both element types, against float64. A fault of a
+    Runs each kernel of every tile once, forward and backward, in these element types, against float64. A fault of a
     kernel (a trap, an illegal access) makes a GPU unusable for the whole process: call this in one of its own first.
     """
     target = target_of(runtime, multiprocessors)
-    for element in ("bf16", "fp16"):
+    for element in elements:
         for tile in TILES:
             for slices in (1, 2):
                 try:
                     error = _self_test_error(runtime, target, element, tile, slices)
+                except OutOfMemoryError:
+                    raise  # which says nothing of the kernels
                 except DeviceError as problem:
                     return f"tile {tile.variant} in {element}: {problem}"
                 if not error <= SELF_TEST_BOUND[element]:  # so that a NaN is a problem
@@ -423,3 +483,8 @@ def _self_test_error(runtime: Runtime, target: Target, element: Element, tile: T
         float(np.max(np.abs(widened(runtime.download(ours), element) - expected)) / np.max(np.abs(expected)))
         for ours, expected in ((y, expected_y), (back, expected_back))
     )
+
+
+if __name__ == "__main__":  # what `_problem_alone` calls, with the number of a GPU and an element type
+    chosen: Element = "fp16" if sys.argv[2] == "fp16" else "bf16"
+    print(json.dumps(problem_with(CudaRuntime(int(sys.argv[1]), chosen), elements=(chosen,))))

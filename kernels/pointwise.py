@@ -1,5 +1,5 @@
-"""Grids and arguments for memory.cu, pool.cu, costs.cu, pixels.cu, vectors.cu and resize.cu: everything element by
-element and every sum; `convolution`, `gram` and `wasserstein` have the products.
+"""Grids and arguments for memory.cu, pool.cu, costs.cu, tensor_costs.cuh, pixels.cu, vectors.cu and resize.cu:
+everything element by element and every sum; `convolution`, `gram` and `wasserstein` have the products.
 
 Each function returns the launches of one operation of `kernels.device`, in order, and runs nothing. Its arguments have
 been checked.
@@ -26,6 +26,15 @@ def copy(values: Array, out: Array, aligned: bool = True) -> list[Launch]:
         words = np.int64(out.nbytes // 4)
         return [Launch("copy_words", _grid(out.nbytes, 4), BLOCK, (values, out, words))]
     return [Launch("copy_memory", _grid(out.nbytes, 16), BLOCK, (values, out, np.int64(out.nbytes)))]
+
+
+def copy_window(values: Array, out: Array, aligned: bool) -> list[Launch]:
+    """Of arrays whose rows may lie apart; in words of 16 bytes where everything is `aligned` to them, else of 4."""
+    word = 16 if aligned else 4
+    rows, row_words = len(out), out[0].nbytes // word
+    pitches = [np.int64(array.strides[0] // word) for array in (values, out)]
+    grid = (math.ceil(row_words / THREADS), min(rows, MOST_BLOCKS), 1)
+    return [Launch(f"copy_window_{word}", grid, BLOCK, (values, out, np.int32(rows), np.int32(row_words), *pitches))]
 
 
 def zero(out: Array) -> list[Launch]:
@@ -81,9 +90,13 @@ def moments_cost(gram: Array, mean: Array, target_gram: Array, target_mean: Arra
 
 
 def content_cost(features: Array, target: Array, scale: float, cost: Array, weights: Array | None,
-                 workspace: Array) -> list[Launch]:  # fmt: skip
+                 workspace: Array, element: str | None = None) -> list[Launch]:  # fmt: skip
+    """element: "bf16" or "fp16", of features in 16 bits."""
     grid = _reduction_grid(features.size)
-    if weights is None:
+    if element:
+        args = (features, target, weights, *_in_eights(features), workspace)
+        launch = Launch(f"tensor_{element}_content_cost", grid, BLOCK, args)
+    elif weights is None:
         launch = Launch("content_cost", grid, BLOCK, (features, target, np.int64(features.size), workspace))
     else:
         suffix, count, per_pixel = _by_weight(features)
@@ -92,8 +105,12 @@ def content_cost(features: Array, target: Array, scale: float, cost: Array, weig
 
 
 def content_gradient(features: Array, target: Array, scale: float, out: Array, accumulate: bool,
-                     weights: Array | None) -> list[Launch]:  # fmt: skip
+                     weights: Array | None, element: str | None = None) -> list[Launch]:  # fmt: skip
+    """element: as for `content_cost`."""
     grid, rest = _grid(out.size, 4), (np.float32(scale), out, np.int32(accumulate))
+    if element:
+        args = (features, target, weights, *_in_eights(features), *rest)
+        return [Launch(f"tensor_{element}_content_gradient", _grid(out.size, 8), BLOCK, args)]
     if weights is None:
         return [Launch("content_gradient", grid, BLOCK, (features, target, np.int64(out.size), *rest))]
     suffix, count, per_pixel = _by_weight(features)
@@ -225,6 +242,11 @@ def _by_weight(features: Array) -> tuple[str, np.int64, np.int32]:
     channels = features.shape[2]
     suffix, step = ("weighted", 4) if channels % 4 == 0 else ("weighted_any", 1)
     return suffix, np.int64(features.size // step), np.int32(channels // step)
+
+
+def _in_eights(features: Array) -> tuple[np.int64, np.int32]:
+    """Groups of eight channels, of all pixels and of one."""
+    return np.int64(features.size // 8), np.int32(features.shape[-1] // 8)
 
 
 def _grid(count: int, per_thread: int) -> tuple[int, int, int]:

@@ -29,7 +29,7 @@ class Reference:
     """The oracle. `precision` is "fp64" (the default) or "fp32"."""
 
     name = "reference"
-    graphs = None
+    gradient_scale, graphs = 1.0, None
 
     def __init__(self, precision: str = "auto") -> None:
         if precision not in _DTYPES:

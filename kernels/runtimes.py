@@ -254,6 +254,8 @@ class EmulatorRuntime:
 
     name = "emulator"
     chip = H200
+    _captured: list[Launch] | None = None
+    """What a graph that is being captured has so far."""
 
     def __init__(self, precision: str = "fp32", *, check: bool = False, seed: int = 0) -> None:
         from .emulator import CompileError, NoCompilerError, compile_library
@@ -262,7 +264,6 @@ class EmulatorRuntime:
             self._library = compile_library(sources_for(precision), check=check, seed=seed)
         except (CompileError, NoCompilerError) as error:
             raise DeviceError(str(error)) from error
-        self._captured: list[Launch] | None = None  # while a graph is captured
 
     def allocate(self, nbytes: int) -> Array:
         room = np.full(nbytes + 256, POISON, np.uint8)
@@ -282,7 +283,8 @@ class EmulatorRuntime:
 
     def capture(self, work: Callable[[], object]) -> Callable[[], None]:
         self._check_not_capturing("captured")
-        launches = self._captured = []
+        launches: list[Launch] = []
+        self._captured = launches
         try:
             work()
         finally:

@@ -7,19 +7,9 @@
 // them; tests/kernels/test_gram_kernels.py runs every kernel alone, in the emulator, against float64.
 #include "pixels.cuh"
 #include "sums.cuh"
+#include "upper_tile.cuh"
 
 namespace {
-
-struct TileAt {
-    int row, column;
-};
-
-// The tile at `index` among those with row <= column, in reading order.
-__device__ __forceinline__ TileAt upper_tile(int index, int tiles_across) {
-    int row = 0;
-    for (; index >= tiles_across - row; ++row) index -= tiles_across - row;
-    return {row, row + index};
-}
 
 // MatrixRows of tile.cuh for features whose every row is multiplied by its weight, on the way into shared memory.
 template <class Tile, int span, bool vector>

@@ -20,6 +20,29 @@ copy_words(const void* __restrict__ source, void* __restrict__ out, int64_t word
         static_cast<uint32_t*>(out)[i] = static_cast<const uint32_t*>(source)[i];
 }
 
+// A window of rows: so many words of each, a pitch apart on either side. Blocks go down the rows in y.
+template <typename Word>
+__device__ __forceinline__ void copy_window(const Word* __restrict__ source, Word* __restrict__ out, int rows,
+                                            int row_words, int64_t source_pitch, int64_t out_pitch) {
+    const int thread = blockIdx.x * blockDim.x + threadIdx.x, threads = gridDim.x * blockDim.x;
+    for (int row = blockIdx.y; row < rows; row += gridDim.y)
+        for (int i = thread; i < row_words; i += threads)
+            out[row * out_pitch + i] = source[row * source_pitch + i];
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+copy_window_16(const void* __restrict__ source, void* __restrict__ out, int rows, int row_words, int64_t source_pitch,
+               int64_t out_pitch) {
+    copy_window(static_cast<const uint4*>(source), static_cast<uint4*>(out), rows, row_words, source_pitch, out_pitch);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+copy_window_4(const void* __restrict__ source, void* __restrict__ out, int rows, int row_words, int64_t source_pitch,
+              int64_t out_pitch) {
+    copy_window(static_cast<const uint32_t*>(source), static_cast<uint32_t*>(out), rows, row_words, source_pitch,
+                out_pitch);
+}
+
 extern "C" __global__ void __launch_bounds__(256) zero_memory(void* __restrict__ out, int64_t bytes) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const int64_t words = bytes / 16;

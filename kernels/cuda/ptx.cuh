@@ -142,6 +142,16 @@ __device__ __forceinline__ void cp_async_16(SharedAddress to, const void* from, 
 #endif
 }
 
+// The same of 4 bytes, by way of L1.
+__device__ __forceinline__ void cp_async_4(SharedAddress to, const void* from, bool wanted) {
+#if ARCHITECTURE >= 800
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(wanted ? 4 : 0) : "memory");
+#else
+    const uint32_t word = wanted ? *static_cast<const uint32_t*>(from) : 0;
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
+#endif
+}
+
 // Closes the group of the copies issued since the last one; waits until no more than the last `groups_left` are under
 // way.
 __device__ __forceinline__ void cp_async_commit() {

@@ -1,8 +1,11 @@
 // Everything between an image and its gradient in bf16, sums in float32, for sm_80 and later: the convolutions
-// (tensor_convolution.cuh), a network's two ends (tensor_ends.cuh) and what is between them on the way back
-// (tensor_pool.cuh). Older GPUs get the kernels that need no tensor cores, which nobody launches there.
+// (tensor_convolution.cuh), a network's two ends (tensor_ends.cuh), what is between them on the way back
+// (tensor_pool.cuh), means and costs (tensor_costs.cuh). Older GPUs get the kernels that need no tensor cores, which
+// nobody launches there.
 #include "tensor_convolution.cuh"
+#include "tensor_costs.cuh"
 #include "tensor_ends.cuh"
+#include "tensor_gram.cuh"
 #include "tensor_pool.cuh"
 
 #if ARCHITECTURE >= 800
@@ -10,6 +13,12 @@ TENSOR_CONVOLUTION(tensor_bf16, tensor::Half<bf16>, 128x128, tensor::Tile128x128
 TENSOR_CONVOLUTION(tensor_bf16, tensor::Half<bf16>, 256x64, tensor::Tile256x64)
 TENSOR_CONVOLUTION(tensor_bf16, tensor::Half<bf16>, 128x64, tensor::Tile128x64)
 TENSOR_ENDS(tensor_bf16, bf16)
+TENSOR_GRAM(tensor_bf16, tensor::Half<bf16>, 128)
+TENSOR_GRAM(tensor_bf16, tensor::Half<bf16>, 64)
+TENSOR_DIFFERENCE(tensor_bf16, bf16, true)
+TENSOR_STYLE_GRADIENT(tensor_bf16, tensor::Half<bf16>, 128)
+TENSOR_STYLE_GRADIENT(tensor_bf16, tensor::Half<bf16>, 64)
 #endif
 TENSOR_CONVOLUTION_SLICES(tensor_bf16, bf16)
 TENSOR_POOL(tensor_bf16, bf16)
+TENSOR_COSTS(tensor_bf16, bf16)

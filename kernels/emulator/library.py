@@ -72,7 +72,7 @@ class _Parameter:
                 return f"is {NAMES[self.kind]} of {self.bytes} bytes, not {argument.dtype}"
         elif self.kind != "p":
             return "is passed by value: pass a NumPy scalar"
-        elif not argument.flags.c_contiguous:
+        elif not argument.flags.c_contiguous and not (self.pointee_kind == "s" and _is_window(np.asarray(argument))):
             return "must be C-contiguous"
         elif self.pointee_kind != "s" and found != (self.pointee_kind, self.pointee_bytes):
             return f"points to {NAMES[self.pointee_kind]} of {self.pointee_bytes} bytes, not to {argument.dtype}"
@@ -173,7 +173,8 @@ def _isolate(
         start += (low - room.ctypes.data - start) % 256  # aligned as the original is
         for i in group:
             offset = start + _extent(arrays[i])[0] - low
-            copy = room[offset : offset + arrays[i].nbytes]
+            low_of, high_of = _extent(arrays[i])
+            copy = room[offset : offset + high_of - low_of]
             copy[:] = _bytes(arrays[i])
             values[i] = np.array(copy.ctypes.data, np.uint64)
             copies.append((arrays[i], copy))
@@ -228,12 +229,22 @@ def _value(argument: Argument) -> Array:
     return room[start : start + size]
 
 
+def _is_window(array: Array) -> bool:
+    """Whether rows lie together, each further on than the one before: what a kernel that knows their pitch may take."""
+    return array.size > 0 and array[0].flags.c_contiguous and array.strides[0] >= array[0].nbytes
+
+
 def _bytes(array: Array) -> Array:
-    return array.reshape(-1).view(np.uint8)
+    """From the first to the last, those between the rows of a window included."""
+    low, high = _extent(array)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low))
 
 
 def _extent(array: Array) -> tuple[int, int]:
-    return array.ctypes.data, array.ctypes.data + array.nbytes
+    low = array.ctypes.data
+    if array.flags.c_contiguous:
+        return low, low + array.nbytes
+    return low, low + (len(array) - 1) * array.strides[0] + array[0].nbytes
 
 
 def _describe(array: Array) -> str:

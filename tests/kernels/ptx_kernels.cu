@@ -64,6 +64,18 @@ extern "C" __global__ void copies(const uint4* from, uint4* seen) {
     seen[192 + t] = held[1][t];
 }
 
+// Words, before and after the wait for them.
+extern "C" __global__ void copies_of_words(const uint32_t* from, uint32_t* seen) {
+    SHARED(uint32_t, held, [64]);
+    const int t = threadIdx.x;
+    held[t] = 7;
+    ptx::cp_async_4(ptx::shared_address(&held[t]), from + t, t % 3 != 0);
+    ptx::cp_async_commit();
+    seen[t] = held[t];
+    ptx::cp_async_wait<0>();
+    seen[64 + t] = held[t];
+}
+
 // A ring of `stages` buffers that is right: each step waits, meets the others, refills what was used a step ago.
 extern "C" __global__ void ring(const uint4* from, uint4* out, int steps) {
     constexpr int stages = 3;

@@ -397,3 +397,28 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(runtime_called: Runtimes)
         )
         seen.add(b"".join(device.download(values).tobytes() for values in (costs, gradient, products)))
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("channels", [3, 8])
+@pytest.mark.parametrize("inwards", [True, False])
+def test_windows_are_copied_row_by_row(device: Gpu, checked: Gpu, channels: int, inwards: bool) -> None:
+    """From and to a window of a larger array, of which nothing else changes."""
+    large, small = random(11, 13, channels), random(4, 7, channels, seed=1)
+    window = np.s_[3:7, 5:12]
+    for each in (device, checked):
+        whole, part = held(each, large), held(each, small)
+        ends = (whole[window], part) if inwards else (part, whole[window])
+        each.copy(*ends)
+        expected_whole, expected_part = large.copy(), large[window] if inwards else small
+        if not inwards:
+            expected_whole[window] = small
+        np.testing.assert_array_equal(each.download(whole), expected_whole)
+        np.testing.assert_array_equal(each.download(part), expected_part)
+
+
+def test_windows_must_match(device: Gpu) -> None:
+    whole = held(device, random(9, 9, 4))
+    with pytest.raises(ValueError, match="copy: values has shape"):
+        device.copy(whole[2:5, 2:5], held(device, random(3, 4, 4)))
+    with pytest.raises(ValueError, match="copy: values is not C-contiguous"):
+        device.copy(whole[:, :, :2], held(device, random(9, 9, 2)))

@@ -273,6 +273,15 @@ def test_copied_data_appears_at_the_wait_and_not_before() -> None:
     np.testing.assert_array_equal(seen, [np.full((64, 4), 7), expected[0], np.full((64, 4), 7), expected[1]])
 
 
+@pytest.mark.parametrize(("architecture", "before"), [(900, 7), (750, None)])
+def test_copies_of_words(architecture: int, before: int | None) -> None:
+    """Older GPUs have copied when they are asked to."""
+    source = np.random.default_rng(0).integers(0, 2**32, 64, dtype=u32)
+    expected, seen = np.where(np.arange(64) % 3 != 0, source, 0), np.zeros((2, 64), u32)
+    compile_library([SOURCE], defines={"ARCHITECTURE": architecture}).launch("copies_of_words", 1, 64, [source, seen])
+    np.testing.assert_array_equal(seen, [np.full(64, before) if before else expected, expected])
+
+
 def test_a_ring_of_copies(library: Library) -> None:
     source, out = np.random.default_rng(0).integers(0, 2**20, (7, 64, 4), dtype=u32), np.zeros((64, 4), u32)
     for steps in (1, 2, 7):

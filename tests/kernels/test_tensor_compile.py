@@ -31,6 +31,24 @@ if NVRTC.version[0] == 12:
 # The lower twelve bits of an instruction name it, on every architecture from sm_70 on.
 OPCODES = {0x23C: "HMMA", 0x83B: "LDSM", 0xFAE: "LDGSTS"}
 
+# Of the Gram matrix and its gradient, by the end of a kernel's name: 16x8 products of a warp in the unrolled loop,
+# loads of matrices, and registers that leave room for two blocks of 256 threads, or three of 128. 32-bit numbers that
+# lie across are not loaded as matrices. 3xTF32 unrolls no loop, multiplies three times, has no wide Gram, and one block
+# of the wide gradient.
+IN_16_BITS = {
+    "gram_128x128": (32, 12, 128),
+    "gram_64x64": (32, 16, 168),
+    "style_gradient_128x128": (64, 24, 128),
+    "style_gradient_128x64": (64, 24, 168),
+}
+IN_TF32 = IN_16_BITS | {"gram_128x128": (32, 0, 128), "gram_64x64": (32, 0, 168)}
+IN_3XTF32 = {
+    "gram_64x64": (24, 0, 168),
+    "style_gradient_128x128": (48, 6, 255),
+    "style_gradient_128x64": (48, 6, 168),
+}
+MOMENTS = {"bf16": IN_16_BITS, "fp16": IN_16_BITS, "tf32": IN_TF32, "3xtf32": IN_3XTF32}
+
 SLICES = {"bf16": 4, "fp16": 4, "tf32": 4, "3xtf32": 1}  # of a step in the unrolled loop
 PRODUCTS_PER_SLICE = {"bf16": 1, "fp16": 1, "tf32": 1, "3xtf32": 3}
 
@@ -50,6 +68,13 @@ def tiled(cubin: Cubin) -> Iterator[tuple[str, str, Tile]]:
             precision, name = match.groups()
             (tile,) = (tile for tile in PRODUCTS[precision].tiles if tile.name == name)
             yield kernel, precision, tile
+
+
+def moments(cubin: Cubin) -> Iterator[tuple[str, str, str]]:
+    """The kernels of the Gram matrix and its gradient: name, precision, and how MOMENTS calls it."""
+    for kernel in cubin.kernels:
+        if match := re.fullmatch(r"tensor_(\w+?)_((?:gram|style_gradient)_\d+x\d+)", kernel):
+            yield kernel, match[1], match[2]
 
 
 def instructions(cubin: Cubin) -> dict[str, Counter[str]]:
@@ -88,7 +113,7 @@ def test_every_tile_is_there_and_within_its_registers(cubin: tuple[str, Cubin]) 
 def test_other_kernels_leave_room_for_many_blocks(cubin: tuple[str, Cubin]) -> None:
     """An image's have 128 threads, the others 256: three blocks to a multiprocessor, or two."""
     _, compiled = cubin
-    names = {name for name, _, _ in tiled(compiled)}
+    names = {name for name, _, _ in tiled(compiled)} | {name for name, *_ in moments(compiled)}
     others = {name: taken for name, taken in compiled.kernels.items() if name not in names}
     assert not {name: taken for name, taken in others.items() if taken.registers > (168 if "image" in name else 96)}
 
@@ -103,6 +128,21 @@ def test_the_main_loop_multiplies_on_tensor_cores(cubin: tuple[str, Cubin]) -> N
         assert found[kernel]["HMMA"] == products * (2 if architecture == "sm_75" else 1), kernel
         assert found[kernel]["LDSM"] == (down + across // 2) * SLICES[precision], kernel
         assert (found[kernel]["LDGSTS"] > 0) == (architecture != "sm_75"), kernel
+
+
+def test_the_gram_and_its_gradient_are_multiplied_on_tensor_cores(cubin: tuple[str, Cubin]) -> None:
+    architecture, compiled = cubin
+    found, kernels = instructions(compiled), list(moments(compiled))
+    assert len(kernels) == sum(len(MOMENTS[name]) for name in {precision for _, precision, _ in kernels}) > 0
+    for kernel, precision, name in kernels:
+        products, loads, registers = MOMENTS[precision][name]
+        if architecture == "sm_75" and name.startswith("style_gradient"):
+            registers = 255  # its shared memory holds no second block
+        assert found[kernel]["HMMA"] == products * (2 if architecture == "sm_75" else 1), kernel
+        assert found[kernel]["LDSM"] == loads, kernel
+        assert (found[kernel]["LDGSTS"] > 0) == (architecture != "sm_75"), kernel
+        assert compiled.kernels[kernel].registers <= registers, kernel
+        assert not compiled.kernels[kernel].shared_bytes, kernel
 
 
 @pytest.mark.parametrize(("source", "architecture"), NONE, ids="-".join)

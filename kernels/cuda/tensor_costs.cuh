@@ -1,0 +1,105 @@
+// Means of activations of 16-bit numbers, the content cost and what it sends back; gram.cu and costs.cu have the same
+// for float32. Sums are float32 and are added up as there: partial sums, then `mean_slices` or `finish_sums`, in an
+// order that depends on the shape alone. Bound by memory: a thread takes eight channels, 16 bytes, of a pixel. Launched
+// by kernels/gram.py and kernels/pointwise.py.
+#pragma once
+
+#include "sums.cuh"
+#include "tensor_convolution.cuh"
+
+namespace tensor {
+
+// partials[slice][channel] := the slice's share of sum_p weights[p] features[p, channel]; null weights are ones. A
+// block takes 64 channels and every so many pixels of its slice.
+template <class T>
+__device__ __forceinline__ void mean_slice(const T* features, const float* weights, float* partials, int pixels,
+                                           int channels) {
+    constexpr int across = 8, down = THREADS / across;
+    SHARED(float, sums, [down][64]);
+    const int column = threadIdx.x % across * 8, row = threadIdx.x / across, channel = blockIdx.x * 64 + column;
+    const int first = int64_t{pixels} * blockIdx.y / gridDim.y, end = int64_t{pixels} * (blockIdx.y + 1) / gridDim.y;
+    float sum[8] = {};
+    if (channel < channels) {
+#pragma unroll 4
+        for (int pixel = first + row; pixel < end; pixel += down) {
+            const float weight = weights ? weights[pixel] : 1.0f;
+            float values[8] = {};
+            add8(features + size_t(pixel) * channels + channel, values);
+#pragma unroll
+            for (int k = 0; k < 8; ++k) sum[k] += weight * values[k];
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < 8; ++k) sums[row][column + k] = sum[k];
+    __syncthreads();
+    const int out = blockIdx.x * 64 + threadIdx.x;
+    if (threadIdx.x >= 64 || out >= channels) return;
+    float total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < down; ++i) total += sums[i][threadIdx.x];
+    partials[size_t(blockIdx.y) * channels + out] = total;
+}
+
+template <class T>
+__device__ __forceinline__ void difference_of_eight(const T* features, const T* target, int64_t eight, float (&d)[8]) {
+    float other[8] = {};
+#pragma unroll
+    for (int k = 0; k < 8; ++k) d[k] = 0.0f;
+    add8(features + 8 * eight, d);
+    add8(target + 8 * eight, other);
+#pragma unroll
+    for (int k = 0; k < 8; ++k) d[k] -= other[k];
+}
+
+// partials[block] := its share of sum_p weights[p] |features[p] - target[p]|^2, of `eights` groups of channels, a pixel
+// having `per_pixel` of them; null weights are ones.
+template <class T>
+__device__ __forceinline__ void content_cost(const T* features, const T* target, const float* weights, int64_t eights,
+                                             int per_pixel, float* partials) {
+    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
+    float sum = 0.0f;
+    for (int64_t i = thread; i < eights; i += threads) {
+        float d[8];
+        difference_of_eight(features, target, i, d);
+        const float halves[2] = {(d[0] * d[0] + d[1] * d[1]) + (d[2] * d[2] + d[3] * d[3]),
+                                 (d[4] * d[4] + d[5] * d[5]) + (d[6] * d[6] + d[7] * d[7])};
+        sum += (weights ? weights[i / per_pixel] : 1.0f) * (halves[0] + halves[1]);
+    }
+    const float total = block_sum(sum);
+    if (threadIdx.x == 0) partials[blockIdx.x] = total;
+}
+
+// out[p] := scale * weights[p] (features[p] - target[p]) [+ out[p]], likewise.
+template <class T>
+__device__ __forceinline__ void content_gradient(const T* features, const T* target, const float* weights,
+                                                 int64_t eights, int per_pixel, float scale, T* out, int accumulate) {
+    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
+    for (int64_t i = thread; i < eights; i += threads) {
+        const float by = weights ? scale * weights[i / per_pixel] : scale;
+        float d[8];
+        difference_of_eight(features, target, i, d);
+#pragma unroll
+        for (int k = 0; k < 8; ++k) d[k] *= by;
+        if (accumulate) add8(out + 8 * i, d);
+        store8(out + 8 * i, d);
+    }
+}
+
+}  // namespace tensor
+
+#define TENSOR_COSTS(name, T)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(THREADS) name##_mean(                                                \
+        const T* __restrict__ features, const float* __restrict__ weights, void* __restrict__ partials, int pixels,   \
+        int channels) {                                                                                               \
+        tensor::mean_slice(features, weights, static_cast<float*>(partials), pixels, channels);                       \
+    }                                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(THREADS) name##_content_cost(                                        \
+        const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights,              \
+        int64_t eights, int per_pixel, void* __restrict__ partials) {                                                 \
+        tensor::content_cost(features, target, weights, eights, per_pixel, static_cast<float*>(partials));            \
+    }                                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(THREADS) name##_content_gradient(                                    \
+        const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights,              \
+        int64_t eights, int per_pixel, float scale, T* __restrict__ out, int accumulate) {                            \
+        tensor::content_gradient(features, target, weights, eights, per_pixel, scale, out, accumulate);               \
+    }

@@ -1,0 +1,16 @@
+// Which tile of a symmetric matrix a block computes, when only those on and above the diagonal are: the Gram kernels of
+// gram.cu and tensor_gram.cuh number their tiles alike, and one kernel adds up the slices of both.
+#pragma once
+
+#include "platform.cuh"
+
+struct TileAt {
+    int row, column;
+};
+
+// The tile at `index` among those with row <= column, in reading order.
+__device__ __forceinline__ TileAt upper_tile(int index, int tiles_across) {
+    int row = 0;
+    for (; index >= tiles_across - row; ++row) index -= tiles_across - row;
+    return {row, row + index};
+}
