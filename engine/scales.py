@@ -71,13 +71,6 @@ def tv_factor(long_side: int) -> float:
     return min(1.0, (FULL_TV_SIZE / long_side) ** 2)
 
 
-def work(scales: Sequence[Scale]) -> tuple[float, ...]:
-    """Each scale's fraction of the whole run's work, which goes with pixels times iterations; they sum to 1."""
-    pixels = [_pixel_iterations(scale) for scale in scales]
-    total = sum(pixels)
-    return tuple(part / total for part in pixels)
-
-
 def remaining_seconds(
     scales: Sequence[Scale], current_index: int, iteration: int, seconds_per_pixel_iteration: float
 ) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nstgpu.engine.scales import Scale, plan_scales, remaining_seconds, tv_factor, work
+from nstgpu.engine.scales import Scale, plan_scales, remaining_seconds, tv_factor
 from nstgpu.engine.taps import SettingsError
 
 
@@ -76,13 +76,6 @@ def test_tv_falls_with_the_area_of_a_pixel_above_512() -> None:
     assert tv_factor(1024) == 0.25
     assert tv_factor(2048) == 0.0625
     assert [scale.tv for scale in plan_scales(1024, count=3, iterations=1)] == pytest.approx([1, 0.5, 0.25], rel=2e-3)
-
-
-def test_work_is_pixels_times_iterations() -> None:
-    parts = work(plan_scales(512, count=3, min_size=1, iterations=[400, 100, 100]))
-    assert sum(parts) == pytest.approx(1)
-    assert parts[0] == pytest.approx(400 * 256**2 / (400 * 256**2 + 100 * 362**2 + 100 * 512**2))
-    assert parts[2] == pytest.approx(2 * parts[1], rel=3e-3)
 
 
 def test_remaining_seconds_against_a_run_carried_out() -> None:
