@@ -117,6 +117,7 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
             seed=options.seed,
             tile=tiles.setting(options.tile),
         )
+    images.check_size(options.output, transfer.shape[:2])
     if not options.quiet:
         if network.name == BUNDLED:
             say(

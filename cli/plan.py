@@ -56,12 +56,13 @@ def plan(
 ) -> None:
     """Show what each size takes: memory as a whole and in tiles, and time; and the largest that fits.
 
-    Time is measured on a small image, so it takes a few seconds. Memory is that of a run beyond the program itself.
+    Time is measured on a small image, so it takes a few seconds. Memory is that of a run beyond the program itself;
+    on the CPU, what it is too short of is kept in files in the system's folder for them, or in TMPDIR.
     """
     del debug  # acted on where errors are reported
     from ..engine import images, optimise, taps, tiles
     from ..engine.footprint import SHARE
-    from ..engine.memory import available
+    from ..engine.memory import available, disk_space
     from ..engine.plan import LARGEST, of_weights
     from ..kernels import open_device
     from ..weights import default_weights, load_weights
@@ -93,11 +94,13 @@ def plan(
         return (side, side) if shape is None else images.output_size(shape[0], shape[1], side)
 
     wanted = size if size is not None or shape is None else max(shape)
-    row = _rows(planned, setting, limit, size_of, iterations)
+    disk = disk_space()
+    row = _rows(planned, setting, limit, disk, size_of, iterations)
     rows = _listed(row, wanted)
     largest = None
     if limit is not None:
-        largest = {name: planned.largest(limit, how, size_of) for name, how in (("whole", "off"), ("tiles", setting))}
+        ways: dict[str, tiles.Setting] = {"whole": "off", "tiles": setting}
+        largest = {name: planned.largest(limit, how, size_of, disk) for name, how in ways.items()}
     if as_json:
         facts = {
             "device": opened.name,
@@ -125,6 +128,7 @@ def _rows(
     planned: "Plan",
     tile: Any,
     limit: int | None,
+    disk: int | None,
     size_of: Callable[[int], tuple[int, int]],
     iterations: int,
 ) -> Callable[[int], Row]:
@@ -145,7 +149,8 @@ def _rows(
             scales = plan_scales(side, iterations=iterations)
             run = sum(scale.iterations * pace.iteration(forecast(scale.long_side).cut.image) for scale in scales)
         whole = planned.forecast(size_of(side), "off")
-        return Row(whole, tiled, limit is None or tiled.device <= limit, seconds, run)
+        fits = (limit is None or tiled.device <= limit) and (disk is None or tiled.files <= disk)
+        return Row(whole, tiled, fits, seconds, run)
 
     return row
 
@@ -174,6 +179,7 @@ def _facts(row: Row) -> dict[str, Any]:
         "tiles": tiling.count,
         "tile": [tiling.side[1], tiling.side[0]],
         "bytes": row.tiled.device,
+        "files": row.tiled.files,
         "parts": {name: getattr(row.tiled, name) for name in ("filters", "images", "optimizer", "targets", "tiles")}
         | {"host": row.tiled.pictures},
         "fits": row.fits,
@@ -188,21 +194,26 @@ def _print(rows: dict[int, Row], wanted: int | None) -> None:
     from rich.table import Table
 
     timed = any(row.seconds is not None for row in rows.values())
+    filed = any(row.tiled.files for row in rows.values())
     table = Table(header_style="bold")
-    for title in ("Size", "As a whole", "Tiles", "In tiles", *(("Iteration", "Run") if timed else ())):
+    titles = ["Size", "As a whole", "Tiles", "In tiles", *(["In files"] if filed else [])]
+    for title in (*titles, *(("Iteration", "Run") if timed else ())):
         table.add_column(title, justify="right", no_wrap=True)
     for side, row in rows.items():
         height, width = row.tiled.size
         tiling = row.tiled.cut.image
-        cells = [f"{width}x{height}", _gib(row.whole.device), "none", "", "", ""]
+        cells = [f"{width}x{height}", _gib(row.whole.device), "none", ""]
         if tiling.count > 1:
-            cells[2:4] = f"{tiling.count} of {tiling.side[1]}x{tiling.side[0]}", _gib(row.tiled.device)
+            cells[2] = f"{tiling.count} of {tiling.side[1]}x{tiling.side[0]}"
+        if tiling.count > 1 or row.tiled.files:
+            cells[3] = _gib(row.tiled.device)
         if not row.fits:
-            cells[2:6] = "does not fit", f"{_gib(row.tiled.device)} at least", "", ""
-        elif row.seconds is not None and row.run is not None:
-            cells[4:6] = _seconds(row.seconds), _seconds(row.run)
-        style = "bold" if side == wanted else "" if row.fits else "dim"
-        table.add_row(*(cells if timed else cells[:4]), style=style)
+            cells[2:] = "does not fit", f"{_gib(row.tiled.device)} at least"
+        if filed:
+            cells.append(_gib(row.tiled.files) if row.tiled.files else "")
+        if row.fits and row.seconds is not None and row.run is not None:
+            cells += _seconds(row.seconds), _seconds(row.run)
+        table.add_row(*cells, style="bold" if side == wanted else "" if row.fits else "dim")
     console = Console(highlight=False)
     if console.width < 100 and not console.is_terminal:
         console = Console(highlight=False, width=100)  # a file or a pipe has no width to keep to
@@ -220,8 +231,9 @@ def _advice(row: Row, image: str, side: int, tile: str, *, limited: bool) -> str
         tile = str(min(row.tiled.cut.image.side))
     options = f"--size {side}" + ("" if tile == "auto" else f" --tile {tile}")
     how = f"in {row.tiled.cut.image}" if row.tiled.cut.image.count > 1 else "as a whole"
-    takes = f"{_gib(row.tiled.device)}" + ("" if row.run is None else f" and about {_seconds(row.run)}")
-    return f"{width}x{height}: nstgpu run {image} STYLE {options}  ({how}, {takes})"
+    takes = [_gib(row.tiled.device), *([f"{_gib(row.tiled.files)} in files"] if row.tiled.files else [])]
+    takes += [] if row.run is None else [f"about {_seconds(row.run)}"]
+    return f"{width}x{height}: nstgpu run {image} STYLE {options}  ({how}, {', '.join(takes)})"
 
 
 def _say(text: str) -> None:

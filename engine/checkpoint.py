@@ -3,7 +3,6 @@
 The file also carries the options that the run was started with, as text; what they mean is the caller's.
 """
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .costs import Costs
-from .images import write_whole
+from .images import whole_file
+from .memory import empty
 from .run import RunState
 from .taps import SettingsError
 
@@ -23,8 +23,7 @@ def write(path: str | Path, state: RunState, options: str = "") -> None:
     """Writes the whole file or none; raises ImageError where it cannot be written."""
     import h5py
 
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    with whole_file(Path(path)) as whole, h5py.File(whole, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs["fingerprint"] = state.fingerprint
         file.attrs["options"] = options
@@ -42,7 +41,6 @@ def write(path: str | Path, state: RunState, options: str = "") -> None:
             [[costs.per_layer[layer] for layer in layers] for costs in state.history], np.float64
         ).reshape(-1, len(layers))
         file["history"].attrs["layers"] = np.array(layers, "S")
-    write_whole(Path(path), buffer.getvalue())
 
 
 def read(path: str | Path) -> tuple[RunState, str]:
@@ -58,12 +56,12 @@ def read(path: str | Path) -> tuple[RunState, str]:
             numbers = {name: file.attrs[name].item() for name in ("scale", "iteration", "failures", "learning_rate")}
             optimizer: dict[str, NDArray[Any]] = {}
             if "optimizer" in file:
-                optimizer = {name: values[()] for name, values in file["optimizer"].items()}
+                optimizer = {name: _read(values) for name, values in file["optimizer"].items()}
             state = RunState(
                 fingerprint=str(file.attrs["fingerprint"]),
                 seconds=tuple(file["seconds"][()].tolist()),
-                image=file["image"][()],
-                average=file["average"][()],
+                image=_read(file["image"]),
+                average=_read(file["average"]),
                 optimizer=optimizer,
                 history=_history(file["history"]),
                 **numbers,
@@ -71,6 +69,13 @@ def read(path: str | Path) -> tuple[RunState, str]:
             return state, str(file.attrs["options"])
     except (OSError, KeyError, AttributeError, RuntimeError) as error:
         raise SettingsError(f"{path} is no checkpoint, or is damaged ({error})") from error
+
+
+def _read(dataset: Any) -> NDArray[Any]:
+    values = empty(dataset.shape, dataset.dtype)
+    if values.size:
+        dataset.read_direct(values)
+    return values
 
 
 def _history(group: Any) -> list[Costs]:

@@ -12,21 +12,34 @@ import contextlib
 import functools
 import io
 import json
+import math
 import os
 import re
 import secrets
-import struct
 import sys
 import warnings
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin, TiffTags, UnidentifiedImageError
+from PIL import (
+    Image,
+    ImageCms,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from . import strips
+from .memory import bands, empty, host_memory
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -50,6 +63,10 @@ _ENCODING: dict[str, dict[str, Any]] = {
     "WEBP": {"quality": 95, "method": 6},
     "TIFF": {"compression": "tiff_adobe_deflate"},
 }
+LARGE = 1 << 26
+"""Pixels: larger pictures are read and written by strips. As floats so many take 0.8 GB, which machines still have."""
+_LONGEST = {"JPEG": 65535, "WEBP": 16383}  # pixels, of a side; the others have no limit that matters
+_ENCODED_BYTES = 8  # a pixel: three as they are rounded, four in Pillow, and the file itself
 _DEEP_FORMATS = ("PNG", "TIFF")  # hold 16 bits a channel; the others lose some of the picture, by their quality
 
 # Pillow reduces 16-bit colour to 8: it keeps the high byte of each sample. Told that the samples are in the other byte
@@ -59,7 +76,19 @@ _DEEP_COLOUR = re.compile(r"(RGB|RGBA|RGBX);16[BLN]")
 
 _WHITE = {"uint8": 255, "uint16": 65535}
 _EXIF_IMAGE_DESCRIPTION = 0x010E
-_BITS_PER_SAMPLE, _COMPRESSION, _PLANAR_CONFIGURATION = 0x0102, 0x0103, 0x011C
+_BITS_PER_SAMPLE, _COMPRESSION, _ORIENTATION, _PLANAR_CONFIGURATION = 0x0102, 0x0103, 0x0112, 0x011C
+
+# Pillow refuses pictures of twice this many pixels as possible bombs. Unless somebody has set another limit, what there
+# is of memory decides here; but for WebP, and TIFF that can't be cut, which Pillow does not open then at all.
+_PILLOWS_LIMIT = 1024**3 // 4 // 3
+_PLUGINS: dict[bytes, Any] = {
+    b"\x89P": PngImagePlugin.PngImageFile,
+    b"\xff\xd8": JpegImagePlugin.JpegImageFile,
+    b"RI": WebPImagePlugin.WebPImageFile,
+    b"II": TiffImagePlugin.TiffImageFile,
+    b"MM": TiffImagePlugin.TiffImageFile,
+}
+_BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1}  # in Pillow's memory, which has four for most modes
 
 
 class ImageError(ValueError):
@@ -99,8 +128,8 @@ def read(source: Picture | str | os.PathLike[str] | Image.Image | AnyArray) -> P
         return source
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        image, low = _open(path)
-        return _picture_of_image(image, low, str(path), path.stem)
+        picture = _read_by_strips(path)
+        return _picture_of_image(*_open(path), str(path), path.stem) if picture is None else picture
     if isinstance(source, Image.Image):
         filename = getattr(source, "filename", "")  # only images that Pillow opened from a path have one
         return _picture_of_image(source, None, "the Pillow image", Path(filename).stem if filename else "image")
@@ -135,6 +164,11 @@ def save(
     check_destination(path, depth=depth, quality=quality)
     file_format = _FORMAT_OF_SUFFIX[path.suffix.lower()]
     label = f"cannot write {path}"
+    if pixels.size > 3 * LARGE and file_format in _DEEP_FORMATS:
+        parts = _quantised_by_bands(label, file_format, pixels, alpha, depth)
+        with whole_file(path) as file:
+            _write_strips(file, label, file_format, pixels.shape[:2], parts, recipe)
+        return
     channels = _quantised(label, file_format, pixels, alpha, depth)
     write_whole(path, _encoded(label, file_format, channels, recipe, quality))
 
@@ -151,6 +185,14 @@ def preview(pixels: FloatArray, long_side: int) -> Image.Image:
     Values are floats, clipped to [0, 1]. Raises ImageError for NaN, infinities and other shapes.
     """
     colours = _rgb(pixels) if pixels.ndim == 2 else pixels
+    every = max(colours.shape) // (4 * long_side)
+    if colours.size > 3 * LARGE and every > 1:  # the mean of squares first, to be finished below
+        height, width = colours.shape[0] // every, colours.shape[1] // every
+        small = np.empty((height, width, 3), np.float32)
+        for row, out in enumerate(small):
+            square = colours[row * every : (row + 1) * every, : width * every]
+            out[...] = square.reshape(every, width, every, 3).mean(axis=(0, 2))
+        colours = small
     image = Image.fromarray(_quantised("cannot show the picture", "PNG", colours, None, 8))
     height, width = output_size(image.height, image.width, min(long_side, max(image.size)))
     return image.resize((width, height), Image.Resampling.LANCZOS)
@@ -179,6 +221,24 @@ def check_destination(path: str | os.PathLike[str], *, depth: int = 8, quality: 
     check_place(path)
 
 
+def check_size(path: str | os.PathLike[str], size: tuple[int, int]) -> None:
+    """Raise ImageError if save() would refuse a picture (H, W) for its size, or memory would not do for it.
+
+    JPEG and WebP are encoded whole; PNG and TIFF of any size are written by strips. For a caller as above.
+    """
+    path = Path(path)
+    file_format, (height, width) = _FORMAT_OF_SUFFIX[path.suffix.lower()], size
+    most, free = _LONGEST.get(file_format, max(size)), host_memory()
+    needed = _ENCODED_BYTES * height * width
+    reason = ""
+    if max(size) > most:
+        reason = f"{file_format} has at most {most} a side"
+    elif file_format in _LONGEST and height * width > LARGE and free is not None and needed > free:
+        reason = f"{file_format} takes {needed / 2**30:.1f} GiB to encode, and {free / 2**30:.1f} are left"
+    if reason:
+        raise ImageError(f"cannot write {width}x{height} pixels to {path}: {reason}; name it .png or .tif")
+
+
 def check_place(path: Path) -> None:
     """Raise ImageError if there is no folder to write this file in, or it is taken by a folder."""
     if not path.parent.is_dir():
@@ -190,15 +250,22 @@ def check_place(path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; raise ImageError with the system's reason where it can't be.
+    """Write a file whole or not at all; raise ImageError with the system's reason where it can't be."""
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, and to read, that is there whole in the end or not at all; raises ImageError as `write_whole`.
 
     It is written under a passing name in the same folder, then given its own in one step.
     """
     target = Path(os.path.realpath(path))  # a link keeps pointing at the file, which is what gets replaced
     partial = target.with_name(f".nstgpu-{secrets.token_hex(8)}.part")
     try:
-        with open(partial, "xb") as file:  # unlike tempfile's, readable to whom the umask allows
-            file.write(data)
+        with open(partial, "x+b") as file:  # unlike tempfile's, readable to whom the umask allows
+            yield file
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
         os.replace(partial, target)
@@ -213,9 +280,12 @@ def read_recipe(path: str | os.PathLike[str]) -> dict[str, str]:
 
     Empty if there is nothing of the kind. Raises ImageError for a file that isn't a readable picture.
     """
-    image, _ = _open(Path(path))
+    image = _opened(Path(path))
     if isinstance(image, PngImagePlugin.PngImageFile):
-        return {str(key): str(text) for key, text in image.text.items()}
+        if image.width * image.height > LARGE:  # text behind the pixels is not worth decoding them
+            return {str(key): str(text) for key, text in image.info.items() if isinstance(text, str)}
+        with _decoding(str(path)):
+            return {str(key): str(text) for key, text in image.text.items()}
     try:
         recipe = json.loads(image.getexif()[_EXIF_IMAGE_DESCRIPTION])
     except Exception:  # no EXIF, EXIF that Pillow can't parse, or another program's description: no recipe
@@ -238,8 +308,58 @@ def output_size(height: int, width: int, long_side: int) -> tuple[int, int]:
 # Reading
 
 
+def _read_by_strips(path: Path) -> Picture | None:
+    """A large picture, part by part; None for others, for what `strips` can't cut, and for what is to be turned."""
+    try:
+        file = open(path, "rb")  # noqa: SIM115  (closed below; what is wrong with it is said where it is read whole)
+    except (OSError, ValueError):
+        return None
+    label = str(path)
+    with file:
+        with _decoding(label):
+            parts = strips.cut(file, LARGE)
+            if parts is None:
+                return None
+            pixels, limit = math.prod(parts.size), Image.MAX_IMAGE_PIXELS
+            if limit is not None and limit != _PILLOWS_LIMIT and pixels > limit:
+                raise Image.DecompressionBombError(str(pixels))
+            first = next(parts.files)
+        if _is_turned(first):
+            return None
+        return _assembled(parts.size, _decoded_parts(chain([first], parts.files), label), label, path.stem)
+
+
+def _is_turned(content: bytes) -> bool:
+    with contextlib.suppress(Exception):  # as where it is turned
+        return bool(Image.open(io.BytesIO(content), formats=_FORMATS).getexif().get(_ORIENTATION, 1) != 1)
+    return False
+
+
+def _decoded_parts(files: Iterator[bytes], label: str) -> Iterator[tuple[Image.Image, Image.Image | None]]:
+    while True:
+        with _decoding(label):
+            content = next(files, None)
+            if content is None:
+                return
+            part = _decoded(content, label)
+        yield part
+
+
+def _opened(path: Path) -> Image.Image:
+    """The file's first frame, not decoded yet."""
+    content = _content(path)
+    with _decoding(str(path)):
+        return _opened_content(content)
+
+
 def _open(path: Path) -> tuple[Image.Image, Image.Image | None]:
     """The file's first frame, decoded in full, and the low bytes of its colours, as such an image, if they have two."""
+    content = _content(path)
+    with _decoding(str(path)):
+        return _decoded(content, str(path))
+
+
+def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
@@ -247,17 +367,42 @@ def _open(path: Path) -> tuple[Image.Image, Image.Image | None]:
         raise ImageError(f"cannot read {path}: {reason}; give the path of a {_FORMAT_NAMES} file") from error
     if not content:
         raise ImageError(f"cannot read {path}: the file is empty; give a {_FORMAT_NAMES} file")
-    with _decoding(str(path)):
-        image = Image.open(io.BytesIO(content), formats=_FORMATS)
-        _refuse_deep_planes(image, path)
-        tiles = _byte_swapped(image.tile)
-        image.load()
-        if tiles is None:
-            return image, None
-        low = Image.open(io.BytesIO(content), formats=_FORMATS)
-        low.tile = tiles
-        low.load()
+    return content
+
+
+def _decoded(content: bytes, label: str) -> tuple[Image.Image, Image.Image | None]:
+    image = _opened_content(content)
+    _refuse_deep_planes(image, label)
+    tiles = _byte_swapped(image.tile)
+    _refuse_too_large(image, 1 if tiles is None else 2, label)
+    image.load()
+    if tiles is None:
+        return image, None
+    low = _opened_content(content)
+    low.tile = tiles
+    low.load()
     return image, low
+
+
+def _opened_content(content: bytes) -> ImageFile.ImageFile:
+    try:
+        return Image.open(io.BytesIO(content), formats=_FORMATS)
+    except Image.DecompressionBombError:
+        if Image.MAX_IMAGE_PIXELS != _PILLOWS_LIMIT:
+            raise
+        image: ImageFile.ImageFile = _PLUGINS[content[:2]](io.BytesIO(content))
+        return image
+
+
+def _refuse_too_large(image: Image.Image, copies: int, label: str) -> None:
+    """What is decoded as a whole has to fit into memory."""
+    pixels, free = image.width * image.height, host_memory()
+    needed = pixels * _BYTES_A_PIXEL.get(image.mode, 4) * copies
+    if pixels > LARGE and free is not None and needed > free:
+        raise ImageError(
+            f"{label} has {pixels} pixels, which take {needed / 2**30:.1f} GiB to decode, and {free / 2**30:.1f} "
+            "are left; save it as a PNG without interlacing or a TIFF in strips, which are read by strips, or shrink it"
+        )
 
 
 def _byte_swapped(tiles: list[Any]) -> list[Any] | None:
@@ -274,12 +419,12 @@ def _byte_swapped(tiles: list[Any]) -> list[Any] | None:
     return swapped
 
 
-def _refuse_deep_planes(image: Image.Image, path: Path) -> None:
+def _refuse_deep_planes(image: Image.Image, label: str) -> None:
     """Pillow takes the uncompressed 16-bit planes of a TIFF as planes of bytes."""
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     planes, bits, compression = (tags.get(tag) for tag in (_PLANAR_CONFIGURATION, _BITS_PER_SAMPLE, _COMPRESSION))
     if planes == 2 and bits and max(bits) > 8 and compression == 1:
-        raise ImageError(f"cannot read {path}: its 16-bit channels are separate planes; save it with them interleaved")
+        raise ImageError(f"cannot read {label}: its 16-bit channels are separate planes; save it with them interleaved")
 
 
 @contextlib.contextmanager
@@ -287,7 +432,8 @@ def _decoding(label: str) -> Iterator[None]:
     """Turn whatever Pillow raises inside into one ImageError, and keep its own warnings off the terminal."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        if Image.MAX_IMAGE_PIXELS != _PILLOWS_LIMIT:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             yield
         except ImageError:
@@ -311,23 +457,59 @@ def _decoding(label: str) -> Iterator[None]:
 def _picture_of_image(image: Image.Image, low: Image.Image | None, label: str, name: str) -> Picture:
     if 0 in image.size:
         raise ImageError(f"{label} is empty ({image.width}x{image.height} pixels); give one that has pixels")
-    profile = image.info.get("icc_profile")
     with _decoding(label):
         image.load()
         with contextlib.suppress(Exception):  # a sound picture is welcome with EXIF that can't be parsed
             image = ImageOps.exif_transpose(image)
             low = None if low is None else ImageOps.exif_transpose(low)
+    if image.width * image.height > LARGE and image.mode not in ("I", "F"):  # their range is the whole picture's
+        return _assembled((image.height, image.width), _bands_of(image, low), label, name)
+    return Picture(*_converted(image, low, label), name)
+
+
+def _assembled(
+    size: tuple[int, int], parts: Iterable[tuple[Image.Image, Image.Image | None]], label: str, name: str
+) -> Picture:
+    """A large picture (H, W) of parts from top to bottom, each an image and the low bytes of its colours."""
+    pixels, top = empty((*size, 3), np.float32, f"the picture {name}"), 0
+    alpha: Float32Array | None = None
+    for image, low in parts:
+        with warnings.catch_warnings():
+            if top > 0:
+                warnings.simplefilter("ignore")  # every part has the same profile
+            values, opacity = _converted(image, low, label)
+        rows = slice(top, top + len(values))
+        pixels[rows] = values
+        if opacity is not None and alpha is None:
+            alpha = empty(size, np.float32, f"the transparency of {name}")
+            alpha[:top] = 1
+        if alpha is not None:
+            alpha[rows] = 1 if opacity is None else opacity
+        top = rows.stop
+    return Picture(pixels, alpha, name)
+
+
+def _bands_of(image: Image.Image, low: Image.Image | None) -> Iterator[tuple[Image.Image, Image.Image | None]]:
+    for rows in bands((image.height, image.width, 3)):
+        box = (0, rows.start, image.width, rows.stop)
+        yield image.crop(box), None if low is None else low.crop(box)
+
+
+def _converted(image: Image.Image, low: Image.Image | None, label: str) -> tuple[FloatArray, Float32Array | None]:
+    """Pixels (H, W, 3) and alpha (H, W), if any, of an image that is upright, and the low bytes of its colours."""
+    profile = image.info.get("icc_profile")
+    with _decoding(label):
         colours, alpha = _split_alpha(image)
     if low is not None:
         deep, alpha = _deep_colours(image, low)
         chart = _colour_chart()
         if _look_alike(_to_srgb(chart, profile, label), chart):
-            return Picture(deep, _unless_opaque(alpha), name)
+            return deep, _unless_opaque(alpha)
     if _is_deep_gray(colours):
         pixels = _deep_gray(colours, profile, label)
     else:
         pixels = _unit_range(np.asarray(_to_srgb(colours, profile, label)), label)
-    return Picture(pixels, _unless_opaque(alpha), name)
+    return pixels, _unless_opaque(alpha)
 
 
 def _is_deep_gray(image: Image.Image) -> bool:
@@ -365,7 +547,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None, label: str) -> Image.Ima
             srgb = ImageCms.ImageCmsProfile(io.BytesIO(srgb_profile()))
             return ImageCms.buildTransform(source, srgb, image.mode, "RGB").apply(image)
         except (ImageCms.PyCMSError, OSError, ValueError):
-            warnings.warn(f"{label}: its colour profile can't be used; taking its colours as sRGB", stacklevel=4)
+            warnings.warn(f"{label}: its colour profile can't be used; taking its colours as sRGB", stacklevel=5)
     return image.convert("RGB")
 
 
@@ -437,7 +619,9 @@ def _unit_range(array: AnyArray, label: str) -> FloatArray:
         raise ImageError(f"{label} has NaN or infinite values; give finite values in [0, 1]")
     if low < 0 or high > 1:
         raise ImageError(f"{label} has values from {low:g} to {high:g}; scale or clip them to [0, 1]")
-    return array.astype(np.promote_types(kind, np.float32))
+    copy: FloatArray = empty(array.shape, np.promote_types(kind, np.float32))
+    copy[...] = array
+    return copy
 
 
 def _rgb(gray: FloatArray) -> FloatArray:
@@ -464,100 +648,98 @@ def _quantised(label: str, file_format: str, pixels: FloatArray, alpha: Float32A
 
     uint8, or uint16 with depth 16.
     """
+    parts = _quantised_by_bands(label, file_format, pixels, alpha, depth)
+    first = next(parts)
+    if len(first) == len(pixels):
+        return first
+    whole = np.empty((len(pixels), *first.shape[1:]), first.dtype)
+    top = 0
+    for part in chain([first], parts):
+        whole[top : top + len(part)] = part
+        top += len(part)
+    return whole
+
+
+def _quantised_by_bands(
+    label: str, file_format: str, pixels: FloatArray, alpha: Float32Array | None, depth: int
+) -> Iterator[AnyArray]:
+    """The same, some rows at a time, as many in each but the last."""
     shape = pixels.shape
     if pixels.ndim != 3 or shape[2] != 3 or pixels.size == 0 or pixels.dtype.kind != "f":
         raise ImageError(f"{label}: want (H, W, 3) floats, not {pixels.dtype} of shape {shape}")
     if alpha is not None and alpha.shape != shape[:2]:
         raise ImageError(f"{label}: alpha has shape {alpha.shape}, the picture {shape[:2]}; resize alpha first")
-    channels: FloatArray = pixels if alpha is None else np.dstack([pixels, alpha])
-    if not np.isfinite(channels).all():
-        raise ImageError(f"{label}: the picture has NaN or infinite values; nothing was written")
-    channels = np.clip(channels, 0, 1)
-    if alpha is not None and file_format == "JPEG":
-        cover = channels[..., 3:]
-        channels = channels[..., :3] * cover + (1 - cover)
-    dtype = np.dtype(f"uint{depth}")
-    quantised = np.empty(channels.shape, dtype)
-    for row, values in zip(quantised, channels, strict=True):  # a row at a time: the product in float64 is large
-        np.rint(np.multiply(values, _WHITE[dtype.name], dtype=np.float64), out=row, casting="unsafe")
-    return quantised
+    for rows in bands(shape):
+        channels: FloatArray = pixels[rows] if alpha is None else np.dstack([pixels[rows], alpha[rows]])
+        if not np.isfinite(channels).all():
+            raise ImageError(f"{label}: the picture has NaN or infinite values; nothing was written")
+        channels = np.clip(channels, 0, 1)
+        if alpha is not None and file_format == "JPEG":
+            cover = channels[..., 3:]
+            channels = channels[..., :3] * cover + (1 - cover)
+        dtype = np.dtype(f"uint{depth}")
+        yield np.rint(np.multiply(channels, _WHITE[dtype.name], dtype=np.float64)).astype(dtype)
 
 
 def _encoded(
     label: str, file_format: str, channels: AnyArray, recipe: Mapping[str, str] | None, quality: int | None
 ) -> bytes:
     encoded = io.BytesIO()
-    try:
-        text = PngImagePlugin.PngInfo()
-        exif = Image.Exif()
+    size: tuple[int, int] = channels.shape[:2]
+    if channels.dtype == np.uint16:
+        _write_strips(encoded, label, file_format, size, (channels[rows] for rows in bands(channels.shape)), recipe)
+        return encoded.getvalue()
+    with _encoding(label, file_format, size):
+        options = _ENCODING[file_format] | {"icc_profile": srgb_profile()}
         if file_format == "PNG":
-            for key, value in (recipe or {}).items():
-                text.add_itxt(key, value)
+            options |= {"pnginfo": _text_chunks(recipe)}
         elif recipe:
-            exif[_EXIF_IMAGE_DESCRIPTION] = json.dumps(dict(recipe))  # in ASCII, as EXIF demands
-        if channels.dtype == np.uint16 and file_format == "PNG":
-            _write_deep_png(encoded, channels, text)
-        elif channels.dtype == np.uint16:
-            _write_deep_tiff(encoded, channels, exif)
-        else:
-            options = _ENCODING[file_format] | {"icc_profile": srgb_profile()}
-            options |= {"pnginfo": text} if file_format == "PNG" else {"exif": exif} if recipe else {}
-            options |= {} if quality is None else {"quality": quality}
-            Image.fromarray(channels).save(encoded, format=file_format, **options)
-    except (OSError, ValueError) as error:  # beyond the format's largest side, or a recipe that doesn't fit
-        height, width = channels.shape[:2]
-        raise ImageError(
-            f"{label}: {file_format} can't hold these {width}x{height} pixels ({error}); try .png"
-        ) from error
+            exif = Image.Exif()
+            exif[_EXIF_IMAGE_DESCRIPTION] = _description(recipe)
+            options |= {"exif": exif}
+        options |= {} if quality is None else {"quality": quality}
+        Image.fromarray(channels).save(encoded, format=file_format, **options)
     return encoded.getvalue()
 
 
-def _write_deep_png(file: io.BytesIO, channels: AnyArray, text: PngImagePlugin.PngInfo) -> None:
-    """16-bit RGB or RGBA as PNG (W3C PNG, third edition, sections 5, 9 and 11), which Pillow can't write."""
-    height, width, count = channels.shape
-    samples = channels.astype(">u2").view(np.uint8).reshape(height, -1)
-    rows = np.full((height, 1 + samples.shape[1]), 2, np.uint8)  # filter "up": no other makes pictures 2% smaller
-    rows[0, 1:] = samples[0]
-    np.subtract(samples[1:], samples[:-1], out=rows[1:, 1:])
-    compressed = zlib.compress(rows.data)
-
-    def chunk(name: bytes, content: bytes) -> None:
-        checksum = zlib.crc32(content, zlib.crc32(name))
-        file.write(struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum))
-
-    file.write(b"\x89PNG\r\n\x1a\n")
-    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[count], 0, 0, 0))
-    chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(srgb_profile()))
-    for name, content, *_ in text.chunks:
-        chunk(name, content)
-    for start in range(0, len(compressed), 1 << 20):
-        chunk(b"IDAT", compressed[start : start + (1 << 20)])
-    chunk(b"IEND", b"")
+def _write_strips(
+    file: BinaryIO,
+    label: str,
+    file_format: str,
+    size: tuple[int, int],
+    parts: Iterable[AnyArray],
+    recipe: Mapping[str, str] | None,
+) -> None:
+    """PNG or TIFF of what Pillow can't write, 16-bit colours, or should not, since it wants the whole picture."""
+    with _encoding(label, file_format, size):
+        if file_format == "PNG":
+            texts = [(name, content) for name, content, *_ in _text_chunks(recipe).chunks]
+            strips.write_png(file, size, parts, srgb_profile(), texts)
+        else:
+            strips.write_tiff(file, size, parts, srgb_profile(), _description(recipe) if recipe else None)
 
 
-def _write_deep_tiff(file: io.BytesIO, channels: AnyArray, exif: Image.Exif) -> None:
-    """16-bit RGB or RGBA as TIFF (TIFF 6.0, section 14, and Adobe's deflate), which Pillow can't write."""
-    height, width, count = channels.shape
-    differences = channels.astype("<u2")
-    differences[:, 1:] -= channels[:, :-1]
-    compressed = zlib.compress(differences.data)
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
-    tags[TiffImagePlugin.IMAGEWIDTH] = width
-    tags[TiffImagePlugin.IMAGELENGTH] = height
-    tags[TiffImagePlugin.BITSPERSAMPLE] = (16,) * count
-    tags[TiffImagePlugin.COMPRESSION] = 8  # Adobe's deflate
-    tags[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 2  # RGB
-    if _EXIF_IMAGE_DESCRIPTION in exif:
-        tags[TiffImagePlugin.IMAGEDESCRIPTION] = exif[_EXIF_IMAGE_DESCRIPTION]
-    tags[TiffImagePlugin.STRIPOFFSETS] = 0  # from the end of the tags; save() adds where that is
-    tags.tagtype[TiffImagePlugin.STRIPOFFSETS] = TiffTags.LONG
-    tags[TiffImagePlugin.SAMPLESPERPIXEL] = count
-    tags[TiffImagePlugin.ROWSPERSTRIP] = height
-    tags[TiffImagePlugin.STRIPBYTECOUNTS] = len(compressed)
-    tags[TiffImagePlugin.PLANAR_CONFIGURATION] = 1  # interleaved
-    tags[TiffImagePlugin.PREDICTOR] = 2  # differences along the row
-    if count == 4:
-        tags[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha that isn't multiplied into the colours
-    tags[TiffImagePlugin.ICCPROFILE] = srgb_profile()
-    tags.save(file)
-    file.write(compressed)
+@contextlib.contextmanager
+def _encoding(label: str, file_format: str, size: tuple[int, int]) -> Iterator[None]:
+    """Turns what an encoder has against a picture (H, W) into an ImageError."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:  # beyond the format's largest side, or a recipe that doesn't fit
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's
+        raise ImageError(
+            f"{label}: {file_format} can't hold these {size[1]}x{size[0]} pixels ({error}); try .png"
+        ) from error
+
+
+def _text_chunks(recipe: Mapping[str, str] | None) -> PngImagePlugin.PngInfo:
+    text = PngImagePlugin.PngInfo()
+    for key, value in (recipe or {}).items():
+        text.add_itxt(key, value)
+    return text
+
+
+def _description(recipe: Mapping[str, str]) -> str:
+    return json.dumps(dict(recipe))  # in ASCII, as EXIF demands

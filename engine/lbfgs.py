@@ -83,6 +83,7 @@ class Lbfgs:
                 Buffer("rows", (self._span + 7, length), device.image_dtype, 0, 0),
                 Buffer("scalars", (4, self._span), device.image_dtype, 0, 0),
             ],
+            "the optimiser's state",
         )
         # The order lets `combine` take neighbours: (free, trial_gradient), (trial_gradient, gradient, held) and
         # (held, trial, image).

@@ -1,20 +1,38 @@
 """Planning memory: buffers with lifetimes are laid into one arena, so that nothing is allocated in the loop.
 
-Knows nothing of networks; whoever runs a sequence of steps says which buffer lives from which step to which.
+Where the host's memory is short, a large block that is worked through in passes lies in a passing file instead, which
+the system reads and writes as it goes. Knows nothing of networks; whoever runs a sequence of steps says which buffer
+lives from which step to which.
 """
 
+import logging
 import math
+import mmap
+import os
+import shutil
+import tempfile
 from bisect import insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..kernels.device import Array, Device
+from .taps import SettingsError
+
+_log = logging.getLogger("nstgpu")
 
 ALIGNMENT = 256  # bytes; what CUDA's own allocator guarantees, and enough for any vector load
+SPILL = 0.25
+"""Of the memory that is free: a block that would take more of it lies in a file."""
+BAND_BYTES = 8 << 20
+"""Of what is converted at a time, where an image as a whole is too much."""
+IN_HOST_MEMORY = ("cpu", "reference")
+"""Devices whose arrays are NumPy's, wherever they lie."""
+_IN_MEMORY = ("tmpfs", "ramfs")  # file systems that are no disk
 
 
 @dataclass(frozen=True)
@@ -47,10 +65,16 @@ def lay_out(buffers: Iterable[Buffer]) -> tuple[dict[str, int], int]:
     return {buffer.name: offset for offset, _, buffer in placed}, size
 
 
-def allocate(device: Device, buffers: Iterable[Buffer]) -> Mapping[str, Array]:
-    """One allocation on the device, cut into the buffers by name."""
+def allocate(device: Device, buffers: Iterable[Buffer], what: str | None = None) -> Mapping[str, Array]:
+    """One allocation on the device, cut into the buffers by name.
+
+    With a name, `what`, it may lie in a file (see `empty`) where the device's memory is the host's.
+    """
     buffers = list(buffers)
-    return cut(device.allocate(lay_out(buffers)[1]), buffers)
+    size = lay_out(buffers)[1]
+    if what is not None and device.name in IN_HOST_MEMORY and spills(size, available(device)):
+        return cut(_in_file(size, what), buffers)
+    return cut(device.allocate(size), buffers)
 
 
 def cut(arena: Array, buffers: Iterable[Buffer]) -> Mapping[str, Array]:
@@ -60,6 +84,104 @@ def cut(arena: Array, buffers: Iterable[Buffer]) -> Mapping[str, Array]:
     return {b.name: _view(arena, offsets[b.name], b) for b in buffers}
 
 
+# ---- where host memory is short ---------------------------------------------------------------------------------
+def empty(shape: tuple[int, ...], dtype: Any, what: str | None = None) -> NDArray[Any]:
+    """An array in host memory with anything in it, or in a passing file where `spills` says so.
+
+    `what` names it in the line that tells of the file; what is there for a moment needs no name. Raises SettingsError
+    where the disk has no room.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if not spills(size, host_memory()):
+        return np.empty(shape, dtype)
+    array: NDArray[Any] = _in_file(size, what).view(dtype).reshape(shape)
+    return array
+
+
+def fetched(device: Device, values: Array, what: str | None = None) -> NDArray[Any]:
+    """`device.download(values)`, into `empty` memory where the device's is the host's."""
+    if device.name not in IN_HOST_MEMORY:
+        downloaded: NDArray[Any] = device.download(values)
+        return downloaded
+    copy = empty(values.shape, values.dtype, what)
+    device.copy(values, copy)
+    return copy
+
+
+def spills(nbytes: int, free: int | None) -> bool:
+    """Whether a block is kept in a file, with so many bytes of host memory free (None: nobody says).
+
+    It is where it would take more than SPILL of them and the disk has room, or where it takes more than all of them.
+    So every block leaves most of what is free to those after it, and to the tiles, which must be in memory.
+    """
+    if free is None or nbytes <= SPILL * free:
+        return False
+    disk = disk_space()
+    return disk is not None and (nbytes <= disk or nbytes > free)
+
+
+def resident(device: Device, blocks: Iterable[int], free: int) -> int:
+    """Bytes of memory that blocks take that are allocated one after another by name: all but those kept in files."""
+    taken = 0
+    for nbytes in blocks:
+        if device.name not in IN_HOST_MEMORY or not spills(nbytes, free - taken):
+            taken += nbytes
+    return taken
+
+
+def bands(shape: Sequence[int], itemsize: int = 4) -> Iterator[slice]:
+    """Rows of an array, about BAND_BYTES at a time."""
+    step = max(1, BAND_BYTES // max(1, math.prod(shape[1:]) * itemsize))
+    return (slice(top, min(top + step, shape[0])) for top in range(0, shape[0], step))
+
+
+def passing_folder(mounts: Path = Path("/proc/mounts")) -> Path | None:
+    """Where passing files go: the system's folder for them, unless it is in memory itself; None if none is on disk."""
+    try:
+        lines = [line.split() for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        lines = []
+    kinds = {Path(point): kind for _, point, kind, *_ in lines}
+    for folder in (Path(tempfile.gettempdir()), Path("/var/tmp")):
+        place = folder.resolve()
+        mounted = next((kinds[point] for point in (place, *place.parents) if point in kinds), "")
+        if mounted not in _IN_MEMORY and os.access(folder, os.W_OK):
+            return folder
+    return None
+
+
+def disk_space() -> int | None:
+    """Bytes that passing files may take; None if there is no disk for them."""
+    folder = passing_folder()
+    return None if folder is None else shutil.disk_usage(folder).free
+
+
+def _in_file(nbytes: int, what: str | None) -> NDArray[np.uint8]:
+    """A block of a file that has no name, so that nothing is left of it whatever ends the process."""
+    folder = passing_folder()
+    assert folder is not None, "spills comes first"
+    free = shutil.disk_usage(folder).free
+    no_room = (
+        f"{what or 'the picture'} takes {nbytes / 2**30:.1f} GiB: memory is short of that, and {folder} has "
+        f"{free / 2**30:.1f} GiB left; choose a smaller size, or set TMPDIR to a folder on a larger disk"
+    )
+    if nbytes > free:
+        raise SettingsError(no_room)
+    with tempfile.TemporaryFile(prefix="nstgpu-", dir=folder) as file:
+        try:
+            if hasattr(os, "posix_fallocate"):  # or a disk that fills up later would kill the process
+                os.posix_fallocate(file.fileno(), 0, nbytes)
+            else:
+                file.truncate(nbytes)
+            mapped = mmap.mmap(file.fileno(), nbytes)
+        except OSError as error:
+            raise SettingsError(no_room) from error
+    if what is not None:
+        _log.info("%s (%.1f GiB) is kept in a file in %s: memory is short", what, nbytes / 2**30, folder)
+    return np.frombuffer(mapped, np.uint8)
+
+
+# ---- how much there is ------------------------------------------------------------------------------------------
 def available(device: Device) -> int | None:
     """Bytes that the device could still hand out; None where nobody says."""
     own = device.free_bytes()
@@ -67,8 +189,8 @@ def available(device: Device) -> int | None:
 
 
 def host_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the system calls available, and no more than the control group that this process lives in leaves it."""
-    known = [limit for limit in (_meminfo(meminfo), _control_group(group)) if limit is not None]
+    """What the system calls available, and no more than this process's control group and its limit of data leave it."""
+    known = [limit for limit in (_meminfo(meminfo), _control_group(group), _limit_of_data()) if limit is not None]
     return min(known, default=None)
 
 
@@ -82,14 +204,28 @@ def _meminfo(path: Path) -> int | None:
 
 
 def _control_group(folder: Path) -> int | None:
-    """Of version 2, as a container sees its own; cached files that nobody has used of late would give way."""
+    """Of version 2, as a container sees its own; cached files, passing ones among them, would give way."""
     try:
         limit = (folder / "memory.max").read_text().strip()
         used = int((folder / "memory.current").read_text())
         counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         return None
-    return None if limit == "max" else max(0, int(limit) - used + int(counts.get("inactive_file", 0)))
+    cached = sum(int(counts.get(name, 0)) for name in ("inactive_file", "active_file"))
+    return None if limit == "max" else max(0, int(limit) - used + cached)
+
+
+def _limit_of_data(status: Path = Path("/proc/self/status")) -> int | None:
+    """What `ulimit -d` leaves: memory of the process's own, which files that are mapped are not."""
+    try:
+        import resource
+
+        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+    except (ImportError, OSError):
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    used = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), None)
+    return None if limit == resource.RLIM_INFINITY or used is None else max(0, limit - used)
 
 
 def _view(arena: Array, offset: int, buffer: Buffer) -> Array:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..kernels.device import Array, Device
 from .costs import Costs
-from .memory import Buffer, allocate
+from .memory import Buffer, allocate, bands, fetched
 from .taps import SettingsError
 
 OPTIMIZERS = ("adam", "lbfgs", "descent")
@@ -78,6 +78,7 @@ class Adam:
                 Buffer("second", shape, device.image_dtype, 0, 0),
                 Buffer("step", (1,), np.dtype(np.int32), 0, 0),
             ],
+            "the optimiser's state",
         )
         self.reset()
 
@@ -101,7 +102,7 @@ class Adam:
             self.device.zero(buffer)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        return {name: self.device.download(buffer) for name, buffer in self._held.items()}
+        return {name: fetched(self.device, buffer) for name, buffer in self._held.items()}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         for name, buffer in self._held.items():
@@ -111,12 +112,14 @@ class Adam:
         """Both moments resized, and scaled as a gradient per pixel is: by the ratio of the pixel counts."""
         larger, device = Adam(self.device, shape, self.learning_rate), self.device
         share = math.prod(self.shape) / math.prod(shape)
-        state = {"step": device.download(self._held["step"])}
+        device.copy(self._held["step"], larger._held["step"])
         for name, factor in (("first", share), ("second", share**2)):
-            device.resize(self._held[name], larger._held[name])
-            state[name] = device.download(larger._held[name]) * factor
-        state["second"] = np.maximum(state["second"], 0)  # Lanczos overshoots
-        larger.restore(state)
+            moment = larger._held[name]
+            device.resize(self._held[name], moment)
+            for rows in bands(shape):
+                values = device.download(moment[rows]) * factor
+                # Lanczos overshoots, and no square is below zero.
+                device.upload(np.maximum(values, 0) if name == "second" else values, moment[rows])
         return larger
 
 
@@ -131,7 +134,8 @@ class Descent:
 
     def step(self, evaluate: Evaluate, image: Array, gradient: Array, costs: Costs) -> None:  # noqa: ARG002
         if math.isnan(self.learning_rate):
-            steepest = float(np.abs(self.device.download(gradient)).max())
+            parts = (self.device.download(gradient[rows]) for rows in bands(gradient.shape))
+            steepest = max(float(np.abs(part).max()) for part in parts)
             self.learning_rate = DESCENT_FIRST_STEP / steepest if steepest > 0 else 0.0
         self.device.descent_step(image, gradient, learning_rate=self.learning_rate)
 
@@ -216,16 +220,17 @@ class Descending:
     def take_back(self, costs: Costs, good: Array) -> None:
         """Back to the last good image, to try a shorter step; raises NonFiniteCostError where that is of no use."""
         where = _where_not_finite(costs)
+        wider = ", or the precision bf16, which has the range of fp32" if self.device.precision == "fp16" else ""
         if self.iteration == 0 and self.failures == 0:
             raise NonFiniteCostError(
                 f"the cost is not finite at iteration 1{where}: the weights overflow on this image; "
-                "check the file with `nstgpu weights inspect` or lower the weights"
+                f"check the file with `nstgpu weights inspect`, or take lower weights{wider}"
             )
         self.failures += 1
         if self.failures > RETRIES:
             raise NonFiniteCostError(
                 f"the cost is not finite at iteration {self.iteration + 1}{where}, nor with a step {2**RETRIES} times "
-                f"shorter; use a learning rate below {self.optimizer.learning_rate:g}"
+                f"shorter; use a learning rate below {self.optimizer.learning_rate:g}{wider}"
             )
         self.device.copy(good, self.image)
         self.optimizer.learning_rate /= 2

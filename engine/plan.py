@@ -15,7 +15,7 @@ from ..kernels.device import Array, Device
 from . import network, tiles
 from .footprint import Cut, Footprint
 from .lbfgs import HISTORY
-from .memory import Buffer, allocate, lay_out
+from .memory import Buffer, allocate, lay_out, resident
 from .network import Network
 from .objective import Objective, SizedStyle, Weighting
 from .tiles import Tiling, Walk
@@ -30,7 +30,7 @@ ROUNDS = 2
 # Images that each optimiser keeps: two moments; nothing; pairs of curvature and work space (see `Lbfgs`).
 STATE = {"adam": 2, "descent": 0, "lbfgs": 2 * (HISTORY + 1) + 8}
 PASSING = 2
-"""Images that the host's devices take for a moment: differences of neighbours, or what is handed to the user."""
+"""Images that the host's devices take for a moment: what is handed to the next scale, or to the user."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,14 @@ class Forecast:
     """In host memory: contents and styles, and what passes through it."""
     on_host: bool
     """Whether the device's memory is the host's."""
+    files: int = 0
+    """Of all these, how much is kept in files."""
 
     @property
     def device(self) -> int:
         """Of the device's memory."""
         held = self.filters + self.images + self.optimizer + self.targets + self.tiles
-        return held + self.pictures if self.on_host else held
+        return held + self.pictures - self.files if self.on_host else held
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ class Plan:
     ) -> Forecast:
         """What a run up to (H, W) takes, with styles of that size, in tiles as `tile` says.
 
-        memory: bytes that "auto" keeps the run's `Forecast.device` to, as far as there are tiles small enough; None is
-        no limit.
+        memory: bytes that "auto" keeps the run's `Forecast.device` to, as far as there are tiles small enough, and by
+        which blocks go to files; None is no limit.
         """
         needs = Footprint(self.device, self.network, size, self.content_taps, self.style_taps, (size,) * styles)
         real = self.device.image_dtype.itemsize
@@ -104,31 +106,43 @@ class Plan:
         held = lay_out(needs.held())[1]
         picture = 3 * math.prod(size) * 4
         source = picture if self.content is None else 3 * math.prod(self.content) * 4
+        filters = sum(getattr(part, "nbytes", 0) for layer in self.network.layers for part in layer.filters)
+        state = STATE[self.optimizer] * image
+        blocks = [source, *[picture] * styles, held, 2 * image, state, *[image] * PASSING]
         without = Forecast(
             size,
             needs.whole(),
-            filters=sum(getattr(part, "nbytes", 0) for layer in self.network.layers for part in layer.filters),
+            filters=filters,
             images=4 * image,
-            optimizer=STATE[self.optimizer] * image,
+            optimizer=state,
             targets=held - 2 * image,
             tiles=0,
             pictures=source + styles * picture + PASSING * image,
             on_host=self.device.name != "cuda",
+            files=0 if memory is None else sum(blocks) - resident(self.device, blocks, memory - filters),
         )
         cut = needs.cut(tile, None if memory is None else memory - without.device)
         return replace(without, cut=cut, tiles=needs.nbytes(cut))
 
     def largest(
-        self, memory: int, tile: tiles.Setting, size_of: Callable[[int], tuple[int, int]] = lambda side: (side, side)
+        self,
+        memory: int,
+        tile: tiles.Setting,
+        size_of: Callable[[int], tuple[int, int]] = lambda side: (side, side),
+        disk: int | None = None,
     ) -> int | None:
-        """The longest side whose run keeps to `memory` bytes; None if none does. `size_of(side)` is its (H, W)."""
+        """The longest side whose run keeps to `memory` bytes, and its files to `disk` bytes; None if none does.
+
+        `size_of(side)` is its (H, W). A disk of None is no limit.
+        """
         smallest = tiles.grid(self.network)
         while min(size_of(smallest)) < tiles.grid(self.network):
             smallest *= 2
         tile = tiles.halo(self.network) if tile == "auto" else tile  # the smallest that it would choose
 
         def fits(side: int) -> bool:
-            return self.forecast(size_of(side), tile).device <= memory
+            forecast = self.forecast(size_of(side), tile, memory)
+            return forecast.device <= memory and (disk is None or forecast.files <= disk)
 
         if not fits(smallest):
             return None

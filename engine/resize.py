@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.device import Device
-from .memory import Buffer, allocate
+from .memory import IN_HOST_MEMORY, Buffer, allocate, empty
 from .optimise import Image
 
 
@@ -12,7 +12,13 @@ def resized(device: Device, pixels: Image, size: tuple[int, int]) -> Image:
     """(h, w, 3) in [0, 1] -> (H, W, 3) with (H, W) `size`; left as it is, to the last bit, where it has that size."""
     if pixels.shape[:2] == tuple(size):
         return pixels
-    shapes = {"image": pixels.shape, "out": (*size, 3)}
+    shape = (*size, 3)
+    if device.name in IN_HOST_MEMORY and pixels.dtype == device.image_dtype and pixels.flags.c_contiguous:
+        out: Image = empty(shape, device.image_dtype)  # with no copies, which may be large
+        device.resize(pixels, out)
+        device.clamp(out)
+        return out
+    shapes = {"image": pixels.shape, "out": shape}
     held = allocate(device, [Buffer(name, shape, device.image_dtype, 0, 0) for name, shape in shapes.items()])
     device.upload(pixels, held["image"])
     device.resize(held["image"], held["out"])
@@ -22,6 +28,8 @@ def resized(device: Device, pixels: Image, size: tuple[int, int]) -> Image:
 
 def resized_alpha(device: Device, alpha: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """The same for (h, w)."""
-    channels = np.repeat(alpha[..., None], 3, axis=2)
-    single: NDArray[np.float32] = resized(device, channels, size)[..., 0].astype(np.float32)
+    channels = empty((*alpha.shape, 3), np.float32)
+    channels[...] = alpha[..., None]
+    single: NDArray[np.float32] = empty(size, np.float32)
+    single[...] = resized(device, channels, size)[..., 0]
     return single

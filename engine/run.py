@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from . import optimise, scales
 from .captured import Captured
 from .costs import Costs
-from .memory import Buffer, allocate
+from .memory import Buffer, allocate, fetched
 from .optimise import Adam, Descending, Image
 from .resize import resized
 from .scales import Scale
@@ -152,7 +152,7 @@ class Run:
         self.learning_rate = descending.optimizer.learning_rate
         enough = descending.iteration == self.method.scales[last].iterations or descending.optimizer.stalled
         complete = number == last and enough
-        return self.device.download(descending.average), not complete
+        return fetched(self.device, descending.average), not complete
 
     # ---- where a scale begins ---------------------------------------------------------------------------------------
     def _first(self, init: Callable[[tuple[int, int]], Image]) -> Descending:
@@ -162,7 +162,7 @@ class Run:
 
     def _next(self, number: int, before: Descending) -> Descending:
         size = self._size(number)
-        pixels = resized(self.device, self.device.download(before.average), size)
+        pixels = resized(self.device, fetched(self.device, before.average), size)
         rule = before.optimizer.carried((*size, 3))
         if self.transfer.keeps_content:
             rule.reset()  # resizing spreads what it remembers over the edge of what is to be kept
@@ -180,7 +180,8 @@ class Run:
 
     def _descending(self, number: int, rule: optimise.Optimizer, pixels: Image) -> Descending:
         device = self.device
-        held = allocate(device, [Buffer(name, pixels.shape, device.image_dtype, 0, 0) for name in ("image", "average")])
+        wanted = [Buffer(name, pixels.shape, device.image_dtype, 0, 0) for name in ("image", "average")]
+        held = allocate(device, wanted, "the image with its average")
         device.upload(pixels, held["image"])
         device.upload(pixels, held["average"])
         decay = self.method.decay(self.method.scales[number].iterations)
@@ -238,7 +239,7 @@ class Run:
             scale=number + 1,
             scales=len(self.method.scales),
             size=self._size(number),
-            image=lambda: self.transfer.finished(self.device.download(descending.average)),
+            image=lambda: self.transfer.finished(fetched(self.device, descending.average)),
             snapshot=lambda: self._snapshot(descending),
             state=lambda: self._state(number, descending, settle()),
         )
@@ -246,13 +247,12 @@ class Run:
     def _snapshot(self, descending: Descending) -> Callable[[], Image]:
         graphs, finish = self.device.graphs, self.transfer.finisher(descending.average.shape[:2])
         if graphs is not None:
-            fetched = graphs.fetch(descending.average)
-            return lambda: finish(fetched())
-        pixels = self.device.download(descending.average)
+            arriving = graphs.fetch(descending.average)
+            return lambda: finish(arriving())
+        pixels = fetched(self.device, descending.average)
         return lambda: finish(pixels)
 
     def _state(self, number: int, descending: Descending, unreported: list[Costs]) -> RunState:
-        download = self.device.download
         return RunState(
             self.fingerprint,
             number,
@@ -260,8 +260,8 @@ class Run:
             descending.failures,
             tuple(self._seconds[: number + 1]),
             descending.optimizer.learning_rate,
-            download(descending.image),
-            download(descending.average),
+            fetched(self.device, descending.image),
+            fetched(self.device, descending.average),
             descending.optimizer.state(),
             (*self.history, *unreported),
         )

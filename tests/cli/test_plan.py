@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from nstgpu.cli import OneLineErrors
 from nstgpu.cli.plan import plan
+from nstgpu.engine import memory
 
 app = typer.Typer(cls=OneLineErrors)
 app.command(name="plan")(plan)
@@ -28,6 +29,7 @@ def photo(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.usefixtures("no_disk")
 def test_a_table_and_the_settings_for_the_size_asked_for(small_weights: Path, photo: str) -> None:
     common = ("plan", photo, "--device", "cpu", "--threads", "1", "--weights", str(small_weights))
     shown = nstgpu(*common, "--size", "900", "--memory", "0.08")
@@ -41,6 +43,31 @@ def test_a_table_and_the_settings_for_the_size_asked_for(small_weights: Path, ph
     assert " tiles of " in advice
 
 
+@pytest.fixture
+def no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be kept in files."""
+    monkeypatch.setattr(memory, "passing_folder", lambda: None)
+
+
+def test_files_are_told_of_with_their_size(
+    small_weights: Path, photo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(memory, "passing_folder", lambda: tmp_path)
+    monkeypatch.setattr(memory, "disk_space", lambda: 70 << 20)
+    common = ("plan", photo, "--device", "cpu", "--threads", "1", "--weights", str(small_weights), "--tile", "128")
+    shown = nstgpu(*common, "--size", "900", "--memory", "0.04")
+    assert shown.exit_code == 0, shown.output
+    assert "In files" in shown.stdout
+    (advice,) = (line for line in shown.stdout.splitlines() if line.startswith("900x600: "))
+    assert " GiB in files, about " in advice
+    (row,) = (line for line in shown.stdout.splitlines() if "2048x1365" in line)
+    assert "does not fit" in row  # on the disk
+    facts = json.loads(nstgpu(*common, "--size", "900", "--memory", "0.04", "--json").stdout)["asked"]
+    assert 0 < facts["files"] <= 70 << 20
+    assert facts["bytes"] + facts["files"] == sum(facts["parts"].values())
+
+
+@pytest.mark.usefixtures("no_disk")
 def test_json_has_the_same_facts(small_weights: Path) -> None:
     common = ("plan", "--device", "cpu", "--threads", "1", "--weights", str(small_weights), "--memory", "0.05")
     shown = nstgpu(*common, "--size", "640", "--tile", "off", "--json")
@@ -54,6 +81,7 @@ def test_json_has_the_same_facts(small_weights: Path) -> None:
         assert row["fits"] == (row["width"] <= facts["largest"]["whole"])
         assert row["tiles"] == 1
         assert row["bytes"] == row["whole_bytes"] == sum(row["parts"].values())
+        assert row["files"] == 0
         assert 0 < row["seconds_per_iteration"] < row["seconds"]
 
 

@@ -85,12 +85,13 @@ def tiff_tags(content: bytes) -> dict[int, Any]:
 
 def decode_tiff(content: bytes) -> Uint16Array:
     tags = tiff_tags(content)
-    (width,), (height,), (channels,), (rows,), (at,), (size,) = (tags[tag] for tag in (256, 257, 277, 278, 273, 279))
-    assert (rows, at + size) == (height, len(content))  # one strip, to the end of the file
+    (width,), (height,), (channels,), (rows,), starts, sizes = (tags[tag] for tag in (256, 257, 277, 278, 273, 279))
+    assert len(starts) == len(sizes) == -(-height // rows)
     assert tags[258] == (16,) * channels
     assert (tags[259], tags[262], tags[284], tags[317]) == ((8,), (2,), (1,), (2,))
     assert tags.get(338) == ((2,) if channels == 4 else None)
-    differences = np.frombuffer(zlib.decompress(content[at:]), "<u2").reshape(height, width, channels)
+    data = b"".join(zlib.decompress(content[start : start + size]) for start, size in zip(starts, sizes, strict=True))
+    differences = np.frombuffer(data, "<u2").reshape(height, width, channels)
     return np.cumsum(differences, axis=1, dtype=np.uint64).astype(np.uint16)  # modulo 2**16
 
 

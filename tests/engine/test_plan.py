@@ -120,6 +120,13 @@ def test_the_process_takes_what_is_forecast() -> None:
         assert forecast == pytest.approx(measured, rel=0.05), (tile, optimizer)
 
 
+@pytest.fixture
+def no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be kept in files."""
+    monkeypatch.setattr(memory_module, "passing_folder", lambda: None)
+
+
+@pytest.mark.usefixtures("no_disk")
 def test_vgg19_at_4096_keeps_to_three_gib() -> None:
     """With a quarter of a GiB left for Python and the weights as they were read (0.08)."""
     planned = plan.of_weights(open_device("cpu", threads=2), load_weights("random:0"), *VGG19)
@@ -132,6 +139,33 @@ def test_vgg19_at_4096_keeps_to_three_gib() -> None:
     assert forecast.images + forecast.optimizer + forecast.pictures == 10 * 12 * 4096**2
 
 
+def test_what_memory_is_too_short_of_is_kept_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """30,000 x 20,000 in 4 GiB: all that goes with the pixels is on disk, and in memory there are tiles."""
+    monkeypatch.setattr(memory_module, "passing_folder", lambda: tmp_path)
+    monkeypatch.setattr(memory_module, "disk_space", lambda: 1 << 40)
+    planned = plan.of_weights(open_device("cpu", threads=2), load_weights("random:0"), *VGG19)
+    size, limit = (20_000, 30_000), int(3.75 * GIB)
+    # Cut by hand, which does not take seconds to find tiles.
+    forecast = planned.forecast(size, 2048, limit)
+    image = 12 * 20_000 * 30_000
+    held = forecast.images + forecast.optimizer + forecast.pictures + forecast.targets
+    assert forecast.files == held
+    assert held == pytest.approx(10 * image + 32 * 20_000 * 30_000, rel=0.001)
+    assert forecast.device == forecast.filters + forecast.tiles < limit
+    # Where memory is short of the largest block alone, the others stay.
+    half = planned.forecast((4096, 4096), 1024, int(3.5 * GIB))
+    assert half.files == pytest.approx(2 * 12 * 4096**2 + 32 * 4096**2, rel=0.02)
+    assert planned.forecast((512, 512), "off", int(3.5 * GIB)).files == 0
+    # The disk is what limits the size then.
+    side = planned.largest(limit, 512, disk=10 << 30)
+    assert side is not None
+    larger = side * 21 // 20
+    assert planned.forecast((side, side), 512, limit).files <= 10 << 30
+    assert planned.forecast((larger, larger), 512, limit).files > 10 << 30
+    assert planned.forecast((larger, larger), 512, limit).device < limit
+
+
+@pytest.mark.usefixtures("no_disk")
 def test_the_largest_that_fits_fits(thin: Any) -> None:
     planned = plan.of_weights(open_device("cpu", threads=1), thin(), ("relu2_1",), ("relu1_1", "relu3_1"))
     memory = 24 << 20
@@ -148,6 +182,7 @@ def test_the_largest_that_fits_fits(thin: Any) -> None:
     assert planned.largest(1000, "auto") is None
 
 
+@pytest.mark.usefixtures("no_disk")
 def test_auto_keeps_to_the_memory_it_is_given(thin: Any) -> None:
     planned = plan.of_weights(open_device("cpu", threads=1), thin(), ("relu2_1",), ("relu1_1", "relu3_1"))
     size = (600, 400)
@@ -159,6 +194,7 @@ def test_auto_keeps_to_the_memory_it_is_given(thin: Any) -> None:
     assert tiled.tiles <= whole.tiles // 2
 
 
+@pytest.mark.usefixtures("no_disk")
 def test_auto_looks_at_what_is_free(thin: Any, caplog: pytest.LogCaptureFixture) -> None:
     """The same by a device that says how much it has left; what is chosen is said in one line."""
 
@@ -173,7 +209,7 @@ def test_auto_looks_at_what_is_free(thin: Any, caplog: pytest.LogCaptureFixture)
     content, style = noise(0, 220, 260), noise(1, 120, 100)
     assert available(device) == 10**9
     assert StyleTransfer(content, style, **settings).objective().tiling.count == 1
-    device.free = 18 << 20
+    device.free = 12 << 20
     with caplog.at_level("INFO", "nstgpu"):
         transfer = StyleTransfer(content, style, **settings)
     assert transfer.objective().tiling.count > 1
@@ -199,7 +235,7 @@ def test_what_the_host_has_free_is_the_least_that_anybody_says(tmp_path: Path) -
     assert memory_module.host_memory(meminfo, tmp_path) == 20_000_000 * 1024
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("3000000000\n")
-    (tmp_path / "memory.stat").write_text("anon 1000000000\ninactive_file 500000000\n")
+    (tmp_path / "memory.stat").write_text("anon 1000000000\ninactive_file 400000000\nactive_file 100000000\n")
     assert memory_module.host_memory(meminfo, tmp_path) == 20_000_000 * 1024
     (tmp_path / "memory.max").write_text("4000000000\n")
     assert memory_module.host_memory(meminfo, tmp_path) == 1_500_000_000

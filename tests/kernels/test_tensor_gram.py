@@ -82,9 +82,9 @@ class Bench:
 
     def gram(self, features: Any, weights: Any = None) -> Any:
         """Of features in float32 that the precision holds exactly."""
-        channels = features.shape[2]
+        height, width, channels = features.shape
         out = self.empty((channels, channels), np.float32)
-        needed = tensor_gram.gram_workspace_bytes(*features.shape, self.precision, self.chip)
+        needed = tensor_gram.gram_workspace_bytes(height, width, channels, self.precision, self.chip)
         self.run(
             tensor_gram.gram(
                 self.held(in_memory(features, self.precision)), out, None if weights is None else self.held(weights),
