@@ -8,8 +8,8 @@ WEIGHTS_HELP = "mini, vgg19, vgg16, a VGG weights file (.h5, .keras), or random:
 WEIGHTS_DEFAULT = "vgg19 once fetched, else mini"
 PREPROCESSING_HELP = "The weights' own: caffe or torchvision."
 PREPROCESSING_DEFAULT = "what the file says, else caffe"
-DEVICE_HELP = "auto, cuda, cuda:1, cpu, reference or emulator."
-PRECISION_HELP = "auto, or what the device offers, such as fp32."
+DEVICE_HELP = "auto, cuda, cuda:1, cpu, reference or emulator; run also takes several: cuda:0,1 or cuda:all."
+PRECISION_HELP = "auto, fp32, or on a GPU tf32, 3xtf32, bf16 or fp16."
 THREADS_HELP = "Threads of the cpu device."
 
 WeightsFile = Annotated[str | None, typer.Option(help=WEIGHTS_HELP, show_default=WEIGHTS_DEFAULT)]

@@ -3,8 +3,9 @@
 Arithmetic only; nothing is allocated. What a tile is stands in `tiles`, what a whole run takes in `plan`.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,14 +13,14 @@ import numpy as np
 from ..kernels.device import W2_SCRATCH, Device
 from . import network, tiles
 from .costs import Statistics
-from .memory import Buffer, available, lay_out
+from .memory import Buffer, available, lay_out, resident
 from .network import Network
 from .tiles import Piece, Tile, Tiling, Walk
 
 SHARE = 0.85
 """Of the memory that is free, how much a run makes use of."""
-LATER = 6
-"""Images that may be allocated after an objective was: the run's own two, two of Adam's, and two that pass."""
+LATER = (2, 2, 1, 1)
+"""Images that may be allocated after an objective was, block by block: the run's own, Adam's, and two that pass."""
 
 
 class Cut(NamedTuple):
@@ -73,6 +74,8 @@ class Footprint:
     free: bool = False
     """Whether some of the content is kept."""
     statistics: Statistics = "gram"
+    devices: int = 1
+    """That take tiles in turn, all alike."""
 
     # ---- tiles --------------------------------------------------------------------------------------------------
     def whole(self) -> Cut:
@@ -84,11 +87,10 @@ class Footprint:
 
     def cut(self, setting: tiles.Setting, room: int | None) -> Cut:
         """The tiles that a setting asks for; "auto" takes those with the least work that need at most `room` bytes."""
-        if setting == "off" or (setting == "auto" and room is None):
+        if setting == "off":
             return self.whole()
         if setting == "auto":
-            assert room is not None
-            return self.within(room)
+            return self.within(math.inf if room is None else room)
         side = int(setting), int(setting)
         return Cut(
             tiles.tiling(self.network, self.size, side),
@@ -113,7 +115,7 @@ class Footprint:
             least = self.walks(cut).full.window_bytes(self.device, tiling.largest)
             return least if least > room else self.nbytes(cut)
 
-        return Cut(tiles.choose(self.network, self.size, of_image, room), styles)
+        return Cut(tiles.choose(self.network, self.size, of_image, room, self.devices), styles)
 
     def walks(self, cut: Cut) -> Walks:
         """The walks over images that are cut so, without their arena."""
@@ -141,6 +143,11 @@ class Footprint:
                 found[layer.tap] = [tiles.piece(tile, strides[layer.tap], per_column) for tile in cut_up]
         return found
 
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(h, w) of every tap."""
+        return dict(zip(network.strides(self.network), network.sizes(self.network, self.size), strict=True))
+
     def places(self, tap: str) -> tuple[int | None, ...]:
         """The regions in which a tap is looked at; the content is everywhere."""
         everywhere: tuple[int | None, ...] = (None,) if tap in self.content_taps else ()
@@ -151,7 +158,7 @@ class Footprint:
         """What lives as long as the objective, and does not depend on tiles."""
         device, pixels, moments = self.device, self.device.image_dtype, self.statistics != "gram"
         channels = {layer.tap: layer.channels[1] for layer in self.network.layers}
-        at = dict(zip(channels, network.sizes(self.network, self.size), strict=True))
+        at = self.sizes
         wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
             "image": ((*self.size, 3), pixels),
             "gradient": ((*self.size, 3), pixels),
@@ -192,6 +199,18 @@ class Footprint:
                     wanted[f"{layer.tap} partial mean"] = (layer.channels[1],)
         return [Buffer(name, shape, pixels, 0, 0) for name, shape in wanted.items()]
 
+    def lent(self, cut: Cut, numbers: Sequence[int]) -> list[Buffer]:
+        """What a device beside the first holds for tiles with these numbers: differences, and the content there."""
+        held, parts = {buffer.name: buffer for buffer in self.held()}, self.pieces(cut.image.tiles)
+        names = [f"{tap} difference {group}" for tap in self.style_taps for group in self.groups]
+        wanted = [held[name] for name in (*names, *(f"{name} mean" for name in names)) if name in held]
+        for tap in self.content_taps:
+            whole = held[f"{tap} content"]
+            for number in numbers:
+                shape = *parts[tap][number].shape, whole.shape[2]
+                wanted.append(replace(whole, name=f"{tap} content {number}", shape=shape))
+        return wanted
+
     def arena(self, cut: Cut) -> int:
         """Bytes of the arena."""
         used = self.walks(cut).of_use(cut, content=bool(self.content_taps), style=bool(self.style_taps))
@@ -214,13 +233,20 @@ def weights_name(tap: str, place: int | None, number: int, part: Piece) -> str |
     return f"{tap} weights {part.shape} {part.own}"
 
 
-def room(footprint: Footprint) -> int | None:
-    """Bytes that may go into tiles, of what is free now; None where nobody says how much is."""
-    free = available(footprint.device)
-    if free is None:
+def room(footprint: Footprint, others: Sequence[Device] = ()) -> int | None:
+    """Bytes that may go into tiles on each device, of what is free now where least is; None where nobody says how much.
+
+    Devices that take their memory from the host have an equal share of it. The others hold less than the first beside
+    their tiles, and are taken to hold as much.
+    """
+    on_each = [available(device) for device in (footprint.device, *others)]
+    known = [free for free in on_each if free is not None]
+    if len(known) < len(on_each):
         return None
+    free = min(known) if footprint.device.free_bytes() is not None else min(known) // len(known)
     image = next(buffer.nbytes for buffer in footprint.held() if buffer.name == "image")
-    return int(SHARE * free) - lay_out(footprint.held())[1] - LATER * image
+    blocks = [lay_out(footprint.held())[1], *(images * image for images in LATER)]
+    return int(SHARE * free) - resident(footprint.device, blocks, free)
 
 
 def distinct(groups: Sequence[int | None]) -> tuple[int | None, ...]:

@@ -1,26 +1,28 @@
 """The cost of a picture at one size: its targets are measured once, then the cost and gradient of any image.
 
 One object per size; `transfer` makes one for every scale of a run. An image is worked through in tiles, of which there
-is one where memory allows (`tiles`, `footprint`). The walks are left to `tiles` and `network`, the formulas to `costs`.
+is one where memory allows (`tiles`, `footprint`), on one device or several (`crew`). The walks are left to `tiles` and
+`network`, the formulas to `costs`.
 """
 
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.device import W2_SCRATCH, Array, Device
-from . import footprint, network, tiles
+from . import crew, footprint, network, tiles
 from .costs import ContentTerm, Costs, Moments, Statistics, StyleTarget, StyleTerm
-from .footprint import Footprint, Walks, weights_name
+from .crew import Bench
+from .footprint import Footprint
 from .masks import Mask, tap_weights
 from .memory import Buffer, allocate
 from .optimise import Image
-from .tiles import Piece, Tile, Tiling, Walk
+from .tiles import Tiling, Walk
 
 _log = logging.getLogger("nstgpu")
 
@@ -79,7 +81,7 @@ class Objective:
     free: (H, W) in [0, 1], by which the gradient is multiplied; None leaves it alone. tile: how images are cut up.
     border: with b pixels, images are (H - 2 b, W - 2 b, 3), and the network sees them with their nearest pixels
     repeated beyond the edges, as content, places and free are given. The weights are set by `weigh`, before the first
-    `evaluate`.
+    `evaluate`. others: devices that take tiles as well, each with the same network packed for it.
 
     Where memory runs out, tiles become smaller and what was under way is done again; MemoryError only where nothing is
     left to be made smaller.
@@ -100,6 +102,7 @@ class Objective:
         reduction: Reduction = "mean",
         tile: tiles.Setting = "auto",
         border: int = 0,
+        others: Sequence[tuple[Device, network.Network]] = (),
     ) -> None:
         self.device, self.network = device, net
         self.shape: tuple[int, int, int] = content.shape
@@ -107,8 +110,6 @@ class Objective:
         self.styles, self.statistics, self.reduction = tuple(styles), statistics, reduction
         self.weighting: Weighting | None = None
         self._free, self._border = free, border
-        self._content_terms: list[ContentTerm] = []
-        self._style_terms: list[StyleTerm] = []
         self._measured: list[dict[str, tuple[float, float]]] = []  # by style and tap: its energy, and its ridge
         self.footprint = Footprint(
             device,
@@ -120,33 +121,32 @@ class Objective:
             footprint.distinct([style.mask for style in styles]),
             free is not None,
             statistics,
+            1 + len(others),
         )
-        sizes = self._sizes(self.shape[:2])
-        self._masks = [tap_weights(mask, sizes, self.style_taps, name) for name, mask in places]
-        room = footprint.room(self.footprint) if tile == "auto" else None
+        self._others = [replace(self.footprint, device=other, network=packed) for other, packed in others]
+        self._masks = [tap_weights(mask, self.footprint.sizes, self.style_taps, name) for name, mask in places]
+        room = footprint.room(self.footprint, [other for other, _ in others]) if tile == "auto" else None
         cut = self.footprint.cut(tile, room)
-        if tile == "auto" and cut.image.count > 1:
-            assert room is not None
+        if room is not None and cut.image.count > 1:
             whole = self.footprint.nbytes(self.footprint.whole())
-            _log.info(
-                "working in %s: as a whole, %dx%d px would take %.1f GiB, and %.1f are left",
-                cut.image, self.shape[1], self.shape[0], whole / 2**30, max(0, room) / 2**30,
-            )  # fmt: skip
-        self._held = allocate(device, self.footprint.held())
+            if whole > room:
+                _log.info(
+                    "working in %s: as a whole, %dx%d px would take %.1f GiB, and %.1f are left",
+                    cut.image, self.shape[1], self.shape[0], whole / 2**30, max(0, room) / 2**30,
+                )  # fmt: skip
+        if others:
+            busy = min(cut.image.count, self.footprint.devices)
+            _log.info("working in %s on %d of %d devices", cut.image, busy, self.footprint.devices)
+        self._held = allocate(device, self.footprint.held(), "the content's target")
         self._inside: Mapping[str, Array] = {}  # an image and a gradient without their border
         if border:
             inside = (self.shape[0] - 2 * border, self.shape[1] - 2 * border, 3)
             wanted = [Buffer(name, inside, device.image_dtype, 0, 0) for name in ("image", "gradient")]
-            self._inside = allocate(device, wanted)
+            self._inside = allocate(device, wanted, "the picture without its border")
         if free is not None:
             device.upload(free, self._held["free"])
         self._cut = cut
-        self._walks: Walks
-        self._tiled: Mapping[str, Array] = {}
-        self._pieces: dict[str, list[Piece]] = {}
-        self._shares: dict[str, list[float]] = {}
-        self._surplus: dict[str, float] = {}
-        self._arena: Array = None  # none until it is needed
+        self._benches: list[Bench] = []  # none until they are needed; the first is the home's
         self._without_overflow(lambda: self._measure(content))
 
     # ---- tiles, and the memory they take ------------------------------------------------------------------------
@@ -157,33 +157,20 @@ class Objective:
 
     def _settle(self) -> None:
         """Allocates what depends on tiles, unless it is there."""
-        if self._arena is not None:
+        if self._benches:
             return
-        device, needs, cut = self.device, self.footprint, self._cut
-        self._walks = needs.walks(cut)
-        self._tiled = allocate(device, needs.tiled(cut))
-        arena = device.allocate(needs.arena(cut))
-        for walk in (*self._walks.styles, self._walks.content, self._walks.glance, self._walks.full):
-            walk.settle(arena)
-        self._pieces = needs.pieces(cut.image.tiles)
-        self._shares = {tap: tiles.shares(parts) for tap, parts in self._pieces.items()}
-        # A weight of one, on average over all that is taken in.
-        self._surplus = {tap: tiles.seen(parts) / math.prod(at) for tap, parts, at in self._by_tap()}
-        for tap, parts, _ in self._by_tap():
-            for place in needs.places(tap):
-                mask = None if place is None else self._masks[place][tap]
-                for number, part in enumerate(parts):
-                    values = part.weights(mask, self._surplus[tap])
-                    if values is not None:
-                        device.upload(values, self._weights(tap, place, number))
-        self._arena = arena
+        dealt = crew.deal(self.tiling.count, 1 + len(self._others))
+        self._benches = [
+            Bench(needs, self._cut, self._masks, numbers)
+            for needs, numbers in zip((self.footprint, *self._others), dealt, strict=True)
+            if numbers
+        ]
         if self.weighting is not None:
             self.weigh(self.weighting)
 
-    def _by_tap(self) -> list[tuple[str, list[Piece], tuple[int, int]]]:
-        """Every tap with its pieces and its size."""
-        sizes = self._sizes(self.shape[:2])
-        return [(tap, parts, sizes[tap]) for tap, parts in self._pieces.items()]
+    @property
+    def _home(self) -> Bench:
+        return self._benches[0]
 
     def _without_overflow(self, work: Callable[[], T]) -> T:
         """Does what may be done again, in smaller and smaller tiles until memory suffices."""
@@ -198,9 +185,7 @@ class Objective:
     def _shrink(self, problem: str) -> None:
         """Gives back what depends on tiles, and chooses some that take about half; MemoryError if there are none."""
         before = self.footprint.nbytes(self._cut)
-        self._arena, self._tiled = None, {}
-        del self._walks
-        self._content_terms, self._style_terms = [], []
+        self._benches = []
         for share in SMALLER:
             smaller = self.footprint.within(share * before)
             if self.footprint.nbytes(smaller) <= share * before:
@@ -219,13 +204,14 @@ class Objective:
         self._measured = [self._measure_style(number, style) for number, style in enumerate(self.styles)]
         self.device.upload(content, self._held["image"])
         if self.content_taps:
-            self._measure_content(self._walks.content)
+            self._measure_content(self._home.walks.content)
 
     def _measure_style(self, number: int, style: SizedStyle) -> dict[str, tuple[float, float]]:
         if not self.style_taps:
             return {}
-        device, size, walk = self.device, style.pixels.shape[:2], self._walks.styles[number]
-        (image,) = allocate(device, [Buffer("image", style.pixels.shape, device.image_dtype, 0, 0)]).values()
+        device, size, walk = self.device, style.pixels.shape[:2], self._home.walks.styles[number]
+        wanted = [Buffer("image", style.pixels.shape, device.image_dtype, 0, 0)]
+        (image,) = allocate(device, wanted, "the style").values()
         device.upload(style.pixels, image)
         sizes, masks = self._sizes(size), {}
         if style.region is not None:
@@ -246,7 +232,7 @@ class Objective:
         return {tap: (self._energy_of_style(tap, number), self._to_root(tap, number)) for tap in self.style_taps}
 
     def _moments(self, tap: str, of: str) -> Moments:
-        held, tiled = self._held, self._tiled
+        held, tiled = self._held, self._home.rooms
         partial_gram, partial_mean = tiled.get(f"{tap} partial"), tiled.get(f"{tap} partial mean")
         return Moments(held[f"{tap} {of}"], held.get(f"{tap} {of} mean"), partial_gram, partial_mean)
 
@@ -290,10 +276,8 @@ class Objective:
         for index, tile in enumerate(walk.tiling.tiles):
             features = walk.forward(self.device, tile, self._held["image"])
             for tap in self.content_taps:
-                part = self._pieces[tap][index]
-                tiles.copy_window(
-                    self.device, features[tap][part.rows][part.own], self._held[f"{tap} content"][part.at]
-                )
+                part = self._home.pieces[tap][index]
+                self.device.copy(features[tap][part.rows][part.own], self._held[f"{tap} content"][part.at])
 
     # ---- weights ------------------------------------------------------------------------------------------------
     def content_energies(self) -> dict[str, float]:
@@ -321,18 +305,21 @@ class Objective:
     def weigh(self, weighting: Weighting) -> None:
         """Sets the weights of the cost; taps are those of the constructor."""
         self.weighting = weighting
-        self._content_terms = [
+        home, *others = self._benches
+        home.content_terms = [
             ContentTerm(
                 tap,
                 weighting.content * weighting.content_layers[tap],
-                self._reduction(tap) / self._surplus[tap],
+                self._reduction(tap) / home.surplus[tap],
                 self._held[f"{tap} content"],
             )
             for tap in self.content_taps
         ]
-        self._style_terms = [
+        home.style_terms = [
             self._style_term(weighting, tap, group) for tap in self.style_taps for group in self.footprint.groups
         ]
+        for other in others:
+            other.borrow(home)
 
     def _style_term(self, weighting: Weighting, tap: str, group: int | None) -> StyleTerm:
         targets = []
@@ -348,7 +335,7 @@ class Objective:
             weighting.style * weighting.style_layers[tap],
             tuple(targets),
             moments,
-            tiles.seen(self._pieces[tap]),
+            tiles.seen(self._home.pieces[tap]),
             difference.gram,
             difference.mean,
             self._scratch(len(moments.gram)) if self.statistics == "w2" else None,
@@ -377,31 +364,26 @@ class Objective:
     @property
     def measured(self) -> Array:
         """Where `enqueue` leaves what `costs` makes sense of."""
-        return self._tiled["costs"]
+        return self._home.rooms["costs"]
 
     @property
     def capturable(self) -> bool:
-        """Whether `enqueue` asks nothing of the host, so that a graph can hold it."""
-        return True
+        """Whether `enqueue` asks nothing of the host, so that a graph can hold it; not where several devices work."""
+        return len(self._benches) == 1
 
     def enqueue(self, image: Array, gradient: Array) -> None:
-        """Asks the device for what `evaluate` measures, and waits for nothing; so it can be captured and repeated."""
-        device, weighting, measured, walk = self.device, self.weighting, self.measured, self._walks.full
+        """Asks the device for what `evaluate` measures; waits for nothing where it is `capturable`."""
+        device, weighting, measured = self.device, self.weighting, self.measured
         assert weighting is not None, "weigh comes first"
         whole = gradient
         if self._border:
             device.extend(image, self._held["image"])
             image, gradient = self._held["image"], self._held["gradient"]
-        features = self._gather(image)
-        for term in self._style_terms:
-            term.compare(device)
-        if walk.tiling.count > 1:
-            device.zero(gradient)
-        # Backwards, since the last tile has just been walked forward.
-        for index, tile in reversed(list(enumerate(walk.tiling.tiles))):
-            if index < walk.tiling.count - 1:
-                features = walk.forward(device, tile, image)
-            self._add_gradient(index, tile, features, gradient)
+        home, *others = self._benches
+        if others:
+            crew.together(home, others, image, gradient)
+        else:
+            crew.alone(home, image, gradient)
         device.tv_cost(image, weighting.tv, cost=measured[-2:-1], gradient=gradient)
         if self._free is not None:
             device.weigh(gradient, self._held["free"])
@@ -409,61 +391,10 @@ class Objective:
             device.extend_gradient(gradient, whole)
         device.dots(whole.reshape(1, -1), whole.reshape(-1), measured[-1:])
 
-    def _gather(self, image: Array) -> dict[str, Array]:
-        """Completes the image's statistics; returns the activations of the last tile, to go back from."""
-        device, full, glance = self.device, self._walks.full, self._walks.glance
-        last = full.tiling.count - 1
-        for index, tile in enumerate(full.tiling.tiles):
-            if index == last:
-                features = full.forward(device, tile, image)
-            elif self.style_taps:
-                features = glance.forward(device, tile, image)
-            for term in self._style_terms:
-                part = self._pieces[term.tap][index]
-                weights = self._weights(term.tap, term.place, index)
-                term.moments.gather(device, features[term.tap][part.rows], weights, self._shares[term.tap][index])
-        return features
-
-    def _add_gradient(self, index: int, tile: Tile, features: Mapping[str, Array], gradient: Array) -> None:
-        """A tile's part of the gradient, and of the content's cost."""
-        device, walk = self.device, self._walks.full
-
-        def tap_gradient(tap: str, out: Array) -> bool:
-            if tap not in self._pieces:
-                return False
-            part = self._pieces[tap][index]
-            own, into, injected = features[tap][part.rows], out[part.rows], False
-            for halo in (out[: part.rows.start], out[part.rows.stop :]):
-                if len(halo):
-                    device.zero(halo)
-            for content in self._content_terms:
-                if content.tap == tap:
-                    weights = self._weights(tap, None, index)
-                    target = walk.target(device, tile, part, tap, content.target)
-                    content.measure(device, own, target, weights, self._content_cost(tap, index))
-                    content.add_gradient(device, own, target, weights, into, injected)
-                    injected = True
-            for style in self._style_terms:
-                if style.tap == tap:
-                    style.add_gradient(device, own, self._weights(tap, style.place, index), into, injected)
-                    injected = True
-            return injected
-
-        walk.backward(device, tile, tap_gradient, gradient)
-
-    def _weights(self, tap: str, place: int | None, index: int) -> Array | None:
-        """Of what a tile takes in, in one place; None weighs all alike."""
-        name = weights_name(tap, place, index, self._pieces[tap][index])
-        return None if name is None else self._tiled[name]
-
     # ---- costs: of the content by tap and tile, of the styles by tap and style, TV, and the gradient's square -------
-    def _content_cost(self, tap: str, index: int) -> Array:
-        slot = self.content_taps.index(tap) * self.tiling.count + index
-        return self._tiled["costs"][slot : slot + 1]
-
     def _style_cost(self, tap: str, number: int) -> Array:
         slot = len(self.content_taps) * self.tiling.count + self.style_taps.index(tap) * len(self.styles) + number
-        return self._tiled["costs"][slot : slot + 1]
+        return self.measured[slot : slot + 1]
 
     def costs(self, values: NDArray[Any]) -> Costs:
         """What was `measured`, in host memory, as costs."""

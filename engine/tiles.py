@@ -28,6 +28,11 @@ from .taps import SettingsError
 
 ROW_BYTES = 16  # a row of a window may begin where a device's widest load may
 
+WORTH_SPREADING = 0.75
+"""Of an image's pixels: the busiest of several devices works through no more than these, halos and all, where tiles
+are cut though memory needs none. For two devices and relu5_1 that is from 320 px on. Measured in processor time, with
+VGG-19's shapes on the cpu: at 384 px each of two devices takes 0.77 of what one does, at 768 px 0.65."""
+
 Setting = Literal["auto", "off"] | int
 """The side of a tile in pixels, halo not counted; "auto" goes by the memory there is, "off" means one tile."""
 
@@ -107,6 +112,11 @@ class Tile(NamedTuple):
         """(H, W) of the window."""
         return self.rows.length, self.columns.length
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """In the whole."""
+        return self.rows.window, self.columns.window
+
     def at(self, stride: int) -> "Tile":
         return Tile(self.rows.at(stride), self.columns.at(stride))
 
@@ -157,6 +167,10 @@ class Tiling:
         """Of all windows together: what is worked through in one walk."""
         return sum(span.length for span in self.rows) * sum(span.length for span in self.columns)
 
+    def load(self, devices: int) -> int:
+        """Pixels that the busiest of so many devices works through in one walk, at most, where they take turns."""
+        return self.pixels if devices == 1 else -(-self.count // devices) * math.prod(self.largest)
+
     @property
     def largest(self) -> tuple[int, int]:
         """(H, W) of the largest window."""
@@ -179,8 +193,11 @@ def tiling(net: Network, size: tuple[int, int], side: tuple[int, int] | None) ->
     return Tiling(rows, columns)
 
 
-def tilings(net: Network, size: tuple[int, int]) -> list[Tiling]:
-    """The tilings worth trying, beginning with the one that takes the least work (which is no tiles).
+def tilings(net: Network, size: tuple[int, int], devices: int = 1) -> list[Tiling]:
+    """The tilings worth trying, beginning with the one that takes the least work of the device that has most of it.
+
+    So one device works on the whole; of several as many as there are have a tile each, as long as none has more than
+    `WORTH_SPREADING` of the pixels, which is when each walks forward only once (see `crew`). Else tiles come last.
 
     Along each axis every number of tiles up to ten, then each a tenth larger than the one before it. Tiles as small as
     their halo are the last: smaller ones would save next to nothing.
@@ -199,17 +216,25 @@ def tilings(net: Network, size: tuple[int, int]) -> list[Tiling]:
         tried[-1] = max(smallest)
         axes.append([tuple(spans(length, smallest[count], net)) for count in tried])
     found = [Tiling(rows, columns) for rows in axes[0] for columns in axes[1]]
-    return sorted(found, key=lambda cut_up: (cut_up.pixels, cut_up.count))
+    whole = math.prod(size)
+
+    def work(cut_up: Tiling) -> tuple[bool, int, int]:
+        load = cut_up.load(devices)
+        return cut_up.count > 1 and load > WORTH_SPREADING * whole, load, cut_up.count
+
+    return sorted(found, key=work)
 
 
-def choose(net: Network, size: tuple[int, int], nbytes: Callable[[Tiling], int], room: float) -> Tiling:
+def choose(
+    net: Network, size: tuple[int, int], nbytes: Callable[[Tiling], int], room: float, devices: int = 1
+) -> Tiling:
     """The tiling that takes the least work of those that need no more than `room` bytes by `nbytes`.
 
-    The one that needs the least if there is none.
+    The one that needs the least if there is none. See `tilings` for what several devices make of it.
     """
     needed: list[tuple[int, Tiling]] = []
     fewest = math.inf  # pixels of the smallest largest window tried; more of them take more memory
-    for candidate in tilings(net, size):
+    for candidate in tilings(net, size, devices):
         pixels = math.prod(candidate.largest)
         if pixels >= fewest:
             continue
@@ -286,6 +311,12 @@ def shares(parts: Sequence[Piece]) -> list[float]:
 
 
 # ---- walking ----------------------------------------------------------------------------------------------------
+class OnHost(NamedTuple):
+    """An image in host memory, of which a device is sent the windows that it works on."""
+
+    values: Image
+
+
 class Walk:
     """The walks through a network over images of one size, tile by tile, in an arena that is given.
 
@@ -316,10 +347,18 @@ class Walk:
         self._rooms.clear()
 
     def forward(self, device: Device, tile: Tile, image: Array) -> dict[str, Array]:
-        """The activations of a window at the taps, and what the way back needs, until the arena's next walk."""
+        """The activations of a window at the taps, and what the way back needs, until the arena's next walk.
+
+        The image is on the device or, where there are several tiles, `OnHost`.
+        """
         buffers, rooms = self._room(device, tile.size)
-        pixels = _window(device, image, (tile.rows.window, tile.columns.window), rooms.get("image"))
+        pixels = _window(device, image, tile.window, rooms.get("image"))
         network.forward(device, self.network, buffers, pixels)
+        return self.activations(device, tile)
+
+    def activations(self, device: Device, tile: Tile) -> dict[str, Array]:
+        """What `forward` returned."""
+        buffers, _ = self._room(device, tile.size)
         outputs = zip(self.network.layers, buffers.layers, strict=True)
         return {layer.tap: b.output for layer, b in outputs if b.output is not None}
 
@@ -333,16 +372,33 @@ class Walk:
 
         Where there is one tile only, `gradient` is written instead.
         """
-        buffers, rooms = self._room(device, tile.size)
         if self.tiling.count == 1:
+            buffers, _ = self._room(device, tile.size)
             network.backward(device, self.network, buffers, tap_gradient, gradient)
             return
-        addends, total = rooms["addends"], rooms["sum"]
-        network.backward(device, self.network, buffers, tap_gradient, addends[0])
-        place = gradient[tile.rows.window, tile.columns.window]
-        copy_window(device, place, addends[1])
+        self.window_gradient(device, tile, tap_gradient)
+        self._add(device, tile, gradient)
+
+    def window_gradient(self, device: Device, tile: Tile, tap_gradient: Callable[[str, Array], bool]) -> Array:
+        """What `backward` adds to the gradient of the image, (h, w, 3), until the arena's next walk. In tiles only."""
+        buffers, rooms = self._room(device, tile.size)
+        own: Array = rooms["addends"][0]
+        network.backward(device, self.network, buffers, tap_gradient, own)
+        return own
+
+    def add_window(self, device: Device, tile: Tile, values: Image, gradient: Array) -> None:
+        """Adds what another device has as `window_gradient`; the arena is used for it, as for a walk."""
+        buffers, rooms = self._room(device, tile.size)
+        device.bind_workspace(buffers.workspace)  # that of another window may lie where the sum will
+        device.upload(values, rooms["addends"][0])
+        self._add(device, tile, gradient)
+
+    def _add(self, device: Device, tile: Tile, gradient: Array) -> None:
+        _, rooms = self._room(device, tile.size)
+        addends, total, place = rooms["addends"], rooms["sum"], gradient[tile.window]
+        device.copy(place, addends[1])
         device.combine(addends.reshape(2, -1), (1.0, 1.0), total.reshape(-1))
-        copy_window(device, total, place)
+        device.copy(total, place)
 
     def _room(self, device: Device, size: tuple[int, int]) -> tuple[network.Buffers, Mapping[str, Array]]:
         if size not in self._rooms:
@@ -377,18 +433,11 @@ def _window(device: Device, whole: Array, at: tuple[slice, slice], room: Array |
     """
     if room is None:
         return whole
+    if isinstance(whole, OnHost):
+        device.upload(whole.values[at], room)
+        return room
     window = whole[at]
     if window.flags.c_contiguous and window[0].nbytes % ROW_BYTES == 0:
         return window
-    copy_window(device, window, room)
+    device.copy(window, room)
     return room
-
-
-def copy_window(device: Device, values: Array, out: Array) -> None:
-    """out := values, where either may be a window of rows and columns of something larger: row by row then, since a
-    device copies what lies together."""
-    if values.flags.c_contiguous and out.flags.c_contiguous:
-        device.copy(values, out)
-        return
-    for source, target in zip(values, out, strict=True):
-        device.copy(source, target)

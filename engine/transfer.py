@@ -15,11 +15,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.device import Device, Pooling, open_device
+from ..kernels.device import Device, Pooling, open_devices
 from ..weights import Weights
 from . import colours, images, masks, network, optimise, taps, tiles
 from .costs import STATISTICS, Costs, Statistics
 from .masks import Mask
+from .memory import bands, empty, fetched
 from .objective import Objective, Reduction, SizedStyle, Weighting
 from .optimise import Image
 from .resize import resized, resized_alpha
@@ -101,8 +102,10 @@ class StyleTransfer:
     content: path, PIL image, or array (H, W, 3), uint8 or float in [0, 1].
     style: the same, or a `Style`, or a sequence of either.
     weights: from `load_weights`.
-    device: "auto", "cuda", "cuda:1", "cpu", "reference" or "emulator", or a device from `kernels.open_device`.
-    precision: "auto" or what the device offers ("fp32"; "fp64" on reference). threads: cpu only; None takes all.
+    device: "auto", "cuda", "cuda:1", "cpu", "reference" or "emulator", or a device from `kernels.open_device`; several
+        of a kind, "cuda:0,1" or "cuda:all" (see `kernels.open_devices`), share the tiles, for the same bytes as one.
+    precision: "auto" or what the device offers: "fp32" on all, "fp64" on reference, "bf16", "fp16", "tf32" and "3xtf32"
+        on cuda and emulator. threads: cpu only; None takes all.
     size: long side of the generated image in pixels, and times `style_scale` of the style; None leaves both alone.
     content_layers, style_layers: tap -> weight (w_l, lambda_l of the cost, see `costs`). Names without weights get one
         each so that all layers count alike; None takes the classic taps that the network reaches.
@@ -129,7 +132,7 @@ class StyleTransfer:
         style: Source | Style | Sequence[Source | Style],
         *,
         weights: Weights,
-        device: str | Device = "auto",
+        device: str | Device | Sequence[Device] = "auto",
         size: int | None = None,
         style_scale: float = 1.0,
         content_layers: Layers = None,
@@ -172,10 +175,12 @@ class StyleTransfer:
         if not (content_taps or style_taps) or (alpha, beta) == (0.0, 0.0):
             raise SettingsError("content and style both weigh nothing; give at least one layer a weight above zero")
 
-        self.device: Device = open_device(device, precision, threads) if isinstance(device, str) else device
+        devices = open_devices(device, precision, threads) if isinstance(device, str) else device
+        self.device: Device
+        self.device, *others = devices if isinstance(devices, Sequence) else [devices]
         picture = images.read(content)
         self._names = {"content": picture.name}
-        self._content, self._alpha = picture.pixels, picture.alpha
+        self._alpha = picture.alpha
         self._keep = None if content_mask is None else masks.read(content_mask, "the content mask")
         self._styles = _read_styles(style, style_scale)
         self._names["style"] = ", ".join(style.name for style in self._styles)
@@ -183,9 +188,14 @@ class StyleTransfer:
         height, width, _ = picture.pixels.shape
         height, width = (height, width) if size is None else images.output_size(height, width, size)
         self.shape: tuple[int, int, int] = (height, width, 3)
+        self._content = picture.pixels
+        if picture.pixels.size > 3 * images.LARGE and height * width <= images.LARGE:
+            # Every scale would go through all of it again.
+            self._content = resized(self.device, picture.pixels, (height, width))
 
         deepest = max([*content_taps, *style_taps], key=weights.taps.index)
         self._network = network.build(self.device, weights, deepest, pooling)
+        self._others = [(other, network.build(other, weights, deepest, pooling)) for other in others]
         self._taps = tuple(content_taps), tuple(style_taps)
         self._objective: Objective | None = None
         objective = self._measured(self.shape[:2])
@@ -242,7 +252,9 @@ class StyleTransfer:
         beyond = 2 * self._border
         if self._objective is not None and self._objective.shape[:2] == (size[0] + beyond, size[1] + beyond):
             return self._objective
-        self._objective = None  # its memory first
+        if self._objective is not None:  # its memory first, with that of the device's workspace, which lies in it
+            self._objective = None
+            self.device.bind_workspace(self.device.allocate(0))
         share = max(size) / max(self.shape[:2])
         content = resized(self.device, self._content, size)
         keep = self._fitted(self._keep, size, "the content mask")
@@ -270,13 +282,22 @@ class StyleTransfer:
             reduction=self.content_reduction,
             tile=self.tile,
             border=self._border,
+            others=self._others,
         )
         return self._objective
 
     def _extended(self, values: Any) -> Any:
         """(H, W, ...) with the border around it, as the network sees it."""
-        around = (self._border, self._border)
-        return np.pad(values, [around, around, *[(0, 0)] * (values.ndim - 2)], mode="edge")
+        border = self._border
+        if not border:
+            return values
+        height, width, *channels = values.shape
+        out = empty((height + 2 * border, width + 2 * border, *channels), values.dtype)
+        middle = out[border:-border]
+        middle[:, border:-border] = values
+        middle[:, :border], middle[:, -border:] = values[:, :1], values[:, -1:]
+        out[:border], out[-border:] = middle[0], middle[-1]
+        return out
 
     def _fitted(self, mask: Mask | None, size: tuple[int, int], name: str) -> Mask | None:
         """The mask of a picture of this size, with the border."""
@@ -297,7 +318,7 @@ class StyleTransfer:
         return colours.luminance(pixels, like=content)
 
     def _looked_at(self, pixels: Image) -> Image:
-        return colours.luminance(pixels) if self.colors == "content-luminance" else pixels
+        return _by_bands(colours.luminance, pixels) if self.colors == "content-luminance" else pixels
 
     def cost_and_gradient(self, image: NDArray[Any]) -> tuple[Costs, Image]:
         """J and dJ/dimage at an image of shape `self.shape`, RGB in [0, 1]; the gradient has the same shape and units.
@@ -312,7 +333,7 @@ class StyleTransfer:
         objective = self.objective()
         self.device.upload(values, objective.image)
         costs = objective.evaluate(objective.image, objective.gradient)
-        return costs, self.device.download(objective.gradient)
+        return costs, fetched(self.device, objective.gradient)
 
     # ---- the run ----------------------------------------------------------------------------------------------------
     def initial_image(self, init: Source = "content", size: tuple[int, int] | None = None) -> Image:
@@ -322,9 +343,14 @@ class StyleTransfer:
         """
         size = self.shape[:2] if size is None else size
         if isinstance(init, str) and init == "noise":
-            return np.random.default_rng(self.seed).random((*size, 3)).astype(self.device.image_dtype)
+            rng, noise = np.random.default_rng(self.seed), empty((*size, 3), self.device.image_dtype)
+            for rows in bands(noise.shape):
+                noise[rows] = rng.random(noise[rows].shape)
+            return noise
         if isinstance(init, str) and init == "gray":
-            return np.full((*size, 3), 0.5, self.device.image_dtype)
+            gray = empty((*size, 3), self.device.image_dtype)
+            gray.fill(0.5)
+            return gray
         if isinstance(init, str) and init == "content":
             pixels = self._content
         elif isinstance(init, str) and init == "style":
@@ -384,7 +410,9 @@ class StyleTransfer:
         for style in self._styles:
             arrays += [style.pixels, style.mask, style.region]
         for array in arrays:
-            digest.update(b"none" if array is None else repr(array.shape).encode() + np.ascontiguousarray(array).data)
+            digest.update(b"none" if array is None else repr(array.shape).encode())
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
         own = [(style.weight, style.scale) for style in self._styles]
         ours = (
             self._weighting,
@@ -415,8 +443,11 @@ class StyleTransfer:
         size = pixels.shape[:2]
         keep = masks.fit(self._keep, size, "the content mask")[..., None].astype(pixels.dtype)
         content = self._looked_at(resized(self.device, self._content, size))
-        kept: Image = keep * content + (1 - keep) * pixels  # exactly the content where the mask is white
-        return kept
+
+        def kept(pixels: Image, content: Image, keep: Image) -> Image:
+            return keep * content + (1 - keep) * pixels  # exactly the content where the mask is white
+
+        return _by_bands(kept, pixels, content, keep)
 
     def finished(self, pixels: Image) -> Image:
         """(H, W, 3) `pixels` in the colours asked for."""
@@ -427,7 +458,7 @@ class StyleTransfer:
         if self.colors != "content-luminance":
             return lambda pixels: pixels
         content = resized(self.device, self._content, size)
-        return lambda pixels: colours.luminance_of_content(pixels, content)
+        return lambda pixels: _by_bands(colours.luminance_of_content, pixels, content)
 
     def _recipe(self, run: Run, init: Source) -> dict[str, str]:
         from .. import __version__
@@ -461,6 +492,14 @@ class StyleTransfer:
                 f"total {last.total:.6g}, content {last.content:.6g}, style {last.style:.6g}, tv {last.tv:.6g}"
             )
         return recipe
+
+
+def _by_bands(work: Callable[..., Image], pixels: Image, *others: Image) -> Image:
+    """`work`, which takes one pixel as the next, on pictures (H, W, 3) and whatever else has their rows."""
+    out: Image = empty(pixels.shape, pixels.dtype)
+    for rows in bands(pixels.shape):
+        out[rows] = work(pixels[rows], *(other[rows] for other in others))
+    return out
 
 
 def _check_choice(what: str, choice: str, known: Sequence[str]) -> None:
