@@ -1,13 +1,12 @@
 """One iteration of nstgpu against one of PyTorch: the same work, in turn, in one process, on this machine.
 
-    python benchmarks/compare_pytorch.py --device cpu|cuda [--sizes 256 512 1024] [--markdown FILE]
+    python benchmarks/compare_pytorch.py --device cpu [--sizes 256 512 1024] [--markdown FILE]
+    python benchmarks/compare_pytorch.py --device cuda [--sizes 256 512 1024 2048] [--dry-run]
 
-The work is one gradient of the classic cost: VGG-19's convolutions to relu5_1, the Grams of five layers, the content
-of relu4_2, and the gradient with respect to the pixels. Both sides get the same weights and images, and their gradients
-are compared before anything is timed. PyTorch runs channels_last with the best of all thread counts up to the cores.
-Peak memory is each side's own, in a process of its own. On a GPU PyTorch is timed in strict fp32, with TF32 and in
-bf16, all channels_last with cudnn.benchmark; both sides bring the gradient back to the host. PyTorch is needed for this
-script alone.
+`both_sides` has the work: one gradient of the classic cost. Gradients are compared before anything is timed. On the CPU
+PyTorch runs channels_last with the best of all thread counts up to the cores, and peak memory is each side's own, in a
+process of its own. What is compared on a GPU is said in `gpu_comparison`; --dry-run goes through all of that at a tiny
+size without one. PyTorch is needed for this script alone.
 """
 
 import argparse
@@ -19,105 +18,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from both_sides import PyTorch, difference, noise, to_host, transfer, weights_of  # type: ignore[import-not-found]
 
-from nstgpu import StyleTransfer, Weights, load_weights
+from nstgpu import Weights
 from nstgpu.kernels import open_device
 from nstgpu.weights import Convolution
 
-STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-CONTENT = "relu4_2"
-THIN = (16, 32, 64, 128, 128)  # widths of a thin VGG-19, block by block
+
+def mine(weights: Weights, size: int) -> Callable[[], Any]:
+    of = noise(size)
+    one = transfer(weights, of, "cpu")
+    return lambda: one.cost_and_gradient(of[2])[1]
 
 
-def weights_of(model: str) -> Weights:
-    """VGG-19's shapes, random; or the same chain with the widths of THIN."""
-    weights = load_weights("random:0")
-    if model == "vgg19":
-        return weights
-    thin, channels = [], 3
-    for convolution in weights.convolutions:
-        width = THIN[convolution.block - 1]
-        scale = np.float32(np.sqrt(convolution.kernel.shape[2] / channels))
-        kernel = np.ascontiguousarray(convolution.kernel[:, :, :channels, :width]) * scale
-        thin.append(replace(convolution, kernel=kernel, bias=convolution.bias[:width]))
-        channels = width
-    return replace(weights, name="thin", convolutions=tuple(thin))
-
-
-def images_of(size: int) -> tuple[Any, Any, Any]:
-    rng = np.random.default_rng(size)
-    return tuple(rng.random((size, size, 3), np.float32) for _ in range(3))  # type: ignore[return-value]
-
-
-def ours(weights: Weights, size: int, device: str, threads: int | None) -> Callable[[], Any]:
-    content, style, image = images_of(size)
-    transfer = StyleTransfer(
-        content, style, weights=weights, device=device, threads=threads, content_layers={CONTENT: 1.0},
-        style_layers=dict.fromkeys(STYLE, 1.0), content_weight=1.0, style_weight=1.0, tv_weight=0.0,
-    )  # fmt: skip
-    return lambda: transfer.cost_and_gradient(image)[1]
-
-
-def pytorch(weights: Weights, size: int, device: str, precision: str = "fp32") -> Callable[[], Any]:
-    import torch
-    from torch.nn import functional
-
-    real = torch.bfloat16 if precision == "bf16" else torch.float32
-    torch.backends.cudnn.benchmark = True
-    tf32 = precision == "tf32"
-
-    def to_device(array: Any) -> Any:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device, real)
-
-    deepest = weights.taps.index(STYLE[-1]) + 1
-    kernels = [
-        to_device(c.kernel.transpose(3, 2, 0, 1)).contiguous(memory_format=torch.channels_last)
-        for c in weights.convolutions[:deepest]
-    ]
-    biases = [to_device(c.bias.copy()) for c in weights.convolutions[:deepest]]
-    p = weights.preprocessing
-    scale = to_device(np.array([p.scale / std for std in p.std], np.float32)).view(1, 3, 1, 1)
-    shift = to_device(np.array([-m / s for m, s in zip(p.mean, p.std, strict=True)], np.float32)).view(1, 3, 1, 1)
-
-    def features(image: Any) -> dict[str, Any]:
-        x = image[:, list(p.channels)] * scale + shift
-        taps, block = {}, 1
-        for convolution, kernel, bias in zip(weights.convolutions, kernels, biases, strict=False):
-            if convolution.block != block:
-                x, block = functional.max_pool2d(x, 2), convolution.block
-            x = functional.relu(functional.conv2d(x, kernel, bias, padding=1), inplace=True)
-            if convolution.tap in (*STYLE, CONTENT):
-                taps[convolution.tap] = x
-        return taps
-
-    def gram(x: Any) -> Any:
-        flat = x[0].permute(1, 2, 0).reshape(-1, x.shape[1])  # a view, since x is channels_last
-        return flat.T @ flat / len(flat)
-
-    content, style, image = (
-        to_device(pixels.transpose(2, 0, 1)[None]).contiguous(memory_format=torch.channels_last)
-        for pixels in images_of(size)
-    )
-    with torch.no_grad():
-        target = features(content)[CONTENT].clone()
-        grams = {tap: gram(x) for tap, x in features(style).items() if tap in STYLE}
-    image.requires_grad_(True)
-
-    def gradient() -> Any:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        taps = features(image)
-        cost = ((taps[CONTENT] - target) ** 2).mean() / 2
-        for tap in STYLE:
-            cost = cost + ((gram(taps[tap]) - grams[tap]) ** 2).sum() / (4 * len(grams[tap]) ** 2)
-        (result,) = torch.autograd.grad(cost, image)
-        return result[0].permute(1, 2, 0).float().cpu().numpy()
-
-    return gradient
+def theirs(weights: Weights, size: int) -> Callable[[], Any]:
+    other = PyTorch(weights, noise(size), "cpu")
+    return lambda: to_host(other.gradient())
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -130,7 +50,7 @@ def best_threads(weights: Weights, size: int) -> int:
     """The thread count at which PyTorch is fastest here."""
     import torch
 
-    work = pytorch(weights, size, "cpu")
+    work = theirs(weights, size)
     times = {}
     for threads in range(1, (os.cpu_count() or 1) + 1):
         torch.set_num_threads(threads)
@@ -139,27 +59,24 @@ def best_threads(weights: Weights, size: int) -> int:
     return min(times, key=times.__getitem__)
 
 
-def compare(model: str, size: int, rounds: int, device: str, precision: str) -> dict[str, Any]:
-    weights = weights_of(model)
-    if device == "cpu":
-        import torch
+def compare(model: str, size: int, rounds: int) -> dict[str, Any]:
+    import torch
 
-        torch.set_num_threads(best_threads(weights, 256))
-    theirs, mine = pytorch(weights, size, device, precision), ours(weights, size, device, None)
-    expected = theirs()
-    error = float(np.linalg.norm(mine() - expected) / np.linalg.norm(expected))
-    times: dict[str, list[float]] = {"nstgpu": [], "pytorch": []}
+    weights = weights_of(model)
+    torch.set_num_threads(best_threads(weights, 256))
+    sides = {"nstgpu": mine(weights, size), "pytorch": theirs(weights, size)}
+    error = difference(sides["nstgpu"](), sides["pytorch"]())
+    times: dict[str, list[float]] = {side: [] for side in sides}
     for turn in range(rounds + 1):
-        for side, run in (("nstgpu", mine), ("pytorch", theirs)):
+        for side, run in sides.items():
             seconds = timed(run)
             if turn:  # the first warms up
                 times[side].append(seconds)
     median = {side: statistics.median(values) for side, values in times.items()}
-    memory = {side: peak_memory(model, size, side, device, precision) for side in times}
+    memory = {side: peak_memory(model, size, side) for side in times}
     return {
         "model": model,
         "size": size,
-        "precision": precision,
         "seconds": median,
         "spread": {side: (max(values) - min(values)) / median[side] for side, values in times.items()},
         "ratio": median["nstgpu"] / median["pytorch"],
@@ -169,31 +86,23 @@ def compare(model: str, size: int, rounds: int, device: str, precision: str) -> 
     }
 
 
-def peak_memory(model: str, size: int, side: str, device: str, precision: str) -> float:
-    """Bytes that two iterations add to a fresh process which has its library and its weights loaded; of the device."""
+def peak_memory(model: str, size: int, side: str) -> float:
+    """Bytes that two iterations add to a fresh process which has its library and its weights loaded."""
     command = [sys.executable, __file__, "--measure-memory", side, "--models", model, "--sizes", str(size)]
-    command += ["--device", device, "--precisions", precision]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def measure_memory(side: str, model: str, size: int, device: str, precision: str) -> None:
+def measure_memory(side: str, model: str, size: int) -> None:
     weights = weights_of(model)
     if side == "pytorch":
         import torch
 
         torch.zeros(1)
     before = _status("VmRSS")
-    work = ours(weights, size, device, None) if side == "nstgpu" else pytorch(weights, size, device, precision)
+    work = mine(weights, size) if side == "nstgpu" else theirs(weights, size)
     for _ in range(2):
         work()
-    if device == "cpu":
-        print(_status("VmHWM") - before)
-    elif side == "pytorch":
-        print(torch.cuda.max_memory_reserved())
-    else:
-        import cupy
-
-        print(cupy.get_default_memory_pool().total_bytes())
+    print(_status("VmHWM") - before)
 
 
 def _status(field: str) -> int:
@@ -254,26 +163,20 @@ def one_layer(convolution: Convolution, side: int, rounds: int) -> dict[str, flo
 def table(results: list[dict[str, Any]], per_layer: list[dict[str, Any]], size: int) -> str:
     import torch
 
-    machine = f"{processor()}, {os.cpu_count()} cores"
-    if not per_layer:
-        machine = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     lines = [
-        f"{time.strftime('%Y-%m-%d')}, {machine}; NumPy {np.__version__}, "
+        f"{time.strftime('%Y-%m-%d')}, {processor()}, {os.cpu_count()} cores; NumPy {np.__version__}, "
         f"PyTorch {torch.__version__}, {platform.python_implementation()} {platform.python_version()}",
         "",
-        "| model | size | nstgpu | PyTorch | | ratio | memory nstgpu | PyTorch | ratio | gradients differ by |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| model | size | nstgpu | PyTorch | ratio | memory nstgpu | PyTorch | ratio | gradients differ by |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
         lines.append(
             f"| {r['model']} | {r['size']}² | {r['seconds']['nstgpu']:.3g} s ± {r['spread']['nstgpu'] / 2:.0%} "
-            f"| {r['precision']} | {r['seconds']['pytorch']:.3g} s ± {r['spread']['pytorch'] / 2:.0%} "
-            f"| **{r['ratio']:.2f}** "
+            f"| {r['seconds']['pytorch']:.3g} s ± {r['spread']['pytorch'] / 2:.0%} | **{r['ratio']:.2f}** "
             f"| {r['memory']['nstgpu'] / 2**20:.0f} MiB | {r['memory']['pytorch'] / 2**20:.0f} MiB "
             f"| **{r['memory ratio']:.2f}** | {r['difference']:.1e} |"
         )
-    if not per_layer:
-        return "\n".join(lines) + "\n"
     lines += [
         "",
         f"Each convolution by itself at {size}² (ms):",
@@ -284,8 +187,8 @@ def table(results: list[dict[str, Any]], per_layer: list[dict[str, Any]], size: 
     for r in per_layer:
         cells = []
         for way in ("forward", "gradient"):
-            mine, theirs = (r[f"{way} {side}"] for side in ("nstgpu", "pytorch"))
-            cells += [f"{mine * 1e3:.1f}", f"{theirs * 1e3:.1f}", f"{mine / theirs:.2f}"]
+            ours, torchs = (r[f"{way} {side}"] for side in ("nstgpu", "pytorch"))
+            cells += [f"{ours * 1e3:.1f}", f"{torchs * 1e3:.1f}", f"{ours / torchs:.2f}"]
         lines.append(f"| {r['layer']} | {r['shape']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -297,34 +200,50 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def main() -> None:
+def on_cpu(models: list[str], sizes: list[int], rounds: int, markdown: Path | None, json_file: Path | None) -> None:
+    results = []
+    for model in models:
+        for size in sizes:
+            results.append(compare(model, size, rounds))
+            print(json.dumps(results[-1]), file=sys.stderr)
+    text = table(results, layers(512, rounds), 512)
+    print(text)
+    if markdown:
+        markdown.write_text(text)
+    if json_file:
+        json_file.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--precisions", nargs="+", choices=["fp32", "tf32", "bf16"], help="PyTorch's")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024])
-    parser.add_argument("--models", nargs="+", default=["vgg19", "thin"], choices=["vgg19", "thin"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="+", help="256 512 1024, and 2048 on a GPU")
+    parser.add_argument("--models", nargs="+", default=["vgg19", "thin"], choices=["vgg19", "thin"], help="cpu only")
+    parser.add_argument("--rounds", type=int, help="5 on the CPU, at most 12 on a GPU")
+    parser.add_argument("--markdown", type=Path, help="on a GPU results/cuda_DATE.md where none is given")
+    parser.add_argument("--json", type=Path, help="on a GPU a line per measurement, as soon as it is made")
+    parser.add_argument("--limit", type=float, default=float("inf"), help="cuda only: seconds after which to stop")
+    parser.add_argument("--dry-run", action="store_true", help="cuda only: the emulator and PyTorch on the CPU")
+    parser.add_argument("--part", help=argparse.SUPPRESS)  # of `gpu_comparison`, in a process of its own
     parser.add_argument("--measure-memory", choices=["nstgpu", "pytorch"], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    precisions = options.precisions or (["fp32"] if options.device == "cpu" else ["fp32", "tf32", "bf16"])
+    if options.part:
+        from gpu_sections import work_through  # type: ignore[import-not-found]
+
+        return int(work_through(json.loads(options.part)))
+    if options.device == "cuda" or options.dry_run:
+        from gpu_comparison import on_gpu  # type: ignore[import-not-found]
+
+        sizes = options.sizes or ([32] if options.dry_run else [256, 512, 1024, 2048])
+        rounds = options.rounds or (1 if options.dry_run else 12)
+        return int(on_gpu(sizes, rounds, options.markdown, options.json, options.limit, dry=options.dry_run))
+    sizes = options.sizes or [256, 512, 1024]
     if options.measure_memory:
-        measure_memory(options.measure_memory, options.models[0], options.sizes[0], options.device, precisions[0])
-        return
-    results = []
-    for model in options.models:
-        for size in options.sizes:
-            for precision in precisions:
-                results.append(compare(model, size, options.rounds, options.device, precision))
-                print(json.dumps(results[-1]), file=sys.stderr)
-    text = table(results, layers(512, options.rounds) if options.device == "cpu" else [], 512)
-    print(text)
-    if options.markdown:
-        options.markdown.write_text(text)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        measure_memory(options.measure_memory, options.models[0], sizes[0])
+    else:
+        on_cpu(options.models, sizes, options.rounds or 5, options.markdown, options.json)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,8 +1,9 @@
 """Planning memory: buffers with lifetimes are laid into one arena, so that nothing is allocated in the loop.
 
-Where the host's memory is short, a large block that is worked through in passes lies in a passing file instead, which
-the system reads and writes as it goes. Knows nothing of networks; whoever runs a sequence of steps says which buffer
-lives from which step to which.
+Where memory is short, a large block that is worked through in passes lies elsewhere: in a passing file instead of the
+host's memory, which the system reads and writes as it goes; in the host's instead of a GPU's, where kernels reach it
+through the bus. Knows nothing of networks; whoever runs a sequence of steps says which buffer lives from which step to
+which.
 """
 
 import logging
@@ -28,6 +29,8 @@ _log = logging.getLogger("nstgpu")
 ALIGNMENT = 256  # bytes; what CUDA's own allocator guarantees, and enough for any vector load
 SPILL = 0.25
 """Of the memory that is free: a block that would take more of it lies in a file."""
+LEND = 0.5
+"""The same of a GPU's memory, for a block in the host's: through the bus everything takes twenty times as long."""
 BAND_BYTES = 8 << 20
 """Of what is converted at a time, where an image as a whole is too much."""
 IN_HOST_MEMORY = ("cpu", "reference")
@@ -68,13 +71,28 @@ def lay_out(buffers: Iterable[Buffer]) -> tuple[dict[str, int], int]:
 def allocate(device: Device, buffers: Iterable[Buffer], what: str | None = None) -> Mapping[str, Array]:
     """One allocation on the device, cut into the buffers by name.
 
-    With a name, `what`, it may lie in a file (see `empty`) where the device's memory is the host's.
+    With a name, `what`, it may lie elsewhere (see `elsewhere`).
     """
     buffers = list(buffers)
     size = lay_out(buffers)[1]
-    if what is not None and device.name in IN_HOST_MEMORY and spills(size, available(device)):
+    if what is None or not elsewhere(device, size, available(device)):
+        return cut(device.allocate(size), buffers)
+    if device.name in IN_HOST_MEMORY:
         return cut(_in_file(size, what), buffers)
-    return cut(device.allocate(size), buffers)
+    assert device.graphs is not None
+    lent, _ = device.graphs.mailbox((-(-size // 4),))
+    _log.info("%s (%.1f GiB) is kept in the host's memory: the GPU's is short", what, size / 2**30)
+    return cut(lent.view(np.uint8), buffers)
+
+
+def elsewhere(device: Device, nbytes: int, free: int | None) -> bool:
+    """Whether a block is not kept in the memory of the device, of which so many bytes are free (None: nobody says)."""
+    if device.name in IN_HOST_MEMORY:
+        return spills(nbytes, free)
+    if free is None or device.graphs is None or nbytes <= LEND * free:
+        return False
+    host = host_memory()
+    return host is None or nbytes <= LEND * host
 
 
 def cut(arena: Array, buffers: Iterable[Buffer]) -> Mapping[str, Array]:
@@ -121,10 +139,10 @@ def spills(nbytes: int, free: int | None) -> bool:
 
 
 def resident(device: Device, blocks: Iterable[int], free: int) -> int:
-    """Bytes of memory that blocks take that are allocated one after another by name: all but those kept in files."""
+    """Bytes of memory that blocks take that are allocated one after another by name: all but those kept elsewhere."""
     taken = 0
     for nbytes in blocks:
-        if device.name not in IN_HOST_MEMORY or not spills(nbytes, free - taken):
+        if not elsewhere(device, nbytes, free - taken):
             taken += nbytes
     return taken
 

@@ -17,7 +17,7 @@ from ..kernels.reference import Reference
 from ..weights import Weights
 from . import taps
 from .memory import Buffer, allocate
-from .optimise import make
+from .optimise import Adam
 from .transfer import StyleTransfer
 
 
@@ -155,7 +155,7 @@ class Profile:
 
 
 class Recorder:
-    """Looks like the device inside it and keeps a `Call` for every operation that passes."""
+    """Looks like the device inside it and keeps a `Call` for every operation that passes, until it is told to stop."""
 
     def __init__(self, device: Device, *, check: bool) -> None:
         self.inner = device
@@ -163,12 +163,13 @@ class Recorder:
         self._check = Reference() if check else None
         self._packed: list[tuple[Any, Any]] = []
         self._launched: list[str] = []
+        self._recording = True
         if hasattr(device, "on_launch"):
             device.on_launch = lambda launch: self._launched.append(launch.kernel)
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self.inner, name)
-        if name not in OPERATIONS:
+        if name not in OPERATIONS or not self._recording:
             return attribute
         signature = inspect.signature(attribute)
 
@@ -182,6 +183,12 @@ class Recorder:
             self.calls.append(Call(name, arguments, seconds, kernels, error))
 
         return recorded
+
+    def stop(self) -> None:
+        """From here on the device is left to itself."""
+        self._recording = False
+        if hasattr(self.inner, "on_launch"):
+            self.inner.on_launch = None
 
     def pack_filters(self, kernel: Any, bias: Any) -> Any:
         packed = self.inner.pack_filters(kernel, bias)
@@ -272,22 +279,30 @@ def _iterate(
     (image,) = allocate(device, [Buffer("image", transfer.shape, device.image_dtype, 0, 0)]).values()
     device.upload(start, image)
     objective = transfer.objective()
-    optimizer = make(device, "adam", transfer.shape, None)
+    optimizer = Adam(device, transfer.shape, None)
+
+    def step() -> None:
+        device.adam_step(image, objective.gradient, **optimizer.moments, **optimizer.rates)
 
     def iteration() -> None:
-        costs = objective.evaluate(image, objective.gradient)
-        optimizer.step(objective.evaluate, image, objective.gradient, costs)
+        objective.evaluate(image, objective.gradient)
+        step()
 
     recorder.calls.clear()
     for _ in range(rounds):
         iteration()
         if on_round is not None:
             on_round()
-    calls = list(recorder.calls)
-    objective.device = optimizer.device = recorder.inner  # type: ignore[attr-defined]
-    whole = [recorder.inner.elapsed(iteration) for _ in range(rounds if rounds > 1 else 0)]
-    recorder.calls[:] = calls
-    return whole or [0.0]
+    recorder.stop()
+    graphs, repeat = recorder.inner.graphs, iteration
+    if graphs is not None:  # as a run does
+
+        def captured() -> None:
+            objective.enqueue(image, objective.gradient)
+            step()
+
+        repeat = graphs.capture(captured)
+    return [recorder.inner.elapsed(repeat) for _ in range(rounds if rounds > 1 else 0)] or [0.0]
 
 
 def _classic(weights: Weights) -> dict[str, Any]:

@@ -191,7 +191,7 @@ class Gpu:
         return self._runtime.elapsed(work)
 
     def roofline(self) -> tuple[float, float] | None:
-        return self._runtime.roofline()
+        return self._runtime.roofline(self.precision)
 
     # ---- the network --------------------------------------------------------------------------------------------
     def preprocess(self, image: Array, channels: Sequence[int], scale: Sequence[float],

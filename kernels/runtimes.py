@@ -23,6 +23,8 @@ from .tensor_tiles import H200, Chip, chip_of
 
 STATIC_SHARED_BYTES = 48 * 1024  # what a launch may ask for without saying so beforehand
 MAX_DYNAMIC_SHARED_SIZE_BYTES = 8  # CU_FUNC_ATTRIBUTE_...
+DELAY_BYTES = 256 << 20  # a tenth of a millisecond, and more than any cache holds
+WGMMA_PRODUCTS = 2048  # of 16-bit numbers, in a clock of a multiprocessor of Hopper's; mma.sync reaches fewer
 POISON = 0xFF  # four of them are a NaN: emulated memory that is read before it is written shows
 
 
@@ -67,8 +69,8 @@ class Runtime(Protocol):
     def elapsed(self, work: Callable[[], object]) -> float:
         """Seconds that what `work` launches takes."""
 
-    def roofline(self) -> tuple[float, float] | None:
-        """FLOP/s in float32 and bytes/s of memory, at best; None where they mean nothing."""
+    def roofline(self, precision: str) -> tuple[float, float] | None:
+        """FLOP/s in a precision and bytes/s of memory, at best; None where they mean nothing."""
 
 
 class CudaRuntime:
@@ -117,8 +119,9 @@ class CudaRuntime:
 
     def free_bytes(self) -> int:
         with self._device:
-            free, _ = self._cupy.cuda.runtime.memGetInfo()
-            return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
+            pool = self._cupy.get_default_memory_pool()
+            free, limit = int(self._cupy.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes()), int(pool.get_limit())
+            return min(free, max(0, limit - int(pool.used_bytes()))) if limit else free
 
     def upload(self, values: NDArray[Any], out: Array) -> None:
         with self._device:
@@ -229,19 +232,24 @@ class CudaRuntime:
             raise DeviceError(f"launching kernel {launch.kernel!r} ({shape}): {error}") from error
 
     def elapsed(self, work: Callable[[], object]) -> float:
+        """Behind a write that empties the caches and takes as long as the host takes to ask for something."""
         with self._device:
             begin, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+            self.allocate(DELAY_BYTES).data.memset_async(0, DELAY_BYTES, self._stream)
             begin.record(self._stream)
             work()
             end.record(self._stream)
             end.synchronize()
             return float(self._cupy.cuda.get_elapsed_time(begin, end)) / 1000
 
-    def roofline(self) -> tuple[float, float] | None:
-        """By the data sheet: two FLOP per lane and clock; memory that transfers on both edges of its clock."""
+    def roofline(self, precision: str) -> tuple[float, float] | None:
+        """By the data sheet: two FLOP per lane or product and clock; memory transfers on both edges of its clock."""
         has = self._device.attributes
-        lanes = has["MultiProcessorCount"] * (64 if self._capability <= (8, 0) else 128)
-        return lanes * 2 * has["ClockRate"] * 1e3, has["MemoryClockRate"] * 1e3 * 2 * has["GlobalMemoryBusWidth"] / 8
+        products = WGMMA_PRODUCTS if self._capability == (9, 0) else self.chip.products
+        lanes = 64 if self._capability <= (8, 0) else 128
+        per_clock = {"bf16": products, "fp16": products, "tf32": products / 2, "3xtf32": products / 6}
+        flops = 2 * per_clock.get(precision, lanes) * has["MultiProcessorCount"] * has["ClockRate"] * 1e3
+        return flops, has["MemoryClockRate"] * 1e3 * 2 * has["GlobalMemoryBusWidth"] / 8
 
     def _allow_shared(self, kernel: str, function: Any, nbytes: int) -> None:
         if nbytes > self._shared_bytes.get(kernel, STATIC_SHARED_BYTES):
@@ -327,7 +335,7 @@ class EmulatorRuntime:
     def elapsed(self, work: Callable[[], object]) -> float:
         return seconds_of(work)
 
-    def roofline(self) -> None:
+    def roofline(self, precision: str) -> None:
         """How long an emulated kernel takes says nothing of a GPU."""
 
 

@@ -18,7 +18,10 @@ from nstgpu.engine.memory import Buffer, allocate, bands, empty, fetched, passin
 from nstgpu.engine.resize import resized, resized_alpha
 from nstgpu.engine.taps import SettingsError
 from nstgpu.engine.transfer import StyleTransfer
-from nstgpu.kernels import cpu, open_device
+from nstgpu.kernels import DeviceError, cpu, open_device
+from nstgpu.kernels.gpu import Gpu
+from nstgpu.kernels.runtimes import EmulatorRuntime
+from nstgpu.weights import load_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:the weights")  # short networks lack the classic deep taps
 
@@ -72,9 +75,48 @@ def test_a_full_disk_is_taken_only_where_memory_is_fuller(monkeypatch: pytest.Mo
 @pytest.mark.usefixtures("disk")
 def test_memory_of_a_device_of_its_own_is_left_alone() -> None:
     class Gpu:
-        name = "cuda"
+        name, graphs = "cuda", None
 
     assert resident(Gpu(), [90 * MIB] * 3, 100 * MIB) == 270 * MIB  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def emulator() -> Gpu:
+    try:
+        return Gpu(EmulatorRuntime())
+    except DeviceError as error:
+        pytest.skip(str(error))
+
+
+def test_a_gpu_short_of_memory_borrows_the_hosts(
+    emulator: Gpu, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What takes more than half of what is free; and a run so is the same to the byte."""
+    content, style = noise(0, 20, 24), noise(1, 18, 20)
+    weights, painted = load_weights("mini"), []
+    lent: list[tuple[int, ...]] = []
+    mailbox = Gpu.mailbox
+
+    def counted(self: Gpu, shape: tuple[int, ...]) -> Any:
+        lent.append(shape)
+        return mailbox(self, shape)
+
+    monkeypatch.setattr(Gpu, "mailbox", counted)
+    for free in (None, 20 << 10):
+        monkeypatch.setattr(Gpu, "free_bytes", lambda _, free=free: free)
+        with caplog.at_level("INFO", "nstgpu"):
+            transfer = StyleTransfer(content, style, weights=weights, device=emulator, tile="off")
+            painted.append(transfer.run(2, scales=1).image.tobytes())
+        if free is None:
+            assert len(lent) == 1  # the ring of costs
+    assert painted[0] == painted[1]
+    assert "is kept in the host's memory: the GPU's is short" in caplog.text
+    # The content's target with the image, the run's pictures and Adam's moments.
+    assert sum(len(shape) == 1 for shape in lent) == 3
+    monkeypatch.setattr(memory, "host_memory", lambda: 100 * MIB)
+    assert not memory.elsewhere(emulator, 51 * MIB, 60 * MIB)
+    assert memory.elsewhere(emulator, 49 * MIB, 60 * MIB)
+    assert resident(emulator, [20 * MIB, 20 * MIB, 20 * MIB], 50 * MIB) == 20 * MIB
 
 
 def test_folders_in_memory_are_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

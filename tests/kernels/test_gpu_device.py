@@ -427,6 +427,11 @@ class FakePointer:
     def __init__(self, memory: Any, device: int = 0) -> None:
         self.memory, self.ptr, self.device_id = memory, memory.ctypes.data, device
 
+    def memset_async(self, value: int, nbytes: int, stream: Any) -> None:
+        assert stream.non_blocking
+        assert nbytes == self.memory.nbytes
+        self.memory[...] = value
+
     def copy_from_device_async(self, source: "FakePointer", nbytes: int, stream: Any) -> None:
         assert stream.non_blocking
         assert nbytes == self.memory.nbytes
@@ -588,7 +593,12 @@ class FakeCupy:
     captured: list[Callable[[], object]] | None
 
     ndarray = FakeArray
-    get_default_memory_pool = staticmethod(lambda: SimpleNamespace(free_bytes=lambda: 1 << 30))
+    get_default_memory_pool = staticmethod(
+        lambda: SimpleNamespace(
+            free_bytes=lambda: 1 << 30, used_bytes=lambda: 2 << 30, get_limit=lambda: FakeCupy.limit
+        )
+    )
+    limit = 0
     cuda = SimpleNamespace(
         Device=FakeDevice,
         Stream=FakeStream,
@@ -671,6 +681,8 @@ def test_a_capture_that_fails_is_one_line(cupy: type[FakeCupy]) -> None:
 def test_what_is_left_of_the_gpu_counts_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Gpu(CudaRuntime())
     assert device.free_bytes() == 9 << 30
+    monkeypatch.setattr(FakeCupy, "limit", 5 << 30)
+    assert device.free_bytes() == 3 << 30
     assert Gpu(EmulatorRuntime()).free_bytes() is None
 
     def full(*_: object) -> None:
@@ -697,6 +709,8 @@ def test_time_and_roofline_of_a_gpu() -> None:
     device = Gpu(CudaRuntime())
     assert 0.01 <= device.elapsed(lambda: time.sleep(0.01)) < 1
     assert device.roofline() == pytest.approx((66.9e12, 4.92e12), rel=1e-2)
+    assert CudaRuntime().roofline("bf16") == pytest.approx((1070e12, 4.92e12), rel=1e-2)
+    assert CudaRuntime().roofline("3xtf32") == pytest.approx((178e12, 4.92e12), rel=1e-2)
 
 
 def test_the_emulator_has_no_roofline(gpu: Gpu) -> None:
