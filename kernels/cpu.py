@@ -44,14 +44,25 @@ class CpuFilters(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """Rows of a map that one worker computes at a time; `top` is even, so that no pool is cut."""
+    """What of a map one worker computes at a time: whole rows, or a piece of some where they are long. `top` and `left`
+    are even, so that no pool is cut."""
 
     top: int
     bottom: int
+    left: int
+    right: int
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def pooled(self) -> tuple[slice, slice]:
+        return slice(self.top // 2, self.bottom // 2), slice(self.left // 2, self.right // 2)
 
 
 Finish = Callable[[Strip, Floats], None]
-"""finish(strip, target): does the rest on `target` (rows, W, channels), where the convolution was written."""
+"""finish(strip, target): does the rest on `target` (h, w, channels), where the convolution was written."""
 
 
 class Cpu:
@@ -147,15 +158,15 @@ class Cpu:
     def conv3x3_relu(self, x: Floats, filters: CpuFilters, *, out: Floats | None, mask: Bits | None,
                      pooling: Pooling, pooled: Floats | None, choice: Bits | None) -> None:  # fmt: skip
         def finish(strip: Strip, y: Floats) -> None:
-            top, bottom = strip
             rows = y.reshape(len(y), -1)
-            rows += biases  # in long rows, since adding channel by channel is five times slower
-            np.maximum(rows, zeros, out=rows)  # NumPy vectorises this for an array, not for a scalar
+            rows += biases[: rows.shape[1]]  # in long rows, since adding channel by channel is five times slower
+            np.maximum(rows, zeros[: rows.shape[1]], out=rows)  # NumPy vectorises this for an array, not for a scalar
             if mask is not None:
-                mask[top:bottom] = _pack(y > 0)
+                mask[strip.window] = _pack(y > 0)
             if pooled is not None:
-                half = slice(top // 2, bottom // 2)
-                _pool(y, pooling, pooled[half], None if choice is None else choice[:, half])
+                rows_of, columns_of = strip.pooled
+                chosen = None if choice is None else choice[:, rows_of, columns_of]
+                _pool(y, pooling, pooled[rows_of, columns_of], chosen)
 
         biases = np.tile(filters.bias, x.shape[1])
         zeros = np.zeros_like(biases)
@@ -165,12 +176,11 @@ class Cpu:
     def conv3x3_input_gradient(self, gradient: Floats, filters: CpuFilters, *, out: Floats,
                                mask: Bits | None, accumulate: bool) -> None:  # fmt: skip
         def finish(strip: Strip, y: Floats) -> None:
-            top, bottom = strip
-            rows = out[top:bottom]
+            own = out[strip.window]
             if accumulate:
-                rows += y
+                own += y
             if mask is not None:
-                rows *= _unpack(mask[top:bottom], out.shape[2])
+                own *= _unpack(mask[strip.window], out.shape[2])
 
         swapped = None if filters.transformed is None else filters.transformed.swapaxes(1, 2)
         target = None if accumulate else out
@@ -477,8 +487,8 @@ class Cpu:
 
         def target_of(strip: Strip, scratch: Floats) -> tuple[Floats, Floats]:
             if out is not None:
-                return out[strip.top : strip.bottom], scratch
-            return _take(scratch, (strip.bottom - strip.top, width, channels_out))
+                return out[strip.window], scratch
+            return _take(scratch, (strip.bottom - strip.top, strip.right - strip.left, channels_out))
 
         if transformed is None:
             assert plain is not None
@@ -492,12 +502,11 @@ class Cpu:
             self._workers.run(multiply, strips)
             return
 
-        across = -(-width // 4)
         if not in_phases:
 
             def convolve(worker: int, strip: Strip) -> None:
                 target, scratch = target_of(strip, own[worker])
-                tiles = len(_tile_rows(strip)) * across
+                tiles = len(_tile_rows(strip)) * _across(strip)
                 inputs, scratch = _take(scratch, (36, tiles, channels))
                 products, scratch = _take(scratch, (36, tiles, channels_out))
                 _transform_input(x, transform, strip, inputs, scratch)
@@ -510,6 +519,7 @@ class Cpu:
 
         # A map too small for every worker to have a strip worth multiplying: all tiles are transformed, then each
         # worker takes some of the 36 products whole, so that the filters are read once.
+        across = -(-width // 4)
         tiles = -(-height // 4) * across
         inputs, shared = _take(shared, (36, tiles, channels))
         products, _ = _take(shared, (36, tiles, channels_out))
@@ -540,18 +550,29 @@ def _strips(height: int, width: int, channels: int, channels_out: int, workers: 
     map is too small for that and is to be computed in phases."""
     if not winograd.pays(channels, channels_out):
         rows = max(2, STRIP_BYTES // (width * 9 * 4 * min(channels, channels_out)) // 2 * 2)
-        return [Strip(top, min(top + rows, height)) for top in range(0, height, rows)], False
+        return [Strip(top, min(top + rows, height), 0, width) for top in range(0, height, rows)], False
     down, across = -(-height // 4), -(-width // 4)
     in_phases = down * across <= LEAST_TILES * workers
     best = max(STRIP_BYTES // (36 * 4 * max(channels, channels_out)), LEAST_TILES)
-    count = -(-down * across // best)
+    pieces = 1 if in_phases else -(-across // best)  # of a row of tiles
+    count = -(-down * across // (pieces * best))
     count = min(down, workers if in_phases else -(-count // workers) * workers)
-    edges = [4 * (down * index // count) for index in range(count)]
-    return [Strip(top, min(bottom, height)) for top, bottom in zip(edges, [*edges[1:], height], strict=True)], in_phases
+    vertical, horizontal = _edges(down, count, height), _edges(across, pieces, width)
+    return [Strip(*rows, *columns) for rows in vertical for columns in horizontal], in_phases
+
+
+def _edges(tiles: int, count: int, length: int) -> list[tuple[int, int]]:
+    """From where to where `count` parts of an axis of so many tiles of 4 go, which ends at `length`."""
+    edges = [4 * (tiles * index // count) for index in range(count)]
+    return list(zip(edges, [*edges[1:], length], strict=True))
 
 
 def _tile_rows(strip: Strip) -> range:
     return range(strip.top // 4, -(-strip.bottom // 4))
+
+
+def _across(strip: Strip) -> int:
+    return -(-(strip.right - strip.left) // 4)
 
 
 class Scratch(NamedTuple):
@@ -565,12 +586,12 @@ class Scratch(NamedTuple):
 def _scratch(height: int, width: int, channels: int, channels_out: int, workers: int) -> Scratch:
     strips, in_phases = _strips(height, width, channels, channels_out, workers)
     rows = max(strip.bottom - strip.top for strip in strips)
-    target, shared = rows * width * channels_out, 0
+    target, shared = rows * max(strip.right - strip.left for strip in strips) * channels_out, 0
     if winograd.pays(channels, channels_out):
-        down, across = max(len(_tile_rows(strip)) for strip in strips), -(-width // 4)
+        down, across = max(len(_tile_rows(strip)) for strip in strips), max(map(_across, strips))
         worker = target + 60 * (across + 1) * max(channels, channels_out)  # for a row of tiles between two steps
         if in_phases:
-            shared = 36 * -(-height // 4) * across * (channels + channels_out)
+            shared = 36 * -(-height // 4) * -(-width // 4) * (channels + channels_out)
         else:
             worker += 36 * down * across * (channels + channels_out)
     elif channels <= channels_out:
@@ -588,11 +609,14 @@ def _scratch(height: int, width: int, channels: int, channels_out: int, workers:
 def _transform_input(x: Floats, transform: winograd.Transform, strip: Strip, inputs: Floats, scratch: Floats) -> None:
     """inputs (36, tiles, C) := B d B^T of every 6x6 square d of the strip."""
     height, width, channels = x.shape
-    rows, across = _tile_rows(strip), -(-width // 4)
+    rows, across = _tile_rows(strip), _across(strip)
     vertical, scratch = _take(scratch, (6, 4 * across + 2, channels))  # B d, and zeros beside the map
-    vertical[:, 0] = 0
-    vertical[:, 1 + width :] = 0
-    inside = vertical[:, 1 : 1 + width].reshape(6, -1)
+    left = max(strip.left - 1, 0)
+    right = min(strip.left + 4 * across + 1, width)
+    begin, end = left - (strip.left - 1), right - (strip.left - 1)
+    vertical[:, :begin] = 0
+    vertical[:, end:] = 0
+    inside = vertical[:, begin:end].reshape(6, -1)
     row, column, channel = vertical.strides
     overlapping = as_strided(vertical, (6, 6, across, channels), (row, column, 4 * column, channel))
     columns, _ = _take(scratch, overlapping.shape)
@@ -601,7 +625,7 @@ def _transform_input(x: Floats, transform: winograd.Transform, strip: Strip, inp
         first = 4 * tile_row - 1
         top, bottom = max(first, 0), min(first + 6, height)
         matrix = transform.input[:, top - first : bottom - first]  # the rows above and below the map are zero
-        np.matmul(matrix, x[top:bottom].reshape(bottom - top, -1), out=inside)
+        np.matmul(matrix, x[top:bottom, left:right].reshape(bottom - top, -1), out=inside)
         np.copyto(columns, overlapping)
         np.matmul(transform.input, columns.reshape(6, 6, -1), out=out)
 
