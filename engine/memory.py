@@ -71,12 +71,16 @@ def lay_out(buffers: Iterable[Buffer]) -> tuple[dict[str, int], int]:
 def allocate(device: Device, buffers: Iterable[Buffer], what: str | None = None) -> Mapping[str, Array]:
     """One allocation on the device, cut into the buffers by name.
 
-    With a name, `what`, it may lie elsewhere (see `elsewhere`).
+    With a name, `what`, it may lie elsewhere: where `elsewhere` says so, or the device has not so much left after all.
     """
     buffers = list(buffers)
     size = lay_out(buffers)[1]
     if what is None or not elsewhere(device, size, available(device)):
-        return cut(device.allocate(size), buffers)
+        try:
+            return cut(device.allocate(size), buffers)
+        except MemoryError:
+            if what is None or (passing_folder() if device.name in IN_HOST_MEMORY else device.graphs) is None:
+                raise
     if device.name in IN_HOST_MEMORY:
         return cut(_in_file(size, what), buffers)
     assert device.graphs is not None

@@ -161,6 +161,7 @@ class Run:
         return self._descending(0, rule, self.transfer.with_kept(init(size)))
 
     def _next(self, number: int, before: Descending) -> Descending:
+        self.transfer.release()  # before anything larger is allocated
         size = self._size(number)
         pixels = resized(self.device, fetched(self.device, before.average), size)
         rule = before.optimizer.carried((*size, 3))

@@ -248,13 +248,19 @@ class StyleTransfer:
             objective.weigh(weighting)
         return objective
 
+    def release(self) -> None:
+        """Lets go of the objective that is kept, and of the devices' workspaces, which lie in its memory."""
+        if self._objective is None:
+            return
+        self._objective = None
+        for device in (self.device, *(device for device, _ in self._others)):
+            device.bind_workspace(device.allocate(0))
+
     def _measured(self, size: tuple[int, int]) -> Objective:
         beyond = 2 * self._border
         if self._objective is not None and self._objective.shape[:2] == (size[0] + beyond, size[1] + beyond):
             return self._objective
-        if self._objective is not None:  # its memory first, with that of the device's workspace, which lies in it
-            self._objective = None
-            self.device.bind_workspace(self.device.allocate(0))
+        self.release()
         share = max(size) / max(self.shape[:2])
         content = resized(self.device, self._content, size)
         keep = self._fitted(self._keep, size, "the content mask")

@@ -19,6 +19,7 @@ from nstgpu.engine.resize import resized, resized_alpha
 from nstgpu.engine.taps import SettingsError
 from nstgpu.engine.transfer import StyleTransfer
 from nstgpu.kernels import DeviceError, cpu, open_device
+from nstgpu.kernels.device import OutOfMemoryError
 from nstgpu.kernels.gpu import Gpu
 from nstgpu.kernels.runtimes import EmulatorRuntime
 from nstgpu.weights import load_weights
@@ -117,6 +118,25 @@ def test_a_gpu_short_of_memory_borrows_the_hosts(
     assert not memory.elsewhere(emulator, 51 * MIB, 60 * MIB)
     assert memory.elsewhere(emulator, 49 * MIB, 60 * MIB)
     assert resident(emulator, [20 * MIB, 20 * MIB, 20 * MIB], 50 * MIB) == 20 * MIB
+
+
+@pytest.mark.usefixtures("disk")
+@pytest.mark.parametrize("name", ["cpu", "emulator"])
+def test_memory_that_is_gone_after_all_is_looked_for_elsewhere(name: str, emulator: Gpu) -> None:
+    """Another process may take it meanwhile."""
+    device = open_device("cpu") if name == "cpu" else emulator
+    buffers = [Buffer("image", (4, 5, 3), np.dtype(np.float32), 0, 0)]
+
+    def full(_: int) -> Any:
+        raise OutOfMemoryError("no memory left")
+
+    device.allocate = full  # type: ignore[method-assign]
+    if name == "cpu":
+        assert in_file(allocate(device, buffers, "the picture")["image"])
+    else:
+        assert allocate(device, buffers, "the picture")["image"].shape == (4, 5, 3)
+    with pytest.raises(OutOfMemoryError):
+        allocate(device, buffers)
 
 
 def test_folders_in_memory_are_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
