@@ -26,6 +26,7 @@ from both_sides import PyTorch, difference, noise, to_host, transfer, weights_of
 
 from nstgpu import Weights
 from nstgpu.kernels import open_device
+from nstgpu.kernels.blas import find_openblas
 from nstgpu.weights import Convolution
 
 
@@ -163,8 +164,10 @@ def one_layer(convolution: Convolution, side: int, rounds: int) -> dict[str, flo
 def table(results: list[dict[str, Any]], per_layer: list[dict[str, Any]], size: int) -> str:
     import torch
 
+    openblas = find_openblas()
+    products = f" (OpenBLAS's products for {openblas.get_corename().decode()})" if openblas else ""
     lines = [
-        f"{time.strftime('%Y-%m-%d')}, {processor()}, {os.cpu_count()} cores; NumPy {np.__version__}, "
+        f"{time.strftime('%Y-%m-%d')}, {processor()}, {os.cpu_count()} cores; NumPy {np.__version__}{products}, "
         f"PyTorch {torch.__version__}, {platform.python_implementation()} {platform.python_version()}",
         "",
         "| model | size | nstgpu | PyTorch | ratio | memory nstgpu | PyTorch | ratio | gradients differ by |",
