@@ -1,7 +1,9 @@
-"""Launching the 3x3 convolutions for Hopper's tensor cores (cuda/hopper_*.cu): filters, tensor maps, tiles and grids.
+"""Launching the 3x3 convolutions and the Gram matrix for Hopper's tensor cores (cuda/hopper_*.cu): filters, tensor
+maps, tiles and grids.
 
 bf16 or fp16 in and out, in memory as `tensor_convolution` has them, and sums in fp32; for compute capability 9.0 and
 for the emulator, and for channels that are multiples of eight on both sides: the copy engine wants 16-byte rows. The
+Gram matrix is of such features, and itself in fp32; with weights `tensor_gram` has it. The
 kernels find their inputs not by pointers but by tensor maps, 128 bytes that say where an array lies and what box of it
 is to be loaded: the driver encodes them (`encode_with_driver`, by ctypes), or for the emulator `encode_for_emulator`.
 
@@ -28,10 +30,11 @@ from numpy.typing import NDArray
 from .cache import cache_directory, cached, digest
 from .compiler import FOLDER, cubin_key, find_nvrtc
 from .device import Array, DeviceError, OutOfMemoryError, Pooling
+from .gram import GramWork, add_slices
 from .launch import Launch
 from .reference import Reference
 from .runtimes import CudaRuntime, Runtime
-from .tensor_convolution import rounded, widened
+from .tensor_convolution import MEMORY, rounded, widened
 
 _log = logging.getLogger("nstgpu")
 
@@ -43,6 +46,8 @@ STEP_CHANNELS = 64  # 128 bytes, the span of the swizzle: `step_channels` in cud
 BOX_WIDTH, BOX_HEIGHT, LOADED_ROWS = 8, 16, 18  # the box's, likewise
 THREADS = 384
 MULTIPROCESSORS = 132  # of an H100 or H200 in an SXM module
+
+WORTH_SPLITTING = 4  # steps of a Gram matrix; what a shorter slice saves is lost in adding it up
 
 # What `choose_work` reckons with, in clocks of one multiprocessor.
 PRODUCTS_PER_CLOCK = 2048  # 16-bit multiply-adds of the tensor cores
@@ -128,6 +133,32 @@ TILES = (
 )
 
 
+@dataclass(frozen=True)
+class GramTile:
+    """A square of the Gram matrix, which one block computes for a slice: `GramTile` in cuda/hopper_gram.cuh."""
+
+    side: int
+    depth: int  # pixels of a step, which a box has
+    stages: int
+
+    @property
+    def variant(self) -> str:
+        return f"{self.side}x{self.side}"
+
+    @property
+    def threads(self) -> int:
+        """A warpgroup for 64 rows, and a warp that loads."""
+        return self.side // 64 * 128 + 32
+
+    @property
+    def shared_bytes(self) -> int:
+        operands = 1 if self.side == 64 else 2
+        return self.stages * (operands * self.side * self.depth * ELEMENT_BYTES + 16)
+
+
+GRAM_TILES = (GramTile(64, 128, 6), GramTile(128, 64, 4))
+
+
 class Work(NamedTuple):
     """A convolution cut up: `down` x `across` tiles of pixels, `channel_tiles`, and the sum in `slices`."""
 
@@ -152,6 +183,12 @@ def activations_map(address: int, element: Element, shape: tuple[int, int, int])
 def filters_map(address: int, element: Element, channels_in: int, channels_out: int, tile: Tile) -> TensorMap:
     """Of (C_out, 9, C_in): a box of 64 channels of one tap of as many filters as the tile has."""
     return TensorMap(address, element, (channels_in, 9, channels_out), (STEP_CHANNELS, 1, tile.channels))
+
+
+def features_map(address: int, element: Element, shape: tuple[int, int, int], tile: GramTile) -> TensorMap:
+    """Of (H, W, C), whose pixels are counted through: a box of 64 channels of as many pixels as the tile's steps."""
+    height, width, channels = shape
+    return TensorMap(address, element, (channels, height * width, 1), (STEP_CHANNELS, tile.depth, 1))
 
 
 def encode_for_emulator(tensor_map: TensorMap) -> NDArray[Any]:
@@ -313,6 +350,52 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
         sliced = (partials, out, mask, *_sizes(work.slices, height, width, channels_in), np.int32(accumulate))
         launches.append(_finish("backward", filters.element, (height, width, channels_in), sliced))
     return launches
+
+
+# ---- the Gram matrix ------------------------------------------------------------------------------------------------
+def serves_gram(channels: int) -> bool:
+    """Whether `gram` takes features of so many channels."""
+    return channels % CHANNELS == 0
+
+
+def choose_gram(height: int, width: int, channels: int) -> GramWork:
+    """The narrow tile where it holds everything; slices until every multiprocessor has a block, as long as each has a
+    few steps. A function of the shape alone, as `choose_work` is."""
+    tile = gram_tile(channels)
+    tiles = cut_up_gram(tile, channels).tiles
+    steps = _ceil_div(height * width, tile.depth)
+    return cut_up_gram(tile, channels, max(1, min(MULTIPROCESSORS // tiles, steps // WORTH_SPLITTING)))
+
+
+def gram_tile(channels: int) -> GramTile:
+    return GRAM_TILES[0] if channels <= GRAM_TILES[0].side else GRAM_TILES[1]
+
+
+def cut_up_gram(tile: GramTile, channels: int, slices: int = 1) -> GramWork:
+    """The tiles on and above the diagonal. A slice has at least one step: the caller sees to it."""
+    across = _ceil_div(channels, tile.side)
+    return GramWork(tile.variant, tile.side, tile.threads, 1, across * (across + 1) // 2, slices)
+
+
+def gram_workspace_bytes(height: int, width: int, channels: int) -> int:
+    """Scratch memory that `gram` needs for features of this shape."""
+    return choose_gram(height, width, channels).nbytes
+
+
+def gram(features: Array, out: Array, workspace: Array, target: Target, work: GramWork | None = None) -> list[Launch]:
+    """`Device.gram` without weights, of features in 16 bits; `workspace` is uint8, `gram_workspace_bytes` long, and the
+    rest as for `conv3x3_relu`."""
+    height, width, channels = features.shape
+    work = work or choose_gram(height, width, channels)
+    if workspace.nbytes < work.nbytes:
+        raise ValueError(f"the workspace has {workspace.nbytes} bytes of {work.nbytes}")
+    tile = gram_tile(channels)
+    element: Element = "fp16" if features.dtype == MEMORY["fp16"] else "bf16"
+    encoded = target.encode(features_map(target.address(features), element, features.shape, tile))
+    args = (encoded, workspace, *_sizes(height * width, channels))
+    grid = (work.tiles, work.slices, 1)
+    products = Launch(f"hopper_{element}_gram_{tile.variant}", grid, (tile.threads, 1, 1), args, tile.shared_bytes)
+    return [products, add_slices(work, features.shape, workspace, out)]
 
 
 def _maps(x: Array, filters: Array, element: Element, tile: Tile, target: Target) -> tuple[NDArray[Any], NDArray[Any]]:

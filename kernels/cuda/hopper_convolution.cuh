@@ -60,25 +60,6 @@ struct Tile {
     static_assert(producer_registers + consumers * consumer_registers <= (consumers + 1) * (65536 / threads / 8 * 8));
 };
 
-// The stages of a ring one after the other, and the parity of the phase that each is in.
-template <int stages>
-struct Ring {
-    int stage = 0;
-    unsigned parity = 0;
-
-    __device__ __forceinline__ void advance() {
-        if (++stage == stages) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-    __device__ __forceinline__ void skip(unsigned count) {
-        const unsigned end = stage + count, rounds = end / stages;
-        stage = end - rounds * stages;
-        parity ^= rounds & 1;
-    }
-};
-
 // Addresses in shared memory.
 template <class Tile>
 struct Memory {

@@ -1,6 +1,7 @@
 // Where everything lies in the Hopper convolutions: what a block computes, which boxes it loads at which coordinates,
-// the 128-byte swizzle, and how wgmma is told where its operands are. Plain functions of integers, which
-// tests/kernels/test_hopper_layout.py compares with brute force. Who waits for whom hopper_convolution.cuh knows.
+// the 128-byte swizzle, and how wgmma is told where its operands are, also those of the Gram matrix. Plain functions of
+// integers, which tests/kernels/test_hopper_layout.py compares with brute force. Who waits for whom
+// hopper_convolution.cuh and hopper_gram.cuh know.
 //
 // A box is 8 pixels wide, 16 high and 64 channels deep. One pixel's 64 channels of 16 bits are a row of 128 bytes in
 // shared memory, and the eight pixels of an image row are 1024 bytes: exactly the period of the swizzle. So a box that
@@ -36,6 +37,16 @@ __device__ __forceinline__ uint64_t matrix_descriptor(unsigned address) {
 // The same matrix so many bytes further on. The sum cannot leave its 14 bits: shared memory ends below 256 KB.
 __device__ __forceinline__ uint64_t further(uint64_t descriptor, unsigned bytes) { return descriptor + (bytes >> 4); }
 
+// A matrix that lies across ("MN-major"): each of its 16 or more places along the sum is 128 swizzled bytes, 64 rows of
+// the matrix side by side. Eight such places are 1024 bytes, the next eight follow at once; the next 64 rows of the
+// matrix are `block_bytes` further on. Swizzled, it is the former distance that the field from bit 32 has ("stride"),
+// and the latter that from 16 ("leading").
+__device__ __forceinline__ uint64_t across_descriptor(unsigned address, unsigned block_bytes) {
+    return uint64_t{1} << 62 | uint64_t{group_bytes >> 4} << 32 | uint64_t{block_bytes >> 4} << 16 |
+           (address & 0x3ffff) >> 4;
+}
+constexpr int across_bytes = mma_depth * row_bytes;  // from one instruction's places along the sum to the next's
+
 // Where in a box the 64 pixels of block 0 or 1 begin, as tap row 0..2 sees them: channels 16 k and up.
 __device__ __forceinline__ unsigned block_offset(int block, int tap_row, int k) {
     return (block * block_rows + tap_row) * group_bytes + k * mma_bytes;
@@ -46,6 +57,25 @@ __device__ __forceinline__ int sum_row(int thread, int i) {
     return thread / 32 * 16 + thread % 32 / 4 + (i >> 1 & 1) * 8;
 }
 __device__ __forceinline__ int sum_column(int thread, int i) { return i / 4 * 8 + thread % 4 * 2 + (i & 1); }
+
+// The stages of a ring one after the other, and the parity of the phase that each is in.
+template <int stages>
+struct Ring {
+    int stage = 0;
+    unsigned parity = 0;
+
+    __device__ __forceinline__ void advance() {
+        if (++stage == stages) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+    __device__ __forceinline__ void skip(unsigned count) {
+        const unsigned end = stage + count, rounds = end / stages;
+        stage = end - rounds * stages;
+        parity ^= rounds & 1;
+    }
+};
 
 // What is to be computed, cut up: tiles of pixels, of channels, and slices of the sum.
 struct Cut {

@@ -1,7 +1,7 @@
 // The instructions that only sm_90a has, each as one function: mbarriers, boxes loaded by the copy engine (TMA),
 // products of a warpgroup (wgmma), and the passing on of registers. The first half is PTX; the second does the same on
-// the emulator, as unhelpfully as the instructions are allowed to be. Only hopper_convolution.cuh includes this; tested
-// through it and by tests/kernels/test_hopper_instructions.py.
+// the emulator, as unhelpfully as the instructions are allowed to be. hopper_convolution.cuh and hopper_gram.cuh include
+// this; tested through them and by tests/kernels/test_hopper_instructions.py.
 //
 // All operands in shared memory are dynamic shared memory, and known by 32-bit addresses there.
 #pragma once
@@ -144,33 +144,33 @@ __device__ __forceinline__ void products_have_changed(float (&sums)[count]) {
     HOPPER_NAMES32                                                                                                    \
     ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,"   \
     "%59,%60,%61,%62,%63"
-#define HOPPER_PRODUCT(shape, type, names, left, right, add)                                                          \
+#define HOPPER_PRODUCT(shape, type, names, left, right, add, across)                                                  \
     "{\n.reg .pred add;\nsetp.ne.b32 add, " add ", 0;\n"                                                              \
     "wgmma.mma_async.sync.aligned." shape ".f32." type "." type " {" names "}, " left ", " right                      \
-    ", add, 1, 1, 0, 0;\n}\n"
+    ", add, 1, 1, " across ", " across ";\n}\n"
 
-// sums := left right^T [+ sums], asynchronously: 64 rows by 64 or 128 columns, 16 deep.
-template <class Element>
+// sums := left right^T [+ sums], asynchronously: 64 rows by 64 or 128 columns, 16 deep. `across`: how both operands lie.
+template <class Element, bool across = false>
 __device__ __forceinline__ void product(float (&sums)[32], uint64_t left, uint64_t right, int add) {
     if constexpr (is_bf16<Element>)
-        asm volatile(HOPPER_PRODUCT("m64n64k16", "bf16", HOPPER_NAMES32, "%32", "%33", "%34")
+        asm volatile(HOPPER_PRODUCT("m64n64k16", "bf16", HOPPER_NAMES32, "%32", "%33", "%34", "%35")
                      : HOPPER_SUMS16(0), HOPPER_SUMS16(16)
-                     : "l"(left), "l"(right), "r"(add));
+                     : "l"(left), "l"(right), "r"(add), "n"(int(across)));
     else
-        asm volatile(HOPPER_PRODUCT("m64n64k16", "f16", HOPPER_NAMES32, "%32", "%33", "%34")
+        asm volatile(HOPPER_PRODUCT("m64n64k16", "f16", HOPPER_NAMES32, "%32", "%33", "%34", "%35")
                      : HOPPER_SUMS16(0), HOPPER_SUMS16(16)
-                     : "l"(left), "l"(right), "r"(add));
+                     : "l"(left), "l"(right), "r"(add), "n"(int(across)));
 }
-template <class Element>
+template <class Element, bool across = false>
 __device__ __forceinline__ void product(float (&sums)[64], uint64_t left, uint64_t right, int add) {
     if constexpr (is_bf16<Element>)
-        asm volatile(HOPPER_PRODUCT("m64n128k16", "bf16", HOPPER_NAMES64, "%64", "%65", "%66")
+        asm volatile(HOPPER_PRODUCT("m64n128k16", "bf16", HOPPER_NAMES64, "%64", "%65", "%66", "%67")
                      : HOPPER_SUMS16(0), HOPPER_SUMS16(16), HOPPER_SUMS16(32), HOPPER_SUMS16(48)
-                     : "l"(left), "l"(right), "r"(add));
+                     : "l"(left), "l"(right), "r"(add), "n"(int(across)));
     else
-        asm volatile(HOPPER_PRODUCT("m64n128k16", "f16", HOPPER_NAMES64, "%64", "%65", "%66")
+        asm volatile(HOPPER_PRODUCT("m64n128k16", "f16", HOPPER_NAMES64, "%64", "%65", "%66", "%67")
                      : HOPPER_SUMS16(0), HOPPER_SUMS16(16), HOPPER_SUMS16(32), HOPPER_SUMS16(48)
-                     : "l"(left), "l"(right), "r"(add));
+                     : "l"(left), "l"(right), "r"(add), "n"(int(across)));
 }
 
 }  // namespace hopper
@@ -210,7 +210,7 @@ struct Load {
 struct Product {
     uint64_t left, right;
     int columns, add, batch;
-    bool is_bf16;
+    bool is_bf16, across;
     float* sums[warpSize];
 };
 struct Warp {
@@ -386,12 +386,17 @@ HOPPER_UNCHECKED inline void arrive_once(State& now, Arriving** lanes) {
     for (unsigned lane = 0; lane < warpSize; ++lane) lanes[lane]->fault = fault;
 }
 
-// 16 elements of a row of a matrix as a descriptor describes it.
-HOPPER_UNCHECKED inline void read_row(const State& now, uint64_t descriptor, int row, bool is_bf16,
+// 16 elements of a row of a matrix as a descriptor describes it, by PTX's canonical layouts for the 128-byte swizzle:
+// K-major ((8, m), (T, 2)) : ((8 T, stride), (1, T)), MN-major ((T, 8, m), (8, k)) : ((1, T, leading), (8 T, stride)),
+// where T is 8 elements.
+HOPPER_UNCHECKED inline void read_row(const State& now, uint64_t descriptor, int row, bool is_bf16, bool across,
                                       float (&to)[mma_depth]) {
-    const unsigned start = (descriptor & 0x3fff) << 4, group = (descriptor >> 32 & 0x3fff) << 4;
+    const unsigned start = (descriptor & 0x3fff) << 4;
+    const unsigned leading = (descriptor >> 16 & 0x3fff) << 4, stride = (descriptor >> 32 & 0x3fff) << 4;
     for (int k = 0; k < mma_depth; ++k) {
-        const unsigned address = swizzled(start + row / 8 * group + row % 8 * row_bytes + 2 * k);
+        const unsigned offset = across ? row % 64 * 2 + row / 64 * leading + k % 8 * 128 + k / 8 * stride
+                                       : row % 8 * 128 + row / 8 * stride + k * 2;
+        const unsigned address = swizzled(start + offset);
         const auto* const from = now.memory + (address - first_address);
         const uint16_t bits = from[0] | from[1] << 8;
         to[k] = is_bf16 ? emulator::float_of(bf16{bits}) : emulator::float_of(fp16{bits});
@@ -401,10 +406,10 @@ HOPPER_UNCHECKED inline void read_row(const State& now, uint64_t descriptor, int
 // The warp's 16 rows of a product.
 HOPPER_UNCHECKED inline void run_product(State& now, const Product& product, int warp) {
     for (int row = 0; row < 16; ++row)
-        read_row(now, product.left, warp % warps_per_group * 16 + row, product.is_bf16, now.left[row]);
+        read_row(now, product.left, warp % warps_per_group * 16 + row, product.is_bf16, product.across, now.left[row]);
     for (int column = 0; column < product.columns; ++column) {
         float values[mma_depth];
-        read_row(now, product.right, column, product.is_bf16, values);
+        read_row(now, product.right, column, product.is_bf16, product.across, values);
         for (int k = 0; k < mma_depth; ++k) now.right[k][column] = values[k];
     }
     for (int row = 0; row < 16; ++row) {
@@ -425,7 +430,7 @@ struct Issued {  // a lane's operand
     float* sums;
     uint64_t left, right;
     int columns, add;
-    bool is_bf16;
+    bool is_bf16, across;
     const char* fault;
 };
 
@@ -452,6 +457,7 @@ HOPPER_UNCHECKED inline void issue(State& now, Issued** lanes) {
     product.add = first.add;
     product.batch = warp.batch;
     product.is_bf16 = first.is_bf16;
+    product.across = first.across;
     ++now.events;
     for (unsigned lane = 0; lane < warpSize; ++lane) product.sums[lane] = lanes[lane]->sums;
 }
@@ -485,6 +491,7 @@ HOPPER_UNCHECKED void finish(State& now, Nothing**) {
         to.add = from.add;
         to.batch = from.batch;
         to.is_bf16 = from.is_bf16;
+        to.across = from.across;
         for (int lane = 0; lane < warpSize; ++lane) to.sums[lane] = from.sums[lane];
     }
     warp.count -= done;
@@ -573,9 +580,9 @@ HOPPER_UNCHECKED void products_wait(EMULATOR_SITE) {
 template <int count>
 inline void products_have_changed(float (&)[count]) {}
 
-template <class Element, int count>
+template <class Element, bool across = false, int count>
 HOPPER_UNCHECKED void product(float (&sums)[count], uint64_t left, uint64_t right, int add, EMULATOR_SITE) {
-    emulated::Issued issued = {sums, left, right, 2 * count, add, is_bf16<Element>, nullptr};
+    emulated::Issued issued = {sums, left, right, 2 * count, add, is_bf16<Element>, across, nullptr};
     emulated::collective<emulated::issue>("wgmma.mma_async", issued, site);
     if (issued.fault) emulated::stop(issued.fault, site);
 }
