@@ -135,7 +135,7 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
         if options.json_file is not None:
             reports.append(stack.enter_context(_json_lines(options.json_file)))
         if options.save_every is not None:
-            reports.append(stack.enter_context(_saver(Path(options.output), options.save_every)))
+            reports.append(stack.enter_context(_saver(transfer, Path(options.output), options.save_every)))
         animation = None
         if options.animation is not None:
             every = max(1, sum(scale.iterations for scale in planned) // FRAMES)
@@ -327,7 +327,7 @@ def is_same_file(path: str | Path, other: str | Path) -> bool:
 
 
 @contextmanager
-def _saver(output: Path, every: int) -> Iterator[Report]:
+def _saver(transfer: "StyleTransfer", output: Path, every: int) -> Iterator[Report]:
     """Saves pictures in a thread of its own, one at a time, so that no iteration waits for a file."""
     from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -339,9 +339,9 @@ def _saver(output: Path, every: int) -> Iterator[Report]:
         def save(progress: "Progress") -> None:
             if progress.iteration % every == 0:
                 path = output.with_name(f"{output.stem}_{progress.iteration:04d}{output.suffix}")
-                picture = progress.snapshot()
+                picture, alpha = progress.snapshot(), transfer.alpha(progress.size)
                 finish()
-                saving.append(pool.submit(lambda: images.save(path, picture())))
+                saving.append(pool.submit(lambda: images.save(path, picture(), alpha=alpha)))
 
         def finish() -> None:
             while saving:

@@ -406,8 +406,11 @@ class StyleTransfer:
             pixels, interrupted = run.from_state(resume)
         size = self.shape[:2]
         whole = self.finished(resized(self.device, pixels, size))
-        alpha = None if self._alpha is None else resized_alpha(self.device, self._alpha, size)
-        return Result(whole, run.history, interrupted, self._recipe(run, init), alpha, tuple(run.done))
+        return Result(whole, run.history, interrupted, self._recipe(run, init), self.alpha(size), tuple(run.done))
+
+    def alpha(self, size: tuple[int, int]) -> NDArray[np.float32] | None:
+        """How opaque the content is, (H, W) in [0, 1]; None if it is everywhere."""
+        return None if self._alpha is None else resized_alpha(self.device, self._alpha, size)
 
     def fingerprint(self, method: Method) -> str:
         """SHA-256 (hex) of pictures, masks, weights and settings."""

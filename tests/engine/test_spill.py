@@ -122,7 +122,9 @@ def test_a_gpu_short_of_memory_borrows_the_hosts(
 
 @pytest.mark.usefixtures("disk")
 @pytest.mark.parametrize("name", ["cpu", "emulator"])
-def test_memory_that_is_gone_after_all_is_looked_for_elsewhere(name: str, emulator: Gpu) -> None:
+def test_memory_that_is_gone_after_all_is_looked_for_elsewhere(
+    name: str, emulator: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another process may take it meanwhile."""
     device = open_device("cpu") if name == "cpu" else emulator
     buffers = [Buffer("image", (4, 5, 3), np.dtype(np.float32), 0, 0)]
@@ -130,7 +132,7 @@ def test_memory_that_is_gone_after_all_is_looked_for_elsewhere(name: str, emulat
     def full(_: int) -> Any:
         raise OutOfMemoryError("no memory left")
 
-    device.allocate = full  # type: ignore[method-assign]
+    monkeypatch.setattr(device, "allocate", full)
     if name == "cpu":
         assert in_file(allocate(device, buffers, "the picture")["image"])
     else:
