@@ -460,16 +460,15 @@ def _bar(iterations: int) -> Iterator[Report]:
     )
     with rich.Progress(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task("", total=iterations, cost="-", speed="", left="")
-        last_scale, last = 0, 0.0
+        scale, first, began = 0, 0, 0.0
 
         def show(progress: "Progress") -> None:
-            nonlocal last_scale, last
-            pace = (
-                ""
-                if progress.seconds <= last or progress.scale != last_scale
-                else f"{1 / (progress.seconds - last):.1f} it/s"
-            )
-            last_scale, last = progress.scale, progress.seconds
+            nonlocal scale, first, began
+            if progress.scale != scale:
+                scale, first, began = progress.scale, progress.iteration, progress.seconds
+            # Over the whole scale, since a GPU tells of several iterations at once.
+            spent = progress.seconds - began
+            pace = f"{(progress.iteration - first) / spent:.1f} it/s" if spent > 0 else ""
             where = f"{progress.size[1]}x{progress.size[0]}"
             bars.update(
                 task,

@@ -26,7 +26,8 @@ class Row:
 
     whole: "Forecast"
     tiled: "Forecast"
-    fits: bool
+    short: str
+    """Of what it takes more than there is, "memory" or "disk"; empty if it fits."""
     seconds: float | None
     """Of an iteration; None where time says nothing."""
     run: float | None
@@ -149,8 +150,10 @@ def _rows(
             scales = plan_scales(side, iterations=iterations)
             run = sum(scale.iterations * pace.iteration(forecast(scale.long_side).cut.image) for scale in scales)
         whole = planned.forecast(size_of(side), "off")
-        fits = (limit is None or tiled.device <= limit) and (disk is None or tiled.files <= disk)
-        return Row(whole, tiled, fits, seconds, run)
+        short = "memory" if limit is not None and tiled.device > limit else ""
+        if not short and disk is not None and tiled.files > disk:
+            short = "disk"
+        return Row(whole, tiled, short, seconds, run)
 
     return row
 
@@ -161,7 +164,7 @@ def _listed(row: Callable[[int], Row], wanted: int | None) -> dict[int, Row]:
     side = FIRST
     while side <= LAST:
         rows[side] = row(side)
-        if not rows[side].fits:
+        if rows[side].short:
             break
         side *= 2
     if wanted is not None and wanted not in rows:
@@ -182,7 +185,7 @@ def _facts(row: Row) -> dict[str, Any]:
         "files": row.tiled.files,
         "parts": {name: getattr(row.tiled, name) for name in ("filters", "images", "optimizer", "targets", "tiles")}
         | {"host": row.tiled.pictures},
-        "fits": row.fits,
+        "fits": not row.short,
         "seconds_per_iteration": row.seconds,
         "seconds": row.run,
     }
@@ -207,13 +210,14 @@ def _print(rows: dict[int, Row], wanted: int | None) -> None:
             cells[2] = f"{tiling.count} of {tiling.side[1]}x{tiling.side[0]}"
         if tiling.count > 1 or row.tiled.files:
             cells[3] = _gib(row.tiled.device)
-        if not row.fits:
-            cells[2:] = "does not fit", f"{_gib(row.tiled.device)} at least"
+        if row.short:
+            least = f"{_gib(row.tiled.device)} at least"
+            cells[2:] = "does not fit", least if row.short == "memory" else "disk too small"
         if filed:
             cells.append(_gib(row.tiled.files) if row.tiled.files else "")
-        if row.fits and row.seconds is not None and row.run is not None:
+        if not row.short and row.seconds is not None and row.run is not None:
             cells += _seconds(row.seconds), _seconds(row.run)
-        table.add_row(*cells, style="bold" if side == wanted else "" if row.fits else "dim")
+        table.add_row(*cells, style="bold" if side == wanted else "dim" if row.short else "")
     console = Console(highlight=False)
     if console.width < 100 and not console.is_terminal:
         console = Console(highlight=False, width=100)  # a file or a pipe has no width to keep to
@@ -223,7 +227,10 @@ def _print(rows: dict[int, Row], wanted: int | None) -> None:
 def _advice(row: Row, image: str, side: int, tile: str, *, limited: bool) -> str:
     """The command; where memory was `limited` by hand, with the tile, since a run would go by what is free."""
     height, width = row.tiled.size
-    if not row.fits:
+    if row.short == "disk":
+        files = _gib(row.tiled.files)
+        return f"{width}x{height} takes {files} of files, and the disk has less: set TMPDIR, or choose a smaller --size"
+    if row.short:
         return f"{width}x{height} does not fit: choose a smaller --size" + (
             "" if tile == "auto" else ", or --tile auto"
         )

@@ -113,3 +113,15 @@ def test_what_cannot_be_planned_is_named(small_weights: Path, options: tuple[str
     assert shown.exit_code == 2
     assert message in shown.stderr
     assert len(shown.stderr.splitlines()) == 1
+
+
+def test_a_disk_that_is_too_small_is_named(
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(memory, "passing_folder", lambda: tmp_path)
+    monkeypatch.setattr(memory, "disk_space", lambda: 40 << 20)
+    options = ("--device", "cpu", "--threads", "1", "--weights", str(small_weights), "--memory", "0.03")
+    shown = nstgpu("plan", *options, "--size", "2048")
+    assert shown.exit_code == 0, shown.output
+    assert "disk too small" in shown.stdout
+    assert "and the disk has less" in shown.stdout.replace("\n", " ")
