@@ -5,6 +5,7 @@ network to `network`, the scales to `run`, and every number that is computed to 
 """
 
 import hashlib
+import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.device import Device, Pooling, open_devices
+from ..kernels.device import Device, DeviceError, Pooling, open_devices
 from ..weights import Weights
 from . import colours, images, masks, network, optimise, taps, tiles
 from .costs import STATISTICS, Costs, Statistics
@@ -175,9 +176,10 @@ class StyleTransfer:
         if not (content_taps or style_taps) or (alpha, beta) == (0.0, 0.0):
             raise SettingsError("content and style both weigh nothing; give at least one layer a weight above zero")
 
-        devices = open_devices(device, precision, threads) if isinstance(device, str) else device
+        deepest = max([*content_taps, *style_taps], key=weights.taps.index)
         self.device: Device
-        self.device, *others = devices if isinstance(devices, Sequence) else [devices]
+        self._network: network.Network
+        (self.device, self._network), *self._others = _open(device, precision, threads, weights, deepest, pooling)
         picture = images.read(content)
         self._names = {"content": picture.name}
         self._alpha = picture.alpha
@@ -193,9 +195,6 @@ class StyleTransfer:
             # Every scale would go through all of it again.
             self._content = resized(self.device, picture.pixels, (height, width))
 
-        deepest = max([*content_taps, *style_taps], key=weights.taps.index)
-        self._network = network.build(self.device, weights, deepest, pooling)
-        self._others = [(other, network.build(other, weights, deepest, pooling)) for other in others]
         self._taps = tuple(content_taps), tuple(style_taps)
         self._objective: Objective | None = None
         objective = self._measured(self.shape[:2])
@@ -501,6 +500,27 @@ class StyleTransfer:
                 f"total {last.total:.6g}, content {last.content:.6g}, style {last.style:.6g}, tv {last.tv:.6g}"
             )
         return recipe
+
+
+def _open(
+    device: str | Device | Sequence[Device], precision: str, threads: int | None, weights: Weights, deepest: str,
+    pooling: Pooling,
+) -> list[tuple[Device, network.Network]]:  # fmt: skip
+    """Every device with its network. Where `auto` is a precision that can't take the weights, fp32 is."""
+
+    def built(devices: Sequence[Device]) -> list[tuple[Device, network.Network]]:
+        return [(each, network.build(each, weights, deepest, pooling)) for each in devices]
+
+    if not isinstance(device, str):
+        return built(list(device) if isinstance(device, Sequence) else [device])
+    devices = open_devices(device, precision, threads)
+    try:
+        return built(devices)
+    except DeviceError as problem:
+        if precision != "auto" or devices[0].precision == "fp32":
+            raise
+        logging.getLogger("nstgpu").info("working in fp32: %s", problem)
+    return built(open_devices(device, "fp32", threads))
 
 
 def _by_bands(work: Callable[..., Image], pixels: Image, *others: Image) -> Image:

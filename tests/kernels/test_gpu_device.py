@@ -658,6 +658,20 @@ def test_16_bits_go_to_wgmma_through_cupy(thin: Callable[..., Weights], monkeypa
 
 
 @pytest.mark.usefixtures("cupy")
+def test_auto_is_fp32_for_channels_that_bf16_cannot_take(
+    thin: Callable[..., Weights], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hopper, "known_problem", lambda *_: None)
+    with caplog.at_level("INFO", "nstgpu"):
+        painter = transfer("cuda", thin(ODD), (40, 33), precision="auto")
+    assert painter.device.precision == "fp32"
+    assert "working in fp32: bf16 takes channels in multiples of 8" in caplog.text
+    assert open_device("cuda").precision == "bf16"
+    with pytest.raises(DeviceError, match="bf16 takes channels in multiples of 8"):
+        transfer("cuda", thin(ODD), (40, 33), precision="bf16")
+
+
+@pytest.mark.usefixtures("cupy")
 def test_what_is_fetched_is_of_its_moment(thin: Callable[..., Weights]) -> None:
     painter, later, seen = transfer("cuda", thin(ODD), (40, 33), size=32), [], []
 
