@@ -512,7 +512,8 @@ def _open(
         return [(each, network.build(each, weights, deepest, pooling)) for each in devices]
 
     if not isinstance(device, str):
-        return built(list(device) if isinstance(device, Sequence) else [device])
+        given: Device | Sequence[Device] = device
+        return built(given if isinstance(given, Sequence) else [given])
     devices = open_devices(device, precision, threads)
     try:
         return built(devices)
