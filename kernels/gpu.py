@@ -51,8 +51,8 @@ class Gpu:
     precision: "fp32", or the convolutions on tensor cores: "tf32" takes 11 bits of every factor, "3xtf32" all 24;
     "bf16" and "fp16" also keep activations in 16 bits, of which 8 and 11 are significant. "auto" is bf16 on a GPU whose
     tensor cores know it, else fp32. The runtime must have been made for the same.
-    wgmma: whether convolutions in 16 bits go to the kernels for compute capability 9.0 where they serve; by default
-    they do on a GPU. They are tested first, and with a warning not used where they compute something else.
+    wgmma: whether convolutions and unweighted Grams in 16 bits go to the kernels for compute capability 9.0 where they
+    serve; by default they do on a GPU. They are tested first, and with a warning not used where they compute something else.
     on_launch: told of every launch just before it happens, to count or to time. One thread to an instance.
 
     Every operation raises ValueError for an argument of the wrong shape, dtype, layout or device, and DeviceError where
@@ -158,6 +158,8 @@ class Gpu:
             if self._multiplies_in_tensor_cores(channels_out):
                 needs.append(tensor_gram.gram_workspace_bytes(*shape, self.precision, self._runtime.chip))
                 needs.append(tensor_gram.style_gradient_workspace_bytes(channels_out, self.precision))
+                if self._hopper and hopper.serves_gram(channels_out):
+                    needs.append(hopper.gram_workspace_bytes(*shape))
             else:
                 needs.append(gram.gram_workspace_bytes(*shape))
                 needs.append(gram.style_gradient_workspace_bytes(*shape))
@@ -291,7 +293,9 @@ class Gpu:
         self._check("gram", features=(features, shape, self.activation_dtype), out=(out, (shape[2], shape[2]), FLOAT),
                     weights=(weights, shape[:2], FLOAT))  # fmt: skip
         self._check_eights("gram", shape[2])
-        if self._multiplies_in_tensor_cores(shape[2]):
+        if self._hopper and weights is None and hopper.serves_gram(shape[2]):
+            launches = hopper.gram(features, out, self._workspace, self._hopper)
+        elif self._multiplies_in_tensor_cores(shape[2]):
             launches = tensor_gram.gram(features, out, weights, self._workspace, self.precision, self._runtime.chip)
         else:
             launches = gram.gram(features, out, weights, self._workspace)

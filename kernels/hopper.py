@@ -3,9 +3,9 @@ maps, tiles and grids.
 
 bf16 or fp16 in and out, in memory as `tensor_convolution` has them, and sums in fp32; for compute capability 9.0 and
 for the emulator, and for channels that are multiples of eight on both sides: the copy engine wants 16-byte rows. The
-Gram matrix is of such features, and itself in fp32; with weights `tensor_gram` has it. The
-kernels find their inputs not by pointers but by tensor maps, 128 bytes that say where an array lies and what box of it
-is to be loaded: the driver encodes them (`encode_with_driver`, by ctypes), or for the emulator `encode_for_emulator`.
+Gram matrix is float32, and without weights: with them `tensor_gram` has it. The kernels find their inputs not by
+pointers but by tensor maps, 128 bytes that say where an array lies and what box of it is to be loaded: the driver
+encodes them (`encode_with_driver`, by ctypes), or for the emulator `encode_for_emulator`.
 
 Everything else here is arithmetic on shapes and needs no GPU. None of the speeds that `choose_work` reckons with has
 been measured. `problem_with` runs every kernel once on a small layer; nobody should use them on a GPU where
@@ -358,23 +358,16 @@ def serves_gram(channels: int) -> bool:
     return channels % CHANNELS == 0
 
 
-def choose_gram(height: int, width: int, channels: int) -> GramWork:
-    """The narrow tile where it holds everything; slices until every multiprocessor has a block, as long as each has a
-    few steps. A function of the shape alone, as `choose_work` is."""
-    tile = gram_tile(channels)
-    tiles = cut_up_gram(tile, channels).tiles
-    steps = _ceil_div(height * width, tile.depth)
-    return cut_up_gram(tile, channels, max(1, min(MULTIPROCESSORS // tiles, steps // WORTH_SPLITTING)))
-
-
-def gram_tile(channels: int) -> GramTile:
-    return GRAM_TILES[0] if channels <= GRAM_TILES[0].side else GRAM_TILES[1]
-
-
-def cut_up_gram(tile: GramTile, channels: int, slices: int = 1) -> GramWork:
-    """The tiles on and above the diagonal. A slice has at least one step: the caller sees to it."""
-    across = _ceil_div(channels, tile.side)
-    return GramWork(tile.variant, tile.side, tile.threads, 1, across * (across + 1) // 2, slices)
+def choose_gram(height: int, width: int, channels: int, slices: int | None = None) -> GramWork:
+    """Tiles on and above the diagonal, narrow where one holds everything; slices, if they are not given, until every
+    multiprocessor has a block, as long as each has a few steps. Like `choose_work` a function of the shape alone."""
+    tile = _gram_tile(channels)
+    across, steps = _ceil_div(channels, tile.side), _ceil_div(height * width, tile.depth)
+    tiles = across * (across + 1) // 2
+    slices = slices or max(1, min(MULTIPROCESSORS // tiles, steps // WORTH_SPLITTING))
+    if slices > steps:
+        raise ValueError(f"{slices} slices of {steps} steps")
+    return GramWork(tile.variant, tile.side, tile.threads, 1, tiles, slices)
 
 
 def gram_workspace_bytes(height: int, width: int, channels: int) -> int:
@@ -382,20 +375,24 @@ def gram_workspace_bytes(height: int, width: int, channels: int) -> int:
     return choose_gram(height, width, channels).nbytes
 
 
-def gram(features: Array, out: Array, workspace: Array, target: Target, work: GramWork | None = None) -> list[Launch]:
-    """`Device.gram` without weights, of features in 16 bits; `workspace` is uint8, `gram_workspace_bytes` long, and the
-    rest as for `conv3x3_relu`."""
+def gram(features: Array, out: Array, workspace: Array, target: Target, slices: int | None = None) -> list[Launch]:
+    """`Device.gram` without weights, of features in 16 bits; `workspace` is uint8, `gram_workspace_bytes` long, and
+    `slices` are for tests and benchmarks. Otherwise as `conv3x3_relu`."""
     height, width, channels = features.shape
-    work = work or choose_gram(height, width, channels)
+    tile, work = _gram_tile(channels), choose_gram(height, width, channels, slices)
     if workspace.nbytes < work.nbytes:
         raise ValueError(f"the workspace has {workspace.nbytes} bytes of {work.nbytes}")
-    tile = gram_tile(channels)
     element: Element = "fp16" if features.dtype == MEMORY["fp16"] else "bf16"
     encoded = target.encode(features_map(target.address(features), element, features.shape, tile))
     args = (encoded, workspace, *_sizes(height * width, channels))
-    grid = (work.tiles, work.slices, 1)
-    products = Launch(f"hopper_{element}_gram_{tile.variant}", grid, (tile.threads, 1, 1), args, tile.shared_bytes)
+    grid, block = (work.tiles, work.slices, 1), (tile.threads, 1, 1)
+    products = Launch(f"hopper_{element}_gram_{tile.variant}", grid, block, args, tile.shared_bytes)
     return [products, add_slices(work, features.shape, workspace, out)]
+
+
+def _gram_tile(channels: int) -> GramTile:
+    narrow, wide = GRAM_TILES
+    return narrow if channels <= narrow.side else wide
 
 
 def _maps(x: Array, filters: Array, element: Element, tile: Tile, target: Target) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -449,6 +446,8 @@ def _ceil_div(a: int, b: int) -> int:
 # ---- the self-test --------------------------------------------------------------------------------------------------
 SELF_TEST_SHAPE = (19, 21, 72, 136)  # tiles, channels and steps that end within a box, and more than one of each
 SELF_TEST_BOUND = {"bf16": 2.0**-7, "fp16": 2.0**-10}  # twice what rounding the result takes, of the largest
+GRAM_TEST_SHAPES = ((31, 29, 56), (13, 31, 136))  # for each tile: likewise, and more steps than stages
+GRAM_TEST_BOUND = 2.0**-16  # sums of a few hundred terms in fp32
 SELF_TEST_SECONDS = 120  # in which a kernel that never ends is given up
 
 
@@ -478,7 +477,8 @@ def _self_test_key(element: Element, architecture: str) -> str:
     """Names all that the answer depends on."""
     version = ctypes.c_int()
     _driver().cuDriverGetVersion(ctypes.byref(version))
-    kernels = cubin_key(find_nvrtc().version, FOLDER / f"hopper_{element}.cu", architecture)
+    sources = (FOLDER / f"hopper_{element}.cu", FOLDER / "gram.cu")
+    kernels = [cubin_key(find_nvrtc().version, source, architecture) for source in sources]
     return digest(repr((kernels, version.value)).encode() + Path(__file__).read_bytes())
 
 
@@ -503,21 +503,31 @@ def problem_with(
 ) -> str | None:
     """What is wrong with these kernels on this runtime, in one line; None if they compute what they should.
 
-    Runs each kernel of every tile once, forward and backward, in these element types, against float64. A fault of a
-    kernel (a trap, an illegal access) makes a GPU unusable for the whole process: call this in one of its own first.
+    Runs each kernel of every tile once, forward and backward, and of the Gram matrix, in these element types, against
+    float64. A fault of a kernel (a trap, an illegal access) makes a GPU unusable for the whole process: call this in
+    one of its own first.
     """
     target = target_of(runtime, multiprocessors)
     for element in elements:
-        for tile in TILES:
+        tests: list[tuple[str, float, Callable[[int], float]]] = [
+            (f"tile {tile.variant}", SELF_TEST_BOUND[element],
+             functools.partial(_self_test_error, runtime, target, element, tile)) for tile in TILES
+        ]  # fmt: skip
+        tests += [
+            (f"gram {tile.variant}", GRAM_TEST_BOUND,
+             functools.partial(_gram_test_error, runtime, target, element, shape))
+            for tile, shape in zip(GRAM_TILES, GRAM_TEST_SHAPES, strict=True)
+        ]  # fmt: skip
+        for what, bound, test in tests:
             for slices in (1, 2):
                 try:
-                    error = _self_test_error(runtime, target, element, tile, slices)
+                    error = test(slices)
                 except OutOfMemoryError:
                     raise  # which says nothing of the kernels
                 except DeviceError as problem:
-                    return f"tile {tile.variant} in {element}: {problem}"
-                if not error <= SELF_TEST_BOUND[element]:  # so that a NaN is a problem
-                    return f"tile {tile.variant} in {element}, {slices} slices: off by {error:.2g} of the largest value"
+                    return f"{what} in {element}: {problem}"
+                if not error <= bound:  # so that a NaN is a problem
+                    return f"{what} in {element}, {slices} slices: off by {error:.2g} of the largest value"
     return None
 
 
@@ -530,11 +540,7 @@ def _self_test_error(runtime: Runtime, target: Target, element: Element, tile: T
     x = rounded(random.standard_normal((height, width, channels_in)).astype(np.float32), element)
     gradient = rounded(random.standard_normal((height, width, channels_out)).astype(np.float32), element)
 
-    def held(values: NDArray[Any]) -> Array:
-        room = runtime.allocate(values.nbytes).view(values.dtype).reshape(values.shape)
-        runtime.upload(values, room)
-        return room
-
+    held = functools.partial(_held, runtime)
     on_device = filters._replace(
         forward=held(filters.forward), backward=held(filters.backward), bias=held(filters.bias)
     )
@@ -566,6 +572,26 @@ def _self_test_error(runtime: Runtime, target: Target, element: Element, tile: T
         float(np.max(np.abs(widened(runtime.download(ours), element) - expected)) / np.max(np.abs(expected)))
         for ours, expected in ((y, expected_y), (back, expected_back))
     )
+
+
+def _gram_test_error(
+    runtime: Runtime, target: Target, element: Element, shape: tuple[int, int, int], slices: int
+) -> float:
+    """The largest error of the Gram matrix of features of this shape, relative to its largest number."""
+    features = rounded(np.random.default_rng(0).standard_normal(shape).astype(np.float32), element)
+    features_held, out = _held(runtime, features), _held(runtime, np.zeros((shape[2], shape[2]), np.float32))
+    workspace = runtime.allocate(choose_gram(*shape, slices).nbytes)
+    for launch in gram(features_held, out, workspace, target, slices):
+        runtime.launch(launch)
+    expected = np.empty(out.shape)
+    Reference().gram(widened(features, element).astype(np.float64), expected)
+    return float(np.max(np.abs(runtime.download(out) - expected)) / np.max(np.abs(expected)))
+
+
+def _held(runtime: Runtime, values: NDArray[Any]) -> Array:
+    room = runtime.allocate(values.nbytes).view(values.dtype).reshape(values.shape)
+    runtime.upload(values, room)
+    return room
 
 
 if __name__ == "__main__":  # what `_problem_alone` calls, with the number of a GPU and an element type

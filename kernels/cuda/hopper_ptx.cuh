@@ -1,7 +1,7 @@
 // The instructions that only sm_90a has, each as one function: mbarriers, boxes loaded by the copy engine (TMA),
 // products of a warpgroup (wgmma), and the passing on of registers. The first half is PTX; the second does the same on
-// the emulator, as unhelpfully as the instructions are allowed to be. hopper_convolution.cuh and hopper_gram.cuh include
-// this; tested through them and by tests/kernels/test_hopper_instructions.py.
+// the emulator, as unhelpfully as the instructions are allowed to be. hopper_convolution.cuh and hopper_gram.cuh
+// include this; tested through them and by tests/kernels/test_hopper_instructions.py.
 //
 // All operands in shared memory are dynamic shared memory, and known by 32-bit addresses there.
 #pragma once
@@ -149,7 +149,7 @@ __device__ __forceinline__ void products_have_changed(float (&sums)[count]) {
     "wgmma.mma_async.sync.aligned." shape ".f32." type "." type " {" names "}, " left ", " right                      \
     ", add, 1, 1, " across ", " across ";\n}\n"
 
-// sums := left right^T [+ sums], asynchronously: 64 rows by 64 or 128 columns, 16 deep. `across`: how both operands lie.
+// sums := left right^T [+ sums], asynchronously: 64 rows by 64 or 128 columns, 16 deep. `across`: both operands lie so.
 template <class Element, bool across = false>
 __device__ __forceinline__ void product(float (&sums)[32], uint64_t left, uint64_t right, int add) {
     if constexpr (is_bf16<Element>)

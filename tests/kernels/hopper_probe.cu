@@ -1,6 +1,7 @@
 // The functions of hopper_layout.cuh and the sizes of the tiles, called with everything that test_hopper_layout.py
 // compares with brute force.
 #include "../../kernels/cuda/hopper_convolution.cuh"
+#include "../../kernels/cuda/hopper_gram.cuh"
 
 extern "C" __global__ void probe_swizzled(unsigned* out, int count) {
     for (int i = 0; i < count; ++i) out[i] = hopper::swizzled(i);
@@ -8,6 +9,10 @@ extern "C" __global__ void probe_swizzled(unsigned* out, int count) {
 
 extern "C" __global__ void probe_descriptor(uint64_t* out, unsigned address, unsigned further) {
     out[0] = hopper::further(hopper::matrix_descriptor(address), further);
+}
+
+extern "C" __global__ void probe_across_descriptor(uint64_t* out, unsigned address, unsigned block_bytes, int k) {
+    out[0] = hopper::further(hopper::across_descriptor(address, block_bytes), k * hopper::across_bytes);
 }
 
 extern "C" __global__ void probe_block_offsets(unsigned* out) {  // [block][tap row][k]
@@ -61,4 +66,15 @@ extern "C" __global__ void probe_tiles(int* out) {
     sizes<hopper::Tile256x128>(out);
     sizes<hopper::Tile128x128>(out + 6);
     sizes<hopper::Tile64x256>(out + 12);
+}
+
+// Shared bytes, threads, side, depth.
+template <class Tile>
+__device__ void gram_sizes(int* out) {
+    const int values[4] = {Tile::shared_bytes, Tile::threads, Tile::side, Tile::depth};
+    for (int i = 0; i < 4; ++i) out[i] = values[i];
+}
+extern "C" __global__ void probe_gram_tiles(int* out) {
+    gram_sizes<hopper::GramTile64x64>(out);
+    gram_sizes<hopper::GramTile128x128>(out + 4);
 }

@@ -28,7 +28,7 @@ HALF_STEP = {"bf16": 2.0**-8, "fp16": 2.0**-11}
 EPSILON = float(np.finfo(np.float32).eps)
 SLACK = 1.01
 
-SOURCES = (compiler.FOLDER / "hopper_bf16.cu", compiler.FOLDER / "hopper_fp16.cu")
+SOURCES = tuple(compiler.FOLDER / name for name in ("hopper_bf16.cu", "hopper_fp16.cu", "gram.cu"))
 Shape4 = tuple[int, int, int, int]
 Runtimes = Callable[..., Runtime]
 reference = Reference()
@@ -240,7 +240,8 @@ def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch:
     folder = tmp_path / "cuda"
     folder.mkdir()
     (tmp_path / "emulator").symlink_to(compiler.FOLDER.parent / "emulator")
-    texts = {header.name: header.read_text() for header in compiler.FOLDER.glob("*.cuh")}
+    gram = "hopper_gram.cuh"  # has mistakes of its own, in test_hopper_gram.py
+    texts = {header.name: header.read_text() for header in compiler.FOLDER.glob("*.cuh") if header.name != gram}
     assert sum(text.count(line) for text in texts.values()) == 1
     for name, text in texts.items():
         (folder / name).write_text(text.replace(line, instead))
@@ -492,8 +493,10 @@ def cubin() -> compiler.Cubin:
 
 def test_nothing_spills_and_no_product_is_serialised(cubin: compiler.Cubin) -> None:
     """C7508: setmaxnreg ignored; C7510 and its like: products that wait for each other."""
-    convolutions = {name: taken for name, taken in cubin.kernels.items() if "slices" not in name}
+    names = {name for name in cubin.kernels if "slices" not in name}
+    convolutions = {name: cubin.kernels[name] for name in names if "gram" not in name}
     assert len(convolutions) == 2 * len(TILES)
+    assert len(names - set(convolutions)) == len(hopper.GRAM_TILES)
     assert not cubin.warnings
     for taken in cubin.kernels.values():
         assert taken.spill_bytes == taken.stack_bytes == 0
@@ -505,8 +508,11 @@ def test_nothing_spills_and_no_product_is_serialised(cubin: compiler.Cubin) -> N
 OPCODES = {0x9F0: "HGMMA", 0x9C5: "WARPGROUP", 0x9C8: "USETMAXREG", 0x5B4: "UTMALDG", 0x23C: "HMMA"}
 
 
-def instructions(image: bytes) -> dict[str, Counter[str]]:
-    """How often each kernel has those of OPCODES: its section of the ELF file is 16 bytes an instruction."""
+TRANSPOSED = 0b11 << 61  # of HGMMA's words: set by tnspA and tnspB, as comparing the two showed
+
+
+def words(image: bytes) -> dict[str, list[int]]:
+    """The first half of each kernel's instructions: its section of the ELF file is 16 bytes an instruction."""
     (start,) = struct.unpack_from("<Q", image, 0x28)
     size, count, names_at = struct.unpack_from("<HHH", image, 0x3A)
     sections = [struct.unpack_from("<IIQQQQ", image, start + i * size) for i in range(count)]
@@ -515,9 +521,15 @@ def instructions(image: bytes) -> dict[str, Counter[str]]:
     for name_at, _, _, _, offset, length in sections:
         name = image[names + name_at : image.index(b"\0", names + name_at)].decode()
         if name.startswith(".text."):
-            codes = (struct.unpack_from("<Q", image, at)[0] & 0xFFF for at in range(offset, offset + length, 16))
-            found[name.removeprefix(".text.")] = Counter(OPCODES[code] for code in codes if code in OPCODES)
+            first = [struct.unpack_from("<Q", image, at)[0] for at in range(offset, offset + length, 16)]
+            found[name.removeprefix(".text.")] = first
     return found
+
+
+def instructions(image: bytes) -> dict[str, Counter[str]]:
+    """How often each kernel has those of OPCODES."""
+    return {name: Counter(OPCODES[word & 0xFFF] for word in first if word & 0xFFF in OPCODES)
+            for name, first in words(image).items()}  # fmt: skip
 
 
 def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: compiler.Cubin) -> None:
@@ -528,3 +540,19 @@ def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: compiler.Cubin
         wanted = {"HGMMA": 24, "WARPGROUP": 7, "USETMAXREG": 2, "UTMALDG": tile.boxes + 3}
         for direction in ("forward", "backward"):
             assert found[f"hopper_bf16_{direction}_{tile.variant}"] == wanted
+
+
+def test_so_is_that_of_the_gram(cubin: compiler.Cubin) -> None:
+    """A product for each 16 pixels of a step, in one batch; one load, in a loop, and no passing on of registers."""
+    found = instructions(cubin.image)
+    for tile in hopper.GRAM_TILES:
+        wanted = {"HGMMA": tile.depth // 16, "WARPGROUP": 3, "UTMALDG": 1}
+        assert found[f"hopper_bf16_gram_{tile.variant}"] == wanted
+
+
+def test_both_operands_of_the_gram_lie_across_and_none_of_a_convolution(cubin: compiler.Cubin) -> None:
+    """The emulator knows what a product is asked for, the SASS whether that reached the instruction."""
+    (fp16,) = compiler.compile_sources([compiler.FOLDER / "hopper_fp16.cu"], "sm_90a")
+    for name, first in (words(cubin.image) | words(fp16.image)).items():
+        flags = {word & TRANSPOSED for word in first if OPCODES.get(word & 0xFFF) == "HGMMA"}
+        assert flags == (set() if "slices" in name else {TRANSPOSED} if "gram" in name else {0}), name

@@ -87,6 +87,38 @@ def test_descriptors_find_the_filters(probe: Library) -> None:
         np.testing.assert_array_equal(read_matrix(image, int(descriptor[0]), 128), filters[:, 16 * k : 16 * k + 16])
 
 
+def read_across(image: np.ndarray, descriptor: int, rows: int) -> np.ndarray:
+    """The (rows, 16) matrix that wgmma finds where it is told that the operand is transposed: PTX's canonical layout
+    ((T, 8, m), (8, k)) : ((1, T, leading), (8 T, stride)) of the 128-byte swizzle, T being 8 elements."""
+    start, leading, stride = (descriptor & 0x3FFF) << 4, descriptor >> 16 & 0x3FFF, descriptor >> 32 & 0x3FFF
+    assert descriptor >> 62 == 1, "128-byte swizzle"
+    assert descriptor >> 49 & 7 == 0, "base offset"
+    matrix = np.empty((rows, 16), image.dtype)
+    for i, j, m, place, k in itertools.product(range(8), range(8), range(rows // 64), range(8), range(2)):
+        element = i + j * 8 + m * leading * 8 + place * 64 + k * stride * 8  # fields are in units of 8 elements
+        address = start + 2 * element
+        chunk = (address >> 4 & 7) ^ (address >> 7 & 7)
+        matrix[i + 8 * j + 64 * m, place + 8 * k] = image[((address & ~0x70) | chunk << 4) // 2]
+    return matrix
+
+
+@pytest.mark.parametrize("tile", hopper.GRAM_TILES, ids=lambda tile: tile.variant)
+def test_descriptors_find_channels_that_lie_across(probe: Library, tile: hopper.GramTile) -> None:
+    """For every 16 pixels of a step: all the tile's channels, and the last 64, as a consumer's rows, alone."""
+    features = np.arange(tile.depth * tile.side).reshape(tile.depth, tile.side)  # every number another one
+    boxes = [shared_image(features[:, 64 * box : 64 * box + 64]) for box in range(tile.side // 64)]
+    base, box_bytes = 16 * 1024, tile.depth * 128
+    image = np.concatenate([np.full(base // 2, -1), *boxes])
+    descriptor = np.empty(1, np.uint64)
+    for k in range(tile.depth // 16):
+        wanted = features[16 * k : 16 * k + 16].T
+        for first in (0, tile.side - 64):
+            address = base + first // 64 * box_bytes
+            ask(probe, "probe_across_descriptor", descriptor, np.uint32(address), np.uint32(box_bytes), k)
+            found = read_across(image, int(descriptor[0]), tile.side - first)
+            np.testing.assert_array_equal(found, wanted[first:])
+
+
 @pytest.mark.parametrize("columns", [64, 128])
 def test_sums_lie_as_the_manual_says(probe: Library, columns: int) -> None:
     """Of a thread: rows 16 w + l / 4 and 8 more, columns 8 j + 2 (l % 4) and the next, w the warp and l the lane."""
@@ -176,3 +208,11 @@ def test_python_knows_the_tiles_sizes(probe: Library) -> None:
         assert (tile.width, tile.channels) == (width, channels)
         assert products * sums * 128 * (2 if tile.together else 1) == width * HEIGHT * channels
         assert shared_bytes <= 227 * 1024
+
+
+def test_python_knows_the_gram_tiles_sizes(probe: Library) -> None:
+    sizes = np.empty((2, 4), np.int32)
+    ask(probe, "probe_gram_tiles", sizes)
+    for tile, found in zip(hopper.GRAM_TILES, sizes, strict=True):
+        assert (tile.shared_bytes, tile.threads, tile.side, tile.depth) == tuple(found)
+        assert tile.shared_bytes <= 227 * 1024

@@ -1,0 +1,139 @@
+// The Gram matrix F^T F / (H W) of bf16 or fp16 features F (pixels x channels) on Hopper's tensor cores, sums in fp32.
+// Tiles on and above the diagonal are computed, and pixels are divided among blocks in slices (gridDim.y), as in
+// tensor_gram.cuh, which also has the Gram matrix with weights; `gram_slices` in gram.cu adds up the slices of both.
+// Who does the work is as in hopper_convolution.cuh, with one ring of stages:
+//
+//     producer     for each step (so many pixels): wait until a stage is free, load boxes of 64 channels for it
+//     consumers    64 rows of the tile each; for each step wait until its pixels are there; a batch of wgmma, and when
+//                  the batch before has finished, give its stage back
+//
+// The sum runs over pixels, and memory has a pixel's channels side by side: both operands lie across ("MN-major"), and
+// wgmma turns them as it reads them. A tile on the diagonal loads its channels once, for both operands. What boxes
+// bring from beyond the last pixel and the last channel is zero.
+//
+// hopper_layout.cuh knows where everything lies, hopper_ptx.cuh the instructions, kernels/hopper.py tiles and launches.
+// tests/kernels/test_hopper_gram.py runs every kernel, in the emulator. No GPU has run them yet.
+#pragma once
+
+#include "hopper_ptx.cuh"
+#include "upper_tile.cuh"
+
+namespace hopper {
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !(defined(__CUDACC__) || defined(__CUDACC_RTC__))
+
+// side x side sums, `depth` pixels a step.
+template <int side_, int depth_, int stages_>
+struct GramTile {
+    static constexpr int side = side_, depth = depth_, stages = stages_;
+    static_assert(side == 64 || side == 128);
+    static_assert(depth % mma_depth == 0 && depth <= 256, "what a box may have");
+
+    static constexpr int consumers = side / 64, consumer_warps = consumers * warps_per_group;
+    static constexpr int threads = 32 * (consumer_warps + 1);
+    static constexpr int sums = side / 2;  // of 64 rows, per thread
+
+    static constexpr int box_bytes = depth * row_bytes, boxes = side / step_channels;
+    static constexpr int operand_bytes = boxes * box_bytes, stage_bytes = (side == 64 ? 1 : 2) * operand_bytes;
+    static constexpr int barriers_at = stages * stage_bytes, shared_bytes = barriers_at + 16 * stages;
+    static_assert(box_bytes % group_bytes == 0 && shared_bytes <= 227 * 1024);
+};
+
+// `partials` is [tile][slice][row][column], as `gram_slices` takes them.
+template <class Tile, class Element>
+__device__ __forceinline__ void gram_slice(const TensorMap& features, float* partials, int pixels, int channels) {
+    DYNAMIC_SHARED(unsigned char, shared);
+    const unsigned base = shared_address(shared);
+    const auto full = [=](int stage) { return base + Tile::barriers_at + 16 * stage; };
+    const auto empty = [=](int stage) { return full(stage) + 8; };
+    if (threadIdx.x == 0) {
+        for (int stage = 0; stage < Tile::stages; ++stage) {
+            barrier_init(full(stage), 1);
+            barrier_init(empty(stage), Tile::consumer_warps);
+        }
+        barriers_are_initialised();
+        prefetch(features);
+    }
+    __syncthreads();
+
+    const TileAt at = upper_tile(blockIdx.x, (channels + Tile::side - 1) / Tile::side);
+    const bool diagonal = at.row == at.column;  // as is the only tile of 64x64
+    const int all_steps = (pixels + Tile::depth - 1) / Tile::depth;
+    const int first_step = int64_t{all_steps} * blockIdx.y / gridDim.y;
+    const int steps = int64_t{all_steps} * (blockIdx.y + 1) / gridDim.y - first_step;
+    const int warp = threadIdx.x / 32;
+    Ring<Tile::stages> ring;
+
+    if (warp == Tile::consumer_warps) {
+        const bool elected = threadIdx.x % 32 == 0;
+        const int boxes = (diagonal ? 1 : 2) * Tile::boxes;
+#pragma unroll 1
+        for (int step = 0; step < steps; ++step) {
+            wait(empty(ring.stage), ring.parity ^ 1);
+            if (elected) {
+                arrive_expecting(full(ring.stage), boxes * Tile::box_bytes);
+#pragma unroll 1
+                for (int box = 0; box < boxes; ++box) {
+                    const int tile = box < Tile::boxes ? at.row : at.column;
+                    const int channel = tile * Tile::side + box % Tile::boxes * step_channels;
+                    load_box(base + ring.stage * Tile::stage_bytes + box * Tile::box_bytes, features, full(ring.stage),
+                             {channel, (first_step + step) * Tile::depth, 0});
+                }
+            }
+            ring.advance();
+        }
+        return;
+    }
+
+    const int consumer = warp / warps_per_group, thread = threadIdx.x % group_threads;
+    float sums[Tile::sums];
+    int before = 0;  // the stage of the batch before
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+        wait(full(ring.stage), ring.parity);
+        const unsigned stage = base + ring.stage * Tile::stage_bytes;
+        const uint64_t left = across_descriptor(stage + consumer * Tile::box_bytes, Tile::box_bytes);
+        const uint64_t right = across_descriptor(stage + (diagonal ? 0 : Tile::operand_bytes), Tile::box_bytes);
+        products_begin();
+#pragma unroll
+        for (int k = 0; k < Tile::depth / mma_depth; ++k)
+            product<Element, true>(sums, further(left, k * across_bytes), further(right, k * across_bytes), step | k);
+        products_commit();
+        products_wait<1>();  // until the batch before has finished
+        if (step) arrive(empty(before));
+        before = ring.stage;
+        ring.advance();
+    }
+    products_wait<0>();
+    products_have_changed(sums);
+
+    float* const to = partials + (size_t(blockIdx.x) * gridDim.y + blockIdx.y) * Tile::side * Tile::side +
+                      consumer * 64 * Tile::side;
+#pragma unroll
+    for (int i = 0; i < Tile::sums; i += 2)
+        *reinterpret_cast<float2*>(to + sum_row(thread, i) * Tile::side + sum_column(thread, i)) =
+            make_float2(sums[i], sums[i + 1]);
+}
+
+using GramTile64x64 = GramTile<64, 128, 6>;
+using GramTile128x128 = GramTile<128, 64, 4>;
+
+#endif  // sm_90a or the emulator
+
+}  // namespace hopper
+
+#define HOPPER_GRAM(tile, Element)                                                                           \
+    extern "C" __global__ void __launch_bounds__(hopper::GramTile##tile::threads, 1)                         \
+        hopper_##Element##_gram_##tile(const __grid_constant__ hopper::TensorMap features,                   \
+                                       void* __restrict__ partials, int pixels, int channels) {              \
+        hopper::gram_slice<hopper::GramTile##tile, Element>(features, static_cast<float*>(partials), pixels, \
+                                                            channels);                                       \
+    }
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !(defined(__CUDACC__) || defined(__CUDACC_RTC__))
+#define HOPPER_GRAM_KERNELS(Element) \
+    HOPPER_GRAM(64x64, Element)      \
+    HOPPER_GRAM(128x128, Element)
+#else  // as in hopper_convolution.cuh
+#define HOPPER_GRAM_KERNELS(Element)
+#endif

@@ -1,0 +1,266 @@
+"""The Gram matrix on Hopper's tensor cores (kernels/hopper.py, cuda/hopper_gram.cuh) against the reference in float64,
+on the emulator and on a GPU of compute capability 9.0 where there is one. The emulated wgmma reads matrices that lie
+across by PTX's canonical layouts; test_hopper_layout.py has the descriptors, test_hopper.py what the compiler makes of
+it, and test_tensor_device.py a whole gradient.
+
+Small integers show that every number is where it belongs, for their sums are exact.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nstgpu.kernels import compiler, hopper, runtimes
+from nstgpu.kernels.device import DeviceError
+from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
+from nstgpu.kernels.gpu import Gpu
+from nstgpu.kernels.hopper import Element
+from nstgpu.kernels.launch import Launch
+from nstgpu.kernels.reference import Reference
+from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime
+from nstgpu.kernels.tensor_convolution import rounded, widened
+
+SOURCES = tuple(compiler.FOLDER / name for name in ("hopper_bf16.cu", "hopper_fp16.cu", "gram.cu"))
+Shape = tuple[int, int, int]
+Runtimes = Callable[..., Runtime]
+
+# (H, W, C), slices: one pixel; channels that end within a box, that fill one, that end within another tile; up to more
+# steps than stages.
+CASES: list[tuple[Shape, int]] = [
+    ((1, 1, 8), 1),
+    ((33, 17, 8), 4),
+    ((16, 16, 64), 2),
+    ((33, 17, 64), 5),
+    ((33, 35, 64), 1),
+    ((1, 1, 72), 1),
+    ((33, 17, 72), 1),
+    ((33, 17, 72), 9),
+    ((5, 13, 136), 2),
+    ((33, 17, 136), 3),
+]
+
+
+@pytest.fixture(scope="module")
+def called(runtime_called: Runtimes) -> Runtimes:
+    """As `runtime_called`, with no more kernels than these; skips a GPU of another kind too."""
+
+    def call(name: str, seed: int = 0) -> Runtime:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runtimes, "sources_for", lambda _: SOURCES)
+            runtime = runtime_called(name, seed)
+        if isinstance(runtime, CudaRuntime) and runtime.architecture != "sm_90a":
+            pytest.skip(f"the GPU is {runtime.architecture}, not sm_90a")
+        return runtime
+
+    return call
+
+
+@pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
+def runtime(request: pytest.FixtureRequest, called: Runtimes) -> Runtime:
+    return called(request.param)
+
+
+def held(runtime: Runtime, values: Any) -> Any:
+    room = runtime.allocate(values.nbytes).view(values.dtype).reshape(values.shape)
+    runtime.upload(values, room)
+    return room
+
+
+def gram_by(runtime: Runtime, features: Any, element: Element, slices: int | None = None) -> Any:
+    """Of float32 features that the element type holds exactly."""
+    height, width, channels = features.shape
+    out = held(runtime, np.full((channels, channels), np.nan, np.float32))
+    needed = hopper.choose_gram(height, width, channels, slices).nbytes
+    workspace = held(runtime, np.full(needed, 0xEE, np.uint8))
+    features = held(runtime, rounded(features, element))
+    for launch in hopper.gram(features, out, workspace, hopper.target_of(runtime), slices):
+        runtime.launch(launch)
+    return runtime.download(out)
+
+
+def integers(shape: Shape) -> Any:
+    return np.random.default_rng(0).integers(-7, 8, shape).astype(np.float32)
+
+
+def exact(features: Any) -> Any:
+    """Of integers, as the kernels have it: the sums divided by rounding once."""
+    flat = features.reshape(-1, features.shape[2]).astype(np.float64)
+    return (flat.T @ flat).astype(np.float32) * np.float32(1 / len(flat))
+
+
+@pytest.mark.parametrize("element", ["bf16", "fp16"])
+@pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
+def test_the_gram_of_integers_is_exact_and_symmetric(
+    runtime: Runtime, shape: Shape, slices: int, element: Element
+) -> None:
+    features = integers(shape)
+    result = gram_by(runtime, features, element, slices)
+    np.testing.assert_array_equal(result, exact(features))
+    np.testing.assert_array_equal(result, result.T)
+
+
+@pytest.mark.parametrize("element", ["bf16", "fp16"])
+def test_sums_are_as_good_as_fp32_is(runtime: Runtime, element: Element) -> None:
+    shape = (33, 17, 136)
+    features = widened(rounded(np.random.default_rng(1).standard_normal(shape, np.float32), element), element)
+    expected, sizes = np.empty((136, 136)), np.empty((136, 136))
+    Reference().gram(features.astype(np.float64), expected)
+    Reference().gram(np.abs(features).astype(np.float64), sizes)
+    result = gram_by(runtime, features, element)
+    np.testing.assert_array_equal(result, result.T)
+    share = float(np.max(np.abs(result - expected) / sizes)) / (2.0**-23 * (shape[0] * shape[1] / 4 + 4))
+    print(f"{share:.1%} of the bound")
+    assert share <= 1
+
+
+def test_what_is_not_a_number_stays_in_its_channel(runtime: Runtime) -> None:
+    """And what boxes bring from beyond the features is zero, though the workspace before it is not."""
+    features = integers((5, 7, 72))
+    features[4, 6, 65] = np.nan
+    expected = np.zeros((72, 72), bool)
+    expected[65] = expected[:, 65] = True
+    np.testing.assert_array_equal(np.isnan(gram_by(runtime, features, "bf16")), expected)
+
+
+@pytest.mark.parametrize("shape", [(33, 17, 64), (16, 17, 136)], ids=str)
+def test_results_do_not_depend_on_the_order_of_lanes(called: Runtimes, shape: Shape) -> None:
+    features = np.random.default_rng(2).standard_normal(shape, np.float32)
+    first, other = (gram_by(called("emulator", seed=seed), features, "bf16", 2) for seed in (0, 7))
+    np.testing.assert_array_equal(first, other)
+
+
+@pytest.mark.parametrize("shape", [(9, 17, 64), (9, 17, 136)], ids=str)
+def test_the_checking_build_has_nothing_to_say(called: Runtimes, shape: Shape) -> None:
+    features = integers(shape)
+    np.testing.assert_array_equal(gram_by(called("checked"), features, "fp16", 2), exact(features))
+
+
+# ---- the emulator would show it -------------------------------------------------------------------------------------
+MISTAKES = {  # a part of a line of hopper_gram.cuh or hopper_layout.cuh, and what becomes of it
+    "no wait for pixels": ("wait(full(ring.stage), ring.parity);", ""),
+    "no wait for a free stage": ("wait(empty(ring.stage), ring.parity ^ 1);", ""),
+    "the phase before": ("wait(full(ring.stage), ring.parity);", "wait(full(ring.stage), ring.parity ^ 1);"),
+    "a stage given back too early": ("products_wait<1>();", "products_wait<2>();"),
+    "sums read too early": ("products_wait<0>();", ""),
+    "an operand that does not lie across": ("product<Element, true>", "product<Element, false>"),
+    "distances of the other way round": (
+        "uint64_t{group_bytes >> 4} << 32 | uint64_t{block_bytes >> 4} << 16",
+        "uint64_t{group_bytes >> 4} << 16 | uint64_t{block_bytes >> 4} << 32",
+    ),
+}
+
+
+class OneKernel(EmulatorRuntime):
+    """The emulator with another library than that of all sources."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+
+@pytest.mark.parametrize("mistake", [None, *MISTAKES])
+def test_the_emulator_shows_a_mistake(mistake: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a kernel faults, or computes something else; without one it does neither."""
+    line, instead = MISTAKES[mistake] if mistake else ("products_commit();", "products_commit();")
+    folder = tmp_path / "cuda"
+    folder.mkdir()
+    (tmp_path / "emulator").symlink_to(compiler.FOLDER.parent / "emulator")
+    texts = {name: (compiler.FOLDER / name).read_text() for name in ("hopper_gram.cuh", "hopper_layout.cuh")}
+    assert sum(text.count(line) for text in texts.values()) == 1
+    for name in ("hopper_ptx.cuh", "upper_tile.cuh", "ptx.cuh", "platform.cuh"):
+        (folder / name).symlink_to(compiler.FOLDER / name)
+    for name, text in texts.items():
+        (folder / name).write_text(text.replace(line, instead))
+    source = folder / "one.cu"
+    source.write_text('#include "hopper_gram.cuh"\nHOPPER_GRAM(128x128, bf16)\n')
+    monkeypatch.setenv("NSTGPU_CXXFLAGS", "-O1")  # compiles faster
+    try:
+        runtime = OneKernel(compile_library([source, compiler.FOLDER / "gram.cu"]))
+    except NoCompilerError as error:
+        pytest.skip(str(error))
+    features = integers((33, 17, 136))
+    try:
+        result = gram_by(runtime, features, "bf16", 1)
+    except KernelFault as fault:
+        print(fault)
+        assert mistake is not None
+        return
+    assert np.array_equal(result, exact(features)) == (mistake is None)
+
+
+# ---- the self-test --------------------------------------------------------------------------------------------------
+def test_the_self_test_names_a_gram_that_is_wrong(called: Runtimes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hopper, "TILES", ())
+    runtime = called("emulator")
+    assert hopper.problem_with(runtime) is None
+    launched = runtime.launch
+
+    def launch(launch: Launch) -> None:
+        if launch.kernel == "hopper_fp16_gram_128x128":  # forgets the last pixels
+            launch = launch._replace(args=(*launch.args[:2], np.int32(384), *launch.args[3:]))
+        launched(launch)
+
+    monkeypatch.setattr(runtime, "launch", launch)
+    problem = hopper.problem_with(runtime)
+    assert problem is not None
+    assert re.fullmatch(r"gram 128x128 in fp16, 1 slices: off by [\d.]+ of the largest value", problem)
+
+
+# ---- through the device ---------------------------------------------------------------------------------------------
+def test_the_device_takes_it_where_nothing_is_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With weights, mma.sync has it; both find the workspace large enough."""
+    monkeypatch.setattr(hopper, "known_problem", lambda *_: None)
+    launched: list[str] = []
+    try:
+        device = Gpu(EmulatorRuntime("bf16"), "bf16", wgmma=True, on_launch=lambda at: launched.append(at.kernel))
+    except DeviceError as error:
+        pytest.skip(str(error))
+    features = integers((9, 17, 72))
+    shape = (9, 17, 64, 72)
+    device.bind_workspace(device.allocate(device.workspace_bytes([shape])))
+    on_device, out = device.allocate(features.size * 2).view(np.uint16), device.allocate(72 * 72 * 4).view(np.float32)
+    on_device, out = on_device.reshape(features.shape), out.reshape(72, 72)
+    device.upload(features, on_device)
+    device.gram(on_device, out)
+    np.testing.assert_array_equal(device.download(out), exact(features))
+    weights = device.allocate(9 * 17 * 4).view(np.float32).reshape(9, 17)
+    device.upload(np.full((9, 17), 2, np.float32), weights)
+    device.gram(on_device, out, weights=weights)
+    np.testing.assert_array_equal(device.download(out), 2 * exact(features))
+    assert [kernel for kernel in launched if "gram" in kernel] == [
+        "hopper_bf16_gram_128x128", "gram_slices", "tensor_bf16_gram_128x128", "gram_slices"
+    ]  # fmt: skip
+
+
+# ---- tiles, slices, tensor maps -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("shape", "variant", "tiles", "slices"),
+    [((512, 512, 64), "64x64", 1, 132), ((256, 256, 128), "128x128", 1, 132), ((128, 128, 256), "128x128", 3, 44),
+     ((64, 64, 512), "128x128", 10, 13), ((32, 32, 512), "128x128", 10, 4), ((1, 1, 8), "64x64", 1, 1)],
+    ids=str,
+)  # fmt: skip
+def test_the_tiles_for_a_shape(shape: Shape, variant: str, tiles: int, slices: int) -> None:
+    work = hopper.choose_gram(*shape)
+    assert (work.variant, work.tiles, work.slices) == (variant, tiles, slices)
+    assert work.tiles * work.slices <= hopper.MULTIPROCESSORS
+    assert hopper.gram_workspace_bytes(*shape) == tiles * slices * work.side**2 * 4
+
+
+def test_what_cannot_be_launched_is_refused(called: Runtimes) -> None:
+    assert hopper.serves_gram(72)
+    assert not hopper.serves_gram(12)
+    with pytest.raises(ValueError, match="4 slices of 3 steps"):
+        hopper.choose_gram(8, 17, 128, 4)
+    runtime = called("emulator")
+    features, out = held(runtime, np.zeros((2, 2, 64), np.uint16)), held(runtime, np.zeros((64, 64), np.float32))
+    with pytest.raises(ValueError, match="the workspace has 16383 bytes of 16384"):
+        hopper.gram(features, out, np.zeros(16383, np.uint8), hopper.target_of(runtime))
+
+
+def test_pixels_are_counted_through_by_the_tensor_map() -> None:
+    tensor_map = hopper.features_map(4096, "fp16", (33, 17, 72), hopper.GRAM_TILES[1])
+    assert tensor_map == hopper.TensorMap(4096, "fp16", (72, 33 * 17, 1), (64, 64, 1))
+    assert tensor_map.pitches == (144, 144 * 33 * 17)
