@@ -52,7 +52,8 @@ class Gpu:
     "bf16" and "fp16" also keep activations in 16 bits, of which 8 and 11 are significant. "auto" is bf16 on a GPU whose
     tensor cores know it, else fp32. The runtime must have been made for the same.
     wgmma: whether convolutions and unweighted Grams in 16 bits go to the kernels for compute capability 9.0 where they
-    serve; by default they do on a GPU. They are tested first, and with a warning not used where they compute something else.
+    serve; by default they do on a GPU. They are tested first, and where they compute something else, they are not used
+    and a warning says so.
     on_launch: told of every launch just before it happens, to count or to time. One thread to an instance.
 
     Every operation raises ValueError for an argument of the wrong shape, dtype, layout or device, and DeviceError where
