@@ -460,15 +460,16 @@ def _bar(iterations: int) -> Iterator[Report]:
     )
     with rich.Progress(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task("", total=iterations, cost="-", speed="", left="")
-        scale, first, began = 0, 0, 0.0
+        scale, before, last = 0, (0, 0.0), (0, 0.0)  # iterations and seconds, up to this scale and so far
 
         def show(progress: "Progress") -> None:
-            nonlocal scale, first, began
+            nonlocal scale, before, last
             if progress.scale != scale:
-                scale, first, began = progress.scale, progress.iteration, progress.seconds
+                scale, before = progress.scale, last
+            last = progress.iteration, progress.seconds
             # Over the whole scale, since a GPU tells of several iterations at once.
-            spent = progress.seconds - began
-            pace = f"{(progress.iteration - first) / spent:.1f} it/s" if spent > 0 else ""
+            spent = progress.seconds - before[1]
+            pace = f"{(progress.iteration - before[0]) / spent:.1f} it/s" if spent > 0 else ""
             where = f"{progress.size[1]}x{progress.size[0]}"
             bars.update(
                 task,
