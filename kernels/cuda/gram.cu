@@ -164,13 +164,7 @@ __device__ __forceinline__ void mean_slice(const float* features, const float* w
     }
 #pragma unroll
     for (int i = 0; i < each; ++i) sums[row][column + i] = sum[i];
-    __syncthreads();
-    const int out = blockIdx.x * 64 + threadIdx.x;
-    if (threadIdx.x >= 64 || out >= channels) return;
-    float total = 0.0f;
-#pragma unroll
-    for (int i = 0; i < down; ++i) total += sums[i][threadIdx.x];
-    partials[size_t(blockIdx.y) * channels + out] = total;
+    store_slice_of_64(sums, partials, channels);
 }
 
 #define MEAN(name, vector)                                                                                         \

@@ -25,3 +25,16 @@ __device__ __forceinline__ float block_sum(float value) {
     for (int warp = 0; warp < WARPS; ++warp) total += warp_sums[warp];
     return total;
 }
+
+// partials[slice][channel] := the sum down a column of `sums`, for the 64 channels of this block (blockIdx.x) and its
+// slice of the pixels (blockIdx.y); once every thread has left its own there.
+template <int down>
+__device__ __forceinline__ void store_slice_of_64(const float (&sums)[down][64], float* partials, int channels) {
+    __syncthreads();
+    const int channel = blockIdx.x * 64 + threadIdx.x;
+    if (threadIdx.x >= 64 || channel >= channels) return;
+    float total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < down; ++i) total += sums[i][threadIdx.x];
+    partials[size_t(blockIdx.y) * channels + channel] = total;
+}

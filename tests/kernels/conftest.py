@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from nstgpu.kernels import compiler, runtimes
 from nstgpu.kernels.device import DeviceError
 from nstgpu.kernels.emulator import NoCompilerError
 from nstgpu.kernels.gpu import Gpu
@@ -29,6 +30,22 @@ def runtime_called() -> Runtimes:
                 raise
             warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
             pytest.skip(str(error))
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def hopper_called(runtime_called: Runtimes) -> Runtimes:
+    """As `runtime_called`, with the Hopper kernels and no more; skips a GPU of another kind too."""
+    sources = tuple(compiler.FOLDER / name for name in ("hopper_bf16.cu", "hopper_fp16.cu", "gram.cu"))
+
+    def call(name: str, seed: int = 0) -> Runtime:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runtimes, "sources_for", lambda _: sources)
+            runtime = runtime_called(name, seed)
+        if isinstance(runtime, CudaRuntime) and runtime.architecture != "sm_90a":
+            pytest.skip(f"the GPU is {runtime.architecture}, not sm_90a")
+        return runtime
 
     return call
 

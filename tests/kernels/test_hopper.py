@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import compiler, convolution, hopper, runtimes
+from nstgpu.kernels import compiler, convolution, hopper
 from nstgpu.kernels.device import DeviceError, Pooling
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
 from nstgpu.kernels.hopper import TILES, Element, Tile, Work
 from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime
+from nstgpu.kernels.runtimes import EmulatorRuntime, Runtime
 from nstgpu.kernels.tensor_convolution import MEMORY, rounded, widened
 
 # What rounding the result to 16 bits takes, relative; and absolutely, what adding up in fp32 takes of the typical size.
@@ -28,7 +28,6 @@ HALF_STEP = {"bf16": 2.0**-8, "fp16": 2.0**-11}
 EPSILON = float(np.finfo(np.float32).eps)
 SLACK = 1.01
 
-SOURCES = tuple(compiler.FOLDER / name for name in ("hopper_bf16.cu", "hopper_fp16.cu", "gram.cu"))
 Shape4 = tuple[int, int, int, int]
 Runtimes = Callable[..., Runtime]
 reference = Reference()
@@ -43,24 +42,9 @@ CASES: list[tuple[Shape4, int]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def called(runtime_called: Runtimes) -> Runtimes:
-    """As `runtime_called`, with the Hopper kernels alone; skips a GPU of another kind too."""
-
-    def call(name: str, seed: int = 0) -> Runtime:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runtimes, "sources_for", lambda _: SOURCES)
-            runtime = runtime_called(name, seed)
-        if isinstance(runtime, CudaRuntime) and runtime.architecture != "sm_90a":
-            pytest.skip(f"the GPU is {runtime.architecture}, not sm_90a")
-        return runtime
-
-    return call
-
-
 @pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
-def runtime(request: pytest.FixtureRequest, called: Runtimes) -> Runtime:
-    return called(request.param)
+def runtime(request: pytest.FixtureRequest, hopper_called: Runtimes) -> Runtime:
+    return hopper_called(request.param)
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -206,19 +190,19 @@ def test_results_do_not_depend_on_how_many_blocks_there_are(runtime: Runtime, ti
 
 
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
-def test_results_do_not_depend_on_the_order_of_lanes(called: Runtimes, tile: Tile) -> None:
+def test_results_do_not_depend_on_the_order_of_lanes(hopper_called: Runtimes, tile: Tile) -> None:
     shape = (19, 21, 72, 136)
     work = hopper.cut_up(tile, *shape)
     first, other = (
-        forward(called("emulator", seed=seed), shape, "bf16", work, "max", "out choice")[0] for seed in (0, 7)
+        forward(hopper_called("emulator", seed=seed), shape, "bf16", work, "max", "out choice")[0] for seed in (0, 7)
     )
     for name in first:
         np.testing.assert_array_equal(first[name], other[name])
 
 
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
-def test_the_checking_build_has_nothing_to_say(called: Runtimes, tile: Tile) -> None:
-    runtime, shape = called("checked"), (17, 18, 16, 72)
+def test_the_checking_build_has_nothing_to_say(hopper_called: Runtimes, tile: Tile) -> None:
+    runtime, shape = hopper_called("checked"), (17, 18, 16, 72)
     for slices in (1, 2):
         check_forward(runtime, shape, "bf16", hopper.cut_up(tile, *shape, slices), "max", "out mask pooled choice")
     check_backward(runtime, shape, "bf16", hopper.cut_up(tile, 17, 18, 72, 16), True, True)
@@ -318,8 +302,8 @@ def test_the_self_test_finds_nothing(runtime: Runtime) -> None:
     assert hopper.problem_with(runtime, 3) is None
 
 
-def test_the_self_test_names_a_kernel_that_is_wrong(called: Runtimes) -> None:
-    runtime = called("emulator")
+def test_the_self_test_names_a_kernel_that_is_wrong(hopper_called: Runtimes) -> None:
+    runtime = hopper_called("emulator")
     launched = runtime.launch
 
     def launch(launch: Launch) -> None:
@@ -334,8 +318,8 @@ def test_the_self_test_names_a_kernel_that_is_wrong(called: Runtimes) -> None:
     assert re.fullmatch(r"tile 256x128 in bf16, 2 slices: off by [\d.]+ of the largest value", problem)
 
 
-def test_the_self_test_passes_on_what_the_device_says(called: Runtimes) -> None:
-    runtime = called("emulator")
+def test_the_self_test_passes_on_what_the_device_says(hopper_called: Runtimes) -> None:
+    runtime = hopper_called("emulator")
 
     def launch(launch: Launch) -> None:
         raise DeviceError(f"launching kernel {launch.kernel!r}: no")
@@ -467,8 +451,8 @@ def test_more_slices_than_steps_are_refused() -> None:
         hopper.cut_up(TILES[0], 8, 8, 64, 64, 4)
 
 
-def test_a_workspace_too_small_is_refused(called: Runtimes) -> None:
-    runtime, shape = called("emulator"), (8, 8, 64, 64)
+def test_a_workspace_too_small_is_refused(hopper_called: Runtimes) -> None:
+    runtime, shape = hopper_called("emulator"), (8, 8, 64, 64)
     work = hopper.cut_up(TILES[0], *shape, 2)
     needed = hopper.partial_bytes(work, 8, 8, 64)
     assert needed == 2 * 8 * 8 * 64 * 4

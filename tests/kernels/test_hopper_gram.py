@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import compiler, hopper, runtimes
+from nstgpu.kernels import compiler, hopper
 from nstgpu.kernels.device import DeviceError
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
 from nstgpu.kernels.gpu import Gpu
 from nstgpu.kernels.hopper import Element
 from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime
+from nstgpu.kernels.runtimes import EmulatorRuntime, Runtime
 from nstgpu.kernels.tensor_convolution import rounded, widened
 
-SOURCES = tuple(compiler.FOLDER / name for name in ("hopper_bf16.cu", "hopper_fp16.cu", "gram.cu"))
 Shape = tuple[int, int, int]
 Runtimes = Callable[..., Runtime]
 
@@ -44,24 +43,9 @@ CASES: list[tuple[Shape, int]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def called(runtime_called: Runtimes) -> Runtimes:
-    """As `runtime_called`, with no more kernels than these; skips a GPU of another kind too."""
-
-    def call(name: str, seed: int = 0) -> Runtime:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runtimes, "sources_for", lambda _: SOURCES)
-            runtime = runtime_called(name, seed)
-        if isinstance(runtime, CudaRuntime) and runtime.architecture != "sm_90a":
-            pytest.skip(f"the GPU is {runtime.architecture}, not sm_90a")
-        return runtime
-
-    return call
-
-
 @pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
-def runtime(request: pytest.FixtureRequest, called: Runtimes) -> Runtime:
-    return called(request.param)
+def runtime(request: pytest.FixtureRequest, hopper_called: Runtimes) -> Runtime:
+    return hopper_called(request.param)
 
 
 def held(runtime: Runtime, values: Any) -> Any:
@@ -127,16 +111,16 @@ def test_what_is_not_a_number_stays_in_its_channel(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("shape", [(33, 17, 64), (16, 17, 136)], ids=str)
-def test_results_do_not_depend_on_the_order_of_lanes(called: Runtimes, shape: Shape) -> None:
+def test_results_do_not_depend_on_the_order_of_lanes(hopper_called: Runtimes, shape: Shape) -> None:
     features = np.random.default_rng(2).standard_normal(shape, np.float32)
-    first, other = (gram_by(called("emulator", seed=seed), features, "bf16", 2) for seed in (0, 7))
+    first, other = (gram_by(hopper_called("emulator", seed=seed), features, "bf16", 2) for seed in (0, 7))
     np.testing.assert_array_equal(first, other)
 
 
 @pytest.mark.parametrize("shape", [(9, 17, 64), (9, 17, 136)], ids=str)
-def test_the_checking_build_has_nothing_to_say(called: Runtimes, shape: Shape) -> None:
+def test_the_checking_build_has_nothing_to_say(hopper_called: Runtimes, shape: Shape) -> None:
     features = integers(shape)
-    np.testing.assert_array_equal(gram_by(called("checked"), features, "fp16", 2), exact(features))
+    np.testing.assert_array_equal(gram_by(hopper_called("checked"), features, "fp16", 2), exact(features))
 
 
 # ---- the emulator would show it -------------------------------------------------------------------------------------
@@ -192,9 +176,9 @@ def test_the_emulator_shows_a_mistake(mistake: str | None, tmp_path: Path, monke
 
 
 # ---- the self-test --------------------------------------------------------------------------------------------------
-def test_the_self_test_names_a_gram_that_is_wrong(called: Runtimes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_self_test_names_a_gram_that_is_wrong(hopper_called: Runtimes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hopper, "TILES", ())
-    runtime = called("emulator")
+    runtime = hopper_called("emulator")
     assert hopper.problem_with(runtime) is None
     launched = runtime.launch
 
@@ -249,12 +233,12 @@ def test_the_tiles_for_a_shape(shape: Shape, variant: str, tiles: int, slices: i
     assert hopper.gram_workspace_bytes(*shape) == tiles * slices * work.side**2 * 4
 
 
-def test_what_cannot_be_launched_is_refused(called: Runtimes) -> None:
+def test_what_cannot_be_launched_is_refused(hopper_called: Runtimes) -> None:
     assert hopper.serves_gram(72)
     assert not hopper.serves_gram(12)
     with pytest.raises(ValueError, match="4 slices of 3 steps"):
         hopper.choose_gram(8, 17, 128, 4)
-    runtime = called("emulator")
+    runtime = hopper_called("emulator")
     features, out = held(runtime, np.zeros((2, 2, 64), np.uint16)), held(runtime, np.zeros((64, 64), np.float32))
     with pytest.raises(ValueError, match="the workspace has 16383 bytes of 16384"):
         hopper.gram(features, out, np.zeros(16383, np.uint8), hopper.target_of(runtime))
