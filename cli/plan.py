@@ -11,7 +11,7 @@ import typer
 
 from .messages import notes
 from .options import Debug, DeviceName, Precision, Preprocessing, Threads, WeightsFile
-from .painting import ITERATIONS
+from .run_options import ITERATIONS
 
 if TYPE_CHECKING:
     from ..engine.plan import Forecast, Plan

@@ -13,7 +13,7 @@ import typer
 
 from .messages import notes, say
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
-from .painting import is_same_file
+from .run_options import is_same_file
 
 if TYPE_CHECKING:
     from ..engine.images import FloatArray

@@ -1,4 +1,4 @@
-"""`nstgpu run` and `resume`: the options, as typer reads them; `painting` acts on them."""
+"""`nstgpu run` and `resume`: the options, as typer reads them; `painting` acts on `run_options.Options`."""
 
 # ruff: noqa: ARG001  (the options are read from typer's context, which knows what was given and what is a default)
 
@@ -19,7 +19,8 @@ from .options import (
     Debug,
     Quiet,
 )
-from .painting import CHECKPOINT_SECONDS, DEFAULT_SIZE, Options, from_values, paint
+from .painting import paint
+from .run_options import CHECKPOINT_SECONDS, DEFAULT_SIZE, Options, from_values
 from .version import VERSION
 
 PICTURES, SCALES, COST, METHOD, OUTPUT, MACHINE = (
