@@ -18,6 +18,8 @@ from PIL import Image, TiffImagePlugin
 
 Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
+LARGE = 1 << 26
+"""Pixels: larger pictures are read and written by strips. As floats so many take 0.8 GB, which machines still have."""
 PART_BYTES = 4 << 20
 """Of decoded rows in a part; as floats, and with what it takes to make them, they are ten times that."""
 MOST_BYTES = 1 << 28

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..kernels.device import Device, DeviceError, Pooling, open_devices
 from ..weights import Weights
-from . import colours, images, masks, network, optimise, taps, tiles
+from . import colours, images, masks, network, optimise, strips, taps, tiles
 from .costs import STATISTICS, Costs, Statistics
 from .masks import Mask
 from .memory import bands, empty, fetched
@@ -191,7 +191,7 @@ class StyleTransfer:
         height, width = (height, width) if size is None else images.output_size(height, width, size)
         self.shape: tuple[int, int, int] = (height, width, 3)
         self._content = picture.pixels
-        if picture.pixels.size > 3 * images.LARGE and height * width <= images.LARGE:
+        if picture.pixels.size > 3 * strips.LARGE and height * width <= strips.LARGE:
             # Every scale would go through all of it again.
             self._content = resized(self.device, picture.pixels, (height, width))
 

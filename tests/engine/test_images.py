@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms, JpegImagePlugin
 
-from nstgpu.engine import images
+from nstgpu.engine import color_profiles
 from nstgpu.engine.images import (
     ImageError,
     check_destination,
@@ -515,7 +515,7 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path: Path, monkeypatch: pyte
 
     to_bytes = ImageCms.ImageCmsProfile.tobytes
     monkeypatch.setattr(ImageCms.ImageCmsProfile, "tobytes", made_in_another_year)
-    images.srgb_profile.cache_clear()
+    color_profiles.srgb_profile.cache_clear()
     save(tmp_path / f"b{suffix}", in_unit_range(colours()), recipe={"seed": "0"})
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 

@@ -323,7 +323,7 @@ def test_a_run_takes_less_memory_than_its_pictures(thin: Any, tmp_path: Path) ->
             lines = Path("/proc/self/status").read_text().splitlines()
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
 
-        images.LARGE, strips.PART_BYTES, memory.BAND_BYTES = 500_000, 1 << 18, 1 << 20
+        strips.LARGE, strips.PART_BYTES, memory.BAND_BYTES = 500_000, 1 << 18, 1 << 20
         weights = pickle.loads(Path(sys.argv[1]).read_bytes())
         settings = {"weights": weights, "device": "cpu", "threads": 1}
         small = np.random.default_rng(0).random((60, 50, 3), np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from nstgpu.engine import images, memory, strips
+from nstgpu.engine import decoding, encoding, images, memory, strips
 from nstgpu.engine.images import ImageError, Picture, read, read_recipe, save
 
 HEIGHT, WIDTH = 37, 29
@@ -32,14 +32,14 @@ def smooth() -> Any:
 def by_strips(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Every picture counts as large from here on, in parts of a few rows; and what parts there were."""
     parts: list[bytes] = []
-    decoded = images._decoded
+    decoded = decoding.decoded
 
     def remembered(content: bytes, label: str) -> Any:
         parts.append(content)
         return decoded(content, label)
 
-    monkeypatch.setattr(images, "LARGE", 0)
-    monkeypatch.setattr(images, "_decoded", remembered)
+    monkeypatch.setattr(strips, "LARGE", 0)
+    monkeypatch.setattr(decoding, "decoded", remembered)
     monkeypatch.setattr(strips, "PART_BYTES", 700)
     monkeypatch.setattr(memory, "BAND_BYTES", 2000)
     return parts
@@ -127,7 +127,7 @@ def test_profiles_apply_to_every_part(tmp_path: Path) -> None:
         expected = read(path)
         assert not np.array_equal(expected.pixels, read(noise(3)).pixels)
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(images, "LARGE", 0)
+            patched.setattr(strips, "LARGE", 0)
             patched.setattr(strips, "PART_BYTES", 700)
             assert_same(read(path), expected)
 
@@ -240,7 +240,7 @@ def test_interlaced_pngs_and_planes_are_read_whole(tmp_path: Path, by_strips: li
 def test_what_is_too_large_to_be_decoded_whole_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(smooth()).save(path)
-    monkeypatch.setattr(images, "host_memory", lambda: 4 * WIDTH * HEIGHT - 1)
+    monkeypatch.setattr(decoding, "host_memory", lambda: 4 * WIDTH * HEIGHT - 1)
     with pytest.raises(ImageError, match=r"a\.jpg has 1073 pixels, which take .* to decode.*; save it as a PNG"):
         read(path)
     path = tmp_path / "a.png"
@@ -273,14 +273,14 @@ def test_damage_is_told_in_one_line(tmp_path: Path, suffix: str) -> None:
 # ---- how many pixels may be -------------------------------------------------------------------------------------
 def test_pillows_own_limit_is_none_but_anothers_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow's own refuses a photograph of 108 megapixels. Who sets another wants to be kept from larger ones."""
-    assert Image.MAX_IMAGE_PIXELS == images._PILLOWS_LIMIT
+    assert Image.MAX_IMAGE_PIXELS == decoding._PILLOWS_LIMIT
     for suffix, limit in {"png": 100, "jpg": 100, "tif": 600, "webp": 600}.items():
-        monkeypatch.setattr(images, "_PILLOWS_LIMIT", limit)
+        monkeypatch.setattr(decoding, "_PILLOWS_LIMIT", limit)
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         path = tmp_path / f"a.{suffix}"
         Image.fromarray(smooth()).save(path)
         assert read(path).pixels.shape == (HEIGHT, WIDTH, 3)
-    monkeypatch.setattr(images, "LARGE", 0)
+    monkeypatch.setattr(strips, "LARGE", 0)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
     for suffix in ("png", "tif"):
         with pytest.raises(ImageError, match="has 1073 pixels, the limit is 200; shrink it"):
@@ -329,7 +329,7 @@ def test_nothing_is_left_of_a_picture_that_turns_out_bad(tmp_path: Path, by_stri
 def test_what_could_not_be_written_in_the_end_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.png", "a.tif", "a.jpg"):
         images.check_size(name, (30_000, 65_535))
-    monkeypatch.setattr(images, "host_memory", lambda: 4 << 30)
+    monkeypatch.setattr(encoding, "host_memory", lambda: 4 << 30)
     images.check_size("a.png", (30_000, 20_000))
     images.check_size("a.jpg", (12_000, 9_000))
     with pytest.raises(
@@ -344,7 +344,7 @@ def test_a_preview_of_a_large_picture_is_the_same_to_look_at(monkeypatch: pytest
     y, x = np.mgrid[0:300, 0:411] / 60
     pixels = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=-1).astype(np.float32) / 2 + 0.5
     whole = images.preview(pixels, 20)
-    monkeypatch.setattr(images, "LARGE", 0)
+    monkeypatch.setattr(strips, "LARGE", 0)
     small = images.preview(pixels, 20)
     assert small.size == whole.size
     assert np.abs(np.asarray(small).astype(int) - np.asarray(whole)).max() <= 6

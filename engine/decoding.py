@@ -1,0 +1,208 @@
+"""Picture files to Pillow's images: which decoders run, within which limits, and what is said of what they refuse."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+from PIL import (
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from . import strips
+from .memory import host_memory
+from .picture import ImageError
+
+# What is read, by content, whatever the suffix.
+# Only these decoders run: Pillow's others include rarely tested ones, and one that starts Ghostscript.
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
+_FORMAT_NAMES = "PNG, JPEG, WebP or TIFF"
+
+# Pillow reduces 16-bit colour to 8: it keeps the high byte of each sample. Told that the samples are in the other byte
+# order, it keeps the low one.
+_BYTE_SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_DEEP_COLOR = re.compile(r"(RGB|RGBA|RGBX);16[BLN]")
+
+_BITS_PER_SAMPLE, _COMPRESSION, _ORIENTATION, _PLANAR_CONFIGURATION = 0x0102, 0x0103, 0x0112, 0x011C
+
+# Pillow refuses pictures of twice this many pixels as possible bombs. Unless somebody has set another limit, what there
+# is of memory decides here; but for WebP, and TIFF that can't be cut, which Pillow does not open then at all.
+_PILLOWS_LIMIT = 1024**3 // 4 // 3
+_PLUGINS: dict[bytes, Any] = {
+    b"\x89P": PngImagePlugin.PngImageFile,
+    b"\xff\xd8": JpegImagePlugin.JpegImageFile,
+    b"RI": WebPImagePlugin.WebPImageFile,
+    b"II": TiffImagePlugin.TiffImageFile,
+    b"MM": TiffImagePlugin.TiffImageFile,
+}
+_BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1}  # in Pillow's memory, which has four for most modes
+
+
+Decoded: TypeAlias = tuple[Image.Image, Image.Image | None]
+"""An image, decoded in full, and the low bytes of its colors, as such an image, if they have two."""
+
+
+def in_parts(path: Path) -> tuple[tuple[int, int], Iterator[Decoded]] | None:
+    """A large picture's size (H, W) and its parts, decoded as they are asked for.
+
+    None for others, for what `strips` can't cut, and for what is to be turned.
+    """
+    try:
+        file = open(path, "rb")  # noqa: SIM115  (closed with the last part; what is wrong with it is said by `whole`)
+    except (OSError, ValueError):
+        return None
+    label = str(path)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(file)
+        with decoding(label):
+            parts = strips.cut(file, strips.LARGE)
+            if parts is None:
+                return None
+            pixels, limit = math.prod(parts.size), Image.MAX_IMAGE_PIXELS
+            if limit is not None and limit != _PILLOWS_LIMIT and pixels > limit:
+                raise Image.DecompressionBombError(str(pixels))
+            first = next(parts.files)
+        if _is_turned(first):
+            return None
+        stack.pop_all()
+    return parts.size, _decoded_parts(file, chain([first], parts.files), label)
+
+
+def _is_turned(content: bytes) -> bool:
+    with contextlib.suppress(Exception):  # as where it is turned
+        return bool(Image.open(io.BytesIO(content), formats=_FORMATS).getexif().get(_ORIENTATION, 1) != 1)
+    return False
+
+
+def _decoded_parts(file: BinaryIO, files: Iterator[bytes], label: str) -> Iterator[Decoded]:
+    with file:
+        while True:
+            with decoding(label):
+                content = next(files, None)
+                if content is None:
+                    return
+                part = decoded(content, label)
+            yield part
+
+
+def opened(path: Path) -> Image.Image:
+    """The file's first frame, not decoded yet."""
+    content = _content(path)
+    with decoding(str(path)):
+        return _opened_content(content)
+
+
+def whole(path: Path) -> Decoded:
+    """The file's first frame."""
+    content = _content(path)
+    with decoding(str(path)):
+        return decoded(content, str(path))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImageError(f"cannot read {path}: {reason}; give the path of a {_FORMAT_NAMES} file") from error
+    if not content:
+        raise ImageError(f"cannot read {path}: the file is empty; give a {_FORMAT_NAMES} file")
+    return content
+
+
+def decoded(content: bytes, label: str) -> Decoded:
+    image = _opened_content(content)
+    _refuse_deep_planes(image, label)
+    tiles = _byte_swapped(image.tile)
+    _refuse_too_large(image, 1 if tiles is None else 2, label)
+    image.load()
+    if tiles is None:
+        return image, None
+    low = _opened_content(content)
+    low.tile = tiles
+    low.load()
+    return image, low
+
+
+def _opened_content(content: bytes) -> ImageFile.ImageFile:
+    try:
+        return Image.open(io.BytesIO(content), formats=_FORMATS)
+    except Image.DecompressionBombError:
+        if Image.MAX_IMAGE_PIXELS != _PILLOWS_LIMIT:
+            raise
+        image: ImageFile.ImageFile = _PLUGINS[content[:2]](io.BytesIO(content))
+        return image
+
+
+def _refuse_too_large(image: Image.Image, copies: int, label: str) -> None:
+    """What is decoded as a whole has to fit into memory."""
+    pixels, free = image.width * image.height, host_memory()
+    needed = pixels * _BYTES_A_PIXEL.get(image.mode, 4) * copies
+    if pixels > strips.LARGE and free is not None and needed > free:
+        raise ImageError(
+            f"{label} has {pixels} pixels, which take {needed / 2**30:.1f} GiB to decode, and {free / 2**30:.1f} "
+            "are left; save it as a PNG without interlacing or a TIFF in strips, which are read by strips, or shrink it"
+        )
+
+
+def _byte_swapped(tiles: list[Any]) -> list[Any] | None:
+    """How to decode what these of Pillow's tiles say, samples of 16 bits in the other order; None for other samples."""
+    swapped = []
+    for tile in tiles:
+        *place, arguments = tile
+        mode, *rest = (arguments,) if isinstance(arguments, str) else arguments
+        if not _DEEP_COLOR.fullmatch(mode):
+            return None
+        mode = mode[:-1] + _BYTE_SWAPPED[mode[-1]]
+        arguments = mode if isinstance(arguments, str) else (mode, *rest)
+        swapped.append(getattr(type(tile), "_make", tuple)((*place, arguments)))  # a plain tuple before Pillow 11
+    return swapped
+
+
+def _refuse_deep_planes(image: Image.Image, label: str) -> None:
+    """Pillow takes the uncompressed 16-bit planes of a TIFF as planes of bytes."""
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    planes, bits, compression = (tags.get(tag) for tag in (_PLANAR_CONFIGURATION, _BITS_PER_SAMPLE, _COMPRESSION))
+    if planes == 2 and bits and max(bits) > 8 and compression == 1:
+        raise ImageError(f"cannot read {label}: its 16-bit channels are separate planes; save it with them interleaved")
+
+
+@contextlib.contextmanager
+def decoding(label: str) -> Iterator[None]:
+    """Turn whatever Pillow raises inside into one ImageError, and keep its own warnings off the terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if Image.MAX_IMAGE_PIXELS != _PILLOWS_LIMIT:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            yield
+        except ImageError:
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            found = re.search(r"\d+", str(error))
+            count = found[0] if found else "too many"
+            raise ImageError(
+                f"{label} has {count} pixels, the limit is {Image.MAX_IMAGE_PIXELS}; "
+                "shrink it first, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+            ) from error
+        except UnidentifiedImageError as error:
+            raise ImageError(
+                f"{label} is not a {_FORMAT_NAMES} picture, or its head is damaged; convert or export it anew"
+            ) from error
+        except Exception as error:  # decoders raise a dozen types for a damaged file, SyntaxError among them
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ImageError(f"{label} is damaged or cut short ({reason}); export or download it again") from error

@@ -1,0 +1,43 @@
+"""A picture as the engine takes it, what is raised where something can't be one, and how sizes are rounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+AnyArray: TypeAlias = npt.NDArray[Any]
+FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+
+
+class ImageError(ValueError):
+    """A picture that can't be read or written; the message is one line: what, which, and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture as the engine takes it.
+
+    pixels  (H, W, 3) RGB in sRGB, values in [0, 1], C-contiguous; float32, or the float64 of the array read
+    alpha   (H, W) float32 in [0, 1], 1 = opaque; None if every pixel is opaque
+    name    the file's stem, or "image"
+    """
+
+    pixels: FloatArray
+    alpha: Float32Array | None
+    name: str
+
+
+def output_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """(height, width) in the same proportion, the longer side long_side; to the nearest pixel, at least 1."""
+    if min(height, width, long_side) < 1:
+        raise ImageError(f"cannot size {height}x{width} to {long_side}: every side must be at least 1")
+    longest = max(height, width)
+
+    def scaled(side: int) -> int:
+        return max(1, (2 * side * long_side + longest) // (2 * longest))
+
+    return scaled(height), scaled(width)
