@@ -50,7 +50,7 @@ def read(path: str | Path) -> tuple[RunState, str]:
     if not Path(path).is_file():
         raise SettingsError(f"{path}: there is no such checkpoint; give the file named with --checkpoint")
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             if file.attrs.get("format") != FORMAT:
                 raise SettingsError(f"{path} is no checkpoint of this version of nstgpu")
             numbers = {name: file.attrs[name].item() for name in ("scale", "iteration", "failures", "learning_rate")}

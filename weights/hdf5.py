@@ -3,6 +3,8 @@
 Follows hard links only and looks at sizes before reading. What the groups mean is left to `layouts`.
 """
 
+import contextlib
+import importlib
 import math
 import re
 from pathlib import Path
@@ -22,10 +24,18 @@ MAX_NAMES = 10_000
 
 
 def open_hdf5(source: Path | BinaryIO) -> h5py.File:
-    """The file, opened to read; `WeightsError` if it is truncated or damaged at its root."""
+    """The file, opened to read; `WeightsError` if it is truncated or was never closed.
+
+    No lock is taken: nothing is written, some file systems have none, and others may hold one.
+    """
     try:
-        return h5py.File(source, "r")
+        return h5py.File(source, "r", locking=False)
     except OSError as error:
+        if "already open for write" in str(error):
+            raise WeightsError(
+                "still open in the program that writes it, or left open by one that died; save it again, "
+                "or run h5clear -s FILE (of the hdf5-tools), which says that it is closed"
+            ) from error
         if ends := re.search(r"eof = (\d+).*stored_eof = (\d+)", str(error)):
             raise WeightsError(
                 f"truncated: {int(ends[1]):,} of {int(ends[2]):,} bytes are there; fetch it again"
@@ -119,12 +129,29 @@ def precision(data: h5py.Dataset) -> str:
     raise WeightsError(f"{data.name!r} holds {dtype}, not floating-point numbers; use a file with float weights")
 
 
+def _check_filters(data: h5py.Dataset) -> None:
+    """Refuses numbers packed by a filter that HDF5 has not got, once hdf5plugin has been asked for it."""
+    stored = data.id.get_create_plist()
+    for code, _, _, name in map(stored.get_filter, range(stored.get_nfilters())):
+        if h5py.h5z.filter_avail(code):
+            continue
+        with contextlib.suppress(ImportError):
+            importlib.import_module("hdf5plugin")  # registers its filters
+        if not h5py.h5z.filter_avail(code):
+            words = name.decode(errors="replace").split(";")[0] or "of no name"
+            raise WeightsError(
+                f"its numbers are compressed by an HDF5 filter that is not here: {words} ({code}); "
+                "pip install hdf5plugin, or save the file without that compression"
+            )
+
+
 def read_float32(data: h5py.Dataset) -> NDArray[np.float32]:
     """All of `data` as native float32, C-contiguous; `WeightsError` if it is too big or not finite."""
     kind = precision(data)
     # A chunk is read whole, whatever the shape, so its size counts too.
     if max(data.size, math.prod(data.chunks or ())) > MAX_VALUES:
         raise WeightsError(f"{data.name!r} declares {data.size:,} numbers in shape {data.shape}: too many for a VGG")
+    _check_filters(data)
     stored = data[...]
     if kind == "bfloat16":
         bits = np.ascontiguousarray(stored).view(np.uint16).astype(np.uint32) << 16
