@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import doctor, layers, plan, profile, reconstruct, run, weights
-from .messages import Lines
+from .messages import Lines, printable
 from .version import VERSION
 
 
@@ -31,7 +31,7 @@ class OneLineErrors(TyperGroup):
                 raise  # the command line's own: wrong options, an exit asked for
             if "--debug" in sys.argv[1:]:
                 raise
-            typer.secho(f"nstgpu: {_one_line(error)}", fg=typer.colors.RED, err=True)
+            typer.secho(f"nstgpu: {printable(_one_line(error))}", fg=typer.colors.RED, err=True)
             raise typer.Exit(2 if _is_bad_input(error) else 1) from None
 
 

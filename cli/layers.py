@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from .messages import say
+from .messages import printable, say
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
 
 if TYPE_CHECKING:
@@ -198,6 +198,6 @@ def _shown_bar(count: int) -> Iterator[_Progress]:
         task = bars.add_task("", total=count)
 
         def say_above(text: str) -> None:
-            bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            bars.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
         yield _Progress(lambda: bars.advance(task), say_above)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .messages import notes
+from .messages import notes, printable
 from .options import Debug, DeviceName, Precision, Preprocessing, Threads, WeightsFile
 from .run_options import ITERATIONS
 
@@ -244,7 +244,7 @@ def _advice(row: Row, image: str, side: int, tile: str, *, limited: bool) -> str
 
 
 def _say(text: str) -> None:
-    typer.echo(text)
+    typer.echo(printable(text))
 
 
 def _gib(nbytes: float) -> str:

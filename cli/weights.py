@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .messages import printable
 from .options import Debug, Preprocessing
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def fetch(
     else:
         with _bar(name) as (on_progress, on_retry):
             path, was_there = fetch_official(name, on_progress=on_progress, on_retry=on_retry)
-    typer.echo(f"{name} is already there, verified: {path}" if was_there else f"{name} is there, verified: {path}")
+    typer.echo(printable(f"{name} is {'already ' if was_there else ''}there, verified: {path}"))
 
 
 @app.command(name="list")
@@ -76,12 +77,12 @@ def list_known(
         )
     for entry in known:
         where = entry.path if entry.cached else "not fetched"
-        table.add_row(entry.name, entry.model, f"{entry.size / 1e6:.1f} MB", entry.licence, Text(where))
+        table.add_row(entry.name, entry.model, f"{entry.size / 1e6:.1f} MB", entry.licence, Text(printable(where)))
     table.add_row("random:SEED", "VGG-19, untrained", "-", "-", "made up as it is needed")
     console = Console(highlight=False)
     console.print(table)
     console.print(Text(f"default: {default}"))
-    console.print(Text(f"folder: {weights_folder()}"), soft_wrap=True)
+    console.print(Text(printable(f"folder: {weights_folder()}")), soft_wrap=True)
 
 
 @app.command()
@@ -108,10 +109,8 @@ def convert(
 
     written = convert_file(source, destination, half=half, up_to=up_to, preprocessing=preprocessing, theano=theano)
     precision = "float16" if half else "float32"
-    typer.echo(
-        f"wrote {destination}: {written.taps[0]} to {written.taps[-1]}, {precision}, "
-        f"{written.preprocessing.name} preprocessing, {destination.stat().st_size / 1e6:.1f} MB"
-    )
+    facts = f"{written.taps[0]} to {written.taps[-1]}, {precision}, {written.preprocessing.name} preprocessing"
+    typer.echo(printable(f"wrote {destination}: {facts}, {destination.stat().st_size / 1e6:.1f} MB"))
 
 
 @app.command()
@@ -159,7 +158,7 @@ def _bar(name: str) -> Iterator[tuple[Callable[[int], None], Callable[[str, floa
             bars.update(task, completed=received, visible=True)
 
         def on_retry(reason: str, pause: float) -> None:
-            bars.console.print(f"note: {reason}; trying again in {pause:g} s", markup=False, highlight=False)
+            bars.console.print(printable(f"note: {reason}; trying again in {pause:g} s"), markup=False, highlight=False)
 
         yield on_progress, on_retry
 
@@ -184,7 +183,7 @@ def _print(inspection: "Inspection") -> None:
         ("File MD5", inspection.md5),
         ("Official", inspection.official or "not recognised"),
     ):
-        facts.add_row(label, Text(value))
+        facts.add_row(label, Text(printable(value)))
 
     layers = Table(header_style="bold", row_styles=("", "dim"))
     layers.add_column("Layer", overflow="fold")
@@ -194,7 +193,7 @@ def _print(inspection: "Inspection") -> None:
     layers.add_column("Parameters", justify="right")
     for layer in inspection.layers:
         shape = " × ".join(map(str, layer.kernel_shape))
-        layers.add_row(Text(layer.name), layer.tap, shape, layer.precision, f"{layer.parameters:,}")
+        layers.add_row(Text(printable(layer.name)), layer.tap, shape, layer.precision, f"{layer.parameters:,}")
 
     console = Console(highlight=False)
     console.print(facts)
