@@ -6,13 +6,14 @@ The public face and nothing else; every name is imported when it is first used, 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine.transfer import Costs, Progress, Result, RunState, Style, StyleTransfer
+    from .engine.transfer import Costs, Progress, Relative, Result, RunState, Style, StyleTransfer
     from .weights import Weights, load_weights
 
 __version__ = "0.1.0"
 __all__ = [
     "Costs",
     "Progress",
+    "Relative",
     "Result",
     "RunState",
     "Style",
@@ -25,6 +26,7 @@ __all__ = [
 _HOMES = {
     "Costs": "engine.transfer",
     "Progress": "engine.transfer",
+    "Relative": "engine.transfer",
     "Result": "engine.transfer",
     "RunState": "engine.transfer",
     "Style": "engine.transfer",

@@ -44,6 +44,12 @@ class Costs:
     per_layer: Mapping[str, float] = field(default_factory=dict)
     gradient_norm: float = 0.0
 
+    def __repr__(self) -> str:
+        parts = ((name, getattr(self, name)) for name in ("total", "content", "style", "tv"))
+        count = len(self.per_layer)
+        layers = f", {count} layer{'' if count == 1 else 's'}" if count else ""
+        return f"<Costs {', '.join(f'{name} {value:.4g}' for name, value in parts)}{layers}>"
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:

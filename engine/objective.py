@@ -359,7 +359,8 @@ class Objective:
             self.enqueue(image, gradient)
             return self.costs(self.device.download(self.measured))
 
-        return self._without_overflow(once)
+        with np.errstate(over="ignore", invalid="ignore"):  # the costs tell
+            return self._without_overflow(once)
 
     @property
     def measured(self) -> Array:

@@ -70,6 +70,11 @@ class RunState:
     optimizer: Mapping[str, NDArray[Any]]
     history: Sequence[Costs]
 
+    def __repr__(self) -> str:
+        height, width, _ = self.image.shape
+        where = f"{self.iteration} of them at scale {self.scale + 1}, {width}x{height}"
+        return f"<RunState {len(self.history)} iterations in, {where}>"
+
 
 @dataclass(frozen=True, eq=False)
 class Progress:
@@ -96,6 +101,12 @@ class Progress:
     """Takes the picture as it is now; the function it returns waits for it, in any thread, while the run goes on."""
     state: Callable[[], RunState]
     """Fetches what `StyleTransfer.run(resume=...)` goes on from."""
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        where = f"scale {self.scale} of {self.scales} at {width}x{height}"
+        when = f"{self.seconds:.1f} s, about {self.remaining:.1f} s left"
+        return f"<Progress {self.iteration} of {self.iterations}, {where}, cost {self.costs.total:.4g}, {when}>"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .taps import SettingsError
 
+ITERATIONS = 100  # at each scale, unless something else is asked for
 MIN_SIZE = 128  # px; below it VGG's deepest classic tap, relu5_1, has fewer than 8x8 pixels
 FULL_TV_SIZE = 512  # px; up to here total variation counts in full
 

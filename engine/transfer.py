@@ -7,8 +7,9 @@ network to `network`, the scales to `run`, and every number that is computed to 
 import hashlib
 import logging
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,32 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.device import Device, DeviceError, Pooling, open_devices
-from ..weights import Weights
-from . import colours, images, masks, network, optimise, strips, taps, tiles
+from ..weights import Weights, default_weights, load_weights
+from . import balance, colours, images, masks, network, optimise, strips, tiles
+from .balance import Layers, Relative
 from .costs import STATISTICS, Costs, Statistics
 from .masks import Mask
 from .memory import bands, empty, fetched
-from .objective import Objective, Reduction, SizedStyle, Weighting
+from .objective import Objective, Reduction, SizedStyle
 from .optimise import Image
 from .resize import resized, resized_alpha
-from .run import Method, Progress, Run, RunState, ScaleDone
-from .scales import MIN_SIZE, Scale, plan_scales
+from .result import Result
+from .run import Method, Progress, Run, RunState
+from .scales import ITERATIONS, MIN_SIZE, Scale, plan_scales
 from .taps import SettingsError
 
-__all__ = ["Costs", "Progress", "Result", "RunState", "Style", "StyleTransfer"]
-
-Layers = Mapping[str, float] | Sequence[str] | None
+__all__ = ["Costs", "Progress", "Relative", "Result", "RunState", "Style", "StyleTransfer"]
 
 Source = str | Path | NDArray[Any] | Any  # the last is PIL.Image.Image, which is not imported for its type alone
 
 Colors = Literal["style", "match", "content-luminance"]
 COLORS: tuple[Colors, ...] = ("style", "match", "content-luminance")
-
-# What weights left open aim at: a cost counted in parts of what it would be if the image had nothing in it, so that any
-# network and any size gives a like balance.
-CONTENT_SHARE = 1.0
-STYLE_SHARE = 300.0
-TV_SHARE = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,31 +53,6 @@ class Style:
     """White where in the generated image it is wanted, any size; None is everywhere."""
     region: Source | None = None
     """White where in the style picture to look; None is everywhere."""
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """A finished run."""
-
-    image: Image
-    """(H, W, 3) in [0, 1]."""
-    history: list[Costs]
-    """The costs each iteration started from."""
-    interrupted: bool
-    """Ended before its last iteration, by Ctrl-C or by the callback."""
-    recipe: Mapping[str, str]
-    """Settings and weights that made it, as text."""
-    alpha: NDArray[np.float32] | None = None
-    """The content's transparency, (H, W), where it had one."""
-    scales: tuple[ScaleDone, ...] = ()
-
-    def save(self, path: str | Path, *, depth: Literal[8, 16] = 8, quality: int | None = None) -> None:
-        """Writes PNG, JPEG, WebP or TIFF by suffix, with the recipe inside; raises images.ImageError."""
-        images.save(path, self.image, alpha=self.alpha, recipe=self.recipe, depth=depth, quality=quality)
-
-    def _repr_png_(self) -> bytes:
-        """How a notebook shows it."""
-        return images.encode(self.image, "PNG", alpha=self.alpha)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,14 +72,17 @@ class StyleTransfer:
 
     content: path, PIL image, or array (H, W, 3), uint8 or float in [0, 1].
     style: the same, or a `Style`, or a sequence of either.
-    weights: from `load_weights`.
+    weights: from `load_weights`, or what it takes: "mini", "vgg19", a file's path and so on; None is "vgg19" once it
+        has been fetched, else "mini".
     device: "auto", "cuda", "cuda:1", "cpu", "reference" or "emulator", or a device from `kernels.open_device`; several
         of a kind, "cuda:0,1" or "cuda:all" (see `kernels.open_devices`), share the tiles, for the same bytes as one.
     precision: "auto" or what the device offers: "fp32" on all, "fp64" on reference, "bf16", "fp16", "tf32" and "3xtf32"
         on cuda and emulator. threads: cpu only; None takes all.
     size: long side of the generated image in pixels, and times `style_scale` of the style; None leaves both alone.
-    content_layers, style_layers: tap -> weight (w_l, lambda_l of the cost, see `costs`). Names without weights get one
-        each so that all layers count alike; None takes the classic taps that the network reaches.
+    content_layers, style_layers: {"relu1_1": 1e-5, ...} are w_l and lambda_l of the cost (see `costs`) exactly;
+        ["relu1_1", ...] are balanced by measuring, so that all layers count alike; Relative({"relu1_1": 2.0, ...})
+        multiplies that balance, as `--style-layer relu1_1=2` does; None takes the classic taps that the network
+        reaches, balanced.
     content_weight, style_weight, tv_weight: alpha, beta, gamma. What is left open, here or above, is chosen by
         measuring the images, and can be read afterwards under the same names.
     content_reduction: "mean" keeps alpha and beta's balance from size to size; "sum" is the paper's.
@@ -123,8 +96,11 @@ class StyleTransfer:
         side of a tile in pixels; "off" is never. Cost and gradient are the same, to rounding.
     seed: of every random number; the same seed and settings give the same bytes.
 
-    Raises SettingsError, images.ImageError or DeviceError, each one line. Holds no global state: instances may live in
-    different threads, one thread to an instance.
+    Defaults are the command line's, but for two: where `size` is None, that takes 512 pixels, or the content's own long
+    side if it is smaller; and untrained weights ("random:SEED") are pooled by their average there.
+
+    Raises SettingsError, images.ImageError, DeviceError or WeightsError, each one line. Holds no global state:
+    instances may live in different threads. Each works for one at a time, and refuses a second while it is at work.
     """
 
     def __init__(
@@ -132,7 +108,7 @@ class StyleTransfer:
         content: Source,
         style: Source | Style | Sequence[Source | Style],
         *,
-        weights: Weights,
+        weights: Weights | str | Path | None = None,
         device: str | Device | Sequence[Device] = "auto",
         size: int | None = None,
         style_scale: float = 1.0,
@@ -159,20 +135,23 @@ class StyleTransfer:
         if border < 0:
             raise SettingsError(f"the border is {border} pixels; it must be zero or more")
         self._border = border
+        alpha, beta = balance.checked("content_weight", content_weight), balance.checked("style_weight", style_weight)
+        gamma = balance.checked("tv_weight", tv_weight)
         _check_choice("content reduction", content_reduction, ("mean", "sum"))
         _check_choice("style statistics", style_statistics, STATISTICS)
         _check_choice("colors", colors, COLORS)
         _check_choice("pooling", pooling, ("max", "average"))
         tiles.check(tile)
+        if not isinstance(weights, Weights):
+            weights = load_weights(default_weights() if weights is None else weights)
         self.weights = weights
         self.seed = seed
         self.tile: tiles.Setting = tile
         self.content_reduction, self.style_statistics, self.colors = content_reduction, style_statistics, colors
-        content_taps = _choose("content", content_layers, weights, taps.classic_content, taps.CONTENT_TAP)
-        style_taps = _choose("style", style_layers, weights, taps.classic_style, taps.STYLE_TAPS)
-        alpha = _weight("content_weight", content_weight, bool(content_taps))
-        beta = _weight("style_weight", style_weight, bool(style_taps))
-        gamma = _weight("tv_weight", tv_weight, True)
+        content_wanted = balance.wanted("content", content_layers, weights)
+        style_wanted = balance.wanted("style", style_layers, weights)
+        content_taps, style_taps = content_wanted.given, style_wanted.given
+        alpha, beta = alpha if content_taps else 0.0, beta if style_taps else 0.0
         if not (content_taps or style_taps) or (alpha, beta) == (0.0, 0.0):
             raise SettingsError("content and style both weigh nothing; give at least one layer a weight above zero")
 
@@ -196,18 +175,36 @@ class StyleTransfer:
             self._content = resized(self.device, picture.pixels, (height, width))
 
         self._taps = tuple(content_taps), tuple(style_taps)
+        self._at_work = threading.RLock()
+        self._running = False
         self._objective: Objective | None = None
         objective = self._measured(self.shape[:2])
-        content_energy, style_energy = objective.content_energies(), objective.style_energies()
-        w = content_taps if isinstance(content_layers, Mapping) else _even(content_energy)
-        lambda_ = style_taps if isinstance(style_layers, Mapping) else _even(style_energy)
-        self._weighting = Weighting(
-            w,
-            lambda_,
-            content=_share(CONTENT_SHARE, w, content_energy) if alpha is None else alpha,
-            style=_share(STYLE_SHARE, lambda_, style_energy) if beta is None else beta,
-            tv=TV_SHARE if gamma is None else gamma,
+        self._weighting = balance.weighting(
+            content_wanted, style_wanted, objective.content_energies(), objective.style_energies(), alpha, beta, gamma
         )
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{what} {name!r}" for what, name in self._names.items())
+        size = f"{self.shape[1]}x{self.shape[0]}"
+        return f"<StyleTransfer {size}, {names}, weights {self.weights.name!r}, on {self.device.name}>"
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Holds the devices and their buffers; SettingsError where another thread does."""
+        if not self._at_work.acquire(blocking=False):
+            raise SettingsError(
+                "this StyleTransfer is at work in another thread; wait for it, or make one for every thread"
+            )
+        try:
+            yield
+        finally:
+            self._at_work.release()
+
+    def _refuse_within_a_run(self) -> None:
+        if self._running:
+            raise SettingsError(
+                "this StyleTransfer is in the middle of a run, whose buffers it needs; use another one in the callback"
+            )
 
     # ---- the weights that were given or chosen ----------------------------------------------------------------------
     @property
@@ -241,11 +238,12 @@ class StyleTransfer:
 
         One is kept; asking for another size lets go of its memory.
         """
-        objective = self._measured(self.shape[:2] if size is None else size)
-        weighting = replace(self._weighting, tv=self._weighting.tv * tv)
-        if objective.weighting != weighting:
-            objective.weigh(weighting)
-        return objective
+        with self._alone():
+            objective = self._measured(self.shape[:2] if size is None else size)
+            weighting = replace(self._weighting, tv=self._weighting.tv * tv)
+            if objective.weighting != weighting:
+                objective.weigh(weighting)
+            return objective
 
     def release(self) -> None:
         """Lets go of the objective that is kept, and of the devices' workspaces, which lie in its memory."""
@@ -335,10 +333,12 @@ class StyleTransfer:
             raise SettingsError(
                 f"the image is {values.shape} of {values.dtype}; it must be {self.shape}, of floats, and finite"
             )
-        objective = self.objective()
-        self.device.upload(values, objective.image)
-        costs = objective.evaluate(objective.image, objective.gradient)
-        return costs, fetched(self.device, objective.gradient)
+        with self._alone():
+            self._refuse_within_a_run()
+            objective = self.objective()
+            self.device.upload(values, objective.image)
+            costs = objective.evaluate(objective.image, objective.gradient)
+            return costs, fetched(self.device, objective.gradient)
 
     # ---- the run ----------------------------------------------------------------------------------------------------
     def initial_image(self, init: Source = "content", size: tuple[int, int] | None = None) -> Image:
@@ -365,14 +365,14 @@ class StyleTransfer:
         return resized(self.device, self._looked_at(pixels), size)
 
     def plan(
-        self, iterations: int | Sequence[int] = 300, *, min_size: int = MIN_SIZE, count: int | None = None
+        self, iterations: int | Sequence[int] = ITERATIONS, *, min_size: int = MIN_SIZE, count: int | None = None
     ) -> tuple[Scale, ...]:
         """The scales that `run` goes through, from coarse to fine."""
         return plan_scales(max(self.shape[:2]), min_size=min_size, count=count, iterations=iterations)
 
     def run(
         self,
-        iterations: int | Sequence[int] = 300,
+        iterations: int | Sequence[int] = ITERATIONS,
         *,
         optimizer: str = "adam",
         learning_rate: float | None = None,
@@ -398,14 +398,20 @@ class StyleTransfer:
             raise SettingsError(f"the average's decay is {average}; it must be at least 0 and below 1")
         planned = self.plan(iterations, min_size=min_size, count=scales)
         optimise.check(optimizer, learning_rate)
-        run = Run(self, Method(planned, optimizer, learning_rate, average), on_iteration)
-        if resume is None:
-            pixels, interrupted = run.from_image(lambda size: self.initial_image(init, size))
-        else:
-            pixels, interrupted = run.from_state(resume)
-        size = self.shape[:2]
-        whole = self.finished(resized(self.device, pixels, size))
-        return Result(whole, run.history, interrupted, self._recipe(run, init), self.alpha(size), tuple(run.done))
+        with self._alone():
+            self._refuse_within_a_run()
+            self._running = True
+            try:
+                run = Run(self, Method(planned, optimizer, learning_rate, average), on_iteration)
+                if resume is None:
+                    pixels, interrupted = run.from_image(lambda size: self.initial_image(init, size))
+                else:
+                    pixels, interrupted = run.from_state(resume)
+            finally:
+                self._running = False
+            size = self.shape[:2]
+            whole = self.finished(resized(self.device, pixels, size))
+            return Result(whole, run.history, interrupted, self._recipe(run, init), self.alpha(size), tuple(run.done))
 
     def alpha(self, size: tuple[int, int]) -> NDArray[np.float32] | None:
         """How opaque the content is, (H, W) in [0, 1]; None if it is everywhere."""
@@ -480,16 +486,16 @@ class StyleTransfer:
             "precision": self.device.precision,
             "size": f"{self.shape[1]}x{self.shape[0]}",
             "scales": ", ".join(f"{scale.long_side} px x {scale.iterations}" for scale in run.method.scales),
-            "content layers": _spell(self.content_layers),
-            "style layers": _spell(self.style_layers),
+            "content layers": balance.spelled(self.content_layers),
+            "style layers": balance.spelled(self.style_layers),
             "style statistics": self.style_statistics,
-            "content weight": f"{self.content_weight!r} ({self.content_reduction})",
-            "style weight": repr(self.style_weight),
-            "tv weight": repr(self.tv_weight),
+            "content weight": f"{balance.number(self.content_weight)} ({self.content_reduction})",
+            "style weight": balance.number(self.style_weight),
+            "tv weight": balance.number(self.tv_weight),
             "colors": self.colors,
             "border": str(self._border),
             "pooling": self._network.pooling,
-            "optimizer": f"{run.method.optimizer}, learning rate {run.learning_rate!r}",
+            "optimizer": f"{run.method.optimizer}, learning rate {balance.number(run.learning_rate)}",
             "iterations": str(len(run.history)),
             "init": str(init) if isinstance(init, str | Path) else "given image",
             "seed": str(self.seed),
@@ -555,38 +561,6 @@ def _read_style(style: Style, style_scale: float) -> _Style:
     return _Style(picture.name, picture.pixels, style.weight, scale, mask, region)
 
 
-def _choose(
-    what: str,
-    layers: Layers,
-    weights: Weights,
-    classic: Callable[[tuple[str, ...]], tuple[str, ...]],
-    ideal: tuple[str, ...],
-) -> dict[str, float]:
-    if layers is not None:
-        return taps.resolve(layers, weights.taps, weights.name)
-    chosen = classic(weights.taps)
-    missing = [tap for tap in ideal if tap not in chosen]
-    if missing:
-        warnings.warn(
-            f"the weights {weights.name} end at {weights.taps[-1]}: {what} is taken at {', '.join(chosen)}, "
-            f"not at {', '.join(missing)}",
-            taps.LayersMissing,
-            stacklevel=3,
-        )
-    return taps.resolve(chosen, weights.taps, weights.name)
-
-
-def _even(energies: Mapping[str, float]) -> dict[str, float]:
-    """Layer weights that make every layer's cost count in parts of its own energy."""
-    return {tap: 1.0 / energy if energy > 0 else 1.0 for tap, energy in energies.items()}
-
-
-def _share(share: float, layers: Mapping[str, float], energies: Mapping[str, float]) -> float:
-    """The weight that gives a cost with these layers the size `share` on an image without features."""
-    energy = sum(weight * energies[tap] for tap, weight in layers.items())
-    return share / energy if energy > 0 else 0.0
-
-
 def _shares(styles: Sequence[_Style], wanted: Sequence[Mask | None]) -> list[float]:
     """Of J_style, each style's: its part of every pixel, by weight among those that want it, averaged over all pixels.
 
@@ -615,13 +589,3 @@ def _place(style: str, mask: Mask | None, free: Mask | None, places: list[tuple[
             return number
     places.append((name, place))
     return len(places) - 1
-
-
-def _weight(name: str, value: float | None, in_use: bool) -> float | None:
-    if value is not None and not 0 <= value < math.inf:
-        raise SettingsError(f"{name} is {value}; it must be a finite number, zero or more")
-    return value if in_use else 0.0
-
-
-def _spell(layers: Mapping[str, float]) -> str:
-    return ", ".join(f"{tap}={weight:g}" for tap, weight in layers.items())

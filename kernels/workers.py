@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
+
 from .blas import find_openblas, single_threaded
 
 Item = TypeVar("Item")
@@ -35,12 +37,14 @@ class Workers:
         pending = deque(items)  # whose popleft is atomic: there is no lock that Ctrl-C could leave held
 
         def work(worker: int) -> None:
-            while True:
-                try:
-                    item = pending.popleft()
-                except IndexError:
-                    return
-                task(worker, item)
+            # What overflows ends as a cost that is not finite, which is said in words.
+            with np.errstate(over="ignore", invalid="ignore"):
+                while True:
+                    try:
+                        item = pending.popleft()
+                    except IndexError:
+                        return
+                    task(worker, item)
 
         with single_threaded():
             if self._pool is None or len(items) < 2:

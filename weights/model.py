@@ -43,6 +43,9 @@ class Convolution:
     kernel: NDArray[np.float32]
     bias: NDArray[np.float32]
 
+    def __repr__(self) -> str:
+        return f"<Convolution {self.tap}: {self.kernel.shape[2]} -> {self.kernel.shape[3]} channels>"
+
     @property
     def tap(self) -> str:
         """Canonical name of this layer's activation after its ReLU, such as "relu4_2"."""
@@ -62,6 +65,10 @@ class Weights:
     checksum: str
     """SHA-256 (hex) over every kernel's and bias's float32 little-endian bytes, in order: the same numbers
     have the same checksum, whatever file they came from."""
+
+    def __repr__(self) -> str:
+        reach = f"{len(self.convolutions)} layers to {self.taps[-1]}" if self.convolutions else "no layers"
+        return f"<Weights {self.name!r}: {reach}, {self.preprocessing.name}, sha256 {self.checksum[:12]}>"
 
     @property
     def taps(self) -> tuple[str, ...]:

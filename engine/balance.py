@@ -1,0 +1,128 @@
+"""Which layers count in the cost, and how strongly: what was asked for, and what is chosen by measuring the pictures.
+
+The formula's own weights are w_l and lambda_l of the layers, and alpha, beta and gamma of the three costs (see
+`costs`). Those that are left open aim at a cost counted in parts of what it would be if the image had nothing in it, so
+that any network and any size gives a like balance.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ..weights import Weights
+from ..weights.store import BUNDLED
+from . import taps
+from .objective import Weighting
+from .taps import SettingsError
+
+CONTENT_SHARE = 1.0
+STYLE_SHARE = 300.0
+TV_SHARE = 2.0
+
+
+@dataclass(frozen=True)
+class Relative:
+    """Layer weights relative to the balance: `Relative({"relu1_1": 2.0, "relu2_1": 1.0})`.
+
+    With equal numbers all layers count alike, as those of a plain sequence do; one with 2 counts twice as much as one
+    with 1. What w_l or lambda_l comes to is measured: the number here times 1 over the layer's cost on an image without
+    features.
+    """
+
+    weights: Mapping[str, float]
+    """By layer; zero or more."""
+
+
+Layers: TypeAlias = Mapping[str, float] | Relative | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The layers of one of the two costs."""
+
+    given: Mapping[str, float]
+    """By tap, in the network's order: w_l or lambda_l itself where `exact`, else what the balance is multiplied by."""
+    exact: bool
+
+    def weights(self, energies: Mapping[str, float]) -> dict[str, float]:
+        """w_l or lambda_l, by tap; `energies` are the layers' costs on an image without features."""
+        if self.exact:
+            return dict(self.given)
+        return {tap: _chosen(weight / (energies[tap] or 1.0)) for tap, weight in self.given.items()}
+
+
+def wanted(what: str, layers: Layers, weights: Weights) -> Wanted:
+    """The layers asked for: those of the cost called `what`, "content" or "style"; None takes the classic ones.
+
+    Raises SettingsError for a name that the weights do not reach, and for a weight that is no finite number >= 0.
+    """
+    if isinstance(layers, Relative):
+        return Wanted(taps.resolve(layers.weights, weights.taps, weights.name), exact=False)
+    if layers is not None:
+        return Wanted(taps.resolve(layers, weights.taps, weights.name), exact=isinstance(layers, Mapping))
+    classic, ideal = _CLASSIC[what]
+    chosen = classic(weights.taps)
+    missing = [tap for tap in ideal if tap not in chosen]
+    if missing and weights.name != BUNDLED:  # which is made so, and says so
+        warnings.warn(
+            f"the weights {weights.name} end at {weights.taps[-1]}: {what} is taken at {', '.join(chosen)}, "
+            f"not at {', '.join(missing)}",
+            taps.LayersMissing,
+            stacklevel=4,
+        )
+    return Wanted(taps.resolve(chosen, weights.taps, weights.name), exact=False)
+
+
+_CLASSIC: dict[str, tuple[Callable[[tuple[str, ...]], tuple[str, ...]], tuple[str, ...]]] = {
+    "content": (taps.classic_content, taps.CONTENT_TAP),
+    "style": (taps.classic_style, taps.STYLE_TAPS),
+}
+
+
+def weighting(
+    content: Wanted,
+    style: Wanted,
+    content_energies: Mapping[str, float],
+    style_energies: Mapping[str, float],
+    alpha: float | None,
+    beta: float | None,
+    gamma: float | None,
+) -> Weighting:
+    """Every weight as a number. What is left open is chosen, to six digits, so that it can be written down exactly."""
+    w, lambda_ = content.weights(content_energies), style.weights(style_energies)
+    return Weighting(
+        w,
+        lambda_,
+        content=_share(CONTENT_SHARE, w, content_energies) if alpha is None else alpha,
+        style=_share(STYLE_SHARE, lambda_, style_energies) if beta is None else beta,
+        tv=TV_SHARE if gamma is None else gamma,
+    )
+
+
+def checked(name: str, value: float | None) -> float | None:
+    """A weight of the cost as it was given; raises SettingsError unless it is a finite number >= 0, or None."""
+    if value is not None and not 0 <= value < math.inf:
+        raise SettingsError(f"{name} is {value}; it must be a finite number, zero or more")
+    return value
+
+
+def spelled(layers: Mapping[str, float]) -> str:
+    """ "relu1_1=0.5, relu2_1=1", with every digit."""
+    return ", ".join(f"{tap}={number(weight)}" for tap, weight in layers.items())
+
+
+def number(value: float) -> str:
+    """The shortest text that is this very number; 2 and not 2.0."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def _share(share: float, layers: Mapping[str, float], energies: Mapping[str, float]) -> float:
+    """The weight that gives a cost with these layers the size `share` on an image without features."""
+    energy = sum(weight * energies[tap] for tap, weight in layers.items())
+    return _chosen(share / energy) if energy > 0 else 0.0
+
+
+def _chosen(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -1,0 +1,47 @@
+"""What a run ends in: the picture, and what is known of how it came about."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import images
+from .costs import Costs
+from .optimise import Image
+from .run import ScaleDone
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A finished run."""
+
+    image: Image
+    """(H, W, 3) in [0, 1]."""
+    history: list[Costs]
+    """The costs each iteration started from."""
+    interrupted: bool
+    """Ended before its last iteration, by Ctrl-C or by the callback."""
+    recipe: Mapping[str, str]
+    """Settings and weights that made it, as text."""
+    alpha: NDArray[np.float32] | None = None
+    """The content's transparency, (H, W), where it had one."""
+    scales: tuple[ScaleDone, ...] = ()
+
+    def save(self, path: str | Path, *, depth: Literal[8, 16] = 8, quality: int | None = None) -> None:
+        """Writes PNG, JPEG, WebP or TIFF by suffix, with the recipe inside; raises images.ImageError."""
+        images.save(path, self.image, alpha=self.alpha, recipe=self.recipe, depth=depth, quality=quality)
+
+    def __repr__(self) -> str:
+        height, width, _ = self.image.shape
+        count = len(self.history)
+        parts = [f"{width}x{height}", f"{count} iteration{'' if count == 1 else 's'}"]
+        if self.history:
+            parts.append(f"cost {self.history[0].total:.4g} -> {self.history[-1].total:.4g}")
+        return f"<Result {', '.join([*parts, *(['interrupted'] if self.interrupted else [])])}>"
+
+    def _repr_png_(self) -> bytes:
+        """How a notebook shows it."""
+        return images.encode(self.image, "PNG", alpha=self.alpha)
