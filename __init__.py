@@ -6,32 +6,46 @@ The public face and nothing else; every name is imported when it is first used, 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .engine.images import ImageError
+    from .engine.optimise import NonFiniteCostError
+    from .engine.taps import SettingsError
     from .engine.transfer import Costs, Progress, Relative, Result, RunState, Style, StyleTransfer
-    from .weights import Weights, load_weights
+    from .kernels import DeviceError
+    from .weights import Weights, WeightsError, load_weights
 
 __version__ = "0.1.0"
 __all__ = [
     "Costs",
+    "DeviceError",
+    "ImageError",
+    "NonFiniteCostError",
     "Progress",
     "Relative",
     "Result",
     "RunState",
+    "SettingsError",
     "Style",
     "StyleTransfer",
     "Weights",
+    "WeightsError",
     "__version__",
     "load_weights",
 ]
 
 _HOMES = {
     "Costs": "engine.transfer",
+    "DeviceError": "kernels",
+    "ImageError": "engine.images",
+    "NonFiniteCostError": "engine.optimise",
     "Progress": "engine.transfer",
     "Relative": "engine.transfer",
     "Result": "engine.transfer",
     "RunState": "engine.transfer",
+    "SettingsError": "engine.taps",
     "Style": "engine.transfer",
     "StyleTransfer": "engine.transfer",
     "Weights": "weights",
+    "WeightsError": "weights",
     "load_weights": "weights",
 }
 

@@ -56,12 +56,11 @@ class Lines(logging.Handler):
 
 
 @contextmanager
-def notes(quiet: bool, but: type[Warning] | None = None) -> Iterator[None]:
-    """Shows the library's warnings as one-line notes, `but` for those of one kind."""
+def notes(quiet: bool) -> Iterator[None]:
+    """Shows the library's warnings as one-line notes."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     if not quiet:
-        shown = [warning for warning in caught if but is None or not issubclass(warning.category, but)]
-        for message in dict.fromkeys(str(warning.message) for warning in shown):
+        for message in dict.fromkeys(str(warning.message) for warning in caught):
             say(f"note: {message}")

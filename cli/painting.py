@@ -25,7 +25,6 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
     """Reads, paints and writes; errors are the library's."""
     from ..engine import images, recipe, tiles
     from ..engine.animation import Animation
-    from ..engine.taps import LayersMissing
     from ..engine.transfer import StyleTransfer
     from ..weights import default_weights, load_weights
     from ..weights.store import BUNDLED
@@ -33,8 +32,7 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
     styles = styles_of(options)
     check_files(options, styles)
     network = load_weights(options.weights or default_weights(), preprocessing=options.preprocessing)
-    # What a thin stand-in lacks is said once, below.
-    with notes(options.quiet, but=LayersMissing if network.name == BUNDLED else None):
+    with notes(options.quiet):
         picture = images.read(options.content)
         transfer = StyleTransfer(
             picture,
@@ -44,8 +42,8 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
             precision=options.precision,
             threads=options.threads,
             size=min(DEFAULT_SIZE, max(picture.pixels.shape[:2])) if options.size is None else options.size,
-            content_layers=layers_of(options.content_layers),
-            style_layers=layers_of(options.style_layers),
+            content_layers=layers_of(options.content_layers, options.content_ws, "content"),
+            style_layers=layers_of(options.style_layers, options.style_lambdas, "style"),
             content_weight=options.content_weight,
             style_weight=options.style_weight,
             tv_weight=options.tv_weight,

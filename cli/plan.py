@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..engine.scales import ITERATIONS
 from .messages import notes, printable
 from .options import Debug, DeviceName, Precision, Preprocessing, Threads, WeightsFile
-from .run_options import ITERATIONS
 
 if TYPE_CHECKING:
     from ..engine.plan import Forecast, Plan

@@ -160,8 +160,17 @@ def run(
         typer.Option(
             "--content-layer",
             metavar="NAME[=W]",
-            help="Where content is compared; may be repeated.",
+            help="Where content is compared; W multiplies its balanced weight. May be repeated.",
             show_default="relu4_2",
+            rich_help_panel=COST,
+        ),
+    ] = None,
+    content_ws: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--content-w",
+            metavar="NAME=V",
+            help="Instead of --content-layer: V is the formula's own w of a layer.",
             rich_help_panel=COST,
         ),
     ] = None,
@@ -170,8 +179,17 @@ def run(
         typer.Option(
             "--style-layer",
             metavar="NAME[=W]",
-            help="Where style is compared; may be repeated.",
+            help="Where style is compared; W multiplies its balanced weight. May be repeated.",
             show_default="relu1_1 ... relu5_1",
+            rich_help_panel=COST,
+        ),
+    ] = None,
+    style_lambdas: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--style-lambda",
+            metavar="NAME=V",
+            help="Instead of --style-layer: V is the formula's own lambda of a layer.",
             rich_help_panel=COST,
         ),
     ] = None,
@@ -317,6 +335,9 @@ def _options(given: dict[str, Any], recipe: str | None) -> Options:
     styles = ([positional] if positional else []) + list(given.pop("styles", None) or [])
     if styles:
         given["styles"] = styles
+    for one, other in (("content_layers", "content_ws"), ("style_layers", "style_lambdas")):
+        if one in given or other in given:  # the recipe's way of giving them, too, is changed
+            values = {name: value for name, value in values.items() if name not in (one, other)}
     values |= given
     if "content" not in values:
         raise SettingsError("no content was given; name the picture to paint, as in nstgpu run content.jpg style.jpg")

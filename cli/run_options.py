@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
+from ..engine.scales import ITERATIONS
+
 if TYPE_CHECKING:
+    from ..engine.balance import Layers
     from ..engine.transfer import Style
 
 DEFAULT_SIZE = 512
-ITERATIONS = 100  # at each scale
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -41,6 +43,10 @@ class Options:
     tv_weight: float | None = None
     content_layers: tuple[str, ...] = ()
     style_layers: tuple[str, ...] = ()
+    """NAME or NAME=W, relative to the balance."""
+    content_ws: tuple[str, ...] = ()
+    style_lambdas: tuple[str, ...] = ()
+    """NAME=V, the formula's own numbers."""
     content_reduction: str = "mean"
     statistics: str = "gram"
     style_scales: tuple[float, ...] = ()
@@ -179,27 +185,48 @@ def _split_weight(text: str) -> tuple[str, float]:
         return text, 1.0  # no such file, as reading it will say
 
 
-def layers_of(given: tuple[str, ...]) -> Any:
-    """("relu1_1", "relu2_1") as it is; with a weight anywhere, {"relu1_1": 2.0, "relu2_1": 1.0}."""
+def layers_of(relative: tuple[str, ...], exact: tuple[str, ...], cost: str) -> "Layers":
+    """What --style-layer and --style-lambda (or their like for the content's `cost`) say, as the library takes it."""
+    from ..engine.balance import Relative
     from ..engine.taps import SettingsError
 
-    if not given:
-        return None
-    if not any("=" in option for option in given):
-        return given
-    weighted: dict[str, float] = {}
-    for option in given:
-        name, _, weight = option.partition("=")
+    layer, formula = {"content": ("--content-layer", "--content-w"), "style": ("--style-layer", "--style-lambda")}[cost]
+    if relative and exact:
+        raise SettingsError(
+            f"{layer} and {formula} are both given; {layer} NAME=W multiplies the balanced weight, "
+            f"{formula} NAME=V is the formula's own: choose one of them"
+        )
+    if exact:
+        return _numbered(exact, formula, None)
+    return Relative(_numbered(relative, layer, 1.0)) if relative else None
+
+
+def _numbered(given: tuple[str, ...], option: str, default: float | None) -> dict[str, float]:
+    """("relu1_1=2", "block2_conv1") -> {"relu1_1": 2.0, "relu2_1": 1.0}; without a default every name needs a number.
+
+    Names are checked as far as they can be without the weights.
+    """
+    from ..engine.taps import SettingsError, canonical
+
+    numbered: dict[str, float] = {}
+    for text in given:
+        name, equals, number = text.partition("=")
+        if "," in text:
+            parts = " ".join(f"{option} {part.strip()}" for part in text.split(",") if part.strip())
+            raise SettingsError(f"{option} {text!r} is more than one layer; repeat the option: {parts}")
+        if not equals and default is None:
+            raise SettingsError(f"{option} {text!r} has no number; write NAME=NUMBER, as in {option} {name}=0.2")
         try:
-            value = float(weight) if "=" in option else 1.0
+            value = float(number) if equals else default
         except ValueError:
-            raise SettingsError(
-                f"{option!r}: {weight!r} is not a number; write a layer as NAME or NAME=WEIGHT"
-            ) from None
-        if name in weighted:
+            raise SettingsError(f"{option} {text!r}: {number!r} is not a number; write NAME=NUMBER") from None
+        tap = canonical(name)
+        if tap in numbered:
             raise SettingsError(f"layer {name!r} is given twice; name it once, with the weight it should have")
-        weighted[name] = value
-    return weighted
+        if value is None or not 0 <= value < float("inf"):
+            raise SettingsError(f"{option} {text!r}: the number must be finite, zero or more")
+        numbered[tap] = value
+    return numbered
 
 
 def check_files(options: Options, styles: "list[Style]") -> None:

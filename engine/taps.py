@@ -21,9 +21,21 @@ def canonical(name: str) -> str:
     """ "block4_conv2" and "relu4_2" -> "relu4_2"."""
     match = _NAME.fullmatch(name.strip())
     if not match:
-        raise SettingsError(f"unknown layer {name!r}; layers are named like relu1_1 or block1_conv1")
+        raise SettingsError(f"unknown layer {name!r}; {_remedy(name)}")
     block, index = (part for part in match.groups() if part)
     return f"relu{int(block)}_{int(index)}"
+
+
+def _remedy(name: str) -> str:
+    """What to write instead, where another program's name for a layer can be made out."""
+    numbers = re.fullmatch(r"\s*(?:conv|relu|block)?_?(\d)[_.\- ]?(?:conv|relu)?_?(\d)\s*", name, re.IGNORECASE)
+    if numbers and numbers[1] != "0" and numbers[2] != "0":
+        return f"write 'relu{numbers[1]}_{numbers[2]}', the convolution's output after its ReLU"
+    if re.fullmatch(r"\s*(?:max|avg|average)?_?pool\D*\d\s*", name, re.IGNORECASE):
+        return "pools are no layers here; take the ReLU before it, named like relu1_2"
+    if "," in name or len(name.split()) > 1:
+        return "give several layers one by one, each named like relu1_1"
+    return "layers are named like relu1_1 or block1_conv1"
 
 
 def resolve(layers: Mapping[str, float] | Iterable[str], available: tuple[str, ...], source: str) -> dict[str, float]:

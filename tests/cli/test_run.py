@@ -63,7 +63,7 @@ def test_every_option_reaches_the_run(folder: Path) -> None:
     result = nstgpu(
         "run", "content.jpg", "style.png", *SHORT, "-o", "out.webp", "--size", "24", "--device", "reference",
         "--precision", "fp32", "--content-weight", "2.5", "--style-weight", "1e3", "--tv-weight", "0.5",
-        "--content-layer", "relu1_2", "--style-layer", "block1_conv1=0.5", "--style-layer", "relu2_1",
+        "--content-layer", "relu1_2", "--style-lambda", "block1_conv1=0.5", "--style-lambda", "relu2_1=1",
         "--content-reduction", "sum", "--optimizer", "descent", "--learning-rate", "1e-9", "--init", "noise",
         "--seed", "7", "--pooling", "average", "--style-scale", "0.75",
     )  # fmt: skip
@@ -71,7 +71,7 @@ def test_every_option_reaches_the_run(folder: Path) -> None:
     recipe = images.read_recipe(folder / "out.webp")
     expected = {
         "device": "reference", "precision": "fp32", "size": "24x18", "content weight": "2.5 (sum)",
-        "style weight": "1000.0", "tv weight": "0.5", "style layers": "relu1_1=0.5, relu2_1=1", "init": "noise",
+        "style weight": "1000", "tv weight": "0.5", "style layers": "relu1_1=0.5, relu2_1=1", "init": "noise",
         "optimizer": "descent, learning rate 1e-09", "seed": "7", "pooling": "average",
     }  # fmt: skip
     assert {name: recipe[name] for name in expected} == expected
@@ -141,6 +141,15 @@ def test_same_seed_same_bytes(folder: Path) -> None:
         (["content.jpg", "style.png", "--style-layer", "relu5_1"], "relu1_1, relu1_2, relu2_1"),
         (["content.jpg", "style.png", "--style-layer", "relu1_1=much"], "'much' is not a number"),
         (["content.jpg", "style.png", "--style-layer", "relu1_1=1", "--style-layer", "relu1_1=2"], "given twice"),
+        (["content.jpg", "style.png", "--style-layer", "relu1_1=-1"], "zero or more"),
+        (["content.jpg", "style.png", "--style-layer", "conv1_1"], "write 'relu1_1'"),
+        (["content.jpg", "style.png", "--content-layer", "pool4"], "take the ReLU before it"),
+        (
+            ["content.jpg", "style.png", "--style-layer", "relu1_1,relu2_1=2"],
+            "repeat the option: --style-layer relu1_1 --style-layer relu2_1=2",
+        ),
+        (["content.jpg", "style.png", "--style-lambda", "relu1_1"], "NAME=NUMBER"),
+        (["content.jpg", "style.png", "--style-lambda", "relu1_1=1", "--style-layer", "relu2_1"], "choose one of them"),
         (["content.jpg", "style.png", "--optimizer", "sgd"], "adam, lbfgs, descent"),
         (["content.jpg", "style.png", "--learning-rate", "-1"], "learning rate"),
         (["content.jpg", "style.png", "--pooling", "l2"], "max or average"),
@@ -238,6 +247,32 @@ def test_a_run_is_repeated_from_its_picture(folder: Path) -> None:
         assert refused.exit_code == 2, wrong
         assert f"the recipe has {wrong.partition(' ')[0]} = " in refused.stderr
     assert not (folder / "none.png").exists()
+
+
+def test_layer_weights_are_relative_on_the_command_line(folder: Path) -> None:
+    """A recipe of either kind repeats, and one kind replaces the other."""
+
+    def layers(name: str, *options: str) -> str:
+        result = nstgpu("run", *options, "-o", name)
+        assert result.exit_code == 0, result.output
+        return images.read_recipe(folder / name)["style layers"]
+
+    new = ["content.jpg", "style.png", *SHORT]
+    plain = layers("plain.png", *new, "--style-layer", "relu1_1", "--style-layer", "relu2_1")
+    even = layers("even.png", *new, "--style-layer", "relu1_1=1", "--style-layer", "relu2_1=1")
+    assert even == plain
+    assert images.read(folder / "even.png").pixels.tobytes() == images.read(folder / "plain.png").pixels.tobytes()
+    uneven = layers("uneven.png", *new, "--style-layer", "relu1_1=3", "--style-layer", "relu2_1")
+    (first, last), (more, same) = ([float(pair.split("=")[1]) for pair in text.split(", ")] for text in (plain, uneven))
+    assert more == pytest.approx(3 * first, rel=1e-5)
+    assert same == last
+    exact = layers("exact.png", *new, "--style-lambda", "relu1_1=3", "--style-lambda", "relu2_1=0.1")
+    assert exact == "relu1_1=3, relu2_1=0.1"
+    for name in ("uneven.png", "exact.png"):
+        layers("again.png", "--recipe", name)
+        assert (folder / "again.png").read_bytes() == (folder / name).read_bytes()
+        (folder / "again.png").unlink()
+    assert layers("other.png", "--recipe", "exact.png", "--style-layer", "relu1_1").startswith("relu1_1=")
 
 
 def test_sixteen_bits_an_animation_and_scales(folder: Path) -> None:
