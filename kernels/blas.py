@@ -7,6 +7,7 @@ wheels and of conda; another BLAS is left to its own threads.
 
 import ctypes
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,20 @@ def single_threaded() -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _inside -= 1
+            _inside = max(0, _inside - 1)  # 0 already where a fork came in between
             if _inside == 0:
                 blas.set_num_threads(_before)
+
+
+def _after_fork() -> None:
+    """In a child, whose one thread may have been forked while another one held the lock or was within a block."""
+    global _lock, _inside
+    _lock = threading.Lock()
+    if _inside:
+        _inside = 0
+        if (blas := find_openblas()) is not None:
+            blas.set_num_threads(_before)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -18,7 +18,7 @@ from . import winograd
 from .blas import single_threaded
 from .device import DeviceError, Layout, Pooling
 from .reference import host_roofline, seconds_of
-from .workers import Workers, default_count
+from .workers import Workers, check_threads, default_count
 
 Floats = NDArray[np.float32]
 Bits = NDArray[np.uint8]
@@ -76,8 +76,7 @@ class Cpu:
     def __init__(self, precision: str = "auto", threads: int | None = None) -> None:
         if precision not in ("auto", "fp32"):
             raise DeviceError(f"the cpu device has no precision {precision!r}; choose fp32")
-        if threads is not None and threads < 1:
-            raise DeviceError(f"{threads} threads were asked for; at least 1 is needed")
+        check_threads(threads)
         self._workers = Workers(default_count() if threads is None else threads)
         self._workspace = np.empty(0, np.float32)
 

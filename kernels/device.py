@@ -311,8 +311,9 @@ def open_devices(name: str = "auto", precision: str = "auto", threads: int | Non
     if kind == "cuda":
         return [open_device(f"cuda:{int(number)}", precision, threads) for number in numbers]
     if kind == "cpu":
-        from .workers import default_count
+        from .workers import check_threads, default_count
 
+        check_threads(threads)
         threads = max(1, (default_count() if threads is None else threads) // len(numbers))
     return [open_device(kind, precision, threads) for _ in numbers]
 

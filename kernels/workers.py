@@ -3,15 +3,19 @@
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
 
 from .blas import find_openblas, single_threaded
+from .device import DeviceError
 
 Item = TypeVar("Item")
 MOST_WORKERS = 64
+"""Of those that nobody asked for by number."""
+MOST_THREADS = 256
+"""That may be asked for; OpenBLAS has room for no more than some hundred callers at a time, and dies beyond."""
 
 
 def default_count() -> int:
@@ -22,12 +26,24 @@ def default_count() -> int:
     return min(cores, MOST_WORKERS)
 
 
+def check_threads(threads: int | None) -> None:
+    """Raise DeviceError for a number of threads that can't be had; None, which takes all cores, can."""
+    if threads is not None and threads < 1:
+        raise DeviceError(f"{threads} threads were asked for; at least 1 is needed")
+    if threads is not None and threads > MOST_THREADS:
+        raise DeviceError(
+            f"{threads} threads were asked for; {MOST_THREADS} at most are possible, and more than the "
+            f"{default_count()} cores at hand gain nothing"
+        )
+
+
 class Workers:
     """`count` workers; the calling thread is number 0, the others wait in a pool."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._pool = ThreadPoolExecutor(count - 1, thread_name_prefix="nstgpu") if count > 1 else None
+        self._pool: ThreadPoolExecutor | None = None
+        self._process = os.getpid()
 
     def run(self, task: Callable[[int, Item], None], items: Sequence[Item]) -> None:
         """Calls task(worker, item) once for every item, and returns when all are done.
@@ -47,12 +63,27 @@ class Workers:
                     task(worker, item)
 
         with single_threaded():
-            if self._pool is None or len(items) < 2:
-                work(0)
-                return
-            others = [self._pool.submit(work, worker) for worker in range(1, min(self.count, len(items)))]
+            others: list[Future[None]] = []
             try:
+                if self.count > 1 and len(items) > 1:
+                    pool = self._pool_here()
+                    try:
+                        for worker in range(1, min(self.count, len(items))):
+                            others.append(pool.submit(work, worker))
+                    except RuntimeError as error:  # the system's limit
+                        pending.clear()
+                        self._pool = None
+                        raise DeviceError(
+                            f"{self.count} threads can't be started ({error}); use fewer threads"
+                        ) from error
                 work(0)
             finally:
                 for other in others:
                     other.result()
+
+    def _pool_here(self) -> ThreadPoolExecutor:
+        """The pool of this process: a fork takes the object along, but none of its threads, and would wait for ever."""
+        if self._pool is None or self._process != os.getpid():
+            self._pool = ThreadPoolExecutor(self.count - 1, thread_name_prefix="nstgpu")
+            self._process = os.getpid()
+        return self._pool

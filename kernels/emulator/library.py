@@ -7,6 +7,7 @@ runtime reports is the business of `faults`.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,16 @@ MAX_GRID = (2**31 - 1, 65535, 65535)
 NAMES = {"p": "a pointer", "f": "floating point", "i": "an integer", "s": "a struct"}
 
 _one_launch = threading.Lock()
+
+
+def _after_fork() -> None:
+    """A child may have been forked while another thread was launching, which goes on in the parent alone."""
+    global _one_launch
+    _one_launch = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Buffer(ctypes.Structure):

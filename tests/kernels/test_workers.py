@@ -1,13 +1,22 @@
 """Threads that share items of work, and a BLAS that is told to keep to one thread meanwhile."""
 
+import multiprocessing
+import os
+import signal
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numpy as np
 import pytest
 
+import nstgpu
 from nstgpu.kernels import open_device
 from nstgpu.kernels.blas import find_openblas, single_threaded
 from nstgpu.kernels.device import DeviceError
-from nstgpu.kernels.workers import Workers
+from nstgpu.kernels.workers import MOST_THREADS, Workers
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -55,3 +64,127 @@ def test_threads_are_checked() -> None:
         open_device("cpu", threads=0)
     with pytest.raises(DeviceError, match="cpu"):
         open_device("reference", threads=2)
+    for name in ("cpu", "cpu:0,1"):
+        with pytest.raises(DeviceError, match="^100000 threads were asked for; 256 at most"):
+            nstgpu.kernels.open_devices(name, threads=100_000)
+
+
+def test_as_many_threads_as_may_be_asked_for_compute_the_same() -> None:
+    """Which is what the limit is for: OpenBLAS ends the process where more call it than it has room for."""
+    features = np.random.default_rng(0).random((64, 2048, 16), np.float32)
+    few, many = (open_device("cpu", threads=threads) for threads in (1, MOST_THREADS))
+    grams = [np.empty((16, 16), np.float32) for _ in range(2)]
+    for device, out in zip((few, many), grams, strict=True):
+        device.bind_workspace(np.empty(1 << 20, np.uint8))
+        device.gram(features, out)
+    np.testing.assert_array_equal(*grams)
+
+
+def test_threads_that_the_system_does_not_start_are_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = ThreadPoolExecutor.submit
+
+    def limited(pool: ThreadPoolExecutor, *arguments: Any) -> Any:
+        if arguments[1] > 2:
+            raise RuntimeError("can't start new thread")
+        return start(pool, *arguments)
+
+    workers = Workers(8)
+    with monkeypatch.context() as patch:
+        patch.setattr(ThreadPoolExecutor, "submit", limited)
+        with pytest.raises(DeviceError, match="8 threads can't be started .*use fewer"):
+            workers.run(lambda worker, item: time.sleep(0.01), range(50))
+    done: list[int] = []
+    workers.run(lambda _, item: done.append(item), range(50))
+    assert sorted(done) == list(range(50))
+
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+may_fork = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def _code_of_child(work: Callable[[], object], seconds: float = 20) -> int:
+    """Of a forked child that does this; a child that hangs is ended, and its code is below zero."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@forks
+@may_fork
+def test_a_child_makes_threads_of_its_own_and_the_parent_keeps_its_own() -> None:
+    def sums() -> None:
+        done: list[int] = []
+        workers.run(lambda _, item: done.append(item), range(20))
+        assert sorted(done) == list(range(20))
+
+    workers = Workers(3)
+    sums()  # so that threads exist
+    assert _code_of_child(sums) == 0
+    sums()
+
+
+@forks
+@may_fork
+def test_a_child_forked_in_the_middle_of_another_threads_work_does_not_wait_for_it() -> None:
+    blas = find_openblas()
+    before = None if blas is None else blas.get_num_threads()
+    workers, begun, go_on = Workers(2), threading.Event(), threading.Event()
+
+    def hold(_worker: int, _item: int) -> None:
+        begun.set()
+        go_on.wait(20)
+
+    def child() -> None:
+        assert blas is None or blas.get_num_threads() == before  # the block that was open is the parent's
+        done: list[int] = []
+        workers.run(lambda _, item: done.append(item), range(9))
+        assert len(done) == 9
+
+    other = threading.Thread(target=workers.run, args=(hold, range(2)))
+    other.start()
+    try:
+        assert begun.wait(20)
+        assert _code_of_child(child) == 0
+    finally:
+        go_on.set()
+        other.join()
+
+
+@forks
+@may_fork
+def test_a_style_transfer_from_before_the_fork_gives_the_same_after_it() -> None:
+    """Both ways to fork, with threads that have worked in the parent."""
+    rng = np.random.default_rng(0)
+    content, style = (rng.random((40, 48, 3), np.float32) for _ in range(2))
+    transfer = nstgpu.StyleTransfer(
+        content, style, weights=nstgpu.load_weights("random:0"), device="cpu", threads=2,
+        content_layers=["relu2_1"], style_layers=["relu1_1"],
+    )  # fmt: skip
+    expected = transfer.run(2, min_size=32).image.tobytes()
+
+    def repeat() -> None:
+        assert transfer.run(2, min_size=32).image.tobytes() == expected
+
+    assert _code_of_child(repeat) == 0
+    process = multiprocessing.get_context("fork").Process(target=repeat)
+    process.start()
+    process.join(20)
+    hangs = process.is_alive()
+    process.kill()
+    process.join()
+    assert not hangs
+    assert process.exitcode == 0
+    repeat()
