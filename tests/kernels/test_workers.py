@@ -65,7 +65,7 @@ def test_threads_are_checked() -> None:
     with pytest.raises(DeviceError, match="cpu"):
         open_device("reference", threads=2)
     for name in ("cpu", "cpu:0,1"):
-        with pytest.raises(DeviceError, match="^100000 threads were asked for; 256 at most"):
+        with pytest.raises(DeviceError, match=r"^100000 threads were asked for; 256 at most"):
             nstgpu.kernels.open_devices(name, threads=100_000)
 
 
@@ -91,8 +91,8 @@ def test_threads_that_the_system_does_not_start_are_one_error(monkeypatch: pytes
     workers = Workers(8)
     with monkeypatch.context() as patch:
         patch.setattr(ThreadPoolExecutor, "submit", limited)
-        with pytest.raises(DeviceError, match="8 threads can't be started .*use fewer"):
-            workers.run(lambda worker, item: time.sleep(0.01), range(50))
+        with pytest.raises(DeviceError, match=r"8 threads can't be started .*use fewer"):
+            workers.run(lambda _, __: time.sleep(0.01), range(50))
     done: list[int] = []
     workers.run(lambda _, item: done.append(item), range(50))
     assert sorted(done) == list(range(50))
