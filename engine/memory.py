@@ -35,6 +35,8 @@ BAND_BYTES = 8 << 20
 """Of what is converted at a time, where an image as a whole is too much."""
 IN_HOST_MEMORY = ("cpu", "reference")
 """Devices whose arrays are NumPy's, wherever they lie."""
+_NO_LIMIT = 1 << 60
+"""Version 1 of control groups writes the largest number of pages for none."""
 _IN_MEMORY = ("tmpfs", "ramfs")  # file systems that are no disk
 
 
@@ -210,44 +212,100 @@ def available(device: Device) -> int | None:
     return host_memory() if own is None else own
 
 
-def host_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the system calls available, and no more than this process's control group and its limit of data leave it."""
-    known = [limit for limit in (_meminfo(meminfo), _control_group(group), _limit_of_data()) if limit is not None]
-    return min(known, default=None)
+def host_memory(
+    meminfo: Path = Path("/proc/meminfo"),
+    groups: Path = Path("/sys/fs/cgroup"),
+    own: Path = Path("/proc/self/cgroup"),
+) -> int | None:
+    """What the system calls available, and no more than this process's control groups and its own limits leave it.
+
+    groups: where control groups of either version are mounted. own: which of them this process is in.
+    """
+    known = [_meminfo(meminfo), _control_groups(groups, own), *_own_limits()]
+    return min((limit for limit in known if limit is not None), default=None)
 
 
 def _meminfo(path: Path) -> int | None:
-    if not path.exists():
-        return None
-    for line in path.read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+    return _in_kib(path).get("MemAvailable:")
 
 
-def _control_group(folder: Path) -> int | None:
-    """Of version 2, as a container sees its own; cached files, passing ones among them, would give way."""
+def _control_groups(root: Path, own: Path) -> int | None:
+    """The least that any group of this process has left, from its own up to the outermost that can be seen."""
     try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
-        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        lines = [line.split(":", 2) for line in own.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        lines = []
+    mine = {kind: place for line in lines if len(line) == 3 for kind, place in [(line[1], line[2])]}
+    first = next((place for kinds, place in mine.items() if "memory" in kinds.split(",")), "/")
+    known = [_left_in_group(folder) for folder in _up(root / "memory", first)]
+    for mounted in (root, root / "unified"):  # where version 2 is alone, and beside version 1
+        known += [_left_in_group_2(folder) for folder in _up(mounted, mine.get("", "/"))]
+    return min((left for left in known if left is not None), default=None)
+
+
+def _up(mounted: Path, place: str) -> list[Path]:
+    """The folder of a group and those around it; a container may see the outermost alone, under a name of its own."""
+    parts = [part for part in place.split("/") if part not in ("", ".", "..")]
+    return [mounted.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+
+
+def _left_in_group_2(folder: Path) -> int | None:
+    limits = [_number(folder / name) for name in ("memory.max", "memory.high")]  # "max" is no number
+    cached = ("inactive_file", "active_file")
+    return _left(limits, _number(folder / "memory.current"), folder / "memory.stat", cached)
+
+
+def _left_in_group(folder: Path) -> int | None:
+    """Of version 1; its statistics know of limits around it that a container can't see."""
+    around = _statistics(folder / "memory.stat").get("hierarchical_memory_limit")
+    limits = [_number(folder / "memory.limit_in_bytes"), around]
+    cached = ("total_inactive_file", "total_active_file")
+    return _left(limits, _number(folder / "memory.usage_in_bytes"), folder / "memory.stat", cached)
+
+
+def _left(limits: Iterable[int | None], used: int | None, statistics: Path, cached: Iterable[str]) -> int | None:
+    """Of the lowest limit; cached files, passing ones among them, would give way."""
+    set_ones = [limit for limit in limits if limit is not None and limit < _NO_LIMIT]
+    if not set_ones or used is None:
+        return None
+    counts = _statistics(statistics)
+    return max(0, min(set_ones) - max(0, used - sum(counts.get(name, 0) for name in cached)))
+
+
+def _statistics(path: Path) -> dict[str, int]:
+    try:
+        pairs = [line.split() for line in path.read_text(encoding="ascii", errors="replace").splitlines()]
+    except OSError:
+        return {}
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii", errors="replace"))
     except (OSError, ValueError):
         return None
-    cached = sum(int(counts.get(name, 0)) for name in ("inactive_file", "active_file"))
-    return None if limit == "max" else max(0, int(limit) - used + cached)
 
 
-def _limit_of_data(status: Path = Path("/proc/self/status")) -> int | None:
-    """What `ulimit -d` leaves: memory of the process's own, which files that are mapped are not."""
+def _own_limits(status: Path = Path("/proc/self/status")) -> list[int]:
+    """What `ulimit -d` leaves, of memory of the process's own, which mapped files are not, and `ulimit -v`, of all."""
     try:
         import resource
+    except ImportError:
+        return []
+    used = _in_kib(status)
+    known = [(resource.RLIMIT_DATA, "VmData:"), (resource.RLIMIT_AS, "VmSize:")]
+    limits = [(resource.getrlimit(kind)[0], used.get(name)) for kind, name in known]
+    return [max(0, limit - taken) for limit, taken in limits if limit != resource.RLIM_INFINITY and taken is not None]
 
-        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
-    except (ImportError, OSError):
-        return None
-    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
-    used = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), None)
-    return None if limit == resource.RLIM_INFINITY or used is None else max(0, limit - used)
+
+def _in_kib(path: Path) -> dict[str, int]:
+    """Bytes by name, of a file of lines such as `VmData:  1000 kB`."""
+    try:
+        lines = [line.split() for line in path.read_text(encoding="ascii", errors="replace").splitlines()]
+    except OSError:
+        return {}
+    return {line[0]: int(line[1]) * 1024 for line in lines if len(line) == 3 and line[2] == "kB"}
 
 
 def _view(arena: Array, offset: int, buffer: Buffer) -> Array:

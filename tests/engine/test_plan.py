@@ -227,18 +227,3 @@ def test_pace_counts_windows(thin: Any) -> None:
     assert pace.iteration(whole) == 10 * 100**2
     windows = [tile.size[0] * tile.size[1] for tile in tiled.tiles]
     assert pace.iteration(tiled) == 10 * sum(windows) + sum(windows[:-1])
-
-
-def test_what_the_host_has_free_is_the_least_that_anybody_says(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:       24000000 kB\nMemFree: 1000 kB\nMemAvailable:   20000000 kB\n")
-    assert memory_module.host_memory(meminfo, tmp_path) == 20_000_000 * 1024
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("3000000000\n")
-    (tmp_path / "memory.stat").write_text("anon 1000000000\ninactive_file 400000000\nactive_file 100000000\n")
-    assert memory_module.host_memory(meminfo, tmp_path) == 20_000_000 * 1024
-    (tmp_path / "memory.max").write_text("4000000000\n")
-    assert memory_module.host_memory(meminfo, tmp_path) == 1_500_000_000
-    (tmp_path / "memory.current").write_text("5000000000\n")
-    assert memory_module.host_memory(meminfo, tmp_path) == 0
-    assert memory_module.host_memory(tmp_path / "none", tmp_path / "none") is None
