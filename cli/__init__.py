@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import doctor, layers, plan, profile, reconstruct, run, weights
+from . import doctor, layers, plan, profile, reconstruct, run, streams, weights
 from .messages import Lines, printable
 from .version import VERSION
 
@@ -22,16 +22,34 @@ class OneLineErrors(TyperGroup):
     `--debug` on the command lets the traceback through.
     """
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        streams.spell_what_they_lack()
+        try:
+            try:
+                return super().main(*args, **kwargs)
+            finally:
+                streams.flush_output()
+        except BrokenPipeError:
+            streams.nobody_reads()
+            raise SystemExit(streams.READER_GONE) from None
+        except SystemExit as end:
+            if isinstance(end.__context__, BrokenPipeError):  # rich and click end with 1 over it
+                raise SystemExit(streams.READER_GONE) from None
+            raise
+
     def invoke(self, ctx: Any) -> Any:
         _show_messages()
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # of standard output: other pipes are answered where they are written to
+            streams.nobody_reads()
+            raise SystemExit(streams.READER_GONE) from None
         except (OSError, ArithmeticError, MemoryError, RuntimeError, ValueError, TypeError, LookupError) as error:
             if isinstance(error, typer.Exit | typer.Abort) or type(error).__module__.startswith(("click", "typer")):
                 raise  # the command line's own: wrong options, an exit asked for
             if "--debug" in sys.argv[1:]:
                 raise
-            typer.secho(f"nstgpu: {printable(_one_line(error))}", fg=typer.colors.RED, err=True)
+            streams.complain(f"nstgpu: {printable(_one_line(error))}")
             raise typer.Exit(2 if _is_bad_input(error) else 1) from None
 
 

@@ -41,8 +41,8 @@ def profile(
 ) -> None:
     """Time every operation of one iteration, and compare each with the reference.
 
-    Time is compared with the roofline measured on this device, errors with a budget of eps·√terms in float64. On the
-    emulator, correctness only.
+    Time is compared with the roofline measured on this device, errors (in float64) with a budget of eps times the root
+    of the number of terms. On the emulator, correctness only.
     """
     del debug  # acted on where errors are reported
     from ..engine.profile import profile as profile_iteration

@@ -115,7 +115,7 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="How many scales, each √2 larger than the last; 1 paints at full size only.",
+            help="How many scales, each 1.41 times as large as the last; 1 paints at full size only.",
             show_default="as many as fit",
             rich_help_panel=SCALES,
         ),

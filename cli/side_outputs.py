@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from . import streams
 from .run_options import Options
 
 if TYPE_CHECKING:
@@ -87,7 +88,15 @@ def json_lines(path: str) -> Iterator[Report]:
         return report
 
     if path == "-":
-        yield writer(sys.stdout)
+        write = writer(sys.stdout)
+
+        def while_it_is_read(progress: "Progress") -> None:
+            try:
+                write(progress)
+            except BrokenPipeError:  # as in `| head`, which has seen enough
+                streams.nobody_reads()
+
+        yield while_it_is_read
         return
     with open(path, "w", encoding="utf-8") as stream:
         yield writer(stream)

@@ -99,7 +99,9 @@ def convert(
     preprocessing: Preprocessing = None,
     theano: Annotated[
         bool | None,
-        typer.Option("--theano/--no-theano", help="Whether kernels are rotated by 180°.", show_default="what IN says"),
+        typer.Option(
+            "--theano/--no-theano", help="Whether kernels are rotated by 180 degrees.", show_default="what IN says"
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -192,7 +194,7 @@ def _print(inspection: "Inspection") -> None:
     layers.add_column("Stored as")
     layers.add_column("Parameters", justify="right")
     for layer in inspection.layers:
-        shape = " × ".join(map(str, layer.kernel_shape))
+        shape = " x ".join(map(str, layer.kernel_shape))
         layers.add_row(Text(printable(layer.name)), layer.tap, shape, layer.precision, f"{layer.parameters:,}")
 
     console = Console(highlight=False)

@@ -1,0 +1,38 @@
+"""Standard output as it is found: it may know few characters, and its reader may leave."""
+
+import contextlib
+import io
+import os
+import sys
+
+READER_GONE = 141
+"""Exit code where the reader of standard output has left, as in `| head`: what a shell sees of programs that SIGPIPE
+ends."""
+
+
+def spell_what_they_lack() -> None:
+    r"""Standard output and error spell what their encoding lacks, as in `\u221a`, and never fail over it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
+            with contextlib.suppress(OSError, ValueError):  # closed
+                stream.reconfigure(errors="backslashreplace")
+
+
+def flush_output() -> None:
+    """Raises BrokenPipeError here, where it can be answered, and not when the interpreter ends."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def nobody_reads() -> None:
+    """Standard output leads nowhere from now on, so that nothing more can fail over it."""
+    with contextlib.suppress(OSError, ValueError):  # not a file's
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def complain(line: str) -> None:
+    """On standard error, red in a terminal; lost where there is none any more."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"\x1b[31m{line}\x1b[0m" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)

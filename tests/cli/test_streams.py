@@ -1,0 +1,76 @@
+"""Standard output that knows few characters, or whose reader leaves: real processes, as a shell starts them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nstgpu.cli import app
+from nstgpu.engine import images
+
+PROGRAM = [sys.executable, "-c", "from nstgpu.cli import main; main()"]
+
+
+def environment(encoding: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "100"}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_commands_work_where_output_knows_few_characters(tmp_path: Path, encoding: str) -> None:
+    """All in one process, which is quicker; the encoding is the process's."""
+    names = [command.name or "" for command in app.registered_commands]
+    calls = [["--help"], *([name, "--help"] for name in names), ["weights", "--help"], ["weights", "list"]]
+    calls += [
+        ["weights", "inspect", "mini"],
+        ["weights", "inspect", "\u221a\u20ac.h5"],
+        ["doctor"],
+        ["run", "\u221a.png", "b.png"],
+    ]
+    code = f"""
+import sys
+from nstgpu.cli import app
+for call in {calls!a}:
+    try:
+        app(call)
+    except SystemExit as end:
+        print("exit", end.code, *map(ascii, call))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(encoding), capture_output=True, check=False
+    )
+    errors = done.stderr.decode(encoding)
+    assert "Traceback" not in errors
+    assert "unexpected" not in errors
+    ends = [line.split()[1] for line in done.stdout.decode(encoding).splitlines() if line.startswith("exit ")]
+    assert ends == ["0"] * (len(calls) - 3) + ["2", "0", "2"], errors
+    assert errors.count("\\u221a") == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes")
+@pytest.mark.parametrize("arguments", [["run", "--help"], ["weights", "list"], ["weights", "inspect", "mini"]])
+def test_a_reader_that_leaves_ends_a_command_in_silence(arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone:
+        done = subprocess.run([*PROGRAM, *arguments], stdout=gone, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 141
+    assert done.stderr == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes")
+def test_a_reader_that_leaves_does_not_end_a_run(tmp_path: Path, small_weights: Path) -> None:
+    for name in ("content.png", "style.png"):
+        images.save(tmp_path / name, np.random.default_rng(0).random((20, 24, 3)))
+    run = ["run", "content.png", "style.png", "--weights", str(small_weights), "--iterations", "5", "--json", "-"]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone:
+        done = subprocess.run(
+            [*PROGRAM, *run], cwd=tmp_path, stdout=gone, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert "wrote content_style.png (5 iterations" in done.stderr
+    assert images.read(tmp_path / "content_style.png").pixels.shape == (20, 24, 3)
