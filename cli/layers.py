@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from ..engine.wording import counted
 from .messages import printable, say
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
 
@@ -80,7 +81,7 @@ def layers(
                 f"note: {network.name} is not trained, so its units look for nothing in particular; "
                 "nstgpu weights fetch vgg19 gets trained weights (80 MB)"
             )
-        say(f"showing {_counted(count, 'file')} to {network.name} on {observer.device.name}")
+        say(f"showing {counted(count, 'file')} to {network.name} on {observer.device.name}")
     with _bar(count, quiet) as progress:
         interrupted = _show(observer, pictures, progress)
     if observer.images == 0:
@@ -94,9 +95,9 @@ def layers(
         for tap in dead:
             say(f"note: no unit of {tap} that was watched was ever excited, so it has no sheet; show it more pictures")
         how = (
-            f"stopped after {observer.images} of {count} files" if interrupted else _counted(observer.images, "picture")
+            f"stopped after {observer.images} of {count} files" if interrupted else counted(observer.images, "picture")
         )
-        say(f"wrote {_counted(len(observer.taps) - len(dead), 'sheet')} to {destination} ({how})")
+        say(f"wrote {counted(len(observer.taps) - len(dead), 'sheet')} to {destination} ({how})")
 
 
 class _File(NamedTuple):
@@ -153,16 +154,12 @@ def _write(observer: "Observer", network: "Weights", destination: Path) -> list[
         if not found:
             dead.append(tap)
             continue
-        pictures = _counted(observer.images, "picture")
+        pictures = counted(observer.images, "picture")
         caption = f"{len(found)} of {width} units · each sees {field.size} x {field.size} pixels · {pictures}"
         sheet = sheets.contact_sheet(found, field, f"What excites {tap}", f"{caption} · {network.name}")
         recipe = {"weights": network.name, "weights sha256": network.checksum, "layer": tap}
         images.save(destination / f"{tap}.png", sheet, recipe=recipe)
     return dead
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _check_folder(destination: Path, pictures: Sequence[Path]) -> None:

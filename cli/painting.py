@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..engine.wording import counted
 from . import side_outputs
 from .messages import notes, say
 from .progress import bar
@@ -106,6 +107,10 @@ def _introduce(network: "Weights", device: str, shape: tuple[int, ...], original
 
 def _conclude(options: Options, result: "Result", iterations: int) -> None:
     done = len(result.history)
-    how = f"stopped after {done} of {iterations} iterations" if result.interrupted else f"{done} iterations"
+    how = (
+        f"stopped after {done} of {counted(iterations, 'iteration')}"
+        if result.interrupted
+        else counted(done, "iteration")
+    )
     cost = f", cost {result.history[0].total:.4g} -> {result.history[-1].total:.4g}" if done else ""
     say(f"wrote {options.output} ({how}{cost})")

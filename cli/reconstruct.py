@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..engine.wording import counted
 from .messages import notes, say
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
 from .run_options import is_same_file
@@ -144,7 +145,7 @@ def reconstruct(
     }
     images.save(destination, sheet, recipe=recipe)
     if not quiet:
-        layers = "1 layer" if len(chosen) == 1 else f"{len(chosen)} layers"
+        layers = counted(len(chosen), "layer")
         say(f"wrote {destination} ({f'stopped at layer {len(row) - 1} of {len(chosen)}' if interrupted else layers})")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from ..engine.scales import ITERATIONS
+from ..engine.wording import counted
 
 if TYPE_CHECKING:
     from ..engine.balance import Layers
@@ -153,7 +154,9 @@ def styles_of(options: Options) -> "list[Style]":
     each["--style-region"] = options.style_regions
     for name, values in each.items():
         if len(values) > count:
-            raise SettingsError(f"{name} is given {len(values)} times for {count} styles; give it once for each")
+            raise SettingsError(
+                f"{name} is given {counted(len(values), 'time')} for {counted(count, 'style')}; give it once for each"
+            )
     scales = options.style_scales * count if len(options.style_scales) == 1 else options.style_scales
     styles = []
     for number, text in enumerate(options.styles):

@@ -16,6 +16,7 @@ from ..weights.store import BUNDLED
 from . import taps
 from .objective import Weighting
 from .taps import SettingsError
+from .wording import shortest
 
 CONTENT_SHARE = 1.0
 STYLE_SHARE = 300.0
@@ -110,12 +111,7 @@ def checked(name: str, value: float | None) -> float | None:
 
 def spelled(layers: Mapping[str, float]) -> str:
     """ "relu1_1=0.5, relu2_1=1", with every digit."""
-    return ", ".join(f"{tap}={number(weight)}" for tap, weight in layers.items())
-
-
-def number(value: float) -> str:
-    """The shortest text that is this very number; 2 and not 2.0."""
-    return repr(float(value)).removesuffix(".0")
+    return ", ".join(f"{tap}={shortest(weight)}" for tap, weight in layers.items())
 
 
 def _share(share: float, layers: Mapping[str, float], energies: Mapping[str, float]) -> float:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..kernels.device import Array, Device
+from .wording import counted
 
 Statistics = Literal["gram", "moments", "w2"]
 STATISTICS: tuple[Statistics, ...] = ("gram", "moments", "w2")
@@ -46,8 +47,7 @@ class Costs:
 
     def __repr__(self) -> str:
         parts = ((name, getattr(self, name)) for name in ("total", "content", "style", "tv"))
-        count = len(self.per_layer)
-        layers = f", {count} layer{'' if count == 1 else 's'}" if count else ""
+        layers = f", {counted(len(self.per_layer), 'layer')}" if self.per_layer else ""
         return f"<Costs {', '.join(f'{name} {value:.4g}' for name, value in parts)}{layers}>"
 
 

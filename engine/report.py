@@ -23,6 +23,7 @@ from . import images, recipe
 from .costs import Costs
 from .images import FloatArray, ImageError
 from .taps import SettingsError
+from .wording import counted
 
 if TYPE_CHECKING:
     from .run import ScaleDone
@@ -35,6 +36,7 @@ _DASHES: tuple[tuple[float, ...], ...] = ((), (1, 1.4), (5, 1.4, 1, 1.4))  # of 
 _CONTENT_DASHES = (3, 1.4)  # line, gap, ... in widths of the line
 _ROOM_FOR_A_LABEL = 0.07  # of the plot's width
 _NEGLIGIBLE = 1e-9  # of the whole: what is less may be rounding
+_LEAST_DRAWN = 1e-6  # of the whole at its least: what is less would stretch the logarithmic axis over nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +80,11 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     path = Path(path)
     check_destination(path)
     parts, layers = _parts(report), _layers(report)
+    least = _LEAST_DRAWN * min((costs.total for costs in report.history if costs.total > 0), default=0.0)
     plots = []
     if len(report.history) > 1:
-        plots.append(_figure("The whole", parts, _plot("whole", parts, report.scales)))
-        plots.append(_figure("Layer by layer", layers, _plot("layers", layers, report.scales)))
+        plots.append(_figure("The whole", parts, _plot("whole", parts, report.scales, least)))
+        plots.append(_figure("Layer by layer", layers, _plot("layers", layers, report.scales, least)))
     images.write_whole(path, _page(report, plots).encode())
 
 
@@ -130,8 +133,11 @@ def _layers(report: Report) -> list[_Curve]:
 # Plots
 
 
-def _plot(name: str, curves: Sequence[_Curve], scales: Sequence[ScaleDone]) -> str:
-    """An SVG element of the curves over the iterations, on a logarithmic axis; its colours are the style sheet's."""
+def _plot(name: str, curves: Sequence[_Curve], scales: Sequence[ScaleDone], least: float = 0.0) -> str:
+    """An SVG element of the curves over the iterations, on a logarithmic axis; its colours are the style sheet's.
+
+    Values below `least` are left out.
+    """
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -148,7 +154,7 @@ def _plot(name: str, curves: Sequence[_Curve], scales: Sequence[ScaleDone]) -> s
         for curve in curves:
             axes.plot(
                 range(1, 1 + len(curve.values)),
-                [value if 0 < value < math.inf else math.nan for value in curve.values],
+                [value if 0 < value < math.inf and value >= least else math.nan for value in curve.values],
                 color=hues[curve.colour],
                 linewidth=2.2 if curve.colour == 0 else 1.5,
                 linestyle=(0, curve.dashes) if curve.dashes else "solid",
@@ -241,7 +247,7 @@ def _page(report: Report, plots: Sequence[str]) -> str:
 def _summary(report: Report) -> Iterator[str]:
     height, width = report.result.shape[:2]
     yield f"{width} × {height} pixels"
-    yield _counted(len(report.history), "iteration")
+    yield counted(len(report.history), "iteration")
     if report.scales:
         yield _duration(sum(scale.seconds for scale in report.scales))
     yield from (report.recipe[name] for name in ("weights", "device") if name in report.recipe)
@@ -323,10 +329,6 @@ def _hue(colour: int) -> str:
 
 def _number(value: float) -> str:
     return _power(float(f"{value:.3g}"))
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ from . import images
 from .costs import Costs
 from .optimise import Image
 from .run import ScaleDone
+from .wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,7 @@ class Result:
 
     def __repr__(self) -> str:
         height, width, _ = self.image.shape
-        count = len(self.history)
-        parts = [f"{width}x{height}", f"{count} iteration{'' if count == 1 else 's'}"]
+        parts = [f"{width}x{height}", counted(len(self.history), "iteration")]
         if self.history:
             parts.append(f"cost {self.history[0].total:.4g} -> {self.history[-1].total:.4g}")
         return f"<Result {', '.join([*parts, *(['interrupted'] if self.interrupted else [])])}>"

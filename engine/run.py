@@ -22,6 +22,7 @@ from .optimise import Adam, Descending, Image
 from .resize import resized
 from .scales import Scale
 from .taps import SettingsError
+from .wording import counted
 
 if TYPE_CHECKING:
     from .transfer import StyleTransfer
@@ -73,7 +74,7 @@ class RunState:
     def __repr__(self) -> str:
         height, width, _ = self.image.shape
         where = f"{self.iteration} of them at scale {self.scale + 1}, {width}x{height}"
-        return f"<RunState {len(self.history)} iterations in, {where}>"
+        return f"<RunState {counted(len(self.history), 'iteration')} in, {where}>"
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +231,9 @@ class Run:
             return True
         if descending.iteration < scale.iterations:
             logging.getLogger("nstgpu").info(
-                "no step lowers the cost any more after %d iterations at %d px", descending.iteration, scale.long_side
+                "no step lowers the cost any more after %s at %d px",
+                counted(descending.iteration, "iteration"),
+                scale.long_side,
             )
         return False
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .taps import SettingsError
+from .wording import counted
 
 ITERATIONS = 100  # at each scale, unless something else is asked for
 MIN_SIZE = 128  # px; below it VGG's deepest classic tap, relu5_1, has fewer than 8x8 pixels
@@ -51,10 +52,9 @@ def plan_scales(
         )
     each = (iterations,) * count if isinstance(iterations, int) else tuple(iterations)
     if len(each) != count:
-        raise SettingsError(
-            f"iterations are given for {len(each)} scales, but there are {count} ({_listed(sides)} px); "
-            f"give {count} numbers, or one for all"
-        )
+        there = f"there {'is' if count == 1 else 'are'} {count} ({_listed(sides)} px)"
+        remedy = f"give {count} numbers, or one for all" if count > 1 else "give 1 number"
+        raise SettingsError(f"iterations are given for {counted(len(each), 'scale')}, but {there}; {remedy}")
     for number in each:
         if number < 1:
             raise SettingsError(f"{number} iterations were asked for; at least 1 is needed at every scale")

@@ -31,6 +31,7 @@ from .result import Result
 from .run import Method, Progress, Run, RunState
 from .scales import ITERATIONS, MIN_SIZE, Scale, plan_scales
 from .taps import SettingsError
+from .wording import shortest
 
 __all__ = ["Costs", "Progress", "Relative", "Result", "RunState", "Style", "StyleTransfer"]
 
@@ -489,13 +490,13 @@ class StyleTransfer:
             "content layers": balance.spelled(self.content_layers),
             "style layers": balance.spelled(self.style_layers),
             "style statistics": self.style_statistics,
-            "content weight": f"{balance.number(self.content_weight)} ({self.content_reduction})",
-            "style weight": balance.number(self.style_weight),
-            "tv weight": balance.number(self.tv_weight),
+            "content weight": f"{shortest(self.content_weight)} ({self.content_reduction})",
+            "style weight": shortest(self.style_weight),
+            "tv weight": shortest(self.tv_weight),
             "colors": self.colors,
             "border": str(self._border),
             "pooling": self._network.pooling,
-            "optimizer": f"{run.method.optimizer}, learning rate {balance.number(run.learning_rate)}",
+            "optimizer": f"{run.method.optimizer}, learning rate {shortest(run.learning_rate)}",
             "iterations": str(len(run.history)),
             "init": str(init) if isinstance(init, str | Path) else "given image",
             "seed": str(self.seed),

@@ -49,7 +49,8 @@ def _blas() -> Finding:
     openblas = find_openblas()
     if openblas is None:
         return Finding("BLAS", name)
-    found = f"{name}, {openblas.get_num_threads()} threads, products for {openblas.get_corename().decode()}"
+    threads = openblas.get_num_threads()
+    found = f"{name}, {threads} thread{'s' * (threads != 1)}, products for {openblas.get_corename().decode()}"
     if not os.environ.get("OPENBLAS_CORETYPE"):
         return Finding("BLAS", found)
     # It may be needed, but on a processor with AVX-512 "Haswell" halves the speed of products.
@@ -110,4 +111,4 @@ def _cache() -> Finding:
     folder = cache_directory("")
     files = [path for path in folder.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
-    return Finding("kernel cache", f"{folder}, {len(files)} files, {size / 2**20:.1f} MiB")
+    return Finding("kernel cache", f"{folder}, {len(files)} file{'s' * (len(files) != 1)}, {size / 2**20:.1f} MiB")

@@ -67,7 +67,11 @@ class Weights:
     have the same checksum, whatever file they came from."""
 
     def __repr__(self) -> str:
-        reach = f"{len(self.convolutions)} layers to {self.taps[-1]}" if self.convolutions else "no layers"
+        reach = (
+            f"{len(self.convolutions)} layer{'s' * (len(self.convolutions) != 1)} to {self.taps[-1]}"
+            if self.convolutions
+            else "no layers"
+        )
         return f"<Weights {self.name!r}: {reach}, {self.preprocessing.name}, sha256 {self.checksum[:12]}>"
 
     @property

@@ -158,7 +158,10 @@ def test_same_seed_same_bytes(folder: Path) -> None:
         ([], "no content was given"),
         (["content.jpg"], "no style was given"),
         (["content.jpg", "--style", "style.png=-1"], "weight of the style"),
-        (["content.jpg", "style.png", "--style-mask", "style.png", "--style-mask", "style.png"], "2 times for 1 style"),
+        (
+            ["content.jpg", "style.png", "--style-mask", "style.png", "--style-mask", "style.png"],
+            "2 times for 1 style;",
+        ),
         (["content.jpg", "style.png", "--content-mask", "missing.png"], "missing.png"),
         (["content.jpg", "style.png", "--colors", "sepia"], "content-luminance"),
         (["content.jpg", "style.png", "--style-statistics", "mean"], "gram, moments or w2"),

@@ -288,3 +288,23 @@ def test_costs_that_never_change_and_runs_of_one_step(tmp_path: Path) -> None:
     assert_whole_by_itself(page)
     assert 'class="plot"' not in page
     assert "Costs" in texts(page, ".//h2")
+
+
+def test_a_cost_of_next_to_nothing_does_not_stretch_the_axis(tmp_path: Path) -> None:
+    """As where a run begins at the content, whose cost is a rounding error there."""
+    pytest.importorskip("matplotlib")
+    history = [costs(iteration) for iteration in range(1, 11)]
+    first = replace(history[0], content=1e-17, per_layer={**history[0].per_layer, "relu2_1 content": 2e-17})
+    for start in (first, replace(first, content=0.0, per_layer={**first.per_layer, "relu2_1 content": 0.0})):
+        write_report(tmp_path / "page.html", a_report(history=[start, *history[1:]], scales=[]))
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        plots = re.findall(r'<figure class="plot">.*?</figure>', page, re.DOTALL)
+        assert len(plots) == 2
+        assert not re.search("10⁻(1|[7-9])", "".join(plots))
+
+
+def test_nothing_but_zeros_is_drawn_too(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    nothing = Costs(0.0, 0.0, 0.0, 0.0, {"relu1_1": 0.0, "relu2_1": 0.0, "relu2_1 content": 0.0})
+    write_report(tmp_path / "page.html", a_report(history=[nothing] * 3, scales=[]))
+    assert "<svg" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -183,7 +183,7 @@ def test_every_optimiser_lowers_the_cost_within_the_pixels_range(thin: Thin, opt
     [
         ({"average": 1.0}, "at least 0 and below 1"),
         ({"average": -0.1}, "at least 0 and below 1"),
-        ({"iterations": [3, 2]}, "given for 2 scales, but there are 1"),
+        ({"iterations": [3, 2]}, "given for 2 scales, but there is 1"),
         ({"scales": 9}, "below the smallest size"),
         ({"optimizer": "sgd"}, "adam, lbfgs, descent"),
     ],

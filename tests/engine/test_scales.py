@@ -55,7 +55,7 @@ def test_iterations_for_all_or_for_each() -> None:
     ("arguments", "message"),
     [
         ({"iterations": [100, 50]}, "for 2 scales, but there are 5 (128, 181, 256, 362, 512 px); give 5 numbers"),
-        ({"iterations": [100, 50], "count": 1}, "for 2 scales, but there are 1 (512 px)"),
+        ({"iterations": [100, 50], "count": 1}, "for 2 scales, but there is 1 (512 px); give 1 number"),
         ({"iterations": 0}, "0 iterations were asked for"),
         ({"iterations": [5, 5, -3, 5, 5]}, "-3 iterations were asked for"),
         ({"iterations": 1, "count": 0}, "0 scales were asked for"),
