@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from . import hdf5_guard
 from .model import WeightsError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -21,6 +22,10 @@ MAX_VALUES = 100_000_000
 """Most numbers read from one file's kernels: VGG-19 has 20 million, one twice as wide 80 million."""
 MAX_NAMES = 10_000
 """Most names read from one list of layers or weights."""
+MAX_TEXT_BYTES = 16 * 1024**2
+_FLOATS = tuple(
+    getattr(h5py.h5t, f"IEEE_F{bits}{order}") for bits in (16, 32, 64) for order in ("LE", "BE")
+)  # HDF5's conversion of odder ones is not to be trusted with a damaged file
 
 
 def open_hdf5(source: Path | BinaryIO) -> h5py.File:
@@ -28,6 +33,12 @@ def open_hdf5(source: Path | BinaryIO) -> h5py.File:
 
     No lock is taken: nothing is written, some file systems have none, and others may hold one.
     """
+    if isinstance(source, Path):
+        with source.open("rb") as stream:
+            hdf5_guard.check_bytes(stream)
+    else:
+        hdf5_guard.check_bytes(source)
+        source.seek(0)
     try:
         return h5py.File(source, "r", locking=False)
     except OSError as error:
@@ -110,9 +121,10 @@ def _strings(group: h5py.Group, attribute: str) -> list[str] | None:
     length = math.prod(stored.shape or ())
     if length == 0:  # Keras 3 writes an empty list as numbers
         return []
-    # A damaged type that is no longer text can crash HDF5 as it is read. What cannot be seen from here is a
-    # damaged heap of variable-length text, in which HDF5 can loop for ever (HDFGroup/hdf5 issue 1707).
-    if not isinstance(stored.get_type(), h5py.h5t.TypeStringID) or length > MAX_NAMES:
+    # A damaged type that is no longer text can crash HDF5 as it is read. Text of variable length has been looked at
+    # by the guard.
+    kind = stored.get_type()
+    if not isinstance(kind, h5py.h5t.TypeStringID) or length > MAX_NAMES or length * kind.get_size() > MAX_TEXT_BYTES:
         raise WeightsError(f"its attribute {attribute} is no text, or has over {MAX_NAMES:,} names; fetch it again")
     values = np.ravel(group.attrs[attribute])
     return [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values]
@@ -124,7 +136,7 @@ def precision(data: h5py.Dataset) -> str:
     # Keras stores bfloat16 as two opaque bytes and says what they are in an attribute.
     if dtype.itemsize == 2 and dtype.kind in "Vu" and text(data, "dtype") == "bfloat16":
         return "bfloat16"
-    if dtype.kind == "f" and dtype.itemsize <= 8:
+    if dtype.kind == "f" and any(data.id.get_type().equal(known) for known in _FLOATS):
         return str(dtype.newbyteorder("=").name)
     raise WeightsError(f"{data.name!r} holds {dtype}, not floating-point numbers; use a file with float weights")
 
@@ -152,7 +164,7 @@ def read_float32(data: h5py.Dataset) -> NDArray[np.float32]:
     if max(data.size, math.prod(data.chunks or ())) > MAX_VALUES:
         raise WeightsError(f"{data.name!r} declares {data.size:,} numbers in shape {data.shape}: too many for a VGG")
     _check_filters(data)
-    stored = data[...]
+    stored = hdf5_guard.read_numbers(data)
     if kind == "bfloat16":
         bits = np.ascontiguousarray(stored).view(np.uint16).astype(np.uint32) << 16
         numbers = bits.view(np.float32)
