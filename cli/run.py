@@ -317,7 +317,19 @@ def resume(
     from ..engine.checkpoint import read
 
     state, options = read(checkpoint)
-    paint(from_values(json.loads(options), checkpoint=checkpoint, quiet=quiet), state)
+    paint(from_values(_stored_options(checkpoint, options), checkpoint=checkpoint, quiet=quiet), state)
+
+
+def _stored_options(checkpoint: str, text: str) -> dict[str, Any]:
+    from ..engine.taps import SettingsError
+
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{checkpoint} is no checkpoint, or is damaged: its options cannot be read")
+    return values
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

@@ -1,87 +1,187 @@
 """A run's state in an HDF5 file, so that it can go on after anything, to the very same bytes.
 
-The file also carries the options that the run was started with, as text; what they mean is the caller's.
+The file also carries the options that the run was started with, as text; what they mean is the caller's. At its end
+stands a checksum over all that comes before, which is looked at before HDF5 gets to see the file; and since anybody can
+write a checksum, what is read is held to what a run can have written.
 """
 
+import hashlib
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .costs import Costs
-from .images import whole_file
 from .memory import empty
 from .run import RunState
 from .taps import SettingsError
+from .whole_file import whole_file
 
-FORMAT = "nstgpu checkpoint 1"
+FORMAT = "nstgpu checkpoint 2"
+MAX_TEXT = 1024**2
+"""Characters in the options."""
+MAX_COUNT = 10**9
+MAX_SCALES = 1000
+MAX_ARRAYS = 64
+MAX_LAYERS = 1000
+MAX_REASON = 200
 _NUMBERS = ("total", "content", "style", "tv", "gradient_norm")
+_SEAL = b"nstgpu checkpoint, SHA-256 of the above: "
+_PIECE = 1024**2
 
 
 def write(path: str | Path, state: RunState, options: str = "") -> None:
     """Writes the whole file or none; raises ImageError where it cannot be written."""
     import h5py
 
-    with whole_file(Path(path)) as whole, h5py.File(whole, "w") as file:
-        file.attrs["format"] = FORMAT
-        file.attrs["fingerprint"] = state.fingerprint
-        file.attrs["options"] = options
-        for name in ("scale", "iteration", "failures", "learning_rate"):
-            file.attrs[name] = getattr(state, name)
-        file["seconds"] = np.asarray(state.seconds, np.float64)
-        file["image"], file["average"] = state.image, state.average
-        for name, values in state.optimizer.items():
-            file[f"optimizer/{name}"] = values
-        layers = list(state.history[0].per_layer) if state.history else []
-        file["history/costs"] = np.array(
-            [[getattr(costs, name) for name in _NUMBERS] for costs in state.history], np.float64
-        ).reshape(-1, len(_NUMBERS))
-        file["history/per_layer"] = np.array(
-            [[costs.per_layer[layer] for layer in layers] for costs in state.history], np.float64
-        ).reshape(-1, len(layers))
-        file["history"].attrs["layers"] = np.array(layers, "S")
+    with whole_file(Path(path)) as whole:
+        with h5py.File(whole, "w") as file:
+            file.attrs["format"] = np.bytes_(FORMAT)  # of fixed length, as all text in here: it needs no heap
+            file.attrs["fingerprint"] = np.bytes_(state.fingerprint)
+            file["options"] = np.frombuffer(options.encode(), np.uint8)
+            for name in ("scale", "iteration", "failures", "learning_rate"):
+                file.attrs[name] = getattr(state, name)
+            file["seconds"] = np.asarray(state.seconds, np.float64)
+            file["image"], file["average"] = state.image, state.average
+            optimizer = file.create_group("optimizer")
+            for name, values in state.optimizer.items():
+                optimizer[name] = values
+            layers = list(state.history[0].per_layer) if state.history else []
+            file["history/costs"] = np.array(
+                [[getattr(costs, name) for name in _NUMBERS] for costs in state.history], np.float64
+            ).reshape(-1, len(_NUMBERS))
+            file["history/per_layer"] = np.array(
+                [[costs.per_layer[layer] for layer in layers] for costs in state.history], np.float64
+            ).reshape(-1, len(layers))
+            file["history"].attrs["layers"] = np.array(layers, "S")
+        size = whole.seek(0, 2)
+        whole.write(_SEAL + _digest(whole, size))
 
 
 def read(path: str | Path) -> tuple[RunState, str]:
     """The state and the options' text; raises SettingsError, one line, for a file that is no checkpoint."""
-    import h5py
-
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise SettingsError(f"{path}: there is no such checkpoint; give the file named with --checkpoint")
+    from ..weights import hdf5
+
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            if file.attrs.get("format") != FORMAT:
-                raise SettingsError(f"{path} is no checkpoint of this version of nstgpu")
-            numbers = {name: file.attrs[name].item() for name in ("scale", "iteration", "failures", "learning_rate")}
-            optimizer: dict[str, NDArray[Any]] = {}
-            if "optimizer" in file:
-                optimizer = {name: _read(values) for name, values in file["optimizer"].items()}
-            state = RunState(
-                fingerprint=str(file.attrs["fingerprint"]),
-                seconds=tuple(file["seconds"][()].tolist()),
-                image=_read(file["image"]),
-                average=_read(file["average"]),
-                optimizer=optimizer,
-                history=_history(file["history"]),
-                **numbers,
-            )
-            return state, str(file.attrs["options"])
-    except (OSError, KeyError, AttributeError, RuntimeError) as error:
-        raise SettingsError(f"{path} is no checkpoint, or is damaged ({error})") from error
+        _check_seal(path)
+        with hdf5.open_hdf5(path) as file:
+            return _state(file)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # A file made to deceive can fail anywhere inside HDF5, with exceptions of every kind.
+        reason = str(error).removesuffix("; fetch it again") or type(error).__name__
+        reason = "".join(c if c.isprintable() else " " for c in reason)
+        reason = reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + "…"
+        raise SettingsError(f"{path} is no checkpoint, or is damaged: {reason}") from error
 
 
-def _read(dataset: Any) -> NDArray[Any]:
-    values = empty(dataset.shape, dataset.dtype)
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """SHA-256 of the first `size` bytes; leaves `file` behind them."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while size > 0 and (piece := file.read(min(_PIECE, size))):
+        digest.update(piece)
+        size -= len(piece)
+    return digest.digest()
+
+
+def _check_seal(path: Path) -> None:
+    with path.open("rb") as file:
+        size = file.seek(0, 2) - len(_SEAL) - hashlib.sha256().digest_size
+        file.seek(max(0, size))
+        seal = file.read()
+        if size < 0 or not seal.startswith(_SEAL):
+            raise SettingsError("it does not end in a checksum, as this version writes them; start the run again")
+        if _digest(file, size) != seal[len(_SEAL) :]:
+            raise SettingsError("its bytes are not those that were written; start the run again")
+
+
+def _state(file: Any) -> tuple[RunState, str]:
+    from ..weights import hdf5
+
+    if hdf5.text(file, "format") != FORMAT:
+        raise SettingsError("it is of another version of nstgpu")
+    scale, iteration, failures = (_count(file, name) for name in ("scale", "iteration", "failures"))
+    learning_rate = float(_scalar(file, "learning_rate", "f"))
+    seconds = tuple(float(value) for value in _array(file, "seconds"))
+    image, average = _array(file, "image"), _array(file, "average")
+    if scale >= MAX_SCALES or len(seconds) != scale + 1 or not all(0 <= s < math.inf for s in seconds):
+        raise SettingsError("its scales and their times cannot be")
+    if image.ndim != 3 or image.shape[2] != 3 or image.shape != average.shape or not {image.dtype.kind} == {"f"}:
+        raise SettingsError(f"its picture has the shape {image.shape}")
+    optimizer: dict[str, NDArray[Any]] = {}
+    remembered = hdf5.member(file, "optimizer")
+    if not hasattr(remembered, "keys") or len(remembered) > MAX_ARRAYS:  # type: ignore[arg-type]
+        raise SettingsError("its optimiser is missing")
+    for name in remembered:  # type: ignore[union-attr]
+        optimizer[name] = _array(remembered, name)
+    characters = _array(file, "options")
+    if characters.dtype != np.uint8 or characters.ndim != 1 or characters.size > MAX_TEXT:
+        raise SettingsError("its options are no text")
+    state = RunState(
+        hdf5.text(file, "fingerprint") or "",
+        scale,
+        iteration,
+        failures,
+        seconds,
+        learning_rate,
+        image,
+        average,
+        optimizer,
+        _history(file),
+    )
+    return state, characters.tobytes().decode()
+
+
+def _scalar(group: Any, name: str, kinds: str) -> Any:
+    stored = group.attrs.get_id(name)
+    if stored.shape != () or stored.dtype.kind not in kinds or stored.dtype.itemsize > 8:
+        raise SettingsError(f"its {name} is no number")
+    return group.attrs[name].item()
+
+
+def _count(group: Any, name: str) -> int:
+    number = int(_scalar(group, name, "iu"))
+    if not 0 <= number <= MAX_COUNT:
+        raise SettingsError(f"its {name} is {number}")
+    return number
+
+
+def _array(group: Any, name: str) -> NDArray[Any]:
+    """Numbers that lie in the file in one piece, so that they are no more than the file has bytes."""
+    from ..weights import hdf5
+
+    stored = hdf5.dataset(group, name)
+    if stored is None:
+        raise SettingsError(f"its {name} is missing")
+    if stored.shape is None or stored.dtype.kind not in "fiub" or stored.dtype.itemsize > 8:
+        raise SettingsError(f"its {name} is no array of numbers")
+    if stored.chunks is not None or stored.id.get_storage_size() != stored.size * stored.dtype.itemsize:
+        raise SettingsError(f"its {name} is not stored as nstgpu stores it")
+    values = empty(stored.shape, stored.dtype)
     if values.size:
-        dataset.read_direct(values)
+        stored.read_direct(values)
     return values
 
 
-def _history(group: Any) -> list[Costs]:
-    layers = [name.decode() for name in group.attrs["layers"]]
+def _history(file: Any) -> list[Costs]:
+    from ..weights import hdf5
+
+    group = hdf5.member(file, "history")
+    layers = hdf5.name_list(group, "layers") if group is not None else None
+    if layers is None or len(layers) > MAX_LAYERS:
+        raise SettingsError("its history names no layers")
+    costs, per_layer = _array(group, "costs"), _array(group, "per_layer")
+    if costs.ndim != 2 or costs.shape[1] != len(_NUMBERS) or per_layer.shape != (len(costs), len(layers)):
+        raise SettingsError(f"its history has the shapes {costs.shape} and {per_layer.shape}")
     history = []
-    for numbers, per_layer in zip(group["costs"][()].tolist(), group["per_layer"][()].tolist(), strict=True):
-        measured = dict(zip(_NUMBERS, numbers, strict=True))
-        history.append(Costs(per_layer=dict(zip(layers, per_layer, strict=True)), **measured))
+    for numbers, measured in zip(costs.tolist(), per_layer.tolist(), strict=True):
+        named = dict(zip(_NUMBERS, numbers, strict=True))
+        history.append(Costs(per_layer=dict(zip(layers, measured, strict=True)), **named))
     return history

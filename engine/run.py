@@ -144,11 +144,22 @@ class Run:
         """The same from where another run was; raises SettingsError if that was not this run."""
         if state.fingerprint != self.fingerprint:
             raise SettingsError("the run to resume had other pictures, weights or settings; give the very same again")
+        self._check(state)
         self.history[:] = state.history
         self._seconds[: len(state.seconds)] = state.seconds
         for number in range(state.scale):
             self._close(number, self.method.scales[number].iterations)
         return self._to_the_end(state.scale, lambda: self._restored(state))
+
+    def _check(self, state: RunState) -> None:
+        """Raises SettingsError for a state that this run cannot have had, whatever its fingerprint says."""
+        sizes = [(*self._size(number), 3) for number in range(len(self.method.scales))]
+        fitting = state.scale < len(sizes) and state.image.shape == state.average.shape == sizes[state.scale]
+        if not fitting or state.iteration > self.method.scales[state.scale].iterations:
+            raise SettingsError(
+                f"the state to resume, {state.image.shape} at scale {state.scale + 1} after {state.iteration} "
+                "iterations, is none of this run; start it again"
+            )
 
     def _to_the_end(self, first: int, begin: Callable[[], Descending]) -> tuple[Image, bool]:
         last = len(self.method.scales) - 1
@@ -185,7 +196,10 @@ class Run:
         shape = (*self._size(state.scale), 3)
         rule = optimise.make(self.device, self.method.optimizer, shape, self.method.learning_rate)
         rule.learning_rate = state.learning_rate
-        rule.restore(state.optimizer)
+        try:
+            rule.restore(state.optimizer)
+        except (LookupError, TypeError, ValueError) as error:
+            raise SettingsError(f"what the optimiser remembered does not fit this run ({error!r})") from error
         descending = self._descending(state.scale, rule, state.image)
         self.device.upload(state.average, descending.average)
         descending.iteration, descending.failures = state.iteration, state.failures
