@@ -58,7 +58,6 @@ app = typer.Typer(
     cls=OneLineErrors,
     help="Neural style transfer by optimising pixels, with no deep-learning framework.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -1,16 +1,27 @@
 """The package's face: its names, its layout, and that importing it costs nothing."""
 
 import ast
+import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 import nstgpu
 
 ROOT = Path(nstgpu.__file__).parent
 PACKAGES = ("cli", "engine", "kernels", "weights")
+MODULES = sorted(
+    {path for package in PACKAGES for path in (ROOT / package).rglob("*.py")} - {ROOT / "weights/training/distill.py"}
+)
+"""What is installed; `weights/training/distill.py` made the bundled model, and stays at home."""
 
 
 def test_public_names() -> None:
@@ -35,23 +46,54 @@ def test_import_is_lazy() -> None:
 def test_imports_run_one_way() -> None:
     allowed = {"cli": {"cli", "engine", "kernels", "weights", ""}, "engine": {"engine", "kernels", "weights", ""}}
     allowed |= {"kernels": {"kernels"}, "weights": {"weights"}}
-    for package in PACKAGES:
-        for path in sorted(set((ROOT / package).rglob("*.py")) - {ROOT / "weights" / "distill.py"}):
-            place = ["nstgpu", *path.relative_to(ROOT).with_suffix("").parts]
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.ImportFrom) and node.level:
-                    target = [*place[: -node.level], *(node.module or "").split(".")]
-                    home = target[1] if len(target) > 1 else ""
-                    assert home in allowed[package], f"{path.relative_to(ROOT)} imports from {'.'.join(target)}"
-                elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nstgpu"):
-                    pytest.fail(f"{path.relative_to(ROOT)} imports {node.module} absolutely")
+    for path in MODULES:
+        place = ["nstgpu", *path.relative_to(ROOT).with_suffix("").parts]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                target = [*place[: -node.level], *(node.module or "").split(".")]
+                home = target[1] if len(target) > 1 else ""
+                assert home in allowed[place[1]], f"{path.relative_to(ROOT)} imports from {'.'.join(target)}"
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nstgpu"):
+                pytest.fail(f"{path.relative_to(ROOT)} imports {node.module} absolutely")
 
 
-def test_no_framework_and_no_scipy() -> None:
-    """In what is installed; `weights/distill.py` made the bundled model, and stays at home."""
-    for package in PACKAGES:
-        for path in sorted(set((ROOT / package).rglob("*.py")) - {ROOT / "weights" / "distill.py"}):
-            for node in ast.walk(ast.parse(path.read_text())):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-                names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-                assert not {name.split(".")[0] for name in names} & {"torch", "tensorflow", "jax", "scipy"}, path
+def imported_from_outside(path: Path) -> set[str]:
+    """The top-level names of all that a module imports absolutely, at whatever depth of its code."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+def test_all_that_is_imported_is_declared() -> None:
+    """As a dependency or under an extra; so nothing of a framework, and nothing that only comes along with others."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    distributions = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in declared}
+    called = {"pillow": "PIL", "cupy-cuda12x": "cupy", "cupy-cuda13x": "cupy"}
+    known = {called.get(name, name) for name in distributions} - {"torch"} | set(sys.stdlib_module_names)
+    for path in MODULES:
+        assert imported_from_outside(path) <= known, path
+
+
+def test_every_folder_with_sources_is_installed() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    sources = [
+        path
+        for package in PACKAGES
+        for kind in ("py", "cu", "cuh", "h", "cpp")
+        for path in (ROOT / package).rglob(f"*.{kind}")
+    ]
+    folders = {".".join(("nstgpu", *path.parent.relative_to(ROOT).parts)) for path in sources}
+    assert sorted(setuptools["packages"]) == sorted({"nstgpu", *folders} - {"nstgpu.weights.training"})
+    for path in sources:
+        patterns = setuptools["package-data"].get(".".join(("nstgpu", *path.parent.relative_to(ROOT).parts)), [])
+        assert path.suffix == ".py" or any(path.match(pattern) for pattern in patterns), path
+
+
+def test_the_module_runs_as_the_command() -> None:
+    ran = subprocess.run([sys.executable, "-m", "nstgpu", "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout == f"nstgpu {nstgpu.__version__}\n"

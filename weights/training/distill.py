@@ -1,6 +1,6 @@
 """How `mini` was made: a thin VGG-19 trained to see what VGG-19 sees. A development tool, no part of the package.
 
-    python weights/distill.py TEACHER.h5 IMAGES_FOLDER mini.h5 --crops 200000
+    python weights/training/distill.py TEACHER.h5 IMAGES_FOLDER mini.h5 --crops 200000
 
 Teacher and student see the same crops. At every tap a learned linear map carries the student's activations to the
 teacher's, and the loss is what is left over. Nothing else of the training is kept: the maps are thrown away, and what
