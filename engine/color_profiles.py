@@ -9,6 +9,8 @@ import warnings
 import numpy as np
 from PIL import Image, ImageCms
 
+from ..weights.shortage import is_shortage
+
 
 @functools.cache
 def srgb_profile() -> bytes:
@@ -27,7 +29,9 @@ def to_srgb(image: Image.Image, profile: bytes | None, label: str) -> Image.Imag
                 image = image.convert("RGB")  # gray files often keep the profile of the RGB they came from
             srgb = ImageCms.ImageCmsProfile(io.BytesIO(srgb_profile()))
             return ImageCms.buildTransform(source, srgb, image.mode, "RGB").apply(image)
-        except (ImageCms.PyCMSError, OSError, ValueError):
+        except (ImageCms.PyCMSError, OSError, ValueError) as error:
+            if is_shortage(error):
+                raise MemoryError(f"converting the colors of {label}") from error
             warnings.warn(f"{label}: its colour profile can't be used; taking its colours as sRGB", stacklevel=5)
     return image.convert("RGB")
 

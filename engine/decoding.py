@@ -23,6 +23,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from ..weights.shortage import is_shortage
 from . import strips
 from .memory import host_memory
 from .picture import ImageError
@@ -190,7 +191,7 @@ def decoding(label: str) -> Iterator[None]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             yield
-        except ImageError:
+        except (ImageError, MemoryError):
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             found = re.search(r"\d+", str(error))
@@ -200,9 +201,13 @@ def decoding(label: str) -> Iterator[None]:
                 "shrink it first, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
             ) from error
         except UnidentifiedImageError as error:
+            if is_shortage(error):
+                raise MemoryError(f"reading {label}") from error
             raise ImageError(
                 f"{label} is not a {_FORMAT_NAMES} picture, or its head is damaged; convert or export it anew"
             ) from error
         except Exception as error:  # decoders raise a dozen types for a damaged file, SyntaxError among them
+            if is_shortage(error):
+                raise MemoryError(f"reading {label}") from error
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ImageError(f"{label} is damaged or cut short ({reason}); export or download it again") from error

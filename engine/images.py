@@ -50,6 +50,8 @@ __all__ = [
 def read(source: Picture | str | os.PathLike[str] | Image.Image | AnyArray) -> Picture:
     """Read a picture from a file, a Pillow image or an array; raise ImageError if it can't be one.
 
+    Raises MemoryError where that is what lacks.
+
     Files are PNG, JPEG, WebP or TIFF, told apart by their content; of several frames the first is read. EXIF
     orientation is applied, an embedded ICC profile is converted to sRGB (an unusable one is ignored with a
     warning) and every pixel mode becomes RGB. 16 bits a channel stay 16, but for gray with alpha, CMYK, colours
@@ -66,10 +68,13 @@ def read(source: Picture | str | os.PathLike[str] | Image.Image | AnyArray) -> P
         return source
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        parts = in_parts(path)
-        if parts is not None:
-            return assembled(*parts, str(path), path.stem)
-        return picture_of_image(*whole(path), str(path), path.stem)
+        try:
+            parts = in_parts(path)
+            if parts is not None:
+                return assembled(*parts, str(path), path.stem)
+            return picture_of_image(*whole(path), str(path), path.stem)
+        except MemoryError as error:  # most say nothing, or only how much
+            raise MemoryError(f"reading {path}") from error
     if isinstance(source, Image.Image):
         filename = getattr(source, "filename", "")  # only images that Pillow opened from a path have one
         return picture_of_image(source, None, "the Pillow image", Path(filename).stem if filename else "image")

@@ -3,6 +3,7 @@
 Only numbers: what is carried from one scale to the next, and the painting itself, are left to the run.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,12 +45,13 @@ def plan_scales(
         count = most
     elif count < 1:
         raise SettingsError(f"{count} scales were asked for; at least 1 is needed")
-    sides = tuple(max(1, round(long_side / 2 ** (steps / 2))) for steps in reversed(range(count)))
     if count > most:
+        first = 2.0 ** max(math.log2(long_side) - (count - 1) / 2, 0.0)
         raise SettingsError(
-            f"{count} scales up to {long_side} px would begin at {sides[0]} px, below the smallest size of {min_size}; "
-            f"ask for {most} at most, or for a smaller smallest size"
+            f"{count} scales up to {long_side} px would begin at {first:.0f} px, below the smallest size of "
+            f"{min_size}; ask for {most} at most, or for a smaller smallest size"
         )
+    sides = tuple(max(1, round(long_side / 2 ** (steps / 2))) for steps in reversed(range(count)))
     each = (iterations,) * count if isinstance(iterations, int) else tuple(iterations)
     if len(each) != count:
         there = f"there {'is' if count == 1 else 'are'} {count} ({_listed(sides)} px)"

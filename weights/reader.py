@@ -17,6 +17,7 @@ from . import archive, hdf5
 from .architecture import places
 from .layouts import StoredChain, StoredConvolution, stored_chain
 from .model import PREPROCESSINGS, Convolution, Preprocessing, WeightsError
+from .shortage import is_shortage
 
 PREPROCESSING_ATTRIBUTE = "nstgpu_preprocessing"
 """Of the root: the name of the preprocessing that belongs to the weights, in files that `convert` wrote."""
@@ -70,6 +71,8 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     except WeightsError as error:
         raise WeightsError(_one_line(f"{path}: {error}")) from error
     except Exception as error:
+        if is_shortage(error):
+            raise MemoryError(f"reading {path}") from error
         # A damaged file can fail anywhere inside HDF5, zlib or the JSON parser, each with its own exceptions.
         reason = str(error) or type(error).__name__
         raise WeightsError(_one_line(f"{path}: damaged, or no weights file ({reason}); fetch it again")) from error

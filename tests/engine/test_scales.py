@@ -87,3 +87,9 @@ def test_remaining_seconds_against_a_run_carried_out() -> None:
         assert remaining_seconds(scales, index, done, rate) == pytest.approx(left)
         left -= rate * scales[index].long_side ** 2
     assert remaining_seconds(scales, 4, 7, rate) == 0
+
+
+@pytest.mark.parametrize("count", [4, 1_000_000, 10**30])
+def test_absurd_numbers_of_scales_are_one_line(count: int) -> None:
+    with pytest.raises(SettingsError, match=rf"^{count} scales up to 256 px would begin at \d+ px, .* 3 at most"):
+        plan_scales(256, count=count, iterations=1)
