@@ -65,7 +65,7 @@ def read(path: str | Path) -> tuple[RunState, str]:
     path = Path(path)
     if not path.is_file():
         raise SettingsError(f"{path}: there is no such checkpoint; give the file named with --checkpoint")
-    from ..weights import hdf5
+    from ..weights import WeightsError, hdf5
     from ..weights.shortage import is_shortage
 
     try:
@@ -75,7 +75,7 @@ def read(path: str | Path) -> tuple[RunState, str]:
     except MemoryError:
         raise
     except Exception as error:
-        if not isinstance(error, SettingsError | hdf5.WeightsError) and is_shortage(error):
+        if not isinstance(error, SettingsError | WeightsError) and is_shortage(error):
             raise MemoryError(f"reading {path}") from error
         # A file made to deceive can fail anywhere inside HDF5, with exceptions of every kind.
         reason = str(error).removesuffix("; fetch it again") or type(error).__name__
