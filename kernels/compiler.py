@@ -86,6 +86,7 @@ _ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
 _SHARED = re.compile(r"(\d+) bytes smem")
+_MISSING_BUILTINS = re.compile(r"[\w.-]*nvrtc-builtins[\w.-]*\w")
 _WARNING = re.compile(r"\bwarning\b(?!: Architectures prior to)|\bC75\d\d\b")  # an old GPU is no kernel's fault
 
 
@@ -117,6 +118,11 @@ class Nvrtc:
             status = self._library.nvrtcCompileProgram(program, len(options), encoded)
             log = self._text(program, "ProgramLog").rstrip(b"\0").decode(errors="replace")
             if status != 0:
+                if missing := _MISSING_BUILTINS.search(log):
+                    raise DeviceError(
+                        f"NVRTC {self.version[0]}.{self.version[1]} does not find its {missing[0]}: "
+                        f"pip install --force-reinstall {wheel_of(self.version[0])}"
+                    )
                 raise CompileError(f"{source.name} does not compile for {architecture}:\n{log.strip()}")
             return Cubin(self._text(program, "CUBIN"), log)
         finally:
@@ -142,16 +148,32 @@ def sources_for(precision: str) -> tuple[Path, ...]:
 
 
 @functools.cache
-def find_nvrtc() -> Nvrtc:
+def find_nvrtc(major: int | None = None) -> Nvrtc:
     """NVRTC from the pip wheels, else of the toolkit, else wherever the loader finds it; version 12 before 13, whose
-    cubins older drivers refuse. Raises DeviceError with what to install."""
+    cubins older drivers refuse, unless `major` names one. Raises DeviceError with what to install."""
     for name in _candidates():
         try:
-            library = ctypes.CDLL(name)
-        except OSError:
+            _load_builtins(Path(name))
+            nvrtc = Nvrtc(ctypes.CDLL(name))
+        except (OSError, AttributeError):  # no library, or none of NVRTC's
             continue
-        return Nvrtc(library)
-    raise DeviceError("NVRTC, which compiles the kernels, was not found: pip install nvidia-cuda-nvrtc-cu12")
+        if major in (None, nvrtc.version[0]):
+            return nvrtc
+    wanted = "NVRTC" if major is None else f"NVRTC {major}"
+    raise DeviceError(f"{wanted}, which compiles the kernels, was not found: pip install {wheel_of(major or 12)}")
+
+
+def wheel_of(major: int) -> str:
+    """The pip package of NVRTC for CUDA 12 or 13."""
+    return "nvidia-cuda-nvrtc-cu12" if major == 12 else "nvidia-cuda-nvrtc"
+
+
+def _load_builtins(library: Path) -> None:
+    """Loads what NVRTC asks the loader for when it compiles: the wheel of version 13 does not say where that lies."""
+    if library.parent != Path():
+        for pattern in ("libnvrtc-builtins.so.*", "nvrtc-builtins64_*.dll"):
+            for builtins in sorted(library.parent.glob(pattern)):
+                ctypes.CDLL(str(builtins))
 
 
 def _candidates() -> Iterator[str]:
@@ -179,18 +201,17 @@ def architecture_for(capability: tuple[int, int], supported: Sequence[int]) -> s
         raise DeviceError(f"the GPU has compute capability {major}.{minor}; the kernels need 7.0 or newer")
     fitting = [known for known in supported if known // 10 == major and known % 10 <= minor]
     if not fitting:
-        raise DeviceError(
-            f"this NVRTC cannot compile for compute capability {major}.{minor}: pip install -U nvidia-cuda-nvrtc-cu12"
-        )
+        wheel = wheel_of(12 if max(supported) > 10 * major + minor else 13)
+        raise DeviceError(f"this NVRTC cannot compile for compute capability {major}.{minor}: pip install -U {wheel}")
     return "sm_90a" if max(fitting) == 90 else f"sm_{max(fitting)}"
 
 
-def compile_sources(sources: Sequence[Path], architecture: str) -> list[Cubin]:
-    """Each source for this architecture, from the cache or compiled now, on all cores.
+def compile_sources(sources: Sequence[Path], architecture: str, nvrtc: Nvrtc | None = None) -> list[Cubin]:
+    """Each source for this architecture, from the cache or compiled now, on all cores; by `find_nvrtc` if left open.
 
     Says so once through the logger "nstgpu" where something has to be compiled. Raises CompileError or DeviceError.
     """
-    nvrtc = find_nvrtc()
+    compiler = nvrtc or find_nvrtc()
     announced = threading.Lock()
 
     def announce() -> None:
@@ -198,7 +219,7 @@ def compile_sources(sources: Sequence[Path], architecture: str) -> list[Cubin]:
             _log.info("compiling kernels (first run only)")
 
     with ThreadPoolExecutor(min(len(sources), os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda source: _compile_cached(nvrtc, source, architecture, announce), sources))
+        return list(pool.map(lambda source: _compile_cached(compiler, source, architecture, announce), sources))
 
 
 def _compile_cached(nvrtc: Nvrtc, source: Path, architecture: str, announce: Callable[[], None]) -> Cubin:

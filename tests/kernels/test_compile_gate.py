@@ -5,13 +5,15 @@ Also the compiler's own behaviour: its cache, what it says and when, and that th
 
 import logging
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
 from nstgpu.kernels import compiler
-from nstgpu.kernels.compiler import CompileError, Cubin, compile_sources
+from nstgpu.kernels.compiler import CompileError, Cubin, Nvrtc, compile_sources, wheel_of
 from nstgpu.kernels.device import DeviceError
 
 try:
@@ -24,6 +26,14 @@ ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120
 if NVRTC.version[0] == 12:
     ARCHITECTURES.insert(0, "sm_70")
 
+# CUDA 13's compiler gets every source once, and the long ones for the GPU that most of them are written for.
+WITH_NVRTC_13 = {
+    "sm_75": compiler.SOURCES,
+    "sm_90a": tuple(compiler.FOLDER / f"{name}.cu" for name in ("hopper_bf16", "tensor_tf32")),
+}
+CASES = [(NVRTC.version[0], architecture) for architecture in ARCHITECTURES]
+CASES += [(13, architecture) for architecture in WITH_NVRTC_13 if NVRTC.version[0] != 13]
+
 # Registers a thread may take, by the first pattern that its kernel's name holds. An SM has 65536.
 REGISTERS = {
     r"^tensor_": 255,  # test_tensor_compile.py has their budgets
@@ -35,10 +45,23 @@ REGISTERS = {
 STATIC_SHARED_BYTES = 48 * 1024
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"cuda{case[0]}-{case[1]}")
 def cubins(request: pytest.FixtureRequest) -> dict[str, Cubin]:
-    compiled = compile_sources(compiler.SOURCES, request.param)
-    return {source.name: cubin for source, cubin in zip(compiler.SOURCES, compiled, strict=True)}
+    major, architecture = request.param
+    nvrtc, sources = NVRTC, compiler.SOURCES
+    if major != NVRTC.version[0]:
+        nvrtc, sources = nvrtc_called(major), WITH_NVRTC_13[architecture]
+    compiled = compile_sources(sources, architecture, nvrtc)
+    return {source.name: cubin for source, cubin in zip(sources, compiled, strict=True)}
+
+
+def nvrtc_called(major: int) -> Nvrtc:
+    """NVRTC of this version; skips, loudly, where it is not installed."""
+    try:
+        return compiler.find_nvrtc(major)
+    except DeviceError as error:
+        warnings.warn(f"THE COMPILE GATE OF CUDA {major} DOES NOT RUN: {error}", stacklevel=1)
+        pytest.skip(str(error))
 
 
 def test_no_kernel_spills(cubins: dict[str, Cubin]) -> None:
@@ -171,6 +194,56 @@ def test_a_source_that_does_not_compile_is_named_with_the_log(source: Path, tmp_
     with pytest.raises(CompileError, match=r"count\.cu does not compile for sm_80(.|\n)*undeclared"):
         compile_sources([source], "sm_80")
     assert not entries(tmp_path)
+
+
+# ---- finding it -----------------------------------------------------------------------------------------------------
+COMPILE = """
+import ctypes, sys
+from pathlib import Path
+from nstgpu.kernels import compiler
+folder = Path(sys.argv[1])
+compiler._candidates = lambda: [str(path) for path in folder.glob("*nvrtc.so.*")]
+(folder / "one.cu").write_text('extern "C" __global__ void one(int* x) { *x = 1; }')
+try:
+    print(*compiler.find_nvrtc().compile(folder / "one.cu", "sm_80").kernels)
+except compiler.DeviceError as error:
+    print(error)
+"""
+
+
+def compiled_with(folder: Path, libraries: list[Path]) -> str:
+    """What a process of its own says, which finds these libraries in a folder and no others."""
+    for library in libraries:
+        (folder / library.name).symlink_to(library)
+    command = [sys.executable, "-c", COMPILE, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(params=[12, 13])
+def wheel(request: pytest.FixtureRequest) -> tuple[int, Path, list[Path]]:
+    """A version, its library in the pip wheel, and the builtins beside it."""
+    nvrtc_called(request.param)
+    libraries = (Path(name) for name in compiler._candidates() if "site-packages" in name)
+    library = next((path for path in libraries if path.name == f"libnvrtc.so.{request.param}"), None)
+    if library is None:
+        pytest.skip(f"NVRTC {request.param} is no pip wheel's")
+    return request.param, library, list(library.parent.glob("libnvrtc-builtins.so.*"))
+
+
+def test_the_builtins_beside_the_library_are_loaded_before_it_is_asked(
+    wheel: tuple[int, Path, list[Path]], tmp_path: Path
+) -> None:
+    """Version 13 would look for them where the loader looks."""
+    _, library, builtins = wheel
+    assert compiled_with(tmp_path, [library, *builtins]) == "one"
+
+
+def test_missing_builtins_are_one_line_with_the_command(wheel: tuple[int, Path, list[Path]], tmp_path: Path) -> None:
+    major, library, builtins = wheel
+    said = compiled_with(tmp_path, [library])
+    assert said.endswith(f" does not find its {builtins[0].name}: pip install --force-reinstall {wheel_of(major)}")
+    assert "\n" not in said
+    assert "one.cu" not in said
 
 
 @pytest.mark.parametrize(
