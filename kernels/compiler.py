@@ -227,13 +227,9 @@ def _compile_cached(nvrtc: Nvrtc, source: Path, architecture: str, announce: Cal
         announce()
         return nvrtc.compile(source, architecture)
 
-    try:
-        directory = cache_directory("cubin")
-        key = cubin_key(nvrtc.version, source, architecture)
-        return _unpack(cached(directory, key, ".cubin", lambda target: _pack(compile_now(), target)).read_bytes())
-    except OSError as error:
-        _log.warning("compiled kernels cannot be kept: %s", error)
-        return compile_now()
+    key = cubin_key(nvrtc.version, source, architecture)
+    entry = cached(cache_directory("cubin"), key, ".cubin", lambda target: _pack(compile_now(), target))
+    return _unpack(entry.content)
 
 
 def cubin_key(version: tuple[int, int], source: Path, architecture: str) -> str:

@@ -467,7 +467,7 @@ def known_problem(runtime: Runtime, element: Element) -> str | None:
 
     try:
         key = _self_test_key(element, runtime.architecture)
-        problem: str | None = json.loads(cached(cache_directory("cubin"), key, ".json", produce).read_text())
+        problem: str | None = json.loads(cached(cache_directory("cubin"), key, ".json", produce).content)
     except (OSError, DeviceError) as error:
         return f"they could not be tested: {error}"
     return problem

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..cache import temporary_directory
 from .compiler import CompileError, NoCompilerError, build_library, find_compiler
 from .faults import KernelFault, Report, Side
 from .library import Library
@@ -39,4 +40,11 @@ def compile_library(
     `seed` draws the order in which blocks and lanes run; `defines` are macros for the kernels. Raises
     NoCompilerError with a line that says what to install, and CompileError with the compiler's own message.
     """
-    return Library(build_library(sources, check=check, defines=defines or {}), check=check, seed=seed)
+    for directory in (None, None, temporary_directory("emulator")):
+        path = build_library(sources, check=check, defines=defines or {}, directory=directory)
+        try:
+            return Library(path, check=check, seed=seed)
+        except OSError:
+            if path.exists():
+                raise
+    raise CompileError(f"{path} was removed while it was loaded; run again")

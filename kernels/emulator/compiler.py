@@ -16,13 +16,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cache import cache_directory, cached, digest
+from ..cache import Entry, cache_directory, cached, digest
 
 _log = logging.getLogger(__name__)
 
@@ -87,10 +88,13 @@ def _first_compiler(cxx: str) -> Compiler | None:
     return None
 
 
-def build_library(sources: Sequence[Path], *, check: bool, defines: Mapping[str, str | int]) -> Path:
-    """The shared library of these sources, compiled now or found in the cache.
+def build_library(
+    sources: Sequence[Path], *, check: bool, defines: Mapping[str, str | int], directory: Path | None = None
+) -> Path:
+    """The shared library of these sources, compiled now or found in `directory`, the cache unless given.
 
-    Raises NoCompilerError, CompileError, or OSError where a source or the cache can't be read or written.
+    Another process may remove it as soon as it is there. Raises NoCompilerError, CompileError, or OSError where a
+    source can't be read or nothing can be written.
     """
     compiler = find_compiler()
     flags = [*FLAGS, f"-DEMULATOR_CHECK={check:d}"]
@@ -102,9 +106,9 @@ def build_library(sources: Sequence[Path], *, check: bool, defines: Mapping[str,
     flags += shlex.split(os.environ.get("NSTGPU_CXXFLAGS", ""))  # for a debugger: -O0
     units += [(Path(source).resolve(), flags) for source in sources]
     keys = [_key(compiler, source, unit_flags) for source, unit_flags in units]
-    directory = cache_directory("emulator")
+    directory = directory or cache_directory("emulator")
 
-    def compile_unit(key: str, source: Path, unit_flags: list[str]) -> Path:
+    def compile_unit(key: str, source: Path, unit_flags: list[str]) -> Entry:
         def produce(target: Path) -> None:
             unit = f'#include "{source}"\n'
             if source not in runtime:
@@ -119,10 +123,14 @@ def build_library(sources: Sequence[Path], *, check: bool, defines: Mapping[str,
     def link(target: Path) -> None:
         _log.info("compiling kernels for the emulator (first run only)")
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compile_unit, keys, *zip(*units, strict=True)))
-        _compile(compiler, ["-shared", *map(str, objects), "-pthread", "-o", str(target)])
+            entries = list(pool.map(compile_unit, keys, *zip(*units, strict=True)))
+        with tempfile.TemporaryDirectory() as folder:  # where what was verified stays as it is
+            objects = [Path(folder, f"{number}.o") for number in range(len(entries))]
+            for path, entry in zip(objects, entries, strict=True):
+                path.write_bytes(entry.content)
+            _compile(compiler, ["-shared", *map(str, objects), "-pthread", "-o", str(target)])
 
-    return cached(directory, digest("".join(keys).encode()), ".so", link)
+    return cached(directory, digest("".join(keys).encode()), ".so", link).path
 
 
 def _key(compiler: Compiler, source: Path, flags: Sequence[str]) -> str:
