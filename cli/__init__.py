@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import doctor, layers, plan, profile, reconstruct, run, streams, weights
+from . import cache, doctor, layers, plan, profile, reconstruct, run, streams, weights
 from .messages import Lines, printable
 from .version import VERSION
 
@@ -69,6 +69,7 @@ app.command(name="plan")(plan.plan)
 app.command(name="profile")(profile.profile)
 app.command(name="doctor")(doctor.doctor)
 app.add_typer(weights.app, name="weights")
+app.add_typer(cache.app, name="cache")
 
 
 @app.callback()

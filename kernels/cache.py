@@ -178,7 +178,7 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def cached(directory: Path, key: str, suffix: str, produce: Callable[[Path], None]) -> Entry:
+def cached(directory: Path, key: str, suffix: str, produce: Callable[[Path], object]) -> Entry:
     """The file that `produce` makes for this key, which is 32 hexadecimal digits.
 
     Its name carries the digest of its bytes, and one that doesn't match is made anew; it appears under that name when

@@ -63,7 +63,7 @@ def weights_folder() -> Path:
 def default_weights() -> str:
     """What to load when nothing is asked for: "vgg19" once it was fetched, else the bundled "mini"."""
     preferred = official_named(PREFERRED)
-    return PREFERRED if preferred and _place(preferred).is_file() else BUNDLED
+    return PREFERRED if preferred and _is_there(_place(preferred)) else BUNDLED
 
 
 def known_weights() -> list[KnownWeights]:
@@ -74,7 +74,7 @@ def known_weights() -> list[KnownWeights]:
     known = [KnownWeights(BUNDLED, "thin VGG-19, blocks 1-3", *bundled, default == BUNDLED)]
     for official in catalogue.OFFICIAL_FILES:
         path = _place(official)
-        cached = path.is_file()
+        cached = _is_there(path)
         known.append(
             KnownWeights(
                 name=official.name,
@@ -103,7 +103,7 @@ def file_of(spec: str | Path) -> Path:
         return Path(spec)
     path = _place(official)
     command = f"nstgpu weights fetch {official.name}"
-    if not path.is_file():
+    if not _is_there(path):
         raise WeightsError(f"weights {official.name!r} are not on this machine; get them with {command}")
     if not _is_verified(official, path):
         raise WeightsError(f"{path}: damaged, or not the official {official.model}; get it again with {command}")
@@ -174,6 +174,31 @@ def take(name: str, source: Path) -> Fetched:
     return Fetched(path, False)
 
 
+def fetched_files() -> list[Path]:
+    """The official files that lie in the weights folder, and what broken downloads of them left; no links."""
+    names = [official.file_name for official in catalogue.OFFICIAL_FILES]
+    try:
+        listed = sorted(weights_folder().iterdir())
+    except OSError:
+        return []
+    ours = (path for path in listed if any(path.name in (name, f"{name}.part") for name in names))
+    return [path for path in ours if path.is_file() and not path.is_symlink()]
+
+
+def remove_fetched() -> tuple[int, int]:
+    """Removes the `fetched_files`; returns how many, and their bytes. Raises `WeightsError` while some are fetched."""
+    files = fetched_files()
+    if not files:
+        return 0, 0
+    with _alone_in(weights_folder()) as alone:
+        if not alone:
+            raise WeightsError(f"another process is fetching weights into {weights_folder()}; wait until it is done")
+        size = sum(path.stat().st_size for path in files)
+        for path in files:
+            path.unlink(missing_ok=True)
+    return len(files), size
+
+
 def _known(name: str) -> OfficialFile:
     official = official_named(name)
     if official is None:
@@ -184,6 +209,11 @@ def _known(name: str) -> OfficialFile:
 
 def _place(official: OfficialFile) -> Path:
     return weights_folder() / official.file_name
+
+
+def _is_there(path: Path) -> bool:
+    """Also where the folder may not be entered, which `Path.is_file` raises for."""
+    return os.path.isfile(path)
 
 
 def _made(folder: Path) -> Path:

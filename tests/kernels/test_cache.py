@@ -26,7 +26,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def entry_of(content: bytes, key: str = KEY, kind: str = "cubin") -> Entry:
-    return cached(cache_directory(kind), key, ".cubin", lambda target: target.write_bytes(content) and None)
+    return cached(cache_directory(kind), key, ".cubin", lambda target: target.write_bytes(content))
 
 
 def planted(folder: Path, content: bytes) -> Path:
@@ -150,7 +150,7 @@ for _ in range(150):
     number = draw.randrange(3)
     content = b"%d" % number * 1000
     key = digest(b"key %d" % number)
-    entry = cached(cache_directory("cubin"), key, ".cubin", lambda target: target.write_bytes(content) and None)
+    entry = cached(cache_directory("cubin"), key, ".cubin", lambda target: target.write_bytes(content))
     assert entry.content == content
     path, harm = entry.path, draw.randrange(6)
     try:
@@ -208,9 +208,9 @@ def aged(path: Path, days: float) -> Path:
 def test_what_nobody_uses_goes_and_what_is_used_stays(base: Path) -> None:
     old = aged(entry_of(b"old", digest(b"old")).path, 31)
     used = aged(entry_of(b"used", digest(b"used")).path, 29)
-    left = (
-        aged(base / "cubin" / "tmpabc.new.cubin", 2) if (base / "cubin" / "tmpabc.new.cubin").touch() is None else base
-    )
+    left = base / "cubin" / "tmpabc.new.cubin"
+    left.write_bytes(b"half of it")
+    aged(left, 2)
     foreign = base / "cubin" / "notes.txt"
     foreign.write_text("mine")
     aged(foreign, 100)
