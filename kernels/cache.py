@@ -187,10 +187,9 @@ def cached(directory: Path, key: str, suffix: str, produce: Callable[[Path], obj
     """
     for path in _listed(directory, f"{key}-*{suffix}"):
         content = _read(path)
-        if content is not None and path.name == f"{key}-{digest(content)}{suffix}":
+        if content is not None and _is_whole(path, content):
             _mark_used(path)
             return Entry(path, content)
-    # A damaged entry is replaced or left to `prune`, never removed: another process may have made it whole by now.
     made = _unique(temporary_directory(directory.name), suffix)
     try:
         produce(made)
@@ -211,8 +210,17 @@ def cached(directory: Path, key: str, suffix: str, produce: Callable[[Path], obj
         _say_once(f"compiled kernels cannot be kept: {_cannot_write(directory, error)}")
         return Entry(made, content)
     made.unlink(missing_ok=True)
+    for path in _listed(directory, f"{key}-*{suffix}"):
+        # Looked at again, since another process may have made it whole by now.
+        if (other := _read(path)) is not None and not _is_whole(path, other):
+            with contextlib.suppress(OSError):
+                path.unlink()
     prune(directory)
     return Entry(directory / name, content)
+
+
+def _is_whole(path: Path, content: bytes) -> bool:
+    return path.stem.rpartition("-")[2] == digest(content)
 
 
 def _unique(directory: Path, suffix: str) -> Path:
