@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.wording import counted
 from . import side_outputs
+from .checks import check_options
 from .messages import notes, say
 from .progress import bar
 from .run_options import DEFAULT_SIZE, Options, check_files, layers_of, method_of, styles_of, text_of
@@ -31,6 +32,7 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
     from ..weights.store import BUNDLED
 
     styles = styles_of(options)
+    check_options(options, styles)
     check_files(options, styles)
     network = load_weights(options.weights or default_weights(), preprocessing=options.preprocessing)
     with notes(options.quiet):
@@ -114,3 +116,16 @@ def _conclude(options: Options, result: "Result", iterations: int) -> None:
     )
     cost = f", cost {result.history[0].total:.4g} -> {result.history[-1].total:.4g}" if done else ""
     say(f"wrote {options.output} ({how}{cost})")
+    if done and result.history[-1].total > result.history[0].total:
+        say(f"note: {_why_it_rose(options, result)}")
+
+
+def _why_it_rose(options: Options, result: "Result") -> str:
+    """What to do where the cost is higher at the end than at the start."""
+    from ..engine.optimise import ADAM_LEARNING_RATE
+
+    rose = f"the cost rose from {result.history[0].total:.4g} to {result.history[-1].total:.4g}"
+    if options.learning_rate is None:
+        return f"{rose}; more --iterations or a lower --learning-rate may help"
+    own = f"{ADAM_LEARNING_RATE:g}" if options.optimizer == "adam" else "measured"
+    return f"{rose}: the learning rate {options.learning_rate:g} is too large; without --learning-rate it is {own}"

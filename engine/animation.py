@@ -23,6 +23,7 @@ MOST_FRAMES = 60
 """When there are more, every other one is dropped and half as many are taken from then on."""
 
 _FORMAT_OF_SUFFIX = {".webp": "WEBP", ".gif": "GIF", ".png": "PNG", ".apng": "PNG"}
+_FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 _ENCODING: dict[str, dict[str, Any]] = {"WEBP": {"quality": 85, "method": 4}, "GIF": {}, "PNG": {}}
 _LENGTH, _SHORTEST, _LONGEST, _LAST = 5000, 40, 200, 2000  # of it all, of a frame, and of the last; in milliseconds
 
@@ -44,6 +45,10 @@ class Animation:
     def __init__(self, path: str | os.PathLike[str], every: int) -> None:
         self.path = Path(path)
         self.every = every
+        if self.path.suffix.lower() in _FILMS:
+            raise ImageError(
+                f"cannot write {path}: films are left to nstgpu video; name an animation {', '.join(_FORMAT_OF_SUFFIX)}"
+            )
         if self.path.suffix.lower() not in _FORMAT_OF_SUFFIX:
             raise ImageError(
                 f"cannot write {path}: an animation's name must end in one of {', '.join(_FORMAT_OF_SUFFIX)}"

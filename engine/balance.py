@@ -14,6 +14,7 @@ from typing import TypeAlias
 from ..weights import Weights
 from ..weights.store import BUNDLED
 from . import taps
+from .costs import Costs
 from .objective import Weighting
 from .taps import SettingsError
 from .wording import shortest
@@ -21,6 +22,8 @@ from .wording import shortest
 CONTENT_SHARE = 1.0
 STYLE_SHARE = 300.0
 TV_SHARE = 2.0
+SENSELESS = 1e12
+"""A weight of more than this is why a cost overflows, if it does: float32 ends at 3e38, and gradients are squared."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,26 @@ def weighting(
         style=_share(STYLE_SHARE, lambda_, style_energies) if beta is None else beta,
         tv=TV_SHARE if gamma is None else gamma,
     )
+
+
+def culprit(weighting: Weighting, costs: Costs) -> str:
+    """Which weight is why these costs are not finite, as in "style_weight is 1e+30"; empty where none is.
+
+    A weight is to blame where what it multiplies is finite, and it is beyond all that makes sense.
+    """
+    if not all(math.isfinite(cost) for cost in (*costs.per_layer.values(), costs.tv)):
+        return ""
+    parts = {
+        "content": weighting.content * costs.content,
+        "style": weighting.style * costs.style,
+        "tv": weighting.tv * costs.tv,
+    }
+    most = max(parts, key=lambda part: math.inf if math.isnan(parts[part]) else parts[part])
+    given: dict[str, float] = {f"{most}_weight": getattr(weighting, most)}
+    if most != "tv":
+        given |= {f"the weight of {most} layer {tap}": w for tap, w in getattr(weighting, f"{most}_layers").items()}
+    name = max(given, key=lambda name: given[name])
+    return f"{name} is {shortest(given[name])}" if given[name] >= SENSELESS else ""
 
 
 def checked(name: str, value: float | None) -> float | None:

@@ -160,6 +160,12 @@ def check(name: str, learning_rate: float | None) -> None:
         raise SettingsError(f"the learning rate is {learning_rate}; it must be a finite number above zero")
 
 
+def check_average(decay: float | None) -> None:
+    """Raises SettingsError for what is no decay of an average."""
+    if decay is not None and not 0 <= decay < 1:
+        raise SettingsError(f"the average's decay is {decay}; it must be at least 0 and below 1")
+
+
 def make(device: Device, name: str, shape: tuple[int, ...], learning_rate: float | None) -> Optimizer:
     """The optimiser called `name`, one of OPTIMIZERS, for images of this shape."""
     check(name, learning_rate)
@@ -187,6 +193,8 @@ class Descending:
     """Done at this size."""
     failures: int = 0
     """In a row."""
+    culprit: Callable[[Costs], str] = lambda _: ""
+    """Which weight of the cost, if any, is why these costs are not finite: "style_weight is 1e+30", say."""
 
     def iterate(self, evaluate: Evaluate, gradient: Array, iterations: int, good: Array) -> Iterator[Costs]:
         """Takes steps up to `iterations`, yielding after each the costs it started from.
@@ -220,6 +228,12 @@ class Descending:
     def take_back(self, costs: Costs, good: Array) -> None:
         """Back to the last good image, to try a shorter step; raises NonFiniteCostError where that is of no use."""
         where = _where_not_finite(costs)
+        culprit = self.culprit(costs)
+        if culprit:
+            where = f"iteration {self.iteration + 1}"
+            raise NonFiniteCostError(
+                f"the cost is not finite at {where}: {culprit}, which is too much; take a lower one"
+            )
         wider = ", or the precision bf16, which has the range of fp32" if self.device.precision == "fp16" else ""
         if self.iteration == 0 and self.failures == 0:
             raise NonFiniteCostError(

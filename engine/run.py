@@ -9,12 +9,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from . import optimise, scales
+from . import balance, optimise, scales
 from .captured import Captured
 from .costs import Costs
 from .memory import Buffer, allocate, fetched
@@ -212,7 +213,8 @@ class Run:
         device.upload(pixels, held["image"])
         device.upload(pixels, held["average"])
         decay = self.method.decay(self.method.scales[number].iterations)
-        return Descending(device, rule, held["image"], held["average"], decay)
+        culprit = partial(balance.culprit, self.transfer.weighting)
+        return Descending(device, rule, held["image"], held["average"], decay, culprit=culprit)
 
     def _size(self, number: int) -> tuple[int, int]:
         return self.transfer.size_at(self.method.scales[number].long_side)

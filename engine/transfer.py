@@ -24,7 +24,7 @@ from .balance import Layers, Relative
 from .costs import STATISTICS, Costs, Statistics
 from .masks import Mask
 from .memory import bands, empty, fetched
-from .objective import Objective, Reduction, SizedStyle
+from .objective import Objective, Reduction, SizedStyle, Weighting
 from .optimise import Image
 from .resize import resized, resized_alpha
 from .result import Result
@@ -138,10 +138,10 @@ class StyleTransfer:
         self._border = border
         alpha, beta = balance.checked("content_weight", content_weight), balance.checked("style_weight", style_weight)
         gamma = balance.checked("tv_weight", tv_weight)
-        _check_choice("content reduction", content_reduction, ("mean", "sum"))
-        _check_choice("style statistics", style_statistics, STATISTICS)
-        _check_choice("colors", colors, COLORS)
-        _check_choice("pooling", pooling, ("max", "average"))
+        check_choice("content reduction", content_reduction, ("mean", "sum"))
+        check_choice("style statistics", style_statistics, STATISTICS)
+        check_choice("colors", colors, COLORS)
+        check_choice("pooling", pooling, ("max", "average"))
         tiles.check(tile)
         if not isinstance(weights, Weights):
             weights = load_weights(default_weights() if weights is None else weights)
@@ -208,6 +208,11 @@ class StyleTransfer:
             )
 
     # ---- the weights that were given or chosen ----------------------------------------------------------------------
+    @property
+    def weighting(self) -> Weighting:
+        """All of them."""
+        return self._weighting
+
     @property
     def content_layers(self) -> Mapping[str, float]:
         """w_l by tap."""
@@ -395,8 +400,7 @@ class StyleTransfer:
         Ctrl-C ends the run and keeps the image (`Result.interrupted`). Raises SettingsError, images.ImageError, or
         NonFiniteCostError when the cost diverges in spite of shorter steps.
         """
-        if average is not None and not 0 <= average < 1:
-            raise SettingsError(f"the average's decay is {average}; it must be at least 0 and below 1")
+        optimise.check_average(average)
         planned = self.plan(iterations, min_size=min_size, count=scales)
         optimise.check(optimizer, learning_rate)
         with self._alone():
@@ -539,7 +543,8 @@ def _by_bands(work: Callable[..., Image], pixels: Image, *others: Image) -> Imag
     return out
 
 
-def _check_choice(what: str, choice: str, known: Sequence[str]) -> None:
+def check_choice(what: str, choice: str, known: Sequence[str]) -> None:
+    """Raises SettingsError for what is not among the choices."""
     if choice not in known:
         raise SettingsError(f"unknown {what} {choice!r}; choose {', '.join(known[:-1])} or {known[-1]}")
 

@@ -25,6 +25,7 @@ Layout = tuple[tuple[int, ...], np.dtype[Any]]
 Pooling = Literal["max", "average"]
 
 DEVICES = ("auto", "cuda", "cpu", "reference", "emulator")
+PRECISIONS = ("auto", "fp32", "tf32", "3xtf32", "bf16", "fp16", "fp64")
 W2_SCRATCH = 5  # matrices of scratch memory for `w2_root` and `w2_cost`
 MOST_VECTORS = 64  # in one `dots` or `combine`
 
@@ -287,6 +288,15 @@ def open_device(name: str = "auto", precision: str = "auto", threads: int | None
     if kind == "cuda":
         return Gpu(CudaRuntime(int(index or 0), precision), precision)
     return Gpu(EmulatorRuntime("fp32" if precision == "auto" else precision), precision)
+
+
+def check_names(name: str, precision: str) -> None:
+    """Raises DeviceError for names that no device and no precision has; what is to be had here is found on opening."""
+    kind = name.partition(":")[0]
+    if kind not in DEVICES:
+        raise DeviceError(f"unknown device {name!r}; choose one of {', '.join(DEVICES)}")
+    if precision not in PRECISIONS:
+        raise DeviceError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
 
 
 def open_devices(name: str = "auto", precision: str = "auto", threads: int | None = None) -> list[Device]:

@@ -154,6 +154,8 @@ def test_same_seed_same_bytes(folder: Path) -> None:
         (["content.jpg", "style.png", "--learning-rate", "-1"], "learning rate"),
         (["content.jpg", "style.png", "--pooling", "l2"], "max or average"),
         (["content.jpg", "style.png", "--init", "elsewhere.png"], "elsewhere.png"),
+        (["content.jpg", "style.png", "--init", "banana"], "content, style, gray or noise, nor a picture"),
+        (["content.jpg", "style.png", "--animation", "way.MP4"], "nstgpu video"),
         (["content.jpg", "style.png", "--content-weight", "0", "--style-weight", "0"], "weigh nothing"),
         ([], "no content was given"),
         (["content.jpg"], "no style was given"),
@@ -185,6 +187,74 @@ def test_bad_input_is_one_line_and_exit_code_2(folder: Path, arguments: list[str
     assert message in line
     assert "Traceback" not in result.output
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--colors", "sepia"],
+        ["--content-reduction", "max"],
+        ["--style-statistics", "mean"],
+        ["--pooling", "l2"],
+        ["--optimizer", "sgd"],
+        ["--learning-rate", "nan"],
+        ["--average", "1"],
+        ["--tile", "some"],
+        ["--iterations", "0"],
+        ["--iterations", "5,x"],
+        ["--device", "tpu"],
+        ["--precision", "fp8"],
+        ["--style-weight", "-1"],
+        ["--style-layer", "conv1_1"],
+        ["--content-layer", "relu4_2=inf"],
+        ["--style-scale", "0"],
+        ["--init", "banana"],
+        ["--style", "nowhere.png"],
+        ["--style-mask", "nowhere.png"],
+        ["--style-region", "nowhere.png"],
+        ["--content-mask", "nowhere.png"],
+        ["-o", "out.xyz"],
+        ["--animation", "out.mp4"],
+    ],
+)
+def test_options_are_checked_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    def too_early(*_: object, **__: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("nstgpu.weights.load_weights", too_early)
+    monkeypatch.setattr("nstgpu.engine.images.read", too_early)
+    result = nstgpu("run", "content.jpg", "style.png", *arguments)
+    assert result.exit_code == 2, result.exception
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("nstgpu: ")
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--style-weight", "1e30"], "style_weight is 1e+30"),
+        (["--content-weight", "1e30"], "content_weight is 1e+30"),
+        (["--tv-weight", "1e35"], "tv_weight is 1e+35"),
+        (["--style-lambda", "relu1_1=1e30", "--style-weight", "300"], "the weight of style layer relu1_1 is 1e+30"),
+    ],
+)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_weight_that_overflows_is_named(arguments: list[str], names: str) -> None:
+    result = nstgpu("run", "content.jpg", "style.png", *SHORT, *arguments)
+    assert result.exit_code == 1, result.exception
+    assert result.stderr.count("RuntimeWarning") == 0
+    assert names in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_cost_that_rose_is_said() -> None:
+    rose = nstgpu("run", "content.jpg", "style.png", *SHORT, "--learning-rate", "10")
+    assert rose.exit_code == 0
+    note = rose.stderr.splitlines()[-1]
+    assert re.fullmatch(r"note: the cost rose from \S+ to \S+: the learning rate 10 is too large; .* it is 0.02", note)
+    assert "rose" not in nstgpu("run", "content.jpg", "style.png", *SHORT).stderr
 
 
 @pytest.mark.parametrize("arguments", [["--size", "big"], ["--size", "4"], ["--quality", "0"], ["--nonsense"]])

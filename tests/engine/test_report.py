@@ -300,7 +300,7 @@ def test_a_cost_of_next_to_nothing_does_not_stretch_the_axis(tmp_path: Path) -> 
         page = (tmp_path / "page.html").read_text(encoding="utf-8")
         plots = re.findall(r'<figure class="plot">.*?</figure>', page, re.DOTALL)
         assert len(plots) == 2
-        assert not re.search("10⁻(1|[7-9])", "".join(plots))
+        assert not re.search("10⁻(¹|[⁷⁸⁹])", "".join(plots))
 
 
 def test_nothing_but_zeros_is_drawn_too(tmp_path: Path) -> None:

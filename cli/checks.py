@@ -1,0 +1,82 @@
+"""What can be said of a run's options before anything is loaded: values, names of layers, files that are not there.
+
+What depends on the pictures or the weights is left to the library, whose own checks come later.
+"""
+
+import math
+import os
+from typing import TYPE_CHECKING
+
+from .run_options import Options, iterations_of, layers_of
+
+if TYPE_CHECKING:
+    from ..engine.transfer import Style
+
+INITS = ("content", "style", "gray", "noise")
+
+
+def check_options(options: Options, styles: "list[Style]") -> None:
+    """Raises SettingsError, ImageError or DeviceError, each one line that names the option and what it may be."""
+    from ..engine import balance, optimise, tiles, transfer
+    from ..engine.costs import STATISTICS
+    from ..kernels.device import check_names
+
+    choice = transfer.check_choice
+    choice("content reduction", options.content_reduction, ("mean", "sum"))
+    choice("style statistics", options.statistics, STATISTICS)
+    choice("colors", options.colors, transfer.COLORS)
+    if options.pooling is not None:
+        choice("pooling", options.pooling, ("max", "average"))
+    optimise.check(options.optimizer, options.learning_rate)
+    optimise.check_average(options.average)
+    tiles.check(tiles.setting(options.tile))
+    check_names(options.device, options.precision)
+    for name in ("content_weight", "style_weight", "tv_weight"):
+        balance.checked(f"--{name.replace('_', '-')}", getattr(options, name))
+    layers_of(options.content_layers, options.content_ws, "content")
+    layers_of(options.style_layers, options.style_lambdas, "style")
+    _check_iterations(options)
+    for style in styles:
+        _above_zero(f"the weight of the style {style.picture}", style.weight)
+        if style.scale is not None:
+            _above_zero("--style-scale", style.scale)
+    _check_inputs(options, styles)
+
+
+def _check_iterations(options: Options) -> None:
+    from ..engine.taps import SettingsError
+
+    iterations = iterations_of(options.iterations)
+    for number in [iterations] if isinstance(iterations, int) else iterations:
+        if number < 1:
+            raise SettingsError(f"--iterations {options.iterations}: at least 1 is needed at every scale")
+
+
+def _above_zero(what: str, value: float) -> None:
+    from ..engine.taps import SettingsError
+
+    if not 0 < value < math.inf:
+        raise SettingsError(f"{what} is {value}; it must be a finite number above zero")
+
+
+def _check_inputs(options: Options, styles: "list[Style]") -> None:
+    """That the files are there; what is in them is found out when they are read."""
+    from ..engine.images import ImageError
+    from ..engine.taps import SettingsError
+
+    if options.init not in INITS and not _is_there(options.init):
+        raise SettingsError(
+            f"--init {options.init!r} is neither {', '.join(INITS[:-1])} or {INITS[-1]}, nor a picture that is there"
+        )
+    named = [(options.content, "the content"), *((str(style.picture), "the style") for style in styles)]
+    named += [(mask, "the mask") for mask in options.style_masks if mask != "none"]
+    named += [(region, "the region") for region in options.style_regions if region != "none"]
+    named += [(options.content_mask, "the content mask")] if options.content_mask else []
+    for path, what in named:
+        if not _is_there(path):
+            raise ImageError(f"there is no file {path}; give {what} as the path of a picture")
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is such a file, as far as it is for this place to say: what is no plain path is the reader's."""
+    return path == "-" or "://" in path or path.startswith("~") or os.path.exists(path)
