@@ -47,7 +47,7 @@ class Animation:
         self.every = every
         if self.path.suffix.lower() in _FILMS:
             raise ImageError(
-                f"cannot write {path}: films are left to nstgpu video; name an animation {', '.join(_FORMAT_OF_SUFFIX)}"
+                f"cannot write {path}: films are left to nstgpu video; an animation's name must end in one of {', '.join(_FORMAT_OF_SUFFIX)}"
             )
         if self.path.suffix.lower() not in _FORMAT_OF_SUFFIX:
             raise ImageError(
