@@ -45,14 +45,11 @@ class Animation:
     def __init__(self, path: str | os.PathLike[str], every: int) -> None:
         self.path = Path(path)
         self.every = every
-        if self.path.suffix.lower() in _FILMS:
-            raise ImageError(
-                f"cannot write {path}: films are left to nstgpu video; an animation's name must end in one of {', '.join(_FORMAT_OF_SUFFIX)}"
-            )
-        if self.path.suffix.lower() not in _FORMAT_OF_SUFFIX:
-            raise ImageError(
-                f"cannot write {path}: an animation's name must end in one of {', '.join(_FORMAT_OF_SUFFIX)}"
-            )
+        suffix = self.path.suffix.lower()
+        if suffix not in _FORMAT_OF_SUFFIX:
+            films = "films are left to nstgpu video; " if suffix in _FILMS else ""
+            known = ", ".join(_FORMAT_OF_SUFFIX)
+            raise ImageError(f"cannot write {path}: {films}an animation's name must end in one of {known}")
         if every < 1:
             raise ImageError(f"cannot animate {path} with a frame every {every} iterations; give 1 or more")
         images.check_place(self.path)
