@@ -15,6 +15,7 @@ import typer
 from ..engine.wording import counted
 from .messages import printable, say
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
+from .progress import on_terminal, pulse
 
 if TYPE_CHECKING:
     from ..engine.excitation import Observer
@@ -177,7 +178,21 @@ def _check_folder(destination: Path, pictures: Sequence[Path]) -> None:
 
 
 def _bar(count: int, quiet: bool) -> AbstractContextManager[_Progress]:
-    return nullcontext(_Progress(lambda: None, lambda _: None)) if quiet else _shown_bar(count)
+    if quiet:
+        return nullcontext(_Progress(lambda: None, lambda _: None))
+    return _shown_bar(count) if on_terminal() else nullcontext(_lines(count))
+
+
+def _lines(count: int) -> _Progress:
+    due, done = pulse(), 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if due():
+            say(f"{done} of {counted(count, 'file')}")
+
+    return _Progress(advance, say)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ..engine.wording import counted
 from . import side_outputs
 from .checks import check_options
 from .messages import notes, say
-from .progress import bar
+from .progress import shown
 from .run_options import DEFAULT_SIZE, Options, check_files, layers_of, method_of, styles_of, text_of
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
     with ExitStack() as stack:
         reports: list[side_outputs.Report] = []
         if not options.quiet:
-            reports.append(stack.enter_context(bar(sum(scale.iterations for scale in planned))))
+            reports.append(stack.enter_context(shown(sum(scale.iterations for scale in planned))))
         if options.json_file is not None:
             reports.append(stack.enter_context(side_outputs.json_lines(options.json_file)))
         if options.save_every is not None:

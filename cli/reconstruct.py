@@ -14,6 +14,7 @@ import typer
 from ..engine.wording import counted
 from .messages import notes, say
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
+from .progress import on_terminal, pulse
 from .run_options import is_same_file
 
 if TYPE_CHECKING:
@@ -158,7 +159,12 @@ def _spelled(names: Sequence[str]) -> str:
 
 
 def _bar(quiet: bool) -> AbstractContextManager[Show]:
-    return nullcontext(lambda _tap, _share: None) if quiet else _shown_bar()
+    if quiet:
+        return nullcontext(lambda _tap, _share: None)
+    if on_terminal():
+        return _shown_bar()
+    due = pulse()
+    return nullcontext(lambda tap, share: say(f"{tap}: {share:.0%}") if due() else None)
 
 
 @contextmanager
