@@ -26,7 +26,7 @@ from .costs import ContentTerm, Moments, StyleTerm
 from .footprint import Cut, Footprint, weights_name
 from .masks import Mask
 from .memory import allocate, fetched
-from .tiles import OnHost
+from .walk import OnHost
 
 AHEAD = 2
 """Tiles that a device may have done, or be at, before their turn comes: one to go on with while another waits."""

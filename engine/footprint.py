@@ -5,7 +5,7 @@ Arithmetic only; nothing is allocated. What a tile is stands in `tiles`, what a 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,8 @@ from . import network, tiles
 from .costs import Statistics
 from .memory import Buffer, available, lay_out, resident
 from .network import Network
-from .tiles import Piece, Tile, Tiling, Walk
+from .tiles import Piece, Tile, Tiling
+from .walk import Walk, WindowBytes
 
 SHARE = 0.85
 """Of the memory that is free, how much a run makes use of."""
@@ -76,6 +77,8 @@ class Footprint:
     statistics: Statistics = "gram"
     devices: int = 1
     """That take tiles in turn, all alike."""
+    known: WindowBytes = field(default_factory=dict)
+    """Shared by the footprints of one network on one device; see `Walk`."""
 
     # ---- tiles --------------------------------------------------------------------------------------------------
     def whole(self) -> Cut:
@@ -103,7 +106,7 @@ class Footprint:
 
         # Where the largest window alone is too large, nothing more is worth knowing.
         def of_style(tiling: Tiling) -> int:
-            walk = Walk(glanced, tiling, self.style_taps)
+            walk = Walk(glanced, tiling, self.style_taps, known=self.known)
             least = walk.window_bytes(self.device, tiling.largest)
             return least if least > room else walk.nbytes(self.device)
 
@@ -123,10 +126,10 @@ class Footprint:
         every = {*self.content_taps, *self.style_taps}
         measured = network.down_to(net, self.content_taps) if self.content_taps else net
         return Walks(
-            tuple(Walk(glanced, style, self.style_taps) for style in cut.styles),
-            Walk(measured, cut.image, self.content_taps),
-            Walk(glanced, cut.image, self.style_taps),
-            Walk(net, cut.image, every, backward=True, targets=self.content_taps),
+            tuple(Walk(glanced, style, self.style_taps, known=self.known) for style in cut.styles),
+            Walk(measured, cut.image, self.content_taps, known=self.known),
+            Walk(glanced, cut.image, self.style_taps, known=self.known),
+            Walk(net, cut.image, every, backward=True, targets=self.content_taps, known=self.known),
         )
 
     @property

@@ -22,7 +22,8 @@ from .footprint import Footprint
 from .masks import Mask, tap_weights
 from .memory import Buffer, allocate
 from .optimise import Image
-from .tiles import Tiling, Walk
+from .tiles import Tiling
+from .walk import Walk
 
 _log = logging.getLogger("nstgpu")
 

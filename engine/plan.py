@@ -6,7 +6,7 @@ on an image small enough to wait for.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from .lbfgs import HISTORY
 from .memory import Buffer, allocate, lay_out, resident
 from .network import Network
 from .objective import Objective, SizedStyle, Weighting
-from .tiles import Tiling, Walk
+from .tiles import Tiling
+from .walk import Walk, WindowBytes
 
 LARGEST = 1 << 17
 """px; no larger side is looked for."""
@@ -91,6 +92,8 @@ class Plan:
     optimizer: str = "adam"
     content: tuple[int, int] | None = None
     """(H, W) of the content as it was read; None is the size of the run."""
+    known: WindowBytes = field(default_factory=dict)
+    """What windows take, as far as it was asked for."""
 
     def forecast(
         self, size: tuple[int, int], tile: tiles.Setting = "auto", memory: int | None = None, styles: int = 1
@@ -100,7 +103,8 @@ class Plan:
         memory: bytes that "auto" keeps the run's `Forecast.device` to, as far as there are tiles small enough, and by
         which blocks go to files; None is no limit.
         """
-        needs = Footprint(self.device, self.network, size, self.content_taps, self.style_taps, (size,) * styles)
+        taps = self.content_taps, self.style_taps
+        needs = Footprint(self.device, self.network, size, *taps, (size,) * styles, known=self.known)
         real = self.device.image_dtype.itemsize
         image = 3 * math.prod(size) * real
         held = lay_out(needs.held())[1]
@@ -158,7 +162,7 @@ class Plan:
 
     def pace(self, side: int = PROBE) -> Pace | None:
         """Measured on noise of `side` x `side` pixels; None where time says nothing of the device."""
-        if self.device.roofline() is None:
+        if self.device.name == "emulator":
             return None
         from .optimise import make
 

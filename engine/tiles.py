@@ -10,18 +10,15 @@ What is measured at the taps is left to others, and so is how much memory there 
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..kernels.device import Array, Device
-from . import network
 from .masks import Mask
-from .memory import Buffer, cut, lay_out
 from .network import Network
 from .optimise import Image
 from .taps import SettingsError
@@ -121,20 +118,38 @@ class Tile(NamedTuple):
         return Tile(self.rows.at(stride), self.columns.at(stride))
 
 
-def spans(length: int, cells: int, net: Network) -> list[Span]:
+class Axis(tuple[Span, ...]):
+    """The tiles along one axis. What is asked of hundreds of tilings is added up once for each axis."""
+
+    @cached_property
+    def total(self) -> int:
+        """Of all windows together."""
+        return sum(span.length for span in self)
+
+    @cached_property
+    def longest(self) -> int:
+        """Of a window."""
+        return max(span.length for span in self)
+
+
+def spans(length: int, cells: int, net: Network) -> Axis:
     """Cuts an axis into tiles of so many cells of the grid; the last takes what is left, and the rest below a cell."""
-    unit, around = grid(net), halo(net)
+    return _spans(length, cells, grid(net), halo(net))
+
+
+@lru_cache(maxsize=128)  # the axes of a square are alike, and so are those of its style
+def _spans(length: int, cells: int, unit: int, around: int) -> Axis:
     starts = range(0, max(length // unit, 1) * unit, cells * unit)
     edges = zip(starts, [*starts[1:], length], strict=True)
-    return [Span(max(0, a - around), a, b, length if b == length else min(length, b + around)) for a, b in edges]
+    return Axis(Span(max(0, a - around), a, b, length if b == length else min(length, b + around)) for a, b in edges)
 
 
 @dataclass(frozen=True)
 class Tiling:
     """An image cut into tiles, row by row."""
 
-    rows: tuple[Span, ...]
-    columns: tuple[Span, ...]
+    rows: Axis
+    columns: Axis
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
@@ -165,7 +180,7 @@ class Tiling:
     @property
     def pixels(self) -> int:
         """Of all windows together: what is worked through in one walk."""
-        return sum(span.length for span in self.rows) * sum(span.length for span in self.columns)
+        return self.rows.total * self.columns.total
 
     def load(self, devices: int) -> int:
         """Pixels that the busiest of so many devices works through in one walk, at most, where they take turns."""
@@ -174,7 +189,7 @@ class Tiling:
     @property
     def largest(self) -> tuple[int, int]:
         """(H, W) of the largest window."""
-        return max(span.length for span in self.rows), max(span.length for span in self.columns)
+        return self.rows.longest, self.columns.longest
 
     def __str__(self) -> str:
         height, width = self.side
@@ -189,7 +204,7 @@ def tiling(net: Network, size: tuple[int, int], side: tuple[int, int] | None) ->
     unit = grid(net)
     sides = size if side is None else side
     cells = [max(1, length // unit) for length in sides]
-    rows, columns = (tuple(spans(length, count, net)) for length, count in zip(size, cells, strict=True))
+    rows, columns = (spans(length, count, net) for length, count in zip(size, cells, strict=True))
     return Tiling(rows, columns)
 
 
@@ -214,7 +229,7 @@ def tilings(net: Network, size: tuple[int, int], devices: int = 1) -> list[Tilin
             if not tried or count >= 1.1 * tried[-1]:
                 tried.append(count)
         tried[-1] = max(smallest)
-        axes.append([tuple(spans(length, smallest[count], net)) for count in tried])
+        axes.append([spans(length, smallest[count], net) for count in tried])
     found = [Tiling(rows, columns) for rows in axes[0] for columns in axes[1]]
     whole = math.prod(size)
 
@@ -308,136 +323,3 @@ def shares(parts: Sequence[Piece]) -> list[float]:
     """Of the units of all pieces up to each one, that one's."""
     counts = [math.prod(part.shape) for part in parts]
     return [count / so_far for count, so_far in zip(counts, accumulate(counts), strict=True)]
-
-
-# ---- walking ----------------------------------------------------------------------------------------------------
-class OnHost(NamedTuple):
-    """An image in host memory, of which a device is sent the windows that it works on."""
-
-    values: Image
-
-
-class Walk:
-    """The walks through a network over images of one size, tile by tile, in an arena that is given.
-
-    taps: where activations are looked at. backward: whether gradients are wanted; `targets` are then those of the taps
-    where a whole target is looked at beside the activations.
-    """
-
-    def __init__(
-        self, net: Network, cut_up: Tiling, taps: Collection[str], *, backward: bool = False,
-        targets: Collection[str] = (),
-    ) -> None:  # fmt: skip
-        self.network, self.tiling = net, cut_up
-        self._taps, self._targets, self._backward = taps, targets, backward
-        self._arena: Array = None
-        self._rooms: dict[tuple[int, int], tuple[network.Buffers, Mapping[str, Array]]] = {}
-
-    def nbytes(self, device: Device) -> int:
-        """Of the arena that all its windows fit into, one at a time."""
-        return max(self.window_bytes(device, size) for size in self.tiling.windows)
-
-    def window_bytes(self, device: Device, size: tuple[int, int]) -> int:
-        """Of the arena for windows of (H, W) `size` alone."""
-        return lay_out(self._planned(device, size))[1]
-
-    def settle(self, arena: Array) -> None:
-        """Works in this memory (uint8) from now on; it may be shared, by walks that take turns."""
-        self._arena = arena
-        self._rooms.clear()
-
-    def forward(self, device: Device, tile: Tile, image: Array) -> dict[str, Array]:
-        """The activations of a window at the taps, and what the way back needs, until the arena's next walk.
-
-        The image is on the device or, where there are several tiles, `OnHost`.
-        """
-        buffers, rooms = self._room(device, tile.size)
-        pixels = _window(device, image, tile.window, rooms.get("image"))
-        network.forward(device, self.network, buffers, pixels)
-        return self.activations(device, tile)
-
-    def activations(self, device: Device, tile: Tile) -> dict[str, Array]:
-        """What `forward` returned."""
-        buffers, _ = self._room(device, tile.size)
-        outputs = zip(self.network.layers, buffers.layers, strict=True)
-        return {layer.tap: b.output for layer, b in outputs if b.output is not None}
-
-    def target(self, device: Device, tile: Tile, part: Piece, tap: str, whole: Array) -> Array:
-        """What a whole target has at a piece of the tile that `forward` was at, until the gradient has left the tap."""
-        room = self._room(device, tile.size)[1].get(f"{tap} target")
-        return _window(device, whole, part.around, None if room is None else room[: part.shape[0]])
-
-    def backward(self, device: Device, tile: Tile, tap_gradient: Callable[[str, Array], bool], gradient: Array) -> None:
-        """Back from the window that `forward` was at: adds to the gradient of the image what entered at the taps.
-
-        Where there is one tile only, `gradient` is written instead.
-        """
-        if self.tiling.count == 1:
-            buffers, _ = self._room(device, tile.size)
-            network.backward(device, self.network, buffers, tap_gradient, gradient)
-            return
-        self.window_gradient(device, tile, tap_gradient)
-        self._add(device, tile, gradient)
-
-    def window_gradient(self, device: Device, tile: Tile, tap_gradient: Callable[[str, Array], bool]) -> Array:
-        """What `backward` adds to the gradient of the image, (h, w, 3), until the arena's next walk. In tiles only."""
-        buffers, rooms = self._room(device, tile.size)
-        own: Array = rooms["addends"][0]
-        network.backward(device, self.network, buffers, tap_gradient, own)
-        return own
-
-    def add_window(self, device: Device, tile: Tile, values: Image, gradient: Array) -> None:
-        """Adds what another device has as `window_gradient`; the arena is used for it, as for a walk."""
-        buffers, rooms = self._room(device, tile.size)
-        device.bind_workspace(buffers.workspace)  # that of another window may lie where the sum will
-        device.upload(values, rooms["addends"][0])
-        self._add(device, tile, gradient)
-
-    def _add(self, device: Device, tile: Tile, gradient: Array) -> None:
-        _, rooms = self._room(device, tile.size)
-        addends, total, place = rooms["addends"], rooms["sum"], gradient[tile.window]
-        device.copy(place, addends[1])
-        device.combine(addends.reshape(2, -1), (1.0, 1.0), total.reshape(-1))
-        device.copy(total, place)
-
-    def _room(self, device: Device, size: tuple[int, int]) -> tuple[network.Buffers, Mapping[str, Array]]:
-        if size not in self._rooms:
-            rooms = cut(self._arena, self._planned(device, size))
-            self._rooms[size] = network.views(self.network, rooms), rooms
-        return self._rooms[size]
-
-    def _planned(self, device: Device, size: tuple[int, int]) -> list[Buffer]:
-        """What is written in a window of (H, W) `size`; nothing but the network's own where that is the whole image."""
-        planned = network.plan(device, self.network, size, self._taps, backward=self._backward)
-        if self.tiling.count == 1:
-            return planned
-        planned.append(Buffer("image", (*size, 3), device.image_dtype, 0, 0))
-        if self._backward:
-            last = {buffer.name: buffer.last for buffer in planned}
-            outputs = {f"{i}.output": layer.tap for i, layer in enumerate(self.network.layers)}
-            planned += [
-                replace(buffer, name=f"{outputs[buffer.name]} target", first=buffer.last)
-                for buffer in planned
-                if outputs.get(buffer.name) in self._targets
-            ]
-            added = last["input_gradient"]
-            planned.append(Buffer("addends", (2, *size, 3), device.image_dtype, added, added + 1))
-            planned.append(Buffer("sum", (*size, 3), device.image_dtype, added, added + 1))
-        return planned
-
-
-def _window(device: Device, whole: Array, at: tuple[slice, slice], room: Array | None) -> Array:
-    """whole[at] with its rows together, as a device wants them: where they are, or copied to `room`.
-
-    Without a room the window is the whole.
-    """
-    if room is None:
-        return whole
-    if isinstance(whole, OnHost):
-        device.upload(whole.values[at], room)
-        return room
-    window = whole[at]
-    if window.flags.c_contiguous and window[0].nbytes % ROW_BYTES == 0:
-        return window
-    device.copy(window, room)
-    return room

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from . import winograd
 from .blas import single_threaded
+from .cpu_strips import Strip, cut, plain_rows, scratch, tile_rows, tiles_across
 from .device import DeviceError, Layout, Pooling
 from .reference import host_roofline, seconds_of
 from .workers import Workers, check_threads, default_count
@@ -23,8 +24,6 @@ from .workers import Workers, check_threads, default_count
 Floats = NDArray[np.float32]
 Bits = NDArray[np.uint8]
 
-STRIP_BYTES = 1 << 20  # of transformed or gathered input per item: what a core's share of the caches holds
-LEAST_TILES = 128  # rows of a product under which a BLAS slows down
 BLOCK_BYTES = 1 << 20  # element-wise work runs in blocks of rows of this size
 RESIZE_RUN, RESIZE_BYTES = 64, 8 << 20  # a side of what a resize computes at a time, and half-way there, its bytes
 GRAM_PIXELS, GRAM_PARTS = 512, 16  # a Gram is the sum of at most so many parts of at least so many pixels
@@ -41,24 +40,6 @@ class CpuFilters(NamedTuple):
     forward: Floats | None
     backward: Floats | None
     bias: Floats
-
-
-class Strip(NamedTuple):
-    """What of a map one worker computes at a time: whole rows, or a piece of some where they are long. `top` and `left`
-    are even, so that no pool is cut."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        return slice(self.top, self.bottom), slice(self.left, self.right)
-
-    @property
-    def pooled(self) -> tuple[slice, slice]:
-        return slice(self.top // 2, self.bottom // 2), slice(self.left // 2, self.right // 2)
 
 
 Finish = Callable[[Strip, Floats], None]
@@ -119,7 +100,7 @@ class Cpu:
         most = 0
         for height, width, channels_in, channels_out in convolutions:
             for c, k in ((channels_in, channels_out), (channels_out, channels_in)):
-                most = max(most, _scratch(height, width, c, k, self._workers.count).total)
+                most = max(most, scratch(height, width, c, k, self._workers.count).total)
             most = max(most, _gram_parts(height * width) * channels_out**2)
         return 4 * most
 
@@ -479,8 +460,7 @@ class Cpu:
         """Convolves x strip by strip, into `out` or, where that is None, scratch, and hands each strip to `finish`."""
         height, width, channels = x.shape
         workers = self._workers.count
-        strips, in_phases = _strips(height, width, channels, channels_out, workers)
-        sizes = _scratch(height, width, channels, channels_out, workers)
+        sizes = scratch(height, width, channels, channels_out, workers)
         shared = self._workspace[: sizes.shared]
         own = self._workspace[sizes.shared : sizes.total].reshape(workers, sizes.worker)
 
@@ -498,14 +478,18 @@ class Cpu:
                 direct(x, plain, strip, target, scratch)
                 finish(strip, target)
 
-            self._workers.run(multiply, strips)
+            rows = plain_rows(width, channels, channels_out)
+            tops = range(0, height, rows)
+            self._workers.run(multiply, [Strip(top, min(top + rows, height), 0, width) for top in tops])
             return
 
-        if not in_phases:
+        cutting = cut(height, width, channels, channels_out, workers)
+        strips = cutting.strips()
+        if not cutting.in_phases:
 
             def convolve(worker: int, strip: Strip) -> None:
                 target, scratch = target_of(strip, own[worker])
-                tiles = len(_tile_rows(strip)) * _across(strip)
+                tiles = len(tile_rows(strip)) * tiles_across(strip)
                 inputs, scratch = _take(scratch, (36, tiles, channels))
                 products, scratch = _take(scratch, (36, tiles, channels_out))
                 _transform_input(x, transform, strip, inputs, scratch)
@@ -524,7 +508,7 @@ class Cpu:
         products, _ = _take(shared, (36, tiles, channels_out))
 
         def places(strip: Strip) -> slice:
-            rows = _tile_rows(strip)
+            rows = tile_rows(strip)
             return slice(rows.start * across, rows.stop * across)
 
         def enter(worker: int, strip: Strip) -> None:
@@ -544,63 +528,6 @@ class Cpu:
         self._workers.run(leave, strips)
 
 
-def _strips(height: int, width: int, channels: int, channels_out: int, workers: int) -> tuple[list[Strip], bool]:
-    """Cuts a convolution for the workers: as many strips for each, of a size that stays in its cache; and whether the
-    map is too small for that and is to be computed in phases."""
-    if not winograd.pays(channels, channels_out):
-        rows = max(2, STRIP_BYTES // (width * 9 * 4 * min(channels, channels_out)) // 2 * 2)
-        return [Strip(top, min(top + rows, height), 0, width) for top in range(0, height, rows)], False
-    down, across = -(-height // 4), -(-width // 4)
-    in_phases = down * across <= LEAST_TILES * workers
-    best = max(STRIP_BYTES // (36 * 4 * max(channels, channels_out)), LEAST_TILES)
-    pieces = 1 if in_phases else -(-across // best)  # of a row of tiles
-    count = -(-down * across // (pieces * best))
-    count = min(down, workers if in_phases else -(-count // workers) * workers)
-    vertical, horizontal = _edges(down, count, height), _edges(across, pieces, width)
-    return [Strip(*rows, *columns) for rows in vertical for columns in horizontal], in_phases
-
-
-def _edges(tiles: int, count: int, length: int) -> list[tuple[int, int]]:
-    """From where to where `count` parts of an axis of so many tiles of 4 go, which ends at `length`."""
-    edges = [4 * (tiles * index // count) for index in range(count)]
-    return list(zip(edges, [*edges[1:], length], strict=True))
-
-
-def _tile_rows(strip: Strip) -> range:
-    return range(strip.top // 4, -(-strip.bottom // 4))
-
-
-def _across(strip: Strip) -> int:
-    return -(-(strip.right - strip.left) // 4)
-
-
-class Scratch(NamedTuple):
-    """Floats of workspace for one convolution: what the workers share, and what each has to itself."""
-
-    shared: int
-    worker: int
-    total: int
-
-
-def _scratch(height: int, width: int, channels: int, channels_out: int, workers: int) -> Scratch:
-    strips, in_phases = _strips(height, width, channels, channels_out, workers)
-    rows = max(strip.bottom - strip.top for strip in strips)
-    target, shared = rows * max(strip.right - strip.left for strip in strips) * channels_out, 0
-    if winograd.pays(channels, channels_out):
-        down, across = max(len(_tile_rows(strip)) for strip in strips), max(map(_across, strips))
-        worker = target + 60 * (across + 1) * max(channels, channels_out)  # for a row of tiles between two steps
-        if in_phases:
-            shared = 36 * -(-height // 4) * -(-width // 4) * (channels + channels_out)
-        else:
-            worker += 36 * down * across * (channels + channels_out)
-    elif channels <= channels_out:
-        worker = target + channels * (rows + 2) * (width + 2) + 9 * channels * rows * width
-    else:
-        worker = target + 9 * channels_out * (rows + 2) * width + channels_out * rows * width
-    worker = -(-worker // 16) * 16  # whole cache lines
-    return Scratch(shared, worker, shared + workers * worker)
-
-
 # The transforms go a row of tiles at a time, which stays in the cache, and by few large products: threads that call
 # OpenBLAS for small ones wait for each other.
 
@@ -608,7 +535,7 @@ def _scratch(height: int, width: int, channels: int, channels_out: int, workers:
 def _transform_input(x: Floats, transform: winograd.Transform, strip: Strip, inputs: Floats, scratch: Floats) -> None:
     """inputs (36, tiles, C) := B d B^T of every 6x6 square d of the strip."""
     height, width, channels = x.shape
-    rows, across = _tile_rows(strip), _across(strip)
+    rows, across = tile_rows(strip), tiles_across(strip)
     vertical, scratch = _take(scratch, (6, 4 * across + 2, channels))  # B d, and zeros beside the map
     left = max(strip.left - 1, 0)
     right = min(strip.left + 4 * across + 1, width)
