@@ -6,7 +6,7 @@ import typer
 
 WEIGHTS_HELP = "mini, vgg19, vgg16, a VGG weights file (.h5, .keras), or random:SEED."
 WEIGHTS_DEFAULT = "vgg19 once fetched, else mini"
-PREPROCESSING_HELP = "The weights' own: caffe or torchvision."
+PREPROCESSING_HELP = "The weights' own: caffe, torchvision, unit (RGB 0..1), tf (-1..1) or matconvnet."
 PREPROCESSING_DEFAULT = "what the file says, else caffe"
 DEVICE_HELP = "auto, cuda, cuda:1, cpu, reference or emulator; run also takes several: cuda:0,1 or cuda:all."
 PRECISION_HELP = "auto, fp32, or on a GPU tf32, 3xtf32, bf16 or fp16."

@@ -119,7 +119,7 @@ def convert(
 def inspect(
     file: Annotated[
         str,
-        typer.Argument(help="An HDF5 (.h5, .hdf5) or .keras weights file, or vgg19 or vgg16.", show_default=False),
+        typer.Argument(help="An HDF5 (.h5, .hdf5), .keras or .weights.json file, or vgg19 or vgg16.", show_default=False),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
     preprocessing: Preprocessing = None,
@@ -181,6 +181,7 @@ def _print(inspection: "Inspection") -> None:
         ("Layout", inspection.layout),
         ("Holds", f"{len(inspection.layers)} convolutions, {parameters:,} parameters"),
         ("Preprocessing", inspection.preprocessing),
+        *(("Note", note) for note in inspection.notes),
         ("Checksum", inspection.checksum),
         ("File MD5", inspection.md5),
         ("Official", inspection.official or "not recognised"),

@@ -1,14 +1,13 @@
 """Where a file's convolutions stand in a VGG: which block, and which place in it.
 
-Works on names, widths and Keras model configurations alone, and so needs no file; reading those is left to
-`layouts`.
+Works on names and widths alone, and so needs no file; model configurations are `trunk`'s.
 """
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .model import WeightsError
 
@@ -35,13 +34,6 @@ class Step(NamedTuple):
 
     name: str
     is_pool: bool
-
-
-class ConfiguredConvolution(NamedTuple):
-    """A convolution as the model's own configuration lists it."""
-
-    name: str
-    block: int
 
 
 def named_place(layer: str) -> Place | None:
@@ -145,62 +137,3 @@ def _fits(depths: Sequence[int], widths: Sequence[int], pool_count: int | None) 
     remaining = iter(widths)
     constant = all(len(set(itertools.islice(remaining, depth))) == 1 for depth in depths)
     return constant and pool_count in (None, len(depths) - 1, len(depths))
-
-
-# What may stand between the image and the last convolution: a chain of these is what the engine computes.
-_CONTAINERS = frozenset({"Sequential", "Functional", "Model"})
-_CONVOLUTIONS = frozenset({"Conv2D", "Convolution2D"})
-_POOLS = frozenset({"MaxPooling2D", "AveragePooling2D"})
-_TRANSPARENT = frozenset({"InputLayer", "ZeroPadding2D", "ReLU", "Dropout", "SpatialDropout2D"})
-
-
-def configured_convolutions(config: Any) -> list[ConfiguredConvolution] | None:
-    """The convolutions of a Keras model configuration (parsed JSON), in order, or None if it lists no layers.
-
-    Raises `WeightsError` for a model that is no chain of stride-1 convolutions, ReLUs and 2x2 pools up to its
-    last convolution.
-    """
-    if config.get("class_name") not in _CONTAINERS:
-        return None
-    leaves = list(_leaves(config))
-    last = max((i for i, (kind, _) in enumerate(leaves) if kind in _CONVOLUTIONS), default=-1)
-    steps: list[Step] = []
-    for kind, layer in leaves[: last + 1]:
-        name = str(layer.get("name"))
-        if kind in _CONVOLUTIONS:
-            _check_settings(name, layer, ("strides", "subsample", "dilation_rate"), 1)
-            _check_activation(name, layer)
-            steps.append(Step(name, is_pool=False))
-        elif kind in _POOLS:
-            _check_settings(name, layer, ("pool_size", "strides"), 2)
-            steps.append(Step(name, is_pool=True))
-        elif kind == "Activation":
-            _check_activation(name, layer)
-        elif kind not in _TRANSPARENT:
-            raise WeightsError(f"not VGG-like: its layer {name!r} is of kind {kind}; use a VGG-16 or VGG-19 file")
-    names = [step.name for step in steps if not step.is_pool]
-    return [ConfiguredConvolution(*pair) for pair in zip(names, blocks_between_pools(steps), strict=True)]
-
-
-def _leaves(config: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every layer that is no container, as (class name, its configuration), nested models in their place."""
-    inner = config["config"]
-    layers = inner if isinstance(inner, list) else inner["layers"]  # Keras 1 stored a Sequential as a list
-    for layer in layers:
-        if layer["class_name"] in _CONTAINERS:
-            yield from _leaves(layer)
-        else:
-            yield layer["class_name"], layer["config"]
-
-
-def _check_settings(name: str, layer: dict[str, Any], settings: Sequence[str], wanted: int) -> None:
-    for setting in settings:
-        if tuple(layer.get(setting) or (wanted, wanted)) != (wanted, wanted):
-            raise WeightsError(f"not VGG-like: {setting} of its layer {name!r} is {layer[setting]}, not {wanted}")
-
-
-def _check_activation(name: str, layer: dict[str, Any]) -> None:
-    # "linear" passes: the ReLU may be a layer of its own.
-    activation = layer.get("activation")
-    if isinstance(activation, str) and activation not in ("relu", "linear"):
-        raise WeightsError(f"not VGG-like: the activation of its layer {name!r} is {activation}, not relu")

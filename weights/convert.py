@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .architecture import named_place
 from .load import load_weights
-from .model import Convolution, Preprocessing, Weights, WeightsError
+from .model import CUSTOM, Convolution, Preprocessing, Weights, WeightsError
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -47,7 +47,7 @@ def write_canonical(
     """Writes the official layout: `layer_names`, a group per layer with `weight_names`, kernels in HWIO."""
     import h5py
 
-    from .reader import PREPROCESSING_ATTRIBUTE, read_weights_file
+    from .reader import PREPROCESSING_ATTRIBUTE, PREPROCESSING_NUMBERS, read_weights_file
 
     stored = [(convolution, *_stored_as(convolution, half)) for convolution in convolutions]
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -67,6 +67,9 @@ def write_canonical(
                 names.append(name)
             file.attrs["layer_names"] = np.array(names, "S")
             file.attrs[PREPROCESSING_ATTRIBUTE] = np.bytes_(preprocessing.name)
+            if preprocessing.name == CUSTOM:
+                p = preprocessing
+                file.attrs[PREPROCESSING_NUMBERS] = np.array([*p.channels, p.scale, *p.mean, *p.std], np.float64)
         _check_read_back(read_weights_file(part).convolutions, stored)
         os.replace(part, path)
     except (OSError, RuntimeError) as error:  # HDF5 raises either when a disk is full

@@ -40,6 +40,8 @@ class Inspection:
     layers: tuple[LayerFacts, ...]
     preprocessing: str
     """Name of the preprocessing it is loaded with unless told otherwise."""
+    notes: tuple[str, ...]
+    """What was left out or folded in, and what the file does not say and was taken for granted."""
     checksum: str
     """`Weights.checksum`: the same numbers have the same, whatever file they came from."""
     official: str | None
@@ -56,7 +58,7 @@ def inspect(spec: str | Path, *, preprocessing: str | None = None, theano: bool 
     from .store import file_of
 
     path = file_of(spec)
-    stored = read_weights_file(path, theano=theano)
+    stored = read_weights_file(path, theano=theano, any_preprocessing=preprocessing is not None)
     convolutions = stored.convolutions
     size, md5 = path.stat().st_size, md5_of(path)
     official: str | None
@@ -80,6 +82,7 @@ def inspect(spec: str | Path, *, preprocessing: str | None = None, theano: bool 
             for layer in stored.layers
         ),
         preprocessing=chosen_preprocessing(preprocessing, stored.preprocessing).name,
+        notes=(*stored.notes, *stored.guesses),
         checksum=checksum_of(convolutions),
         official=official,
     )

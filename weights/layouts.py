@@ -1,152 +1,211 @@
-"""The ways Keras has laid out weights in HDF5, each read into the same list of convolutions.
+"""The ways weights have been laid out in HDF5, each read into the same list of layers.
 
-Follows what a file says about itself: its lists of layer and weight names, its numbering, its model
-configuration. Access to the file is left to `hdf5`, the network's structure to `architecture`, and checking
-shapes and numbers to `reader`.
+Follows what a file says about itself: its lists of layer and weight names, its numbering, its model configuration.
+Access to the file is left to `hdf5`, choosing the VGG among the layers to `chain`, other programs' files to `others`,
+and checking shapes and numbers to `reader`.
 """
 
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import h5py
 
-from . import hdf5
-from .architecture import Step, blocks_between_pools, configured_convolutions, named_place
+from . import graph, hdf5, others
+from .chain import SAVE_WHOLE, Listing, chain_of
 from .model import WeightsError
+from .stored import Entry, StoredChain, StoredConvolution, entry_of, ranks, role_of
 
 MAX_GROUPS = 10_000
 MAX_NESTING = 16
+_KINDS = {
+    "conv2d": "convolution",
+    "dense": "dense",
+    "batch_normalization": "batch normalization",
+    "sync_batch_normalization": "batch normalization",
+    "max_pooling2d": "pool",
+    "average_pooling2d": "pool",
+    "re_lu": "activation",
+    "activation": "activation",
+}
+"""Of Keras 3's groups."""
+_ALWAYS_HOLD_NUMBERS = frozenset({"convolution", "dense", "batch normalization"})
 
 
-@dataclass(frozen=True)
-class StoredConvolution:
-    """A convolution's two datasets, and the layer's name in the file."""
+def stored_chain(files: Sequence[h5py.File], config: Any) -> StoredChain:
+    """The convolutions in `files`, one file or the shards of one, in order from the image.
 
-    name: str
-    kernel: h5py.Dataset
-    bias: h5py.Dataset
-
-
-@dataclass(frozen=True)
-class StoredChain:
-    """A file's convolutions in order from the image, and what else it tells about them."""
-
-    layout: str
-    """In words."""
-    convolutions: tuple[StoredConvolution, ...]
-    blocks: tuple[int, ...] | None
-    """The 1-based block of each convolution, where the file's list of layers tells its pooling."""
-    pool_count: int | None
-    """How many pooling layers the model has, where the file tells that much."""
-    theano: bool
-    """Whether the file says that Theano wrote its kernels."""
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A layer's name and its weights, kernel first."""
-
-    name: str
-    weights: tuple[h5py.Dataset, ...]
-
-
-def stored_chain(file: h5py.File, config: Any) -> StoredChain:
-    """The convolutions in `file`; `config` is the archive's model configuration (parsed JSON), or None.
-
-    Raises `WeightsError` for a file in no known layout, and for layers that are no chain of convolutions.
+    `config` is the archive's model configuration (parsed JSON), or None. Raises `WeightsError` for a file in no known
+    layout, and for layers that are no chain of convolutions.
     """
-    if "nb_layers" in file.attrs:
-        return _first_vgg_file(file)
-    if (names := hdf5.name_list(file, "layer_names")) is not None:
-        return _named_layers(file, file, names, "Keras weights (layer_names)")
-    saved = hdf5.member(file, "model_weights")
-    if isinstance(saved, h5py.Group) and (names := hdf5.name_list(saved, "layer_names")) is not None:
-        return _named_layers(file, saved, names, "Keras model.save (model_weights)")
-    return _numbered_layers(file, config)
+    file = files[0]
+    if len(files) == 1:
+        if "nb_layers" in file.attrs:
+            return _first_vgg_file(file)
+        if (names := hdf5.name_list(file, "layer_names")) is not None:
+            return _named_layers(file, file, names, "Keras weights (layer_names)")
+        saved = hdf5.member(file, "model_weights")
+        if isinstance(saved, h5py.Group) and (names := hdf5.name_list(saved, "layer_names")) is not None:
+            return _named_layers(file, saved, names, "Keras model.save (model_weights)")
+        if config is None and (chain := others.chain_in(file)) is not None:
+            return chain
+    return _numbered_layers(files, config)
 
 
 def _named_layers(file: h5py.File, root: h5py.Group, names: Sequence[str], layout: str) -> StoredChain:
     """`layer_names` lists the groups in `root`, and each group's `weight_names` its datasets."""
-    layers: list[_Layer] = []
-    steps: list[Step] | None = []
+    entries: list[Entry] = []
     for name in names:
         group = hdf5.member(root, name)
         if not isinstance(group, h5py.Group):
             raise WeightsError(f"its layer {name!r} is listed but not there; fetch the file again")
-        held = list(_layers_in(name, group))
-        layers += held
-        if not held:
-            if named_place(name) and not name.startswith("relu"):
-                raise WeightsError(f"its layer {name!r} is listed but holds no weights; fetch the file again")
-            if steps is not None and "pool" in name.lower() and "global" not in name.lower():
-                steps.append(Step(name, is_pool=True))
-        elif len(held) > 1:
-            steps = None  # a nested model's pools are not listed
-        elif steps is not None and _rank(held[0].weights[0]) == 4:
-            steps.append(Step(name, is_pool=False))
-
-    blocks = None
-    if steps is not None and any(step.is_pool for step in steps):
-        blocks = tuple(blocks_between_pools(steps))
+        entries += _layers_in(name, group) or [Entry(name, _kind_of(name), {})]
     description = hdf5.text(file, "model_config")
+    config = json.loads(description) if description else None
     backend = hdf5.text(root, "backend") or hdf5.text(file, "backend")
-    chain = StoredChain(layout, tuple(_convolutions(layers)), blocks, None, backend == "theano")
-    return _in_order(chain, json.loads(description) if description else None, order_told=True)
+    listing = Listing(layout, tuple(entries), order_told=True, numbered=False, theano=backend == "theano")
+    return chain_of(listing, graph.model_of(config))
 
 
-def _layers_in(name: str, group: h5py.Group) -> Iterator[_Layer]:
-    """The layer that `group` stores, or the several of a nested model, or none where there are no weights."""
-    found: list[tuple[str, list[h5py.Dataset]]] = []
+def _kind_of(name: str) -> str:
+    """What a layer without weights is, as far as its name tells."""
+    lower = name.lower()
+    if lower.startswith("tf."):
+        return "operation"
+    if match := re.fullmatch(r"(rescaling|normalization|lambda)(_\d+)?", lower):
+        return match[1]
+    if "pool" in lower and "global" not in lower:
+        return "pool"
+    if re.search(r"activation|relu|re_lu|^act\d*", lower) and not re.search("leaky|prelu", lower):
+        return "activation"
+    return "padding" if "padding" in lower or "dropout" in lower else "other"
+
+
+def _layers_in(name: str, group: h5py.Group) -> list[Entry]:
+    """The layer that `group` stores, or the several of a nested model, or none where there are no weights.
+
+    A nested model's trainable weights come before those of its frozen layers and before moving means, so names and not
+    places tell which weights belong together.
+    """
+    found: dict[str, dict[str, h5py.Dataset]] = {}
+    key = ""
     for weight_name in hdf5.name_list(group, "weight_names") or ():
         data = hdf5.dataset(group, weight_name)
         if data is None:
             raise WeightsError(f"the weight {weight_name!r} of its layer {name!r} is missing; fetch the file again")
-        if not found or _rank(data) > 1:  # a kernel comes first, and what follows belongs to it
-            found.append((weight_name, []))
-        found[-1][1].append(data)
-    for weight_name, weights in found:
-        yield _Layer(name if len(found) == 1 else _layer_of(weight_name), tuple(weights))
+        path, _, last = weight_name.rpartition("/")
+        flat = re.sub(r"_(W|b|gamma|beta|running_mean|running_std)(_\d+)?(:\d+)?$", "", last)
+        if path or flat != last:
+            key = path or flat
+        elif not found or len(data.shape or ()) > 1:  # with names that say nothing, a kernel begins a layer
+            key = weight_name
+        arrays = found.setdefault(key, {})
+        role = role_of(weight_name)
+        arrays[role if role not in arrays else weight_name] = data
+    if len(found) == 1:
+        return [entry_of(name, next(iter(found.values())))]
+    return [entry_of(key.rpartition("/")[2], arrays, container=name) for key, arrays in found.items()]
 
 
-def _layer_of(weight_name: str) -> str:
-    """The inner layer's name in "vgg19/block1_conv1/kernel:0" or, as Keras 1 had it, "block1_conv1_W_1:0"."""
-    *path, last = weight_name.split("/")
-    return path[-1] if path else re.sub(r"_[Wb](_\d+)?(:\d+)?$", "", last)
-
-
-def _numbered_layers(file: h5py.File, config: Any) -> StoredChain:
+def _numbered_layers(files: Sequence[h5py.File], config: Any) -> StoredChain:
     """Keras 3: a group per layer, its arrays in `vars/0`, `vars/1`, …; groups of a kind are numbered."""
-    layers: list[_Layer] = []
+    entries: list[Entry] = []
     series: set[tuple[str, str]] = set()
-    pool_count = 0
-    for container, group_name, variables in _variable_groups(file):
-        kind = re.sub(r"_\d+$", "", group_name)
-        numbers = sorted((key for key in variables if re.fullmatch("[0-9]+", key)), key=int)
-        weights = tuple(data for key in numbers if (data := hdf5.dataset(variables, key)) is not None)
-        if kind in ("max_pooling2d", "average_pooling2d"):
-            pool_count += 1
-        elif weights:
-            # Since Keras 3.8 the layer's own name is there too.
-            layers.append(_Layer(hdf5.text(variables, "name") or group_name, weights))
-            if _rank(weights[0]) == 4:
-                series.add((container, kind))
-    if not layers:
+    for path, (name, arrays) in _variables(files).items():
+        container, _, group_name = path.rpartition("/")
+        entry = _numbered_entry(name or group_name, path, container, arrays)
+        entries.append(entry)
+        if entry.is_convolution:
+            series.add((container, re.sub(r"_\d+$", "", group_name)))
+    _refuse_missing_numbers(entries, config is not None)
+    model = graph.model_of(config)
+    if not any(entry.arrays for entry in entries):
         raise WeightsError("HDF5, but with no Keras weights inside; use a VGG-16 or VGG-19 weights file from Keras")
     layout = "Keras 3 weights (vars/0, vars/1)" if config is None else "Keras 3 archive (.keras)"
-    chain = StoredChain(layout, tuple(_convolutions(layers)), None, pool_count, theano=False)
-    return _in_order(chain, config, order_told=len(series) == 1)
+    remedy = SAVE_WHOLE
+    if config is not None and model is None:
+        remedy = "build the model with keras.Sequential or keras.Model(inputs, outputs), not as a class of its own"
+    listing = Listing(layout, tuple(entries), order_told=len(series) == 1, numbered=True, remedy=remedy)
+    return chain_of(listing, model)
 
 
-def _variable_groups(file: h5py.File) -> Iterator[tuple[str, str, h5py.Group]]:
-    """Every layer's (path of its container, name of its group, its `vars`), groups of a kind in order."""
-    pending = [(file, "", "", 0)]
+def _numbered_entry(name: str, path: str, container: str, arrays: dict[str, h5py.Dataset]) -> Entry:
+    stem = re.sub(r"_\d+$", "", path.rpartition("/")[2])
+    kind = _KINDS.get(stem, stem)
+    if sorted(map(int, arrays)) != list(range(len(arrays))):
+        raise _incomplete(name)
+    entry = Entry(name, kind, arrays, group=path, container=container)
+    if kind in _ALWAYS_HOLD_NUMBERS and not arrays:
+        raise _incomplete(name)
+    shape = ranks(entry)
+    if kind == "convolution" or (kind == stem and shape in ([4], [4, 1])):
+        if shape not in ([4], [4, 1]):
+            raise WeightsError(
+                f"its layer {name!r} holds arrays of ranks {shape}, not a kernel (4) and a bias (1); "
+                "use a VGG-16 or VGG-19 file"
+            )
+        if stem not in ("conv2d_transpose", "depthwise_conv2d", "separable_conv2d"):
+            keys = sorted(arrays, key=int)
+            held = dict(zip(("kernel", "bias"), (arrays[key] for key in keys), strict=False))
+            return Entry(name, "convolution", held, group=path, container=container)
+    if kind == stem and shape[:1] == [2]:
+        return Entry(name, "dense", arrays, group=path, container=container)
+    return entry
+
+
+def _refuse_missing_numbers(entries: Sequence[Entry], configured: bool) -> None:
+    """Keras numbers the groups of a kind without a gap, and a layer's arrays too: what is missing lies elsewhere."""
+    counts: dict[tuple[str, str], list[int]] = {}
+    for entry in entries:
+        group = entry.group.rpartition("/")[2]
+        match = re.fullmatch(r"(conv2d)(?:_(\d{1,9}))?", group)
+        if match is not None:
+            counts.setdefault((entry.container, match[1]), []).append(int(match[2] or 0))
+    for (_, kind), numbers in counts.items():
+        if sorted(numbers) != list(range(len(numbers))):
+            gap = next(number for number in range(len(numbers) + 1) if number not in numbers)
+            raise _incomplete(f"{kind}_{gap}" if gap else kind)
+    biased = ["bias" in entry.arrays for entry in entries if entry.is_convolution]
+    if not configured and len(biased) > 1 and all(biased[:-1]) and not biased[-1]:
+        raise _incomplete(next(entry.name for entry in reversed(entries) if entry.is_convolution))
+
+
+def _incomplete(name: str) -> WeightsError:
+    return WeightsError(
+        f"does not hold all numbers of its layer {name!r}: one of several shards, or of a model that was never built; "
+        "give the .weights.json that lists the shards, or save the model again"
+    )
+
+
+def _variables(files: Sequence[h5py.File]) -> dict[str, tuple[str | None, dict[str, h5py.Dataset]]]:
+    """Every layer's own name, where it is there, and its arrays by number, by the layer's path; shards put together."""
+    found: dict[str, tuple[str | None, dict[str, h5py.Dataset]]] = {}
+    for file in files:
+        for path, variables in _variable_groups(file):
+            name, arrays = found.get(path, (None, {}))
+            for key in variables:
+                if re.fullmatch("[0-9]{1,6}", key) and (data := hdf5.dataset(variables, key)) is not None:
+                    if key in arrays:
+                        raise WeightsError(f"its layer {path!r} is stored twice; save the model again")
+                    arrays[key] = data
+            # Since Keras 3.8 the layer's own name is there too.
+            found[path] = (name or hdf5.text(variables, "name"), arrays)
+    if len(files) > 1:
+        found = dict(sorted(found.items(), key=lambda item: [_numbered(part) for part in item[0].split("/")]))
+    return {
+        path: (name, dict(sorted(arrays.items(), key=lambda one: int(one[0]))))
+        for path, (name, arrays) in found.items()
+    }
+
+
+def _variable_groups(file: h5py.File) -> Iterator[tuple[str, h5py.Group]]:
+    """Every layer's (path, `vars`), groups of a kind in order."""
+    pending = [(file, "", 0)]
     seen = 0
     while pending:
-        group, container, name, nesting = pending.pop()
+        group, path, nesting = pending.pop()
         seen += 1
         if seen > MAX_GROUPS or nesting > MAX_NESTING:  # hard links can make a group contain itself
             raise WeightsError("its groups have no end; it is no weights file that Keras wrote")
@@ -156,9 +215,9 @@ def _variable_groups(file: h5py.File) -> Iterator[tuple[str, str, h5py.Group]]:
             if not isinstance(child, h5py.Group) or re.search("optimizer|seed_generator|metric", child_name):
                 continue
             if child_name == "vars":
-                yield container, name, child
+                yield path, child
             else:
-                children.append((child, f"{container}/{name}", child_name, nesting + 1))
+                children.append((child, f"{path}/{child_name}", nesting + 1))
         pending += reversed(children)
 
 
@@ -170,7 +229,7 @@ def _numbered(name: str) -> tuple[str, int]:
 
 def _first_vgg_file(file: h5py.File) -> StoredChain:
     """`layer_{k}` with `param_0`, `param_1`: k counts padding and pooling too, and so tells the pools."""
-    layers: list[_Layer] = []
+    layers: list[StoredConvolution] = []
     positions: list[int] = []
     for k in range(hdf5.count(file, "nb_layers") or 0):
         group = hdf5.member(file, f"layer_{k}")
@@ -182,10 +241,12 @@ def _first_vgg_file(file: h5py.File) -> StoredChain:
             if data is None:
                 raise WeightsError(f"param_{number} of its layer_{k} is missing; fetch the file again")
             weights.append(data)
-        if weights:
-            layers.append(_Layer(f"layer_{k}", tuple(weights)))
-            if _rank(weights[0]) == 4:
-                positions.append(k)
+        shape = [len(data.shape or ()) for data in weights]
+        if shape == [4, 1]:
+            layers.append(StoredConvolution(f"layer_{k}", *weights))
+            positions.append(k)
+        elif shape and shape[0] != 2:
+            raise WeightsError(f"its layer_{k} holds arrays of ranks {shape}; use a VGG-16 or VGG-19 file")
 
     # Within a block every step from one convolution to the next is the same (1, or 2 with padding between); a
     # pool makes it one longer. Equal steps throughout tell nothing.
@@ -195,50 +256,4 @@ def _first_vgg_file(file: h5py.File) -> StoredChain:
         if max(steps) != min(steps) + 1:
             raise WeightsError("not VGG-like: its convolutions are not evenly spaced; use a VGG-16 or VGG-19 file")
         blocks = tuple(1 + sum(step > min(steps) for step in steps[:i]) for i in range(len(positions)))
-    return StoredChain("first VGG files (nb_layers)", tuple(_convolutions(layers)), blocks, None, theano=True)
-
-
-def _convolutions(layers: Iterable[_Layer]) -> Iterator[StoredConvolution]:
-    """The layers that are convolutions; dense ones are left out, and anything else is refused."""
-    for layer in layers:
-        ranks = [_rank(data) for data in layer.weights]
-        if ranks == [4, 1]:
-            yield StoredConvolution(layer.name, *layer.weights)
-        elif ranks[0] == 4:
-            raise WeightsError(
-                f"its layer {layer.name!r} holds arrays of ranks {ranks}, not a kernel (4) and a bias (1); "
-                "use a VGG-16 or VGG-19 file"
-            )
-        elif ranks[0] != 2:
-            raise WeightsError(
-                f"its layer {layer.name!r} holds arrays of ranks {ranks}: neither a 2D convolution nor a "
-                "dense layer; use a VGG-16 or VGG-19 file"
-            )
-
-
-def _rank(data: h5py.Dataset) -> int:
-    return len(data.shape or ())
-
-
-def _in_order(chain: StoredChain, config: Any, *, order_told: bool) -> StoredChain:
-    """`chain` in the order its names tell, or its model's configuration, or (`order_told`) as it stands."""
-    by_name = {convolution.name: convolution for convolution in chain.convolutions}
-    configured = configured_convolutions(config) if config is not None else None
-    if configured is not None:
-        if len(configured) != len(chain.convolutions):
-            raise WeightsError(
-                f"its model has {len(configured)} convolutions, but it stores {len(chain.convolutions)}; save it again"
-            )
-        chain = replace(chain, blocks=tuple(convolution.block for convolution in configured))
-        names = {convolution.name for convolution in configured}
-        if by_name.keys() == names and len(names) == len(configured):
-            return replace(chain, convolutions=tuple(by_name[convolution.name] for convolution in configured))
-    named = {place: by_name[name] for name in by_name if (place := named_place(name)) is not None}
-    if len(named) == len(chain.convolutions):
-        return replace(chain, convolutions=tuple(named[place] for place in sorted(named)))
-    if not order_told:
-        raise WeightsError(
-            "the order of its convolutions cannot be told; save the whole model as .keras, "
-            "or name the layers block1_conv1, block1_conv2, …"
-        )
-    return chain
+    return StoredChain("first VGG files (nb_layers)", tuple(layers), blocks, theano=True)

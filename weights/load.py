@@ -6,6 +6,7 @@ files lie to `store`.
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from .architecture import VGG19
 from .catalogue import official_named
-from .model import CAFFE, PREPROCESSINGS, Convolution, Preprocessing, Weights, WeightsError
+from .model import CAFFE, PREPROCESSINGS, Convolution, Preprocessing, Weights, WeightsError, WeightsGuess
 
 VGG19_WIDTHS = (64, 128, 256, 512, 512)
 
@@ -26,8 +27,10 @@ def load_weights(spec: str | Path, *, preprocessing: str | None = None, theano: 
     (3, 3, C_in, C_out), whatever layout and precision it stores; dense layers are left out. "random:SEED" has VGG-19's
     shapes, He-scaled normal kernels and zero biases, the same for the same seed.
 
-    `preprocessing` is "caffe" (BGR, 0..255, minus the mean) or "torchvision" (RGB, 0..1, standardised); None goes by
-    what the file says, and is "caffe" where it says nothing. `theano` says whether the file's kernels are rotated by
+    `preprocessing` is "caffe" (BGR, 0..255, minus the mean), "torchvision" (RGB, 0..1, standardised), "unit" (RGB,
+    0..1), "tf" (RGB, -1..1) or "matconvnet" (RGB, 0..255, minus the mean); None goes by what the file says, its layers
+    in front of the first convolution among it, and is "caffe" where it says nothing. What a file does not say and is
+    taken for granted is warned of (`WeightsGuess`). `theano` says whether the file's kernels are rotated by
     180°, as Theano stored them; None goes by what the file and its name tell. Raises `WeightsError`, one line, for
     anything unusable.
     """
@@ -39,7 +42,9 @@ def load_weights(spec: str | Path, *, preprocessing: str | None = None, theano: 
     from .store import BUNDLED, file_of
 
     path = file_of(spec)
-    stored = read_weights_file(path, theano=theano)
+    stored = read_weights_file(path, theano=theano, any_preprocessing=preprocessing is not None)
+    for guess in stored.guesses:
+        warnings.warn(f"{path.name}: {guess}", WeightsGuess, stacklevel=2)
     return Weights(
         str(spec) if official_named(spec) or spec == BUNDLED else path.name,
         stored.layout,

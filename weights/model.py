@@ -13,6 +13,10 @@ class WeightsError(ValueError):
     """The weights cannot be used; the message is one line: what is wrong, in which file, and what to do."""
 
 
+class WeightsGuess(UserWarning):
+    """Something that a weights file does not say was taken for granted."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Maps an RGB image in [0, 1] to the network's input: x = (image[..., channels] * scale - mean) / std.
@@ -29,7 +33,13 @@ class Preprocessing:
 
 CAFFE = Preprocessing("caffe", (2, 1, 0), 255.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 TORCHVISION = Preprocessing("torchvision", (0, 1, 2), 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-PREPROCESSINGS = {preprocessing.name: preprocessing for preprocessing in (CAFFE, TORCHVISION)}
+CUSTOM = "custom"
+"""Name of any other preprocessing, read from a model's own layers."""
+UNIT = Preprocessing("unit", (0, 1, 2), 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+SIGNED = Preprocessing("tf", (0, 1, 2), 2.0, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
+"""RGB from -1 to 1; Keras's own name for it is "tf"."""
+MATCONVNET = Preprocessing("matconvnet", (0, 1, 2), 255.0, (123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
+PREPROCESSINGS = {one.name: one for one in (CAFFE, TORCHVISION, UNIT, SIGNED, MATCONVNET)}
 
 
 @dataclass(frozen=True, eq=False)
