@@ -28,6 +28,11 @@ NAME_THEM = "name its layers block1_conv1, block1_conv2, … and save it again"
 SAVE_WHOLE = "save the whole model as .keras"
 _ASIDE = frozenset({"embedding", "lstm", "gru", "conv2d_transpose", "multi_head_attention", "einsum_dense"})
 """Kinds that never stand between a VGG's convolutions, where only kinds are known."""
+_BREAKS = re.compile(
+    r"(leaky_re_lu|p_re_lu|elu|thresholded_re_lu|add|concatenate|multiply|average|maximum|minimum|subtract|dot|"
+    r"up_sampling2d|layer_normalization|group_normalization)(_\d+)?"
+)
+"""Keras's own names of layers that no VGG has between its convolutions."""
 _FRONT = frozenset({"rescaling", "normalization", "lambda", "operation"})
 
 
@@ -169,6 +174,7 @@ def _listed(listing: Listing) -> StoredChain:
     if not chosen:
         return StoredChain(listing.layout, (), theano=listing.theano)
     _refuse_strangers_between(listing, chosen)
+    _refuse_breaks(listing, chosen, named)
     normalizations, more = _paired(listing, chosen)
     blocks = None if named else _blocks(listing, chosen)
     pools = [entry for entry in listing.entries if entry.kind == "pool"]
@@ -211,6 +217,12 @@ def _chosen(listing: Listing, convolutions: Sequence[Entry]) -> tuple[list[Entry
     count = next((i for i, entry in enumerate(ordered) if not entry.is_3x3), len(ordered))
     if 0 < count < len(ordered) and count in (sum(VGG16), sum(VGG19)):
         ordered = ordered[:count]  # a head of 7x7 and 1x1 convolutions
+    elif 0 < count < len(ordered):
+        odd = ordered[count]
+        raise WeightsError(
+            f"not VGG-like: the kernel of its layer {odd.name!r} has shape {odd.arrays['kernel'].shape}, not 3x3; if "
+            f"it belongs to a head, {listing.remedy}, or {NAME_THEM}"
+        )
     return ordered, guesses, False
 
 
@@ -292,6 +304,26 @@ def _refuse_strangers_between(listing: Listing, chosen: Sequence[Entry]) -> None
             raise WeightsError(
                 f"its layer {entry.name!r} holds arrays of ranks {ranks(entry)}: neither a 2D convolution nor a "
                 f"dense layer; use a VGG-16 or VGG-19 file, or {listing.remedy}"
+            )
+
+
+def _refuse_breaks(listing: Listing, chosen: Sequence[Entry], named: bool) -> None:
+    """Layers without weights that make something else than a VGG of the same convolutions."""
+    entries = listing.entries
+    if listing.numbered:
+        # Where kinds are known and no order: what a head may have is no reason to refuse layers with a VGG's names.
+        inside = {entry.container for entry in chosen}
+        if named and any(entry.arrays and entry not in chosen for entry in entries):
+            return
+        suspects = [entry for entry in entries if entry.container in inside]
+    else:
+        at = [i for i, entry in enumerate(entries) if entry in chosen]
+        suspects = list(entries[min(at) : max(at)])
+    for entry in suspects:
+        kind = entry.group.rpartition("/")[2] or entry.name
+        if not entry.arrays and _BREAKS.fullmatch(kind):
+            raise WeightsError(
+                f"its layer {entry.name!r} ({kind}) is none of a VGG's; if it belongs to a head, {listing.remedy}"
             )
 
 

@@ -126,11 +126,11 @@ def _chain(
             raise WeightsError("its layers feed each other in a circle; save it again")
     steps.reverse()
     start = next(i for i, step in enumerate(steps) if step.layer.kind in _CONVOLUTIONS)
+    if len(before) > 1:
+        _refuse_junction(steps[0])
     for step in steps[:start]:
         if step.layer.kind in _POOLS:
             raise WeightsError(f"not VGG-like: no convolution stands before its pooling layer {step.layer.name!r}")
-    if start:
-        _refuse_junction(steps[0])
     chain = [step.layer for step in steps[start:]]
     found = _convolutions([*chain, *_behind(last)])
     layers = [one.layer for one in found]
