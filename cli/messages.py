@@ -44,6 +44,8 @@ def say(text: str) -> None:
 
     Nothing is lost with a terminal that has gone: the line is, and the work goes on.
     """
+    if sys.stderr is None:  # closed before the start, and print() would take standard output instead
+        return
     with contextlib.suppress(OSError, ValueError):  # ValueError: closed
         print(printable(text), file=sys.stderr, flush=True)
 

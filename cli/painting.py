@@ -3,17 +3,18 @@
 `nstgpu run` and `nstgpu resume` both end here. Nothing is computed; that is `StyleTransfer`'s.
 """
 
+import json
 from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from ..engine.wording import counted
 from . import side_outputs
 from .checks import check_options
+from .destinations import check_files, folders
 from .messages import notes, say
 from .progress import shown
-from .run_options import DEFAULT_SIZE, Options, check_files, layers_of, method_of, styles_of, text_of
+from .run_options import DEFAULT_SIZE, Options, layers_of, method_of, styles_of, text_of
 
 if TYPE_CHECKING:
     from ..engine.run import Progress, RunState
@@ -24,8 +25,13 @@ FRAMES = 60  # of an animation, about
 
 
 def paint(options: Options, resume: "RunState | None" = None) -> None:
-    """Reads, paints and writes; errors are the library's."""
-    from ..engine import images, recipe, tiles
+    """Reads, paints and writes; errors are the library's.
+
+    Nothing but the picture itself can cost the picture; raises typer.Exit where something else could not be written.
+    """
+    import typer
+
+    from ..engine import checkpoint, images, recipe, tiles, whole_file
     from ..engine.animation import Animation
     from ..engine.transfer import StyleTransfer
     from ..weights import default_weights, load_weights
@@ -33,7 +39,9 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
 
     styles = styles_of(options)
     check_options(options, styles)
-    check_files(options, styles)
+    check_files(options, styles, resumed=resume is not None)
+    for folder in folders(options):
+        whole_file.clean(folder)
     network = load_weights(options.weights or default_weights(), preprocessing=options.preprocessing)
     with notes(options.quiet):
         picture = images.read(options.content)
@@ -71,35 +79,40 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
 
     method = method_of(options)
     planned = transfer.plan(method["iterations"], min_size=method["min_size"], count=method["scales"])
+    done = 0 if resume is None else len(resume.history)
     with ExitStack() as stack:
-        reports: list[side_outputs.Report] = []
-        if not options.quiet:
-            reports.append(stack.enter_context(shown(sum(scale.iterations for scale in planned))))
+        sides = side_outputs.Sides()
         if options.json_file is not None:
-            reports.append(stack.enter_context(side_outputs.json_lines(options.json_file)))
+            sides.add(side_outputs.json_lines(options.json_file, done, stack))
         if options.save_every is not None:
-            reports.append(stack.enter_context(side_outputs.saver(transfer, Path(options.output), options.save_every)))
+            sides.add(side_outputs.saver(transfer, options, stack))
         animation = None
         if options.animation is not None:
             every = max(1, sum(scale.iterations for scale in planned) // FRAMES)
             animation = stack.enter_context(Animation(options.animation, every))
-            reports.append(side_outputs.animator(animation))
+            if resume is not None and options.checkpoint is not None:
+                animation.restore(checkpoint.read_frames(options.checkpoint))
+            sides.add(side_outputs.animator(animation))
         if options.checkpoint is not None:
-            reports.append(side_outputs.checkpointer(options))
+            text = json.dumps(asdict(options))
+            sides.add(side_outputs.checkpointer(options.checkpoint, text, options.checkpoint_seconds, animation))
+        if options.report is not None:
+            sides.add(side_outputs.reporter(options, styles, transfer, picture))
+        show = None if options.quiet else stack.enter_context(shown(sum(scale.iterations for scale in planned)))
 
         def on_iteration(progress: "Progress") -> None:
-            for report in reports:
-                report(progress)
+            if show is not None:
+                show(progress)
+            sides.report(progress)
 
         result = transfer.run(**method, init=options.init, on_iteration=on_iteration, resume=resume)
-        if animation is not None:
-            animation.save(result.image)
-    result = replace(result, recipe={**result.recipe, recipe.KEY: text_of(options)})
-    result.save(options.output, depth=options.depth, quality=options.quality)  # type: ignore[arg-type]
-    if options.report is not None:
-        side_outputs.write_report(options, styles, transfer, picture, result)
+        result = replace(result, recipe={**result.recipe, recipe.KEY: text_of(options)})
+        result.save(options.output, depth=options.depth, quality=options.quality)  # type: ignore[arg-type]
+        sides.finish(result)
     if not options.quiet:
         _conclude(options, result, sum(scale.iterations for scale in planned))
+    if sides.failed:
+        raise typer.Exit(1)
 
 
 def _introduce(network: "Weights", device: str, shape: tuple[int, ...], original: tuple[int, ...]) -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from .messages import say
@@ -20,9 +20,28 @@ NAME, BAR, COST, SIZE, PACE = 30, 38, 52, 72, 90
 Show = Callable[["Progress"], None]
 
 
-def shown(iterations: int) -> AbstractContextManager[Show]:
-    """Shows the progress of a run of so many iterations, as standard error can."""
-    return bar(iterations) if on_terminal() else _lines()
+@contextmanager
+def shown(iterations: int) -> Iterator[Show]:
+    """Shows the progress of a run of so many iterations, as standard error can; what goes with its terminal is lost."""
+    lost = (OSError, ValueError)  # the latter of a stream that is closed
+    with ExitStack() as stack:
+        drawn: Show | None = None
+        with suppress(*lost):
+            drawn = stack.enter_context(bar(iterations) if on_terminal() else _lines())
+
+        def show(progress: "Progress") -> None:
+            nonlocal drawn
+            if drawn is not None:
+                try:
+                    drawn(progress)
+                except lost:
+                    drawn = None
+
+        try:
+            yield show
+        finally:
+            with suppress(*lost):
+                stack.close()
 
 
 def on_terminal() -> bool:
@@ -65,7 +84,11 @@ def bar(iterations: int) -> Iterator[Show]:
     from rich.progress_bar import ProgressBar
     from rich.table import Column
 
-    console = Console(stderr=True)
+    class Lasting(Console):
+        def on_broken_pipe(self) -> None:  # which would end the process
+            self.quiet = True
+
+    console = Lasting(stderr=True)
 
     class Bar(rich.BarColumn):
         def render(self, task: rich.Task) -> ProgressBar:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .destinations import fresh
 from .options import (
     DEVICE_HELP,
     PRECISION_HELP,
@@ -226,7 +227,7 @@ def run(
             "-o",
             "--output",
             help="PNG, JPEG, WebP or TIFF by suffix.",
-            show_default="CONTENT_STYLE.png",
+            show_default="CONTENT_STYLE.png, or (2) and so on where that is taken",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -290,6 +291,10 @@ def run(
             rich_help_panel=MACHINE,
         ),
     ] = "auto",
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Overwrite files that are there already.", rich_help_panel=OUTPUT),
+    ] = False,
     quiet: Quiet = False,
     debug: Debug = False,
     version: Annotated[bool, VERSION] = False,
@@ -355,5 +360,6 @@ def _options(given: dict[str, Any], recipe: str | None) -> Options:
         raise SettingsError("no content was given; name the picture to paint, as in nstgpu run content.jpg style.jpg")
     if "output" not in values:
         names = [Path(text.partition("=")[0]).stem for text in values.get("styles", ())]
-        values["output"] = "_".join([Path(values["content"]).stem, *names]) + ".png"
+        name = "_".join([Path(values["content"]).stem, *names]) + ".png"
+        values["output"] = name if values.get("force") else fresh(name, values.get("save_every"))
     return from_values(values)

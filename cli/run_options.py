@@ -70,13 +70,25 @@ class Options:
     checkpoint: str | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     quiet: bool = False
+    force: bool = False
+    """Whether files that are there already may be overwritten."""
 
 
 def text_of(options: Options) -> str:
     """The options as a recipe; what says how to watch and where to write is left out."""
     from ..engine import recipe
 
-    watching = {"output", "save_every", "animation", "report", "json_file", "checkpoint", "checkpoint_seconds", "quiet"}
+    watching = {
+        "output",
+        "save_every",
+        "animation",
+        "report",
+        "json_file",
+        "checkpoint",
+        "checkpoint_seconds",
+        "quiet",
+        "force",
+    }
     default = asdict(Options("", (), ""))
     chosen = {
         name: list(value) if isinstance(value, tuple) else value
@@ -230,28 +242,6 @@ def _numbered(given: tuple[str, ...], option: str, default: float | None) -> dic
             raise SettingsError(f"{option} {text!r}: the number must be finite, zero or more")
         numbered[tap] = value
     return numbered
-
-
-def check_files(options: Options, styles: "list[Style]") -> None:
-    """Refuses, before any work, what could not be written at its end, and outputs that are inputs."""
-    from ..engine import animation, images, report
-    from ..engine.taps import SettingsError
-
-    images.check_destination(options.output, depth=options.depth, quality=options.quality)
-    if options.animation is not None:
-        animation.Animation(options.animation, every=1).close()
-    if options.report is not None:
-        report.check_destination(options.report)
-    if options.checkpoint is not None:
-        images.check_place(Path(options.checkpoint))
-    read = [options.content, *(str(style.picture) for style in styles), *options.style_masks, *options.style_regions]
-    read += [options.content_mask or "", options.weights or ""]
-    read += [] if options.init in ("content", "style", "gray", "noise") else [options.init]
-    written = {"--output": options.output, "--json": options.json_file, "--animation": options.animation}
-    written |= {"--report": options.report, "--checkpoint": options.checkpoint}
-    for name, path in written.items():
-        if path is not None and any(is_same_file(path, other) for other in read if other):
-            raise SettingsError(f"{path} is an input and would be overwritten; choose another {name}")
 
 
 def is_same_file(path: str | Path, other: str | Path) -> bool:

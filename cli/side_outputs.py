@@ -1,16 +1,22 @@
-"""What a run writes beside its picture: intermediate pictures, an animation, a checkpoint, lines of JSON, a report."""
+"""What a run writes beside its picture: intermediate pictures, an animation, a checkpoint, lines of JSON, a report.
+
+None of them may cost the picture: one that fails is noted and left out from then on, and the command ends in code 1.
+"""
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from . import streams
+from .destinations import numbered
+from .messages import say
 from .run_options import Options
 
 if TYPE_CHECKING:
@@ -20,59 +26,114 @@ if TYPE_CHECKING:
     from ..engine.transfer import Result, Style, StyleTransfer
 
 Report = Callable[["Progress"], None]
+Finish = Callable[["Result"], None]
 
 
-@contextmanager
-def saver(transfer: "StyleTransfer", output: Path, every: int) -> Iterator[Report]:
+@dataclass(frozen=True)
+class Side:
+    """One side output."""
+
+    name: str
+    """As a user gave it: "--animation way.webp"."""
+    report: Report | None = None
+    """After each iteration."""
+    finish: Finish | None = None
+    """Once the picture is written."""
+    persistent: bool = False
+    """Whether it is tried again after it has failed."""
+
+
+class Sides:
+    """The side outputs of a run, in their order. What fails is noted once."""
+
+    def __init__(self) -> None:
+        self._sides: list[Side] = []
+        self.failed: list[str] = []
+
+    def add(self, side: Side) -> None:
+        self._sides.append(side)
+
+    def report(self, progress: "Progress") -> None:
+        for side in tuple(self._sides):
+            if side.report is not None:
+                with self._noted(side):
+                    side.report(progress)
+
+    def finish(self, result: "Result") -> None:
+        for side in tuple(self._sides):
+            if side.finish is not None:
+                with self._noted(side):
+                    side.finish(result)
+
+    @contextmanager
+    def _noted(self, side: Side) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever it is, it is not the picture's
+            if not side.persistent:
+                self._sides.remove(side)
+            if side.name in self.failed:
+                return
+            self.failed.append(side.name)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            rest = "it is tried again later" if side.persistent else "it is left out from here on"
+            say(f"note: {side.name} fails ({reason}); {rest}, the picture is not touched by it")
+
+
+def saver(transfer: "StyleTransfer", options: Options, stack: ExitStack) -> Side:
     """Saves pictures in a thread of its own, one at a time, so that no iteration waits for a file."""
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from ..engine import images
 
-    with ThreadPoolExecutor(1) as pool:
-        saving: list[Future[None]] = []
+    pool = stack.enter_context(ThreadPoolExecutor(1))
+    saving: list[Future[None]] = []
+    every = options.save_every or 1
 
-        def save(progress: "Progress") -> None:
-            if progress.iteration % every == 0:
-                path = output.with_name(f"{output.stem}_{progress.iteration:04d}{output.suffix}")
-                picture, alpha = progress.snapshot(), transfer.alpha(progress.size)
-                finish()
-                saving.append(pool.submit(lambda: images.save(path, picture(), alpha=alpha)))
+    def save(progress: "Progress") -> None:
+        if progress.iteration % every == 0:
+            path = numbered(Path(options.output), progress.iteration)
+            picture, alpha = progress.snapshot(), transfer.alpha(progress.size)
+            finish()
+            saving.append(pool.submit(lambda: images.save(path, picture(), alpha=alpha)))
 
-        def finish() -> None:
-            while saving:
-                saving.pop().result()
+    def finish() -> None:
+        while saving:
+            saving.pop().result()
 
-        yield save
-        finish()
+    return Side(f"--save-every {every}", save, lambda _: finish())
 
 
-def animator(animation: "Animation") -> Report:
+def animator(animation: "Animation") -> Side:
     def add(progress: "Progress") -> None:
         if animation.due(progress.iteration):
             animation.add(progress.image())
 
-    return add
+    return Side(f"--animation {animation.path}", add, lambda result: animation.save(result.image))
 
 
-def checkpointer(options: Options) -> Report:
+def checkpointer(path: str, text: str, seconds: float, animation: "Animation | None") -> Side:
+    """Keeps the run's state, with the options as `text` and the animation's frames, every so many seconds."""
     from ..engine import checkpoint
 
-    text = json.dumps(asdict(options))
-    written = -math.inf
+    tried = -math.inf
 
     def save(progress: "Progress") -> None:
-        nonlocal written
-        if time.monotonic() - written >= options.checkpoint_seconds:
-            checkpoint.write(options.checkpoint or "", progress.state(), text)
-            written = time.monotonic()
+        nonlocal tried
+        if time.monotonic() - tried >= seconds:
+            try:
+                checkpoint.write(path, progress.state(), text, None if animation is None else animation.frames())
+            finally:
+                tried = time.monotonic()
 
-    return save
+    return Side(f"--checkpoint {path}", save, persistent=True)
 
 
-@contextmanager
-def json_lines(path: str) -> Iterator[Report]:
-    """Writes {"iteration", "seconds", "scale", "costs"} a line per iteration, each flushed whole."""
+def json_lines(path: str, done: int, stack: ExitStack) -> Side:
+    """Writes {"iteration", "seconds", "scale", "costs"} a line per iteration, each flushed whole.
+
+    done: iterations that a resumed run had behind it; lines up to there are kept.
+    """
 
     def writer(stream: TextIO) -> Report:
         def report(progress: "Progress") -> None:
@@ -87,6 +148,7 @@ def json_lines(path: str) -> Iterator[Report]:
 
         return report
 
+    name = f"--json {path}"
     if path == "-":
         write = writer(sys.stdout)
 
@@ -96,13 +158,43 @@ def json_lines(path: str) -> Iterator[Report]:
             except BrokenPipeError:  # as in `| head`, which has seen enough
                 streams.nobody_reads()
 
-        yield while_it_is_read
-        return
-    with open(path, "w", encoding="utf-8") as stream:
-        yield writer(stream)
+        return Side(name, while_it_is_read)
+    if done and os.path.isfile(path):
+        _forget_lines_after(path, done)
+    stream = open(path, "a" if done else "w", encoding="utf-8")  # noqa: SIM115  (closed by the stack)
+    stack.callback(_close_quietly, stream)
+    return Side(name, writer(stream))
 
 
-def write_report(
+def _close_quietly(stream: TextIO) -> None:
+    """What a full disk did not take of a line has been noted with that line."""
+    with suppress(OSError):
+        stream.close()
+
+
+def _forget_lines_after(path: str, done: int) -> None:
+    """Cuts off what the interrupted run wrote after its last checkpoint, whose iterations come again."""
+    with open(path, "r+b") as file:
+        kept = 0
+        for line in file:
+            try:
+                iteration = json.loads(line)["iteration"]
+            except (ValueError, LookupError, TypeError):
+                iteration = 0 if line.endswith(b"\n") else done + 1  # another's line, or the torn last one
+            if not isinstance(iteration, int) or iteration > done:
+                break
+            kept += len(line)
+        file.truncate(kept)
+
+
+def reporter(options: Options, styles: "list[Style]", transfer: "StyleTransfer", content: "Picture") -> Side:
+    def write(result: "Result") -> None:
+        _write_report(options, styles, transfer, content, result)
+
+    return Side(f"--report {options.report}", finish=write)
+
+
+def _write_report(
     options: Options, styles: "list[Style]", transfer: "StyleTransfer", content: "Picture", result: "Result"
 ) -> None:
     from ..engine import images, masks, report

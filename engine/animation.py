@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,10 +23,19 @@ LONG_SIDE = 640
 MOST_FRAMES = 60
 """When there are more, every other one is dropped and half as many are taken from then on."""
 
+_MOST_EVERY = 10**9
 _FORMAT_OF_SUFFIX = {".webp": "WEBP", ".gif": "GIF", ".png": "PNG", ".apng": "PNG"}
 _FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 _ENCODING: dict[str, dict[str, Any]] = {"WEBP": {"quality": 85, "method": 4}, "GIF": {}, "PNG": {}}
 _LENGTH, _SHORTEST, _LONGEST, _LAST = 5000, 40, 200, 2000  # of it all, of a frame, and of the last; in milliseconds
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames that an animation has put aside, as PNG files, and the iterations between two from there on."""
+
+    every: int
+    packed: tuple[bytes, ...]
 
 
 class Animation:
@@ -64,18 +74,47 @@ class Animation:
         """Puts a frame aside, (H, W, 3) floats in [0, 1], of any size; raises ImageError if that can't be done."""
         encoded = io.BytesIO()
         images.preview(pixels, LONG_SIDE).save(encoded, "PNG", compress_level=1)
+        self._put_aside(encoded.getvalue())
+        if len(self._frames) > MOST_FRAMES:
+            self._frames = self._frames[::2]
+            self.every *= 2
+
+    def _put_aside(self, packed: bytes) -> None:
         try:
             start = self._store.seek(0, os.SEEK_END)
-            self._store.write(encoded.getvalue())
+            self._store.write(packed)
             self._store.flush()
         except OSError as error:
             raise ImageError(
                 f"cannot put aside a frame of {self.path}: {error.strerror or error}; make room, or set TMPDIR"
             ) from error
-        self._frames.append((start, encoded.tell()))
-        if len(self._frames) > MOST_FRAMES:
-            self._frames = self._frames[::2]
-            self.every *= 2
+        self._frames.append((start, len(packed)))
+
+    def frames(self) -> Frames:
+        """What was put aside so far, to be kept with a run's state."""
+        self._store.seek(0)
+        packed = []
+        for start, size in self._frames:
+            self._store.seek(start)
+            packed.append(self._store.read(size))
+        return Frames(self.every, tuple(packed))
+
+    def restore(self, frames: Frames) -> None:
+        """Goes on after `frames` of the same run; what is no frame as add() makes them is refused by an ImageError."""
+        if not frames.packed:
+            return
+        if not 1 <= frames.every <= _MOST_EVERY or len(frames.packed) > MOST_FRAMES:
+            raise ImageError(f"the frames to go on with {self.path} are damaged; leave the animation out")
+        for packed in frames.packed:
+            try:
+                image = Image.open(io.BytesIO(packed), formats=["PNG"])
+                fits = image.mode == "RGB" and max(image.size) <= LONG_SIDE
+            except Exception as error:  # Pillow's decoders raise a dozen types
+                raise ImageError(f"a frame to go on with {self.path} is damaged; leave the animation out") from error
+            if not fits:
+                raise ImageError(f"a frame to go on with {self.path} is damaged; leave the animation out")
+            self._put_aside(packed)
+        self.every = frames.every
 
     def save(self, last: FloatArray) -> None:
         """Writes the file whole or not at all, endless, with `last`, (H, W, 3), as its last frame, shown for longer.

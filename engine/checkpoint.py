@@ -7,12 +7,16 @@ write a checksum, what is read is held to what a run can have written.
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .animation import MOST_FRAMES, Frames
 from .costs import Costs
 from .memory import empty
 from .run import RunState
@@ -32,7 +36,7 @@ _SEAL = b"nstgpu checkpoint, SHA-256 of the above: "
 _PIECE = 1024**2
 
 
-def write(path: str | Path, state: RunState, options: str = "") -> None:
+def write(path: str | Path, state: RunState, options: str = "", frames: Frames | None = None) -> None:
     """Writes the whole file or none; raises ImageError where it cannot be written."""
     import h5py
 
@@ -43,6 +47,10 @@ def write(path: str | Path, state: RunState, options: str = "") -> None:
             file["options"] = np.frombuffer(options.encode(), np.uint8)
             for name in ("scale", "iteration", "failures", "learning_rate"):
                 file.attrs[name] = getattr(state, name)
+            if frames is not None:
+                file["frames"] = np.frombuffer(b"".join(frames.packed), np.uint8)
+                file["frame_bytes"] = np.array([len(packed) for packed in frames.packed], np.int64)
+                file.attrs["frames_every"] = frames.every
             file["seconds"] = np.asarray(state.seconds, np.float64)
             file["image"], file["average"] = state.image, state.average
             optimizer = file.create_group("optimizer")
@@ -62,6 +70,19 @@ def write(path: str | Path, state: RunState, options: str = "") -> None:
 
 def read(path: str | Path) -> tuple[RunState, str]:
     """The state and the options' text; raises SettingsError, one line, for a file that is no checkpoint."""
+    with _read(path) as file:
+        return _state(file)
+
+
+def read_frames(path: str | Path) -> Frames:
+    """The frames of the run's animation, none where it had none; raises SettingsError as `read`."""
+    with _read(path) as file:
+        return _frames(file)
+
+
+@contextmanager
+def _read(path: str | Path) -> Iterator[Any]:
+    """The file, open; raises SettingsError, one line, for whatever is wrong with it."""
     path = Path(path)
     if not path.is_file():
         raise SettingsError(f"{path}: there is no such checkpoint; give the file named with --checkpoint")
@@ -71,7 +92,7 @@ def read(path: str | Path) -> tuple[RunState, str]:
     try:
         _check_seal(path)
         with hdf5.open_hdf5(path) as file:
-            return _state(file)
+            yield file
     except MemoryError:
         raise
     except Exception as error:
@@ -140,6 +161,19 @@ def _state(file: Any) -> tuple[RunState, str]:
         _history(file),
     )
     return state, characters.tobytes().decode()
+
+
+def _frames(file: Any) -> Frames:
+    if "frames" not in file:
+        return Frames(1, ())
+    lengths, packed = (_array(file, name) for name in ("frame_bytes", "frames"))
+    sizes = [int(size) for size in lengths.ravel()[: MOST_FRAMES + 1]]
+    fitting = lengths.ndim == packed.ndim == 1 and len(sizes) == len(lengths) <= MOST_FRAMES
+    if not fitting or packed.dtype != np.uint8 or min(sizes, default=1) < 1 or sum(sizes) != packed.size:
+        raise SettingsError("the frames of its animation cannot be")
+    ends = list(accumulate(sizes))
+    pieces = tuple(packed[end - size : end].tobytes() for end, size in zip(ends, sizes, strict=True))
+    return Frames(max(1, _count(file, "frames_every")), pieces)
 
 
 def _scalar(group: Any, name: str, kinds: str) -> Any:

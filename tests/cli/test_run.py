@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -101,22 +100,6 @@ def test_pictures_on_the_way_are_as_opaque_as_the_content(folder: Path) -> None:
     final, second = (np.asarray(Image.open(folder / f"glass_style{part}.png")) for part in ("", "_0002"))
     assert second.shape[2] == 4
     np.testing.assert_array_equal(second[..., 3], final[..., 3])
-
-
-def test_a_picture_that_cannot_be_saved_on_the_way_ends_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though it is saved in a thread of its own."""
-    save = images.save
-
-    def full(path: Path, *args: Any, **kwargs: Any) -> None:
-        if "_0002" in str(path):
-            raise images.ImageError(f"cannot write {path}: the disk is full")
-        save(path, *args, **kwargs)
-
-    monkeypatch.setattr(images, "save", full)
-    result = nstgpu("run", "content.jpg", "style.png", *SHORT, "--save-every", "2", "--quiet")
-    assert result.exit_code == 2
-    assert "the disk is full" in result.output
-    assert not (folder / "content_style.png").exists()
 
 
 def test_same_seed_same_bytes(folder: Path) -> None:

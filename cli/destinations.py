@@ -1,0 +1,161 @@
+"""Where a run writes: nothing that is read, nothing twice, and nothing that is there already unless that is wanted."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .run_options import DEFAULT_SIZE, Options, is_same_file, iterations_of
+
+if TYPE_CHECKING:
+    from ..engine.transfer import Style
+
+STANDARD = "-"
+"""Standard input or output instead of a file."""
+_NUMBERED = re.compile(r"(.*)_(\d{4,})", re.DOTALL)
+
+
+def numbered(output: Path, iteration: int) -> Path:
+    """The name of the picture after this iteration, for --save-every."""
+    return output.with_name(f"{output.stem}_{iteration:04d}{output.suffix}")
+
+
+def fresh(output: str, save_every: int | None = None) -> str:
+    """A default name as it is, or as `name (2).png` and so on where that is taken, or a numbered picture of it."""
+    path, number = Path(output), 1
+    while os.path.lexists(path) or (save_every and next(_taken(path, save_every, None), None)):
+        number += 1
+        path = Path(output).with_name(f"{Path(output).stem} ({number}){Path(output).suffix}")
+    return str(path)
+
+
+def check_files(options: Options, styles: "list[Style]", *, resumed: bool = False) -> None:
+    """Refuses, before any work, what could not be written at its end, outputs that are inputs or one another, and
+    without --force those that are there already, unless they are a resumed run's own.
+
+    Raises SettingsError and ImageError.
+    """
+    from ..engine import animation, images, report
+
+    images.check_destination(options.output, depth=options.depth, quality=options.quality)
+    if options.animation is not None:
+        animation.Animation(options.animation, every=1).close()
+    if options.report is not None:
+        report.check_destination(options.report)
+    for path in (options.checkpoint, options.json_file):
+        if path not in (None, STANDARD):
+            images.check_place(Path(path))
+    written = {"--output": options.output, "--json": options.json_file, "--animation": options.animation}
+    written |= {"--report": options.report, "--checkpoint": options.checkpoint}
+    named = {option: path for option, path in written.items() if path is not None}
+    _refuse_inputs(options, styles, named)
+    _refuse_twice(options, named)
+    if not (options.force or resumed):
+        _refuse_existing(options, named)
+
+
+def folders(options: Options) -> set[Path]:
+    """Those that a run writes in."""
+    written = (options.output, options.json_file, options.animation, options.report, options.checkpoint)
+    return {Path(os.path.realpath(path)).parent for path in written if path and path != STANDARD}
+
+
+def _refuse_inputs(options: Options, styles: "list[Style]", named: dict[str, str]) -> None:
+    from ..engine.taps import SettingsError
+
+    read = [options.content, *(str(style.picture) for style in styles), *options.style_masks, *options.style_regions]
+    read += [options.content_mask or "", options.weights or ""]
+    read += [] if options.init in ("content", "style", "gray", "noise") else [options.init]
+    for option, path in named.items():
+        if any(is_same_file(path, other) for other in read if other):
+            raise SettingsError(f"{path} is an input and would be overwritten; choose another {option}")
+    if options.save_every and options.output != STANDARD:
+        for path in _taken(Path(options.output), options.save_every, _last(options)):
+            if any(is_same_file(path, other) for other in read if other):
+                raise SettingsError(
+                    f"{path} is an input, and --save-every would overwrite it; choose another --output or --save-every"
+                )
+
+
+def _refuse_twice(options: Options, named: dict[str, str]) -> None:
+    from ..engine.taps import SettingsError
+
+    seen: dict[str, str] = {}
+    for option, path in named.items():
+        place = _place(path)
+        if place in seen:
+            where = "standard output" if path == STANDARD else path
+            raise SettingsError(f"{seen[place]} and {option} both go to {where}; give each a name of its own")
+        seen[place] = option
+    if not options.save_every or options.output == STANDARD:
+        return
+    output, last = Path(_place(options.output)), _last(options)
+    for option, path in named.items():
+        other = Path(_place(path))
+        number = _number(other.name, output)
+        if other.parent == output.parent and number and number % options.save_every == 0 and number <= last:
+            raise SettingsError(f"{path} is a name that --save-every gives; choose another {option}")
+
+
+def _refuse_existing(options: Options, named: dict[str, str]) -> None:
+    from ..engine.taps import SettingsError
+
+    for option, path in named.items():
+        # A device or a pipe is written to, not replaced.
+        if path != STANDARD and os.path.lexists(path) and (os.path.isfile(path) or not os.path.exists(path)):
+            remedy = f"nstgpu resume {path} goes on with it, " if option == "--checkpoint" else ""
+            raise SettingsError(f"{path} exists already; {remedy}--force overwrites it, or choose another {option}")
+    if options.save_every and options.output != STANDARD:
+        for path in _taken(Path(options.output), options.save_every, _last(options)):
+            raise SettingsError(
+                f"{path}, which --save-every would write, exists already; --force overwrites it, or choose another "
+                "--output"
+            )
+
+
+def _taken(output: Path, every: int, last: int | None) -> Iterator[str]:
+    """The files that are there under a name that --save-every would give, up to this iteration."""
+    try:
+        names = sorted(os.listdir(output.parent))
+    except OSError:
+        return
+    for name in names:
+        number = _number(name, output)
+        if number and number % every == 0 and (last is None or number <= last):
+            yield str(output.with_name(name))
+
+
+def _number(name: str, output: Path) -> int | None:
+    """Of the iteration after which a picture of this name would be saved; None if it is no such name."""
+    stem, suffix = os.path.splitext(name)
+    match = _NUMBERED.fullmatch(stem)
+    if match is None or len(match[2]) > 10 or f"{int(match[2]):04d}" != match[2]:
+        return None
+    same = match[1] == output.stem and suffix == output.suffix
+    return int(match[2]) if same or _folded(match[1] + suffix) == _folded(output.name) else None
+
+
+def _last(options: Options) -> int:
+    """Iterations that the run has at most; its scales are known for sure once the pictures are."""
+    from ..engine.scales import MIN_SIZE, plan_scales
+
+    iterations = iterations_of(options.iterations)
+    if isinstance(iterations, list):
+        return sum(iterations)
+    if options.scales is not None:
+        return iterations * options.scales
+    most = plan_scales(
+        max(1, options.size or DEFAULT_SIZE), min_size=max(1, options.min_size or MIN_SIZE), iterations=1
+    )
+    return iterations * len(most)
+
+
+def _place(path: str) -> str:
+    """A file that need not be there yet, so that names of one place are equal, also where letters have no case."""
+    return path if path == STANDARD else _folded(os.path.realpath(path))
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
