@@ -21,14 +21,13 @@ def doctor(
     findings = diagnose()
     device, reason = choice()
     weights = default_weights()
-    remedy = next((finding.remedy for finding in findings if finding.remedy), "")
+    to_mend = [(finding.problem, finding.remedy) for finding in findings if finding.problem]
+    remedy = to_mend[0][1] if to_mend else ""
     if as_json:
         facts = {finding.name: asdict(finding) for finding in findings}
-        typer.echo(
-            json.dumps(
-                {"auto": device, "why": reason, "remedy": remedy, "weights": weights, "findings": facts}, indent=2
-            )
-        )
+        mend = [{"problem": problem, "remedy": command} for problem, command in to_mend]
+        report = {"auto": device, "why": reason, "remedy": remedy, "to_mend": mend, "weights": weights}
+        typer.echo(json.dumps({**report, "findings": facts}, indent=2))
         return
 
     from rich.console import Console
@@ -43,5 +42,6 @@ def doctor(
     source = "untrained; nstgpu weights fetch vgg19" if weights.startswith("random:") else f"in {weights_folder()}"
     table.add_row("weights", Text(f"{weights} ({source}) unless --weights names others"))
     table.add_row("auto", Text(f"{device}: {reason}"))
-    table.add_row("to mend", Text(remedy or "nothing"))
+    for number, (problem, command) in enumerate(to_mend or [("nothing", "")]):
+        table.add_row("" if number else "to mend", Text(f"{problem}: {command}" if command else problem))
     Console(highlight=False).print(table)

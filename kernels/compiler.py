@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -119,14 +120,24 @@ class Nvrtc:
             log = self._text(program, "ProgramLog").rstrip(b"\0").decode(errors="replace")
             if status != 0:
                 if missing := _MISSING_BUILTINS.search(log):
-                    raise DeviceError(
-                        f"NVRTC {self.version[0]}.{self.version[1]} does not find its {missing[0]}: "
-                        f"pip install --force-reinstall {wheel_of(self.version[0])}"
-                    )
+                    raise DeviceError(self._without(missing[0]))
                 raise CompileError(f"{source.name} does not compile for {architecture}:\n{log.strip()}")
             return Cubin(self._text(program, "CUBIN"), log)
         finally:
             self._call("nvrtcDestroyProgram", ctypes.byref(program))
+
+    def check_builtins(self) -> None:
+        """Raises DeviceError where the library is not there that compiling needs."""
+        name = f"libnvrtc-builtins.so.{self.version[0]}.{self.version[1]}"
+        if sys.platform != "win32":
+            try:
+                ctypes.CDLL(name)  # loaded already, by its path, or where the loader looks
+            except OSError as error:
+                raise DeviceError(self._without(name)) from error
+
+    def _without(self, builtins: str) -> str:
+        remedy = f"pip install --force-reinstall {wheel_of(self.version[0])}"
+        return f"NVRTC {self.version[0]}.{self.version[1]} does not find its {builtins}: {remedy}"
 
     def _call(self, function: str, *arguments: object) -> None:
         status = getattr(self._library, function)(*arguments)
@@ -201,8 +212,11 @@ def architecture_for(capability: tuple[int, int], supported: Sequence[int]) -> s
         raise DeviceError(f"the GPU has compute capability {major}.{minor}; the kernels need 7.0 or newer")
     fitting = [known for known in supported if known // 10 == major and known % 10 <= minor]
     if not fitting:
-        wheel = wheel_of(12 if max(supported) > 10 * major + minor else 13)
-        raise DeviceError(f"this NVRTC cannot compile for compute capability {major}.{minor}: pip install -U {wheel}")
+        known_to_12 = max(supported) > 10 * major + minor
+        remedy = f"pip install -U {wheel_of(12 if known_to_12 else 13)}"
+        if 70 in supported and not known_to_12:  # version 12 is taken before 13 where both are there
+            remedy = f"pip uninstall -y {wheel_of(12)} && {remedy}"
+        raise DeviceError(f"this NVRTC cannot compile for compute capability {major}.{minor}: {remedy}")
     return "sm_90a" if max(fitting) == 90 else f"sm_{max(fitting)}"
 
 

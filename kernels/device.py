@@ -11,6 +11,7 @@ its input through, a `choice` which of four pixels a max pool took; their layout
 concerns a cost. Nothing written may overlap anything read, except where an operation says so.
 """
 
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Sequence
@@ -329,11 +330,21 @@ def open_devices(name: str = "auto", precision: str = "auto", threads: int | Non
 
 
 def _open_auto(precision: str, threads: int | None) -> Device:
+    from . import driver
     from .runtimes import cuda_problem
 
-    if cuda_problem() is None:
+    problem = cuda_problem()
+    if problem is None:
         try:
             return open_device("cuda", precision)
         except DeviceError as error:
-            logging.getLogger("nstgpu").warning("the GPU is not used: %s", error)
+            problem = str(error)
+    elif not driver.gpu_is_there():
+        return open_device("cpu", precision, threads)
+    _say_once(f"the GPU is not used: {problem}")
     return open_device("cpu", precision, threads)
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    logging.getLogger("nstgpu").warning("%s", text)

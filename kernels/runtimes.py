@@ -4,9 +4,6 @@ A runtime holds the compiled kernels, hands out memory, moves arrays in and out 
 arguments is decided elsewhere. CuPy is asked for nothing but memory, copies, streams and launches.
 """
 
-import ctypes
-import importlib.util
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 
 from .compiler import architecture_for, compile_sources, find_nvrtc, sources_for
 from .device import Array, DeviceError, OutOfMemoryError
+from .driver import problems
 from .launch import Launch
 from .reference import seconds_of
 from .tensor_tiles import H200, Chip, chip_of
@@ -344,15 +342,4 @@ def cuda_problem(index: int = 0) -> str | None:
 
     Asks the driver before anything is imported, so that a machine without a GPU pays nothing.
     """
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver was found on this machine; the device cpu needs none"
-    count = ctypes.c_int()
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return "the NVIDIA driver finds no GPU that it can use; the device cpu needs none"
-    if index >= count.value:
-        return f"there is no GPU {index}; this machine has {count.value}, counted from 0"
-    if not importlib.util.find_spec("cupy"):
-        return "CuPy is not installed: pip install 'nstgpu[cuda12]'"
-    return None
+    return next((str(problem) for problem in problems(index)), None)

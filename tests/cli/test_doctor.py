@@ -1,14 +1,16 @@
 """`nstgpu doctor`: everything it names, with and without what it looks for."""
 
 import json
-from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from nstgpu.cli import app
-from nstgpu.kernels import diagnosis
+from nstgpu.kernels import diagnosis, driver
 from nstgpu.kernels.blas import find_openblas
+from nstgpu.kernels.driver import Driver, Gpu
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +18,7 @@ def _blas_as_it_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
 
 
-def doctor() -> dict[str, object]:
+def doctor() -> dict[str, Any]:
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 0, result.output
     return dict(json.loads(result.stdout))
@@ -40,11 +42,13 @@ def test_without_a_gpu_the_cpu_is_chosen_and_nothing_need_be_mended(monkeypatch:
 
 def test_with_a_gpu_but_no_cupy_the_remedy_is_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "cuda_problem", lambda: "CuPy is not installed: pip install 'nstgpu[cuda12]'")
-    monkeypatch.setattr(diagnosis, "_gpu", lambda: [diagnosis.Finding("GPU 0", "NVIDIA Test")])
-    monkeypatch.setattr("importlib.metadata.version", _missing)
+    monkeypatch.setattr(diagnosis, "ask_driver", lambda: Driver((12, 8), 0, (Gpu("NVIDIA Test", 8 << 30, (8, 0)),)))
+    monkeypatch.setattr(driver, "installed_cupy", dict)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     report = doctor()
     assert report["auto"] == "cpu"
     assert report["remedy"] == "pip install 'nstgpu[cuda12]'"
+    assert {"problem": "CuPy is not installed", "remedy": "pip install 'nstgpu[cuda12]'"} in report["to_mend"]
 
 
 @pytest.mark.skipif(find_openblas() is None, reason="NumPy computes with another BLAS than OpenBLAS")
@@ -55,5 +59,15 @@ def test_a_blas_that_is_told_its_processor_is_shown(monkeypatch: pytest.MonkeyPa
     assert doctor()["remedy"] == "unset OPENBLAS_CORETYPE"
 
 
-def _missing(name: str) -> str:
-    raise PackageNotFoundError(name)
+def test_a_home_that_cannot_be_written_is_a_line_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").write_text("")
+    monkeypatch.delenv("NSTGPU_CACHE_DIR", raising=False)
+    monkeypatch.delenv("NSTGPU_WEIGHTS_DIR", raising=False)
+    for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "300")
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 0, result.output
+    mend = result.stdout[result.stdout.index("to mend") :]
+    assert "compiled kernels cannot be kept: " in mend
+    assert "set NSTGPU_CACHE_DIR to a folder of your own" in mend

@@ -776,6 +776,7 @@ def test_auto_takes_the_cpu_where_the_gpu_cannot_be_used(
     assert open_device("auto").name == "cpu"
     assert "the GPU is not used: NVRTC was not found" in caplog.text
     monkeypatch.setattr(runtimes, "cuda_problem", lambda: "no driver")
+    monkeypatch.setattr("nstgpu.kernels.driver.gpu_is_there", lambda: False)
     caplog.clear()
     assert open_device("auto").name == "cpu"
     assert not caplog.text
