@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .engine.images import ImageError
     from .engine.optimise import NonFiniteCostError
     from .engine.taps import SettingsError
-    from .engine.transfer import Costs, Progress, Relative, Result, RunState, Style, StyleTransfer
+    from .engine.transfer import Costs, Progress, Relative, Result, RunState, Settled, Style, StyleTransfer
     from .kernels import DeviceError
     from .weights import Weights, WeightsError, load_weights
 
@@ -24,6 +24,7 @@ __all__ = [
     "Result",
     "RunState",
     "SettingsError",
+    "Settled",
     "Style",
     "StyleTransfer",
     "Weights",
@@ -41,6 +42,7 @@ _HOMES = {
     "Relative": "engine.transfer",
     "Result": "engine.transfer",
     "RunState": "engine.transfer",
+    "Settled": "engine.transfer",
     "SettingsError": "engine.taps",
     "Style": "engine.transfer",
     "StyleTransfer": "engine.transfer",

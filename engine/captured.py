@@ -53,7 +53,7 @@ class Captured:
         Raises NonFiniteCostError as `Descending.iterate` does.
         """
         while True:
-            while len(self._under_way) < AHEAD and self._asked_for < self._iterations:
+            while len(self._under_way) + len(self._unreported) < AHEAD and self._asked_for < self._iterations:
                 self._launch()
             if not self._unreported:
                 if not self._under_way:
@@ -61,6 +61,10 @@ class Captured:
                 self._wait()
             if self._unreported:
                 yield self._unreported.popleft()
+
+    def end_after(self, iterations: int) -> None:
+        """Takes no steps beyond so many; those that are under way cannot be called back, and are AHEAD - 1 at most."""
+        self._iterations = iterations
 
     def settle(self) -> list[Costs]:
         """Waits for what is under way; the costs of iterations that are done but have not been yielded yet."""

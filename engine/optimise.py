@@ -166,6 +166,12 @@ def check_average(decay: float | None) -> None:
         raise SettingsError(f"the average's decay is {decay}; it must be at least 0 and below 1")
 
 
+def check_noise(share: float) -> None:
+    """Raises SettingsError for what is no share of noise to begin with."""
+    if not 0 <= share <= 1:
+        raise SettingsError(f"the share of noise is {share}; it must be from 0 to 1")
+
+
 def make(device: Device, name: str, shape: tuple[int, ...], learning_rate: float | None) -> Optimizer:
     """The optimiser called `name`, one of OPTIMIZERS, for images of this shape."""
     check(name, learning_rate)

@@ -22,6 +22,7 @@ from .memory import Buffer, allocate, fetched
 from .optimise import Adam, Descending, Image
 from .resize import resized
 from .scales import Scale
+from .settling import Settled, Watch
 from .taps import SettingsError
 from .wording import counted
 
@@ -44,6 +45,8 @@ class Method:
     """None: the optimiser's own."""
     average: float | None
     """Decay of the average of the iterates; None: by the scale's iterations."""
+    settled: Settled | None = None
+    """When a scale ends before its time; None: never."""
 
     def decay(self, iterations: int) -> float:
         if self.average is not None:
@@ -132,6 +135,7 @@ class Run:
         self.history: list[Costs] = []
         self.done: list[ScaleDone] = []
         self.learning_rate = math.nan
+        self._end = 0  # the last iteration of the present scale
         self._seconds = [0.0] * len(method.scales)
 
     def from_image(self, init: Callable[[tuple[int, int]], Image]) -> tuple[Image, bool]:
@@ -148,8 +152,12 @@ class Run:
         self._check(state)
         self.history[:] = state.history
         self._seconds[: len(state.seconds)] = state.seconds
-        for number in range(state.scale):
-            self._close(number, self.method.scales[number].iterations)
+        began = 0
+        for number, scale in enumerate(self.method.scales[: state.scale]):
+            costs = [costs.total for costs in self.history[began : began + scale.iterations]]
+            took = self.method.settled.length(costs, scale.iterations) if self.method.settled else scale.iterations
+            self._close(number, took)
+            began += took
         return self._to_the_end(state.scale, lambda: self._restored(state))
 
     def _check(self, state: RunState) -> None:
@@ -174,7 +182,7 @@ class Run:
                 if stopped:
                     break
         self.learning_rate = descending.optimizer.learning_rate
-        enough = descending.iteration == self.method.scales[last].iterations or descending.optimizer.stalled
+        enough = descending.iteration == self._end or descending.optimizer.stalled
         complete = number == last and enough
         return fetched(self.device, descending.average), not complete
 
@@ -225,17 +233,25 @@ class Run:
         scale = self.method.scales[number]
         objective = self.transfer.objective(self._size(number), scale.tv)
         before, began = self._seconds[number], time.perf_counter()
+        so_far = self.history[len(self.history) - descending.iteration :]
+        watch = Watch(self.method.settled, scale.iterations, (costs.total for costs in so_far))
+        seen, self._end = descending.iteration, watch.end
         adam, graphs = descending.optimizer, self.device.graphs
         captured = None
         if isinstance(adam, Adam) and graphs is not None and objective.capturable:
-            captured = Captured(descending, adam, objective, graphs, scale.iterations)
+            captured = Captured(descending, adam, objective, graphs, watch.end)
             steps = captured.iterate()
         else:  # the objective's own image serves as the last good one
-            steps = descending.iterate(objective.evaluate, objective.gradient, scale.iterations, objective.image)
+            steps = descending.iterate(objective.evaluate, objective.gradient, watch.end, objective.image)
         settle = (captured or descending).settle
         try:
             for costs in steps:
                 self.history.append(costs)
+                seen += 1
+                watch.see(costs.total)
+                if captured is not None:
+                    captured.end_after(watch.end)
+                self._end = watch.end
                 self._seconds[number] = before + time.perf_counter() - began
                 stop = interrupt.is_set()
                 if self.on_iteration is not None:
@@ -243,14 +259,14 @@ class Run:
                 if stop:
                     self.history += settle()
                     return True
+                if seen == watch.end:
+                    break
         except KeyboardInterrupt:
             return True
         if descending.iteration < scale.iterations:
-            logging.getLogger("nstgpu").info(
-                "no step lowers the cost any more after %s at %d px",
-                counted(descending.iteration, "iteration"),
-                scale.long_side,
-            )
+            why = "the cost has settled" if watch.early else "no step lowers the cost any more"
+            done = counted(descending.iteration, "iteration")
+            logging.getLogger("nstgpu").info("%s after %s at %d px", why, done, scale.long_side)
         return False
 
     def _close(self, number: int, iterations: int) -> None:

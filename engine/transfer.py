@@ -30,10 +30,11 @@ from .resize import resized, resized_alpha
 from .result import Result
 from .run import Method, Progress, Run, RunState
 from .scales import ITERATIONS, MIN_SIZE, Scale, plan_scales
+from .settling import Settled
 from .taps import SettingsError
 from .wording import shortest
 
-__all__ = ["Costs", "Progress", "Relative", "Result", "RunState", "Style", "StyleTransfer"]
+__all__ = ["Costs", "Progress", "Relative", "Result", "RunState", "Settled", "Style", "StyleTransfer"]
 
 Source = str | Path | NDArray[Any] | Any  # the last is PIL.Image.Image, which is not imported for its type alone
 
@@ -50,6 +51,8 @@ class Style:
     """Relative to the other styles."""
     scale: float | None = None
     """Its long side relative to the generated image's; None takes the transfer's `style_scale`."""
+    size: int | None = None
+    """Its long side in pixels instead, beside the finished image: it shrinks with the coarser scales."""
     mask: Source | None = None
     """White where in the generated image it is wanted, any size; None is everywhere."""
     region: Source | None = None
@@ -64,6 +67,7 @@ class _Style:
     pixels: Image
     weight: float
     scale: float
+    size: int | None
     mask: Mask | None
     region: Mask | None
 
@@ -315,8 +319,8 @@ class StyleTransfer:
     def _sized_style(self, style: _Style, content: Image, share: float) -> Image:
         """The style at the scale of `content`, in the colours it is to have."""
         own = max(style.pixels.shape[:2]) if self._size is None else self._size
-        long_side = max(1, round(own * style.scale * share))
-        untouched = self._size is None and style.scale == 1 and share == 1
+        long_side = max(1, round((own * style.scale if style.size is None else style.size) * share))
+        untouched = self._size is None and style.size is None and style.scale == 1 and share == 1
         pixels = style.pixels
         if not untouched:
             pixels = resized(self.device, pixels, images.output_size(pixels.shape[0], pixels.shape[1], long_side))
@@ -347,17 +351,26 @@ class StyleTransfer:
             return costs, fetched(self.device, objective.gradient)
 
     # ---- the run ----------------------------------------------------------------------------------------------------
-    def initial_image(self, init: Source = "content", size: tuple[int, int] | None = None) -> Image:
+    def initial_image(self, init: Source = "content", size: tuple[int, int] | None = None, noise: float = 0.0) -> Image:
         """Where a run starts: "content", "style", "gray", "noise" (uniform, seeded), or any image.
 
-        Resized to (H, W) `size`, by default the picture's own.
+        Resized to (H, W) `size`, by default the picture's own; `noise` is the share of noise that is mixed in.
         """
         size = self.shape[:2] if size is None else size
         if isinstance(init, str) and init == "noise":
-            rng, noise = np.random.default_rng(self.seed), empty((*size, 3), self.device.image_dtype)
-            for rows in bands(noise.shape):
-                noise[rows] = rng.random(noise[rows].shape)
-            return noise
+            return self._noise(size)
+        pixels = self._start(init, size)
+        if not noise:
+            return pixels
+        return _by_bands(lambda start, random: (1 - noise) * start + noise * random, pixels, self._noise(size))
+
+    def _noise(self, size: tuple[int, int]) -> Image:
+        rng, noise = np.random.default_rng(self.seed), empty((*size, 3), self.device.image_dtype)
+        for rows in bands(noise.shape):
+            noise[rows] = rng.random(noise[rows].shape)
+        return noise
+
+    def _start(self, init: Source, size: tuple[int, int]) -> Image:
         if isinstance(init, str) and init == "gray":
             gray = empty((*size, 3), self.device.image_dtype)
             gray.fill(0.5)
@@ -383,9 +396,11 @@ class StyleTransfer:
         optimizer: str = "adam",
         learning_rate: float | None = None,
         init: Source = "content",
+        noise: float = 0.0,
         min_size: int = MIN_SIZE,
         scales: int | None = None,
         average: float | None = None,
+        settled: Settled | None = None,
         on_iteration: Callable[[Progress], object] | None = None,
         resume: RunState | None = None,
     ) -> Result:
@@ -395,7 +410,9 @@ class StyleTransfer:
         how many scales; 1 works at the full size only. optimizer: "adam", "lbfgs" or "descent" (G := G - eta dJ/dG).
         learning_rate: in units of a pixel's range for Adam, eta for descent; None takes a good one. average: decay of
         the exponential average of the iterates, which is what is kept; 0 keeps the last iterate, None remembers a tenth
-        of the scale. resume: goes on from a `Progress.state` of a run with these very arguments.
+        of the scale. init, noise: see `initial_image`. settled: a scale ends early once its cost has, as with
+        `Settled()` when it falls by less than 1% in 25 iterations. resume: goes on from a `Progress.state` of a run
+        with these very arguments.
 
         Ctrl-C ends the run and keeps the image (`Result.interrupted`). Raises SettingsError, images.ImageError, or
         NonFiniteCostError when the cost diverges in spite of shorter steps.
@@ -403,20 +420,23 @@ class StyleTransfer:
         optimise.check_average(average)
         planned = self.plan(iterations, min_size=min_size, count=scales)
         optimise.check(optimizer, learning_rate)
+        optimise.check_noise(noise)
         with self._alone():
             self._refuse_within_a_run()
             self._running = True
             try:
-                run = Run(self, Method(planned, optimizer, learning_rate, average), on_iteration)
+                run = Run(self, Method(planned, optimizer, learning_rate, average, settled), on_iteration)
                 if resume is None:
-                    pixels, interrupted = run.from_image(lambda size: self.initial_image(init, size))
+                    pixels, interrupted = run.from_image(lambda size: self.initial_image(init, size, noise))
                 else:
                     pixels, interrupted = run.from_state(resume)
             finally:
                 self._running = False
             size = self.shape[:2]
             whole = self.finished(resized(self.device, pixels, size))
-            return Result(whole, run.history, interrupted, self._recipe(run, init), self.alpha(size), tuple(run.done))
+            return Result(
+                whole, run.history, interrupted, self._recipe(run, init, noise), self.alpha(size), tuple(run.done)
+            )
 
     def alpha(self, size: tuple[int, int]) -> NDArray[np.float32] | None:
         """How opaque the content is, (H, W) in [0, 1]; None if it is everywhere."""
@@ -432,7 +452,7 @@ class StyleTransfer:
             digest.update(b"none" if array is None else repr(array.shape).encode())
             if array is not None:
                 digest.update(np.ascontiguousarray(array).data)
-        own = [(style.weight, style.scale) for style in self._styles]
+        own = [(style.weight, style.scale, style.size) for style in self._styles]
         ours = (
             self._weighting,
             own,
@@ -479,10 +499,12 @@ class StyleTransfer:
         content = resized(self.device, self._content, size)
         return lambda pixels: _by_bands(colours.luminance_of_content, pixels, content)
 
-    def _recipe(self, run: Run, init: Source) -> dict[str, str]:
+    def settings(self, method: Method, init: Source = "content", noise: float = 0.0) -> dict[str, str]:
+        """All that decides what a run comes to, as a recipe tells it."""
         from .. import __version__
 
-        recipe = {
+        start = str(init) if isinstance(init, str | Path) else "given image"
+        return {
             "nstgpu": __version__,
             **self._names,
             "weights": self.weights.name,
@@ -490,7 +512,7 @@ class StyleTransfer:
             "device": self.device.name,
             "precision": self.device.precision,
             "size": f"{self.shape[1]}x{self.shape[0]}",
-            "scales": ", ".join(f"{scale.long_side} px x {scale.iterations}" for scale in run.method.scales),
+            "scales": ", ".join(f"{scale.long_side} px x {scale.iterations}" for scale in method.scales),
             "content layers": balance.spelled(self.content_layers),
             "style layers": balance.spelled(self.style_layers),
             "style statistics": self.style_statistics,
@@ -500,11 +522,20 @@ class StyleTransfer:
             "colors": self.colors,
             "border": str(self._border),
             "pooling": self._network.pooling,
-            "optimizer": f"{run.method.optimizer}, learning rate {shortest(run.learning_rate)}",
-            "iterations": str(len(run.history)),
-            "init": str(init) if isinstance(init, str | Path) else "given image",
+            "style size": ", ".join(
+                f"{shortest(style.scale)} of the picture's" if style.size is None else f"{style.size} px"
+                for style in self._styles
+            ),
+            "optimizer": method.optimizer,
+            **({} if method.settled is None else {"settled": str(method.settled)}),
+            "init": f"{start}, {shortest(noise)} noise" if noise else start,
             "seed": str(self.seed),
         }
+
+    def _recipe(self, run: Run, init: Source, noise: float) -> dict[str, str]:
+        recipe = self.settings(run.method, init, noise)
+        recipe["optimizer"] += f", learning rate {shortest(run.learning_rate)}"
+        recipe["iterations"] = str(len(run.history))
         if run.history:
             last = run.history[-1]
             recipe["costs"] = (
@@ -562,9 +593,12 @@ def _read_style(style: Style, style_scale: float) -> _Style:
         raise SettingsError(f"the weight of the style {picture.name} is {style.weight}; it must be above zero")
     if not 0 < scale < math.inf:
         raise SettingsError(f"the scale of the style {picture.name} is {scale}; it must be a finite number above zero")
+    if style.size is not None and (style.size < 1 or style.scale is not None):
+        problem = "at least 1 pixel" if style.scale is None else "given without a scale: it is one or the other"
+        raise SettingsError(f"the size of the style {picture.name} is {style.size}; it must be {problem}")
     mask = None if style.mask is None else masks.read(style.mask, f"the mask of {picture.name}")
     region = None if style.region is None else masks.read(style.region, f"the region of {picture.name}")
-    return _Style(picture.name, picture.pixels, style.weight, scale, mask, region)
+    return _Style(picture.name, picture.pixels, style.weight, scale, style.size, mask, region)
 
 
 def _shares(styles: Sequence[_Style], wanted: Sequence[Mask | None]) -> list[float]:

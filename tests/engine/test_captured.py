@@ -8,6 +8,7 @@ import pytest
 
 from nstgpu.engine import captured, optimise
 from nstgpu.engine.run import Progress, RunState
+from nstgpu.engine.settling import Settled
 from nstgpu.engine.transfer import Result, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.kernels.device import DeviceError
@@ -104,6 +105,24 @@ def test_a_state_taken_on_the_way_resumes_to_the_same_bytes(make: Make) -> None:
     for state in states:
         assert state.iteration + 6 * state.scale == len(state.history)
         assert_equal(make().run([6, 6], scales=2, min_size=12, resume=state), whole)
+
+
+@pytest.mark.parametrize("states", [False, True])
+def test_a_settled_scale_ends_where_it_does_one_by_one(
+    make: Make, monkeypatch: pytest.MonkeyPatch, states: bool
+) -> None:
+    """Whatever is under way when its costs are seen, and whether or not somebody waited for it on the way."""
+
+    def run() -> Result:
+        transfer = make()
+        return transfer.run(
+            30, scales=2, min_size=12, settled=Settled(0.3, 2),
+            on_iteration=(lambda progress: bool(progress.state())) if states else None,
+        )  # fmt: skip
+
+    ours = run()
+    assert [scale.iterations < 30 for scale in ours.scales] == [True, True]
+    assert_equal(ours, one_by_one(monkeypatch, run))
 
 
 def test_a_snapshot_is_of_its_moment(make: Make) -> None:
