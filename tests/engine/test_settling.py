@@ -28,7 +28,7 @@ def test_settled_is_judged_by_the_lowest_cost() -> None:
     # Iteration 13 is the first whose lowest cost is less than a hundredth below that of four iterations before.
     whole = settled.length(falling + flat, 100)
     assert whole == 10 + 4 + DELAY
-    jumping = [cost * (50 if number % 2 else 1) for number, cost in enumerate(falling)] 
+    jumping = [cost * (50 if number % 2 else 1) for number, cost in enumerate(falling)]
     assert settled.length(jumping + flat, 100) == whole + 1  # its tenth jumped
     assert settled.length(falling, 10) == 10
     assert settled.length(falling + flat, 15) == 15
