@@ -7,9 +7,9 @@ Gram matrix is float32, and without weights: with them `tensor_gram` has it. The
 pointers but by tensor maps, 128 bytes that say where an array lies and what box of it is to be loaded: the driver
 encodes them (`encode_with_driver`, by ctypes), or for the emulator `encode_for_emulator`.
 
-Everything else here is arithmetic on shapes and needs no GPU. None of the speeds that `choose_work` reckons with has
-been measured. `problem_with` runs every kernel once on a small layer; nobody should use them on a GPU where
-`known_problem`, which asks it in a process of its own and remembers the answer, has something to say.
+Everything else here is arithmetic on shapes and needs no GPU. How far `choose_work` is from what an
+H100 takes is in benchmarks/results. `problem_with` runs every kernel once on a small layer; nobody should use them on a
+GPU where `known_problem`, which asks it in a process of its own and remembers the answer, has something to say.
 """
 
 import ctypes
