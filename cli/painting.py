@@ -61,6 +61,7 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
             content_reduction=options.content_reduction,  # type: ignore[arg-type]  # all checked there
             style_statistics=options.statistics,  # type: ignore[arg-type]
             content_mask=options.content_mask,
+            mask_feather=options.mask_feather,
             border=options.border,
             colors=options.colors,  # type: ignore[arg-type]
             # Untrained filters are all alike to a max: it keeps their noise, where an average keeps the picture.

@@ -64,6 +64,7 @@ def plan(
     from ..engine import images, optimise, taps, tiles
     from ..engine.footprint import SHARE
     from ..engine.memory import available, disk_space
+    from ..engine.network import least_side
     from ..engine.plan import LARGEST, of_weights
     from ..kernels import open_device
     from ..weights import default_weights, load_weights
@@ -95,9 +96,18 @@ def plan(
         return (side, side) if shape is None else images.output_size(shape[0], shape[1], side)
 
     wanted = size if size is not None or shape is None else max(shape)
+    least, first = least_side(planned.network), FIRST
+    if wanted is not None and min(size_of(wanted)) < least:
+        height, width = size_of(wanted)
+        raise taps.SettingsError(
+            f"{image or 'the picture'} is {width}x{height} px, too small for {planned.network.layers[-1].tap}, which "
+            f"needs {least} px on the short side; take a size of {images.long_side(height, width, least)}"
+        )
+    while min(size_of(first)) < least:
+        first *= 2
     disk = disk_space()
     row = _rows(planned, setting, limit, disk, size_of, iterations)
-    rows = _listed(row, wanted)
+    rows = _listed(row, first, wanted)
     largest = None
     if limit is not None:
         ways: dict[str, tiles.Setting] = {"whole": "off", "tiles": setting}
@@ -134,9 +144,10 @@ def _rows(
     iterations: int,
 ) -> Callable[[int], Row]:
     """Every size's row, by its long side."""
+    from ..engine.network import least_side
     from ..engine.scales import plan_scales
 
-    pace = planned.pace()
+    pace, least = planned.pace(), least_side(planned.network)
 
     @cache
     def forecast(side: int) -> "Forecast":
@@ -147,7 +158,9 @@ def _rows(
         seconds = run = None
         if pace is not None:
             seconds = pace.iteration(tiled.cut.image)
-            scales = plan_scales(side, iterations=iterations)
+            scales = plan_scales(
+                side, iterations=iterations, problem=lambda side: "too small" if min(size_of(side)) < least else None
+            )
             run = sum(scale.iterations * pace.iteration(forecast(scale.long_side).cut.image) for scale in scales)
         whole = planned.forecast(size_of(side), "off")
         short = "memory" if limit is not None and tiled.device > limit else ""
@@ -158,10 +171,9 @@ def _rows(
     return row
 
 
-def _listed(row: Callable[[int], Row], wanted: int | None) -> dict[int, Row]:
-    """Doubling sizes to the first that does not fit, and the one that is wanted."""
+def _listed(row: Callable[[int], Row], side: int, wanted: int | None) -> dict[int, Row]:
+    """Sizes doubling from `side` to the first that does not fit, and the one that is wanted."""
     rows = {}
-    side = FIRST
     while side <= LAST:
         rows[side] = row(side)
         if rows[side].short:

@@ -81,6 +81,15 @@ def run(
         str | None,
         typer.Option(metavar="FILE", help="White where the content stays as it is.", rich_help_panel=PICTURES),
     ] = None,
+    mask_feather: Annotated[
+        int,
+        typer.Option(
+            metavar="PX",
+            min=0,
+            help="Soften the edges of all masks by so many pixels to either side.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = 0,
     colors: Annotated[
         str,
         typer.Option(

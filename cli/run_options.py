@@ -54,6 +54,7 @@ class Options:
     style_masks: tuple[str, ...] = ()
     style_regions: tuple[str, ...] = ()
     content_mask: str | None = None
+    mask_feather: int = 0
     border: int = 0
     colors: str = "style"
     optimizer: str = "adam"
@@ -165,9 +166,12 @@ def styles_of(options: Options) -> "list[Style]":
     each = {"--style-scale": options.style_scales, "--style-mask": options.style_masks}
     each["--style-region"] = options.style_regions
     for name, values in each.items():
-        if len(values) > count:
+        once_for_all = name == "--style-scale" and len(values) == 1
+        if len(values) not in (0, count) and not once_for_all:
+            without = "" if name == "--style-scale" else ", in their order, with none for a style that has no such file"
             raise SettingsError(
-                f"{name} is given {counted(len(values), 'time')} for {counted(count, 'style')}; give it once for each"
+                f"{name} is given {counted(len(values), 'time')} for {counted(count, 'style')}; "
+                f"give it once for each{without}"
             )
     scales = options.style_scales * count if len(options.style_scales) == 1 else options.style_scales
     styles = []

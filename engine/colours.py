@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .images import ImageError
+from .memory import bands
 
 Floats = NDArray[np.floating[Any]]
 Matrix = NDArray[np.float64]
 
 LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601: the Y of YIQ and YUV
+GRAY = 3.5 / 255
 _LEAST_DEVIATION = 1 / 255  # of a colour that a picture has, along any axis; what varies less is noise of 8 bits
 
 
@@ -48,6 +50,11 @@ def colour_map(style: Floats, content: Floats) -> tuple[Matrix, Matrix]:
     middle, directions = np.linalg.eigh(root @ covariance_c @ root)
     matrix: Matrix = inverse @ (directions * np.sqrt(np.maximum(middle, 0))) @ directions.T @ inverse
     return matrix, mean_c - matrix @ mean_s
+
+
+def is_gray(image: Floats) -> bool:
+    """Whether no channel differs from another by more than rounding and lossy files make of gray."""
+    return all(float(np.ptp(image[rows], axis=2).max()) <= GRAY for rows in bands(image.shape))
 
 
 def luminance(image: Floats, like: Floats | None = None) -> Floats:

@@ -77,6 +77,8 @@ class Footprint:
     statistics: Statistics = "gram"
     devices: int = 1
     """That take tiles in turn, all alike."""
+    comparisons: int = 1
+    """Of styles with places, at each tap."""
     known: WindowBytes = field(default_factory=dict)
     """Shared by the footprints of one network on one device; see `Walk`."""
 
@@ -168,6 +170,7 @@ class Footprint:
         }
         if self.free:
             wanted["free"] = (self.size, pixels)
+            wanted["kept"] = ((*self.size, 3), pixels)
         for tap in self.style_taps:
             square, row = ((channels[tap], channels[tap]), pixels), ((channels[tap],), pixels)
             for name in (*(f"target {number}" for number in range(len(self.style_sizes))), *self._by_group()):
@@ -187,7 +190,7 @@ class Footprint:
     def tiled(self, cut: Cut) -> list[Buffer]:
         """What depends on the tiles, beside the arena: costs, weights of pieces, and room for a tile's statistics."""
         pixels = self.device.image_dtype
-        slots = len(self.content_taps) * cut.image.count + len(self.style_taps) * len(self.style_sizes) + 2
+        slots = len(self.content_taps) * cut.image.count + len(self.style_taps) * self.comparisons + 2
         wanted: dict[str, tuple[int, ...]] = {"costs": (slots,)}
         masked = any(group is not None for group in self.groups)
         for tap, parts in self.pieces(cut.image.tiles if masked else cut.image.kinds).items():

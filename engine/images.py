@@ -23,7 +23,7 @@ from .color_profiles import srgb_profile
 from .conversion import assembled, picture_of_array, picture_of_image
 from .decoding import decoding, in_parts, opened, whole
 from .encoding import EXIF_IMAGE_DESCRIPTION, check_destination, check_size, encode, preview, save
-from .picture import AnyArray, Float32Array, FloatArray, ImageError, Picture, output_size
+from .picture import AnyArray, Float32Array, FloatArray, ImageError, Picture, long_side, output_size
 from .whole_file import check_place, whole_file, write_whole
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "check_place",
     "check_size",
     "encode",
+    "long_side",
     "output_size",
     "preview",
     "read",

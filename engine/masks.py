@@ -20,6 +20,7 @@ from .taps import SettingsError
 Mask = NDArray[np.float32]
 """(H, W), 0 where something does not apply, 1 where it does, anything between at a soft edge."""
 
+_LEVELS = 1 << 24
 LEAST_AREA = 0.5  # pixels of a tap; in less, no feature lies mostly within the region
 
 
@@ -62,6 +63,30 @@ def fit(mask: Mask, size: tuple[int, int], name: str = "the mask") -> Mask:
     return fitted
 
 
+def feather(mask: Mask, reach: int) -> Mask:
+    """The mask with its edges softened over `reach` pixels to either side; nothing changes further from them.
+
+    Two running means of `reach` + 1 pixels in either direction; beyond a border the mask goes on as it ends there.
+    """
+    if reach == 0:
+        return mask
+    # In whole numbers, since in floats the running sums would leave traces of what lies far away.
+    levels = np.rint(mask.astype(np.float64) * _LEVELS).astype(np.int64)
+    count = reach + 1
+    for axis in (0, 1):
+        ends = [(reach, reach) if each == axis else (0, 0) for each in (0, 1)]
+        levels = np.pad(levels, ends, mode="edge")
+        for _ in range(2):
+            start = np.zeros_like(levels.take([0], axis=axis))
+            sums = np.concatenate([start, np.cumsum(levels, axis=axis)], axis=axis)
+            length = sums.shape[axis]
+            levels = sums.take(range(count, length), axis=axis) - sums.take(range(length - count), axis=axis)
+        if axis == 0:
+            levels = (levels + count**2 // 2) // count**2
+    feathered: Mask = (levels / (count**2 * _LEVELS)).astype(np.float32)
+    return feathered
+
+
 def pyramid(mask: Mask, sizes: Sequence[tuple[int, int]]) -> list[Mask]:
     """The mask at each of `sizes`, as `network.sizes` gives them: the first is the mask's own, and each other one the
     same as the one before or, after a pool, half of it.
@@ -95,11 +120,15 @@ def weights_mean_one(mask: Mask, name: str = "the mask", tap: str = "this layer"
 
 
 def tap_weights(
-    mask: Mask, sizes: Mapping[str, tuple[int, int]], taps: Iterable[str], name: str = "the mask"
+    mask: Mask, sizes: Mapping[str, tuple[int, int]], taps: Iterable[str], name: str | None = "the mask"
 ) -> dict[str, Mask]:
     """The weights (H, W), mean one, of a mask of the image's size at each of `taps`.
 
-    sizes: (H, W) at every layer of the network from the first on, by tap. Raises SettingsError as `weights_mean_one`.
+    sizes: (H, W) at every layer of the network from the first on, by tap. Raises SettingsError as `weights_mean_one`;
+    without a name, a mask that covers too little weighs nothing at that tap.
     """
-    at = dict(zip(sizes, pyramid(mask, list(sizes.values())), strict=True))
-    return {tap: weights_mean_one(at[tap], name, tap) for tap in taps}
+    at, weights = dict(zip(sizes, pyramid(mask, list(sizes.values())), strict=True)), {}
+    for tap in taps:
+        nothing = name is None and at[tap].sum(dtype=np.float64) < LEAST_AREA
+        weights[tap] = np.zeros_like(at[tap]) if nothing else weights_mean_one(at[tap], name or "", tap)
+    return weights

@@ -88,6 +88,11 @@ def strides(network: Network) -> dict[str, int]:
     return result
 
 
+def least_side(network: Network) -> int:
+    """Pixels of an image's shorter side with which its deepest layer has one unit."""
+    return int(2 ** sum(layer.pooled for layer in network.layers))
+
+
 def sizes(network: Network, size: tuple[int, int]) -> list[tuple[int, int]]:
     """(H, W) at each layer's convolution; pooling takes the floor."""
     result = []

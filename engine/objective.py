@@ -20,7 +20,7 @@ from .costs import ContentTerm, Costs, Moments, Statistics, StyleTarget, StyleTe
 from .crew import Bench
 from .footprint import Footprint
 from .masks import Mask, tap_weights
-from .memory import Buffer, allocate
+from .memory import Buffer, allocate, bands, empty
 from .optimise import Image
 from .tiles import Tiling
 from .walk import Walk
@@ -53,10 +53,8 @@ class SizedStyle:
     """(h, w, 3)"""
     region: Mask | None
     """(h, w) in [0, 1]: the part of the style's picture that counts; None is all of it."""
-    share: float
-    """Of J_style."""
-    mask: int | None
-    """Which of the objective's places says where the style is wanted; None is everywhere."""
+    wanted: Mapping[int | None, float]
+    """Its shares of J_style, by the number of the objective's place; None is everywhere."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +76,10 @@ class Weighting:
 class Objective:
     """J and its gradient for images of the content's shape (H, W, 3).
 
-    content: (H, W, 3). places: where styles are wanted, as names (for messages) and masks (H, W), by number.
-    free: (H, W) in [0, 1], by which the gradient is multiplied; None leaves it alone. tile: how images are cut up.
-    border: with b pixels, images are (H - 2 b, W - 2 b, 3), and the network sees them with their nearest pixels
+    content: (H, W, 3). places: where styles are wanted, as masks (H, W), by number. free: (H, W) in [0, 1], which part
+    of each pixel is the image's, the rest being the content's: J(free * image + (1 - free) * content), and by the chain
+    rule dJ/dimage, which is 0 where `free` is; None is all of it. Images are in [0, 1] then. tile: how images are cut
+    up. border: with b pixels, images are (H - 2 b, W - 2 b, 3), and the network sees them with their nearest pixels
     repeated beyond the edges, as content, places and free are given. The weights are set by `weigh`, before the first
     `evaluate`. others: devices that take tiles as well, each with the same network packed for it.
 
@@ -97,7 +96,7 @@ class Objective:
         *,
         content_taps: Sequence[str],
         style_taps: Sequence[str],
-        places: Sequence[tuple[str, Mask]] = (),
+        places: Sequence[Mask] = (),
         free: Mask | None = None,
         statistics: Statistics = "gram",
         reduction: Reduction = "mean",
@@ -119,13 +118,14 @@ class Objective:
             self.content_taps,
             self.style_taps,
             tuple(style.pixels.shape[:2] for style in styles),
-            footprint.distinct([style.mask for style in styles]),
+            footprint.distinct([place for style in styles for place in style.wanted]),
             free is not None,
             statistics,
             1 + len(others),
+            sum(len(style.wanted) for style in styles),
         )
         self._others = [replace(self.footprint, device=other, network=packed) for other, packed in others]
-        self._masks = [tap_weights(mask, self.footprint.sizes, self.style_taps, name) for name, mask in places]
+        self._masks = [tap_weights(mask, self.footprint.sizes, self.style_taps, None) for mask in places]
         room = footprint.room(self.footprint, [other for other, _ in others]) if tile == "auto" else None
         cut = self.footprint.cut(tile, room)
         if room is not None and cut.image.count > 1:
@@ -139,13 +139,18 @@ class Objective:
             busy = min(cut.image.count, self.footprint.devices)
             _log.info("working in %s on %d of %d devices", cut.image, busy, self.footprint.devices)
         self._held = allocate(device, self.footprint.held(), "the content's target")
-        self._inside: Mapping[str, Array] = {}  # an image and a gradient without their border
-        if border:
+        self._inside: Mapping[str, Array] = {}  # an image, and with a border a gradient, that the network does not see
+        if border or free is not None:
             inside = (self.shape[0] - 2 * border, self.shape[1] - 2 * border, 3)
-            wanted = [Buffer(name, inside, device.image_dtype, 0, 0) for name in ("image", "gradient")]
-            self._inside = allocate(device, wanted, "the picture without its border")
+            names = ("image", "gradient") if border else ("image",)
+            wanted = [Buffer(name, inside, device.image_dtype, 0, 0) for name in names]
+            self._inside = allocate(device, wanted, "the picture without what is added to it")
         if free is not None:
             device.upload(free, self._held["free"])
+            kept = empty(content.shape, content.dtype)
+            for rows in bands(content.shape):
+                kept[rows] = (1 - free[rows, :, None]) * content[rows]
+            device.upload(kept, self._held["kept"])
         self._cut = cut
         self._benches: list[Bench] = []  # none until they are needed; the first is the home's
         self._without_overflow(lambda: self._measure(content))
@@ -293,9 +298,10 @@ class Objective:
         return energies
 
     def style_energies(self) -> dict[str, float]:
-        """J_style^[l] of an image without features, by tap."""
+        """J_style^[l] of an image without features, by tap, were all of it painted in these styles."""
+        shares = [sum(style.wanted.values()) for style in self.styles]
         return {
-            tap: sum(style.share * of[tap][0] for style, of in zip(self.styles, self._measured, strict=True))
+            tap: sum(share * of[tap][0] for share, of in zip(shares, self._measured, strict=True)) / sum(shares)
             for tap in self.style_taps
         }
 
@@ -324,10 +330,10 @@ class Objective:
 
     def _style_term(self, weighting: Weighting, tap: str, group: int | None) -> StyleTerm:
         targets = []
-        for number, style in enumerate(self.styles):
-            if style.mask == group:
+        for slot, (number, place, share) in enumerate(self._comparisons):
+            if place == group:
                 target, ridge = self._moments(tap, f"target {number}"), self._measured[number][tap][1]
-                targets.append(StyleTarget(style.share, target.gram, target.mean, ridge, self._style_cost(tap, number)))
+                targets.append(StyleTarget(share, target.gram, target.mean, ridge, self._style_cost(tap, slot)))
         moments, difference = self._moments(tap, f"image {group}"), self._moments(tap, f"difference {group}")
         return StyleTerm(
             tap,
@@ -381,6 +387,12 @@ class Objective:
         if self._border:
             device.extend(image, self._held["image"])
             image, gradient = self._held["image"], self._held["gradient"]
+        elif self._free is not None:
+            device.copy(image, self._held["image"])
+            image = self._held["image"]
+        if self._free is not None:  # to the last bit the image where `free` is 1, and the content where it is 0
+            device.weigh(image, self._held["free"])
+            device.step_within(image, self._held["kept"], 1.0, image)
         home, *others = self._benches
         if others:
             crew.together(home, others, image, gradient)
@@ -393,9 +405,15 @@ class Objective:
             device.extend_gradient(gradient, whole)
         device.dots(whole.reshape(1, -1), whole.reshape(-1), measured[-1:])
 
-    # ---- costs: of the content by tap and tile, of the styles by tap and style, TV, and the gradient's square -------
+    # ---- costs: of the content by tap and tile, of the styles by tap and comparison, TV, and the gradient's square --
+    @property
+    def _comparisons(self) -> list[tuple[int, int | None, float]]:
+        """Of what is compared at each tap: the style's number, the place, and the share of J_style."""
+        return [(number, *of) for number, style in enumerate(self.styles) for of in style.wanted.items()]
+
     def _style_cost(self, tap: str, number: int) -> Array:
-        slot = len(self.content_taps) * self.tiling.count + self.style_taps.index(tap) * len(self.styles) + number
+        before = len(self.content_taps) * self.tiling.count
+        slot = before + self.style_taps.index(tap) * self.footprint.comparisons + number
         return self.measured[slot : slot + 1]
 
     def costs(self, values: NDArray[Any]) -> Costs:
@@ -403,7 +421,8 @@ class Objective:
         weighting, measured = self.weighting, iter(float(value) for value in values)
         assert weighting is not None
         content = {tap: sum(next(measured) for _ in range(self.tiling.count)) for tap in self.content_taps}
-        style = {tap: sum(style.share * next(measured) for style in self.styles) for tap in self.style_taps}
+        shares = [share for *_, share in self._comparisons]
+        style = {tap: sum(share * next(measured) for share in shares) for tap in self.style_taps}
         tv, squared = measured
         content_cost = sum(weighting.content_layers[tap] * cost for tap, cost in content.items())
         style_cost = sum(weighting.style_layers[tap] * cost for tap, cost in style.items())

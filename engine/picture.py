@@ -41,3 +41,11 @@ def output_size(height: int, width: int, long_side: int) -> tuple[int, int]:
         return max(1, (2 * side * long_side + longest) // (2 * longest))
 
     return scaled(height), scaled(width)
+
+
+def long_side(height: int, width: int, short_side: int) -> int:
+    """The least long side of a picture with these proportions whose shorter side is `short_side` pixels or more."""
+    side = max(1, max(height, width) * (2 * short_side - 1) // (2 * min(height, width)) - 1)
+    while min(output_size(height, width, side)) < short_side:
+        side += 1
+    return side

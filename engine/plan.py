@@ -103,8 +103,8 @@ class Plan:
         memory: bytes that "auto" keeps the run's `Forecast.device` to, as far as there are tiles small enough, and by
         which blocks go to files; None is no limit.
         """
-        taps = self.content_taps, self.style_taps
-        needs = Footprint(self.device, self.network, size, *taps, (size,) * styles, known=self.known)
+        taps, pictures = (self.content_taps, self.style_taps), (size,) * styles
+        needs = Footprint(self.device, self.network, size, *taps, pictures, comparisons=styles, known=self.known)
         real = self.device.image_dtype.itemsize
         image = 3 * math.prod(size) * real
         held = lay_out(needs.held())[1]
@@ -172,7 +172,7 @@ class Plan:
             device,
             self.network,
             content,
-            [SizedStyle("noise", style, None, 1.0, None)],
+            [SizedStyle("noise", style, None, {None: 1.0})],
             content_taps=self.content_taps,
             style_taps=self.style_taps,
             tile="off",

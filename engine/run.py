@@ -190,16 +190,14 @@ class Run:
     def _first(self, init: Callable[[tuple[int, int]], Image]) -> Descending:
         size = self._size(0)
         rule = optimise.make(self.device, self.method.optimizer, (*size, 3), self.method.learning_rate)
-        return self._descending(0, rule, self.transfer.with_kept(init(size)))
+        return self._descending(0, rule, self.transfer.beginning(init(size)))
 
     def _next(self, number: int, before: Descending) -> Descending:
         self.transfer.release()  # before anything larger is allocated
         size = self._size(number)
         pixels = resized(self.device, fetched(self.device, before.average), size)
         rule = before.optimizer.carried((*size, 3))
-        if self.transfer.keeps_content:
-            rule.reset()  # resizing spreads what it remembers over the edge of what is to be kept
-        return self._descending(number, rule, self.transfer.with_kept(pixels))
+        return self._descending(number, rule, self.transfer.beginning(pixels))
 
     def _restored(self, state: RunState) -> Descending:
         shape = (*self._size(state.scale), 3)

@@ -4,7 +4,7 @@ Only numbers: what is carried from one scale to the next, and the painting itsel
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .taps import SettingsError
@@ -25,13 +25,19 @@ class Scale:
 
 
 def plan_scales(
-    long_side: int, *, min_size: int = MIN_SIZE, count: int | None = None, iterations: int | Sequence[int]
+    long_side: int,
+    *,
+    min_size: int = MIN_SIZE,
+    count: int | None = None,
+    iterations: int | Sequence[int],
+    problem: Callable[[int], str | None] = lambda _: None,
 ) -> tuple[Scale, ...]:
     """The scales up to exactly `long_side`, each √2 larger than the one before it (to the nearest pixel).
 
-    They begin at the smallest size that is not below `min_size`; a target below √2 min_size has one scale. `count`
-    fixes how many there are, 1 being no coarse-to-fine at all, and then min_size is only what they may not begin
-    below. `iterations` is of each scale, or a list with one number per scale, the coarsest first.
+    They begin at the smallest size that is not below `min_size` and has no `problem`, which tells of a long side what
+    is too small there; a target below √2 min_size has one scale. `count` fixes how many there are, 1 being no
+    coarse-to-fine at all, and then both are only what they may not begin below. `iterations` is of each scale, or a
+    list with one number per scale, the coarsest first.
 
     Raises SettingsError for numbers below 1, more scales than fit, and a list of another length.
     """
@@ -41,17 +47,25 @@ def plan_scales(
     most = 1
     while long_side**2 >= min_size**2 << most:  # long_side >= min_size √2^most, with no rounding
         most += 1
-    if count is None:
-        count = most
-    elif count < 1:
+    if count is not None and count < 1:
         raise SettingsError(f"{count} scales were asked for; at least 1 is needed")
-    if count > most:
-        first = 2.0 ** max(math.log2(long_side) - (count - 1) / 2, 0.0)
+
+    def side(steps: int) -> int:
+        return max(1, round(long_side / 2 ** (steps / 2)))
+
+    fitting = most
+    while fitting > 1 and problem(side(fitting - 1)) is not None:
+        fitting -= 1
+    if count is not None and count > fitting:
+        first = max(1, round(2.0 ** max(math.log2(long_side) - (count - 1) / 2, 0.0)))
+        reason = f"below the smallest size of {min_size}" if count > most else f"where {problem(first)}"
+        remedy = ", or for a smaller smallest size" if count > most else ""
         raise SettingsError(
-            f"{count} scales up to {long_side} px would begin at {first:.0f} px, below the smallest size of "
-            f"{min_size}; ask for {most} at most, or for a smaller smallest size"
+            f"{count} scales up to {long_side} px would begin at {first} px, {reason}; "
+            f"ask for {fitting} at most{remedy}"
         )
-    sides = tuple(max(1, round(long_side / 2 ** (steps / 2))) for steps in reversed(range(count)))
+    count = fitting if count is None else count
+    sides = tuple(side(steps) for steps in reversed(range(count)))
     each = (iterations,) * count if isinstance(iterations, int) else tuple(iterations)
     if len(each) != count:
         there = f"there {'is' if count == 1 else 'are'} {count} ({_listed(sides)} px)"

@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,57 +19,27 @@ from numpy.typing import NDArray
 
 from ..kernels.device import Device, DeviceError, Pooling, open_devices
 from ..weights import Weights, default_weights, load_weights
-from . import balance, colours, images, masks, network, optimise, strips, tiles
+from . import balance, colours, images, masks, network, optimise, strips, tiles, transparency
 from .balance import Layers, Relative
 from .costs import STATISTICS, Costs, Statistics
 from .masks import Mask
 from .memory import bands, empty, fetched
 from .objective import Objective, Reduction, SizedStyle, Weighting
 from .optimise import Image
+from .places import Claims
 from .resize import resized, resized_alpha
 from .result import Result
 from .run import Method, Progress, Run, RunState
 from .scales import ITERATIONS, MIN_SIZE, Scale, plan_scales
 from .settling import Settled
+from .style import ReadStyle, Source, Style, read_styles
 from .taps import SettingsError
 from .wording import shortest
 
 __all__ = ["Costs", "Progress", "Relative", "Result", "RunState", "Settled", "Style", "StyleTransfer"]
 
-Source = str | Path | NDArray[Any] | Any  # the last is PIL.Image.Image, which is not imported for its type alone
-
 Colors = Literal["style", "match", "content-luminance"]
 COLORS: tuple[Colors, ...] = ("style", "match", "content-luminance")
-
-
-@dataclass(frozen=True, eq=False)
-class Style:
-    """A style picture, and where and how strongly it is wanted."""
-
-    picture: Source
-    weight: float = 1.0
-    """Relative to the other styles."""
-    scale: float | None = None
-    """Its long side relative to the generated image's; None takes the transfer's `style_scale`."""
-    size: int | None = None
-    """Its long side in pixels instead, beside the finished image: it shrinks with the coarser scales."""
-    mask: Source | None = None
-    """White where in the generated image it is wanted, any size; None is everywhere."""
-    region: Source | None = None
-    """White where in the style picture to look; None is everywhere."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Style:
-    """A `Style` that was read."""
-
-    name: str
-    pixels: Image
-    weight: float
-    scale: float
-    size: int | None
-    mask: Mask | None
-    region: Mask | None
 
 
 class StyleTransfer:
@@ -94,9 +64,12 @@ class StyleTransfer:
     style_statistics: "gram" (the paper's), "moments" or "w2"; see `costs`.
     border: pixels by which the network sees beyond the edges of a picture, the nearest ones repeated; with 1 or more
         its zero padding leaves no trace along them.
-    content_mask: white where the content is to be left as it is, any size.
+    content_mask: white where the content is to be left as it is, any size. Where it is white, and where no style is
+        wanted, the content stays to the last bit; at soft edges the painting is blended into it.
+    mask_feather: pixels of the generated image by which the edges of all masks are softened to either side.
     colors: "style"; "match" recolours the styles to the content's mean and covariance first; "content-luminance"
-        transfers luminance alone and keeps the content's colours.
+        transfers luminance alone and keeps the content's colours. Where content and styles are all gray, so is the
+        result.
     tile: "auto" works in the largest tiles that the memory at hand allows, and as a whole if it can; a number is the
         side of a tile in pixels; "off" is never. Cost and gradient are the same, to rounding.
     seed: of every random number; the same seed and settings give the same bytes.
@@ -125,6 +98,7 @@ class StyleTransfer:
         content_reduction: Reduction = "mean",
         style_statistics: Statistics = "gram",
         content_mask: Source | None = None,
+        mask_feather: int = 0,
         border: int = 0,
         colors: Colors = "style",
         pooling: Pooling = "max",
@@ -164,16 +138,18 @@ class StyleTransfer:
         self.device: Device
         self._network: network.Network
         (self.device, self._network), *self._others = _open(device, precision, threads, weights, deepest, pooling)
-        picture = images.read(content)
+        picture = transparency.visible(images.read(content))
         self._names = {"content": picture.name}
         self._alpha = picture.alpha
-        self._keep = None if content_mask is None else masks.read(content_mask, "the content mask")
-        self._styles = _read_styles(style, style_scale)
+        keep = None if content_mask is None else masks.read(content_mask, "the content mask")
+        self._styles = read_styles(style, style_scale)
         self._names["style"] = ", ".join(style.name for style in self._styles)
         self._size = size
         height, width, _ = picture.pixels.shape
         height, width = (height, width) if size is None else images.output_size(height, width, size)
         self.shape: tuple[int, int, int] = (height, width, 3)
+        self._claims = Claims(self._styles, keep, self.shape[:2], mask_feather)
+        self._gray = colours.is_gray(picture.pixels) and all(colours.is_gray(style.pixels) for style in self._styles)
         self._content = picture.pixels
         if picture.pixels.size > 3 * strips.LARGE and height * width <= strips.LARGE:
             # Every scale would go through all of it again.
@@ -182,6 +158,8 @@ class StyleTransfer:
         self._taps = tuple(content_taps), tuple(style_taps)
         self._at_work = threading.RLock()
         self._running = False
+        if problem := self._problem(max(self.shape[:2])):
+            raise SettingsError("; ".join(problem))
         self._objective: Objective | None = None
         objective = self._measured(self.shape[:2])
         self._weighting = balance.weighting(
@@ -270,17 +248,20 @@ class StyleTransfer:
         self.release()
         share = max(size) / max(self.shape[:2])
         content = resized(self.device, self._content, size)
-        keep = self._fitted(self._keep, size, "the content mask")
-        free = None if keep is None else 1 - keep
-        wanted = [self._fitted(style.mask, size, f"the mask of {style.name}") for style in self._styles]
-        places: list[tuple[str, Mask]] = []
+        places = self._claims.places(size)
+        if size == self.shape[:2]:
+            self._claims.check(places, self._tap_sizes(size), self._taps[1])
         styles = []
-        for style, mask, weight in zip(self._styles, wanted, _shares(self._styles, wanted), strict=True):
+        for number, style in enumerate(self._styles):
             pixels = self._sized_style(style, content, share)
-            region = self._fitted(style.region, pixels.shape[:2], f"the region of {style.name}")
-            place = _place(style.name, mask, free, places)
+            region = None if style.region is None else masks.fit(style.region, pixels.shape[:2], style.region_name)
+            wanted = {
+                None if place.weights is None else at: place.shares[number]
+                for at, place in enumerate(places)
+                if number in place.shares
+            }
             seen = self._extended(self._looked_at(pixels))
-            styles.append(SizedStyle(style.name, seen, region, weight, place))
+            styles.append(SizedStyle(style.name, seen, self._extended(region), wanted))
         content_taps, style_taps = self._taps
         self._objective = Objective(
             self.device,
@@ -289,8 +270,8 @@ class StyleTransfer:
             styles,
             content_taps=content_taps,
             style_taps=style_taps,
-            places=places,
-            free=free,
+            places=[self._extended(place.weights) for place in places if place.weights is not None],
+            free=self._extended(self._claims.painted(size)),
             statistics=self.style_statistics,
             reduction=self.content_reduction,
             tile=self.tile,
@@ -300,9 +281,9 @@ class StyleTransfer:
         return self._objective
 
     def _extended(self, values: Any) -> Any:
-        """(H, W, ...) with the border around it, as the network sees it."""
+        """(H, W, ...) with the border around it, as the network sees it; None stays None."""
         border = self._border
-        if not border:
+        if not border or values is None:
             return values
         height, width, *channels = values.shape
         out = empty((height + 2 * border, width + 2 * border, *channels), values.dtype)
@@ -312,29 +293,67 @@ class StyleTransfer:
         out[:border], out[-border:] = middle[0], middle[-1]
         return out
 
-    def _fitted(self, mask: Mask | None, size: tuple[int, int], name: str) -> Mask | None:
-        """The mask of a picture of this size, with the border."""
-        return None if mask is None else self._extended(masks.fit(mask, size, name))
-
-    def _sized_style(self, style: _Style, content: Image, share: float) -> Image:
+    def _sized_style(self, style: ReadStyle, content: Image, share: float) -> Image:
         """The style at the scale of `content`, in the colours it is to have."""
-        own = max(style.pixels.shape[:2]) if self._size is None else self._size
-        long_side = max(1, round((own * style.scale if style.size is None else style.size) * share))
-        untouched = self._size is None and style.size is None and style.scale == 1 and share == 1
-        pixels = style.pixels
-        if not untouched:
-            pixels = resized(self.device, pixels, images.output_size(pixels.shape[0], pixels.shape[1], long_side))
+        pixels = resized(self.device, style.pixels, self._style_size(style, share))
         if self.colors == "style":
             return pixels
         if self.colors == "match":
             return colours.match(pixels, content)
         return colours.luminance(pixels, like=content)
 
+    def _style_size(self, style: ReadStyle, share: float) -> tuple[int, int]:
+        """(H, W) of a style where the picture has this share of its full size."""
+        height, width, _ = style.pixels.shape
+        if self._size is None and style.size is None and style.scale == 1 and share == 1:
+            return height, width
+        own = max(height, width) if self._size is None else self._size
+        long_side = (own * style.scale if style.size is None else style.size) * share
+        return images.output_size(height, width, max(1, round(long_side)))
+
     def _looked_at(self, pixels: Image) -> Image:
-        return _by_bands(colours.luminance, pixels) if self.colors == "content-luminance" else pixels
+        luminance = self._gray or self.colors == "content-luminance"
+        return _by_bands(colours.luminance, pixels) if luminance else pixels
+
+    def _problem(self, long_side: int) -> tuple[str, str] | None:
+        """What is too small for the network at the scale with this long side, and the remedy; None if nothing is."""
+        share, size = long_side / max(self.shape[:2]), self.size_at(long_side)
+        least, tap = network.least_side(self._network) - 2 * self._border, self._network.layers[-1].tap
+        needs = f"too small for {tap}, which needs {least} px on the short side"
+        if min(size) < least:
+            enough = images.long_side(self.shape[0], self.shape[1], least)
+            return (
+                f"the content {self._names['content']} is {size[1]}x{size[0]} px, {needs}",
+                f"make it larger (a size of {enough}), or leave out the deepest layers",
+            )
+        for style in self._styles:
+            height, width = self._style_size(style, share)
+            if min(height, width) < least:
+                enough = images.long_side(style.pixels.shape[0], style.pixels.shape[1], least)
+                scale = f"scale of {math.ceil(100 * enough / max(height, width) * style.scale) / 100:g}"
+                larger = scale if style.size is None else f"size of {enough}"
+                return (
+                    f"the style {style.name} is {width}x{height} px, {needs}",
+                    f"make it larger (a style {larger}), or leave out the deepest layers",
+                )
+            if style.region is not None:
+                region = masks.fit(style.region, (height, width), style.region_name)
+                try:
+                    masks.tap_weights(region, self._tap_sizes((height, width)), self._taps[1], style.region_name)
+                except SettingsError as error:
+                    reason, _, remedy = str(error).partition("; ")
+                    return reason, remedy
+        return None
+
+    def _tap_sizes(self, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
+        """(H, W) by tap, for a picture of this size without its border."""
+        return dict(zip(network.strides(self._network), network.sizes(self._network, size), strict=True))
 
     def cost_and_gradient(self, image: NDArray[Any]) -> tuple[Costs, Image]:
         """J and dJ/dimage at an image of shape `self.shape`, RGB in [0, 1]; the gradient has the same shape and units.
+
+        Where masks leave a part m of a pixel to the painting, J is taken at m image + (1 - m) content, and dJ/dimage is
+        that function's gradient: 0 where nothing is painted.
 
         float32, except on the reference device in fp64. Raises SettingsError for another shape or non-finite pixels.
         """
@@ -386,8 +405,13 @@ class StyleTransfer:
     def plan(
         self, iterations: int | Sequence[int] = ITERATIONS, *, min_size: int = MIN_SIZE, count: int | None = None
     ) -> tuple[Scale, ...]:
-        """The scales that `run` goes through, from coarse to fine."""
-        return plan_scales(max(self.shape[:2]), min_size=min_size, count=count, iterations=iterations)
+        """The scales that `run` goes through, from coarse to fine: from the first that carries the layers on."""
+
+        def problem(long_side: int) -> str | None:
+            found = self._problem(long_side)
+            return None if found is None else found[0]
+
+        return plan_scales(max(self.shape[:2]), min_size=min_size, count=count, iterations=iterations, problem=problem)
 
     def run(
         self,
@@ -445,9 +469,9 @@ class StyleTransfer:
     def fingerprint(self, method: Method) -> str:
         """SHA-256 (hex) of pictures, masks, weights and settings."""
         digest = hashlib.sha256(self.weights.checksum.encode())
-        arrays = [self._content, self._keep]
+        arrays = [self._content, *self._claims.masks]
         for style in self._styles:
-            arrays += [style.pixels, style.mask, style.region]
+            arrays += [style.pixels, style.region]
         for array in arrays:
             digest.update(b"none" if array is None else repr(array.shape).encode())
             if array is not None:
@@ -470,34 +494,42 @@ class StyleTransfer:
         height, width, _ = self.shape
         return (height, width) if long_side == max(height, width) else images.output_size(height, width, long_side)
 
-    @property
-    def keeps_content(self) -> bool:
-        """Whether there is a content mask."""
-        return self._keep is not None
-
-    def with_kept(self, pixels: Image) -> Image:
-        """(H, W, 3) `pixels` with the content where the content mask keeps it."""
-        if self._keep is None:
-            return pixels
+    def beginning(self, pixels: Image) -> Image:
+        """(H, W, 3) `pixels` as a scale is to begin with them: the content where nothing is painted."""
         size = pixels.shape[:2]
-        keep = masks.fit(self._keep, size, "the content mask")[..., None].astype(pixels.dtype)
+        painted = self._claims.painted(size)
+        if self._gray:
+            pixels = self._looked_at(pixels)
+        if painted is None:
+            return pixels
         content = self._looked_at(resized(self.device, self._content, size))
 
-        def kept(pixels: Image, content: Image, keep: Image) -> Image:
-            return keep * content + (1 - keep) * pixels  # exactly the content where the mask is white
+        def begun(pixels: Image, painted: Mask, content: Image) -> Image:
+            return np.where(painted[..., None] > 0, pixels, content)
 
-        return _by_bands(kept, pixels, content, keep)
+        return _by_bands(begun, pixels, painted, content)
 
     def finished(self, pixels: Image) -> Image:
-        """(H, W, 3) `pixels` in the colours asked for."""
+        """(H, W, 3) `pixels` in the colours asked for, and the content where nothing is painted."""
         return self.finisher(pixels.shape[:2])(pixels)
 
     def finisher(self, size: tuple[int, int]) -> Callable[[Image], Image]:
         """`finished` for pictures of (H, W) `size`, in two steps: the second needs no device, so any thread may."""
-        if self.colors != "content-luminance":
+        painted = self._claims.painted(size)
+        if painted is None and not self._gray and self.colors != "content-luminance":
             return lambda pixels: pixels
         content = resized(self.device, self._content, size)
-        return lambda pixels: _by_bands(colours.luminance_of_content, pixels, content)
+        part = np.ones(size, np.float32) if painted is None else painted
+        return lambda pixels: _by_bands(self._finish, pixels, content, part)
+
+    def _finish(self, pixels: Image, content: Image, part: Image) -> Image:
+        part, content = part[..., None].astype(pixels.dtype), content.astype(pixels.dtype)
+        pixels = part * pixels + (1 - part) * self._looked_at(content)
+        if self.colors == "content-luminance":
+            pixels = colours.luminance_of_content(pixels, content)
+        elif self._gray:
+            pixels = colours.luminance(pixels)
+        return np.where(part > 0, pixels, content)
 
     def settings(self, method: Method, init: Source = "content", noise: float = 0.0) -> dict[str, str]:
         """All that decides what a run comes to, as a recipe tells it."""
@@ -520,6 +552,7 @@ class StyleTransfer:
             "style weight": shortest(self.style_weight),
             "tv weight": shortest(self.tv_weight),
             "colors": self.colors,
+            "mask feather": f"{self._claims.feather} px",
             "border": str(self._border),
             "pooling": self._network.pooling,
             "style size": ", ".join(
@@ -578,54 +611,3 @@ def check_choice(what: str, choice: str, known: Sequence[str]) -> None:
     """Raises SettingsError for what is not among the choices."""
     if choice not in known:
         raise SettingsError(f"unknown {what} {choice!r}; choose {', '.join(known[:-1])} or {known[-1]}")
-
-
-def _read_styles(style: Source | Style | Sequence[Source | Style], style_scale: float) -> tuple[_Style, ...]:
-    given = style if isinstance(style, list | tuple) else [style]
-    if not given:
-        raise SettingsError("no style was given; give at least one")
-    return tuple(_read_style(one if isinstance(one, Style) else Style(one), style_scale) for one in given)
-
-
-def _read_style(style: Style, style_scale: float) -> _Style:
-    picture, scale = images.read(style.picture), style_scale if style.scale is None else style.scale
-    if not 0 < style.weight < math.inf:
-        raise SettingsError(f"the weight of the style {picture.name} is {style.weight}; it must be above zero")
-    if not 0 < scale < math.inf:
-        raise SettingsError(f"the scale of the style {picture.name} is {scale}; it must be a finite number above zero")
-    if style.size is not None and (style.size < 1 or style.scale is not None):
-        problem = "at least 1 pixel" if style.scale is None else "given without a scale: it is one or the other"
-        raise SettingsError(f"the size of the style {picture.name} is {style.size}; it must be {problem}")
-    mask = None if style.mask is None else masks.read(style.mask, f"the mask of {picture.name}")
-    region = None if style.region is None else masks.read(style.region, f"the region of {picture.name}")
-    return _Style(picture.name, picture.pixels, style.weight, scale, style.size, mask, region)
-
-
-def _shares(styles: Sequence[_Style], wanted: Sequence[Mask | None]) -> list[float]:
-    """Of J_style, each style's: its part of every pixel, by weight among those that want it, averaged over all pixels.
-
-    So two styles with a mask for each half count half each, two without masks by their weights, and each is as strong
-    in its place as a single style would be.
-    """
-    claims = [
-        style.weight * (np.ones((1, 1)) if mask is None else mask.astype(np.float64))
-        for style, mask in zip(styles, wanted, strict=True)
-    ]
-    total = np.sum(np.broadcast_arrays(*claims), axis=0)
-    return [float(np.mean(np.divide(claim, total, out=np.zeros_like(total), where=total > 0))) for claim in claims]
-
-
-def _place(style: str, mask: Mask | None, free: Mask | None, places: list[tuple[str, Mask]]) -> int | None:
-    """Where a style is wanted, as a number into `places`, to which it is added unless it is there already."""
-    if mask is None and free is None:
-        return None
-    if mask is None:
-        name, place = "what the content mask leaves", free
-    else:
-        name, place = f"the mask of {style}", mask if free is None else mask * free
-    assert place is not None
-    for number, (_, known) in enumerate(places):
-        if np.array_equal(known, place):
-            return number
-    places.append((name, place))
-    return len(places) - 1

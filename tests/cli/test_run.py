@@ -147,6 +147,11 @@ def test_same_seed_same_bytes(folder: Path) -> None:
             ["content.jpg", "style.png", "--style-mask", "style.png", "--style-mask", "style.png"],
             "2 times for 1 style;",
         ),
+        (
+            ["content.jpg", "style.png", "--style", "style.png", "--style-mask", "style.png"],
+            "--style-mask is given 1 time for 2 styles; give it once for each, in their order, with none for",
+        ),
+        (["content.jpg", "style.png", "--style-mask", "style.png", "--mask-feather", "999"], "mask feather is 999"),
         (["content.jpg", "style.png", "--content-mask", "missing.png"], "missing.png"),
         (["content.jpg", "style.png", "--colors", "sepia"], "content-luminance"),
         (["content.jpg", "style.png", "--style-statistics", "mean"], "gram, moments or w2"),

@@ -108,6 +108,31 @@ def test_a_thumbnail_of_any_rounding_has_its_pictures_proportions() -> None:
                 assert masks.fit(np.ones((height, width), np.float32), thumbnail).shape == thumbnail
 
 
+# Feathering it
+
+
+def test_a_feathered_edge_falls_off_over_so_many_pixels_to_either_side() -> None:
+    mask = np.zeros((20, 40), np.float32)
+    mask[:, 20:] = 1
+    feathered = masks.feather(mask, 3)
+    np.testing.assert_allclose(feathered[7, 16:24], np.array([0, 1, 3, 6, 10, 13, 15, 16]) / 16, atol=1e-6)
+    assert (feathered[:, :17] == 0).all()
+    assert (feathered[:, 23:] == 1).all()
+    assert masks.feather(mask, 0) is mask
+
+
+def test_feathered_masks_reach_no_further_and_still_complete_each_other() -> None:
+    mask = (disc(60, 80) > 0.5).astype(np.float32)
+    feathered = masks.feather(mask, 5)
+    near = np.zeros_like(mask)
+    for down in range(-5, 6):
+        for across in range(-5, 6):
+            near = np.maximum(near, np.roll(mask, (down, across), (0, 1)))
+    assert (feathered[near == 0] == 0).all()
+    np.testing.assert_allclose(feathered + masks.feather(1 - mask, 5), 1, atol=1e-6)
+    np.testing.assert_allclose(feathered.sum(), mask.sum(), rtol=1e-5)
+
+
 # At the taps
 
 
@@ -157,3 +182,6 @@ def test_tap_weights_name_the_mask_and_the_tap_where_it_vanishes() -> None:
     with pytest.raises(SettingsError) as raised:
         masks.tap_weights(mask, sizes, sizes, "the mask of style 2")
     assert str(raised.value).startswith("the mask of style 2 covers 0.14 pixels of 6x4 at relu5_1, which is too few")
+    lenient = masks.tap_weights(mask, sizes, sizes, None)
+    assert not lenient["relu5_1"].any()
+    np.testing.assert_array_equal(lenient["relu4_1"], weights["relu4_1"])

@@ -12,7 +12,7 @@ from nstgpu.engine.costs import Costs
 from nstgpu.engine.optimise import Adam, Descending
 from nstgpu.engine.run import Progress, RunState
 from nstgpu.engine.taps import SettingsError
-from nstgpu.engine.transfer import StyleTransfer
+from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.weights import Weights
 
@@ -147,6 +147,46 @@ def test_what_the_content_mask_keeps_stays_to_the_last_bit(thin: Thin) -> None:
     content = picture(0, 48, 64)
     np.testing.assert_array_equal(result.image[10:40, 5:30], content[10:40, 5:30])
     assert np.abs(result.image[:, 32:] - content[:, 32:]).mean() > 0.05
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+@pytest.mark.parametrize("settings", [{"init": "noise"}, {"colors": "content-luminance"}, {"border": 3}], ids=str)
+def test_what_no_style_wants_stays_to_the_last_bit(thin: Thin, settings: dict[str, Any], optimizer: str) -> None:
+    mask = np.zeros((48, 64), np.float32)
+    mask[10:40, 5:30] = 1
+    settings = dict(settings)
+    run = {"init": settings.pop("init", "content"), "optimizer": optimizer}
+    content, style = picture(0, 48, 64), Style(picture(1, 40, 50), mask=mask)
+    seen: list[np.ndarray] = []
+    transfer = StyleTransfer(content, style, weights=thin(), device="cpu", threads=1, mask_feather=4, **settings)
+    result = transfer.run(6, min_size=32, on_iteration=lambda progress: seen.append(progress.image()), **run)
+    outside = np.pad(mask, 4)
+    outside = 1 - np.max([np.roll(outside, (y, x), (0, 1)) for y in range(-4, 5) for x in range(-4, 5)], axis=0)
+    outside = outside[4:-4, 4:-4] > 0
+    for image in (result.image, seen[-1]):
+        np.testing.assert_array_equal(image[outside], content[outside])
+    assert np.abs(result.image - content)[15:35, 10:25].mean() > 0.02
+
+
+def test_gray_pictures_make_a_gray_one(thin: Thin) -> None:
+    """From noise as well; near gray is gray, and one color anywhere is none of it."""
+    content, style = (np.repeat(picture(seed, 48, 64)[..., :1], 3, axis=2) for seed in (0, 1))
+    content += np.float32(1 / 255) * np.array([1, 0, -1], np.float32)
+    content = np.clip(content, 0, 1)
+
+    def painted(style: np.ndarray, **run: Any) -> np.ndarray:
+        transfer = StyleTransfer(content, style, weights=thin(), device="cpu", threads=1)
+        seen: list[np.ndarray] = []
+        result = transfer.run(4, min_size=32, on_iteration=lambda progress: seen.append(progress.image()), **run)
+        return np.stack([result.image, seen[-1]])
+
+    for init in ("content", "noise"):
+        gray = painted(style, init=init)
+        assert np.ptp(gray, axis=3).max() == 0
+        assert gray.std() > 0.05
+    colored = style.copy()
+    colored[3, 4] = [1, 0, 0]
+    assert np.ptp(painted(colored), axis=3).max() > 0.05
 
 
 def test_the_colours_of_the_content_are_kept(thin: Thin) -> None:

@@ -93,3 +93,15 @@ def test_remaining_seconds_against_a_run_carried_out() -> None:
 def test_absurd_numbers_of_scales_are_one_line(count: int) -> None:
     with pytest.raises(SettingsError, match=rf"^{count} scales up to 256 px would begin at \d+ px, .* 3 at most"):
         plan_scales(256, count=count, iterations=1)
+
+
+def test_scales_begin_at_the_first_that_carries_everything() -> None:
+    def problem(side: int) -> str | None:
+        return f"the content is {side}x{side // 9} px, too small" if side < 200 else None
+
+    assert sides(512, problem=problem) == [256, 362, 512]
+    assert sides(512, min_size=300, problem=problem) == [362, 512]
+    assert sides(512, count=2, problem=problem) == [362, 512]
+    assert sides(150, problem=problem) == [150]  # of which the transfer complains
+    with pytest.raises(SettingsError, match="begin at 181 px, where the content is 181x20 px, too small; ask for 3"):
+        plan_scales(512, count=4, iterations=1, problem=problem)

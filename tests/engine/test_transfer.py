@@ -391,6 +391,38 @@ def test_wrong_settings_are_named(thin: Thin, settings: dict[str, Any], message:
     assert "\n" not in str(caught.value)
 
 
+def test_panoramas_begin_at_the_first_scale_that_carries_the_layers(thin: Thin) -> None:
+    """The third block of the network needs four pixels on the short side."""
+    wide, square = picture(8, 96, 3), picture(60, 64, 3)
+    flat = StyleTransfer(wide, square, weights=thin(), device="cpu", threads=1)
+    assert [scale.long_side for scale in flat.plan(1, min_size=16)] == [48, 68, 96]
+    result = flat.run(1, min_size=16)
+    assert [done.size for done in result.scales] == [(4, 48), (6, 68), (8, 96)]
+    assert result.recipe["scales"] == "48 px x 1, 68 px x 1, 96 px x 1"
+    thin_style = StyleTransfer(square, wide, weights=thin(), device="cpu", threads=1)
+    assert [scale.long_side for scale in thin_style.plan(1, min_size=16)] == [32, 45, 64]
+    with pytest.raises(SettingsError, match=r"at 34 px, where the content image is 34x3 px, .*; ask for 3 at most"):
+        flat.plan(1, min_size=16, count=4)
+
+
+@pytest.mark.parametrize(
+    ("content", "style", "settings", "message"),
+    [
+        ((3, 96), (60, 64), {}, r"the content image is 96x3 px, .* needs 4 px .*a size of 112"),
+        ((60, 64), (3, 96), {}, r"the style image is 96x3 px, too small for relu3_1, .*a style scale of 1.17"),
+        ((60, 64), (8, 96), {"size": 32}, r"the style image is 32x3 px, .*a style scale of 1.32"),
+    ],
+)
+def test_what_is_too_small_is_named_with_what_would_do(
+    thin: Thin, content: tuple[int, int], style: tuple[int, int], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        StyleTransfer(picture(*content, 3), picture(*style, 3), weights=thin(), device="cpu", **settings)
+    # And that does do.
+    larger = settings | ({"size": 112} if content[0] == 3 else {"style_scale": float(message[-4:])})
+    StyleTransfer(picture(*content, 3), picture(*style, 3), weights=thin(), device="cpu", **larger)
+
+
 def test_wrong_devices_and_images_are_named(thin: Thin) -> None:
     with pytest.raises(DeviceError, match="unknown device 'tpu'"):
         StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin(), device="tpu")
