@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from nstgpu.kernels import cache
+from nstgpu.kernels import cache, emulator
 from nstgpu.kernels.cache import Entry, cache_directory, cached, digest
 from nstgpu.kernels.compiler import FOLDER
 from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
@@ -137,6 +138,29 @@ def test_the_emulator_works_without_a_cache(tmp_path: Path, monkeypatch: pytest.
     x = np.zeros(1, np.float32)
     compile_library([source]).launch("one", 1, 1, [x])
     assert x == 1
+
+
+def test_a_library_that_vanishes_before_it_is_loaded_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process clears the cache each time; what this one keeps to itself stays."""
+    asked: list[Path | None] = []
+
+    def build(*_: Any, directory: Path | None, **__: Any) -> Path:
+        asked.append(directory)
+        return tmp_path / "gone.so" if directory is None else directory / "here.so"
+
+    def load(path: Path, **_: Any) -> Path:
+        if path.name == "gone.so":
+            raise OSError(f"{path}: cannot open shared object file")
+        return path
+
+    monkeypatch.setattr(emulator, "build_library", build)
+    monkeypatch.setattr(emulator, "Library", load)
+    private = cache.temporary_directory("emulator")
+    loaded: Any = compile_library([])
+    assert loaded == private / "here.so"
+    assert asked == [None, None, private]
 
 
 # ---- shared with other processes ------------------------------------------------------------------------------------
