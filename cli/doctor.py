@@ -39,7 +39,7 @@ def doctor(
     table.add_column(overflow="fold")
     for finding in findings:
         table.add_row(finding.name, Text(finding.found))
-    source = "untrained; nstgpu weights fetch vgg19" if weights.startswith("random:") else f"in {weights_folder()}"
+    source = "bundled; nstgpu weights fetch vgg19 gets the whole" if weights == "mini" else f"in {weights_folder()}"
     table.add_row("weights", Text(f"{weights} ({source}) unless --weights names others"))
     table.add_row("auto", Text(f"{device}: {reason}"))
     for number, (problem, command) in enumerate(to_mend or [("nothing", "")]):

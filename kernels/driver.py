@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from .compiler import architecture_for, find_nvrtc, wheel_of
 from .device import DeviceError
@@ -99,6 +100,18 @@ def _gpu(library: ctypes.CDLL, index: int) -> Gpu:
     return Gpu(name.value.decode(errors="replace"), memory.value, (major.value, minor.value))
 
 
+def has_nvidia_card() -> bool:
+    """Whether Linux lists a display controller of NVIDIA's, with or without a driver; False elsewhere."""
+    for device in Path("/sys/bus/pci/devices").glob("*"):
+        try:
+            vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))
+        except OSError:
+            continue
+        if vendor == "0x10de" and kind.startswith("0x03"):
+            return True
+    return False
+
+
 def gpu_is_there() -> bool:
     """Whether the driver counts a GPU, or fails in a way that it does not where there is none."""
     driver = ask_driver()
@@ -123,7 +136,11 @@ def problems(index: int = 0) -> Iterator[Problem]:
 def driver_problem(driver: Driver | None) -> Problem | None:
     """What is amiss with the driver as a whole."""
     if driver is None:
-        return Problem("no NVIDIA driver was found on this machine")
+        missing = "no NVIDIA driver was found on this machine"
+        if has_nvidia_card():
+            remedy = "install NVIDIA's driver, or pass the GPUs into the container (docker run --gpus all)"
+            return Problem(f"{missing}, which has an NVIDIA card", remedy)
+        return Problem(missing)
     if driver.code not in (0, NO_DEVICE):
         name, remedy = CODES.get(driver.code, ("", ANY_CODE))
         return Problem(f"the NVIDIA driver fails with code {driver.code}{f' ({name})' if name else ''}", remedy)

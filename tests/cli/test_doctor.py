@@ -16,6 +16,7 @@ from nstgpu.kernels.driver import Driver, Gpu
 @pytest.fixture(autouse=True)
 def _blas_as_it_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    monkeypatch.setattr(driver, "has_nvidia_card", lambda: False)
 
 
 def doctor() -> dict[str, Any]:

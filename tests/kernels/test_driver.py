@@ -126,6 +126,20 @@ def test_a_cupy_that_cannot_work_is_to_be_mended(
     assert line in to_mend()
 
 
+def test_a_card_without_a_driver_is_to_be_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "ask_driver", lambda: None)
+    monkeypatch.setattr(driver, "ask_driver", lambda: None)
+    monkeypatch.setattr(driver, "has_nvidia_card", lambda: False)
+    assert str(driver.driver_problem(None)) == ("no NVIDIA driver was found on this machine; the device cpu needs none")
+    assert not [line for line in to_mend() if "driver" in line]
+    monkeypatch.setattr(driver, "has_nvidia_card", lambda: True)
+    (line,) = (line for line in to_mend() if "driver" in line)
+    assert line.startswith(
+        "no NVIDIA driver was found on this machine, which has an NVIDIA card: install NVIDIA's driver"
+    )
+    assert not driver.gpu_is_there()
+
+
 def test_two_cupys_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "cupy-cuda13x", "cupy-cuda12x")
     assert (
