@@ -19,3 +19,7 @@ Precision = Annotated[str, typer.Option(help=PRECISION_HELP)]
 Threads = Annotated[int | None, typer.Option(min=1, help=THREADS_HELP, show_default="all cores")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Read, and on resume write, what the file names anywhere, without asking."),
+]

@@ -3,38 +3,43 @@
 `nstgpu run` and `nstgpu resume` both end here. Nothing is computed; that is `StyleTransfer`'s.
 """
 
-import json
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from ..engine.wording import counted
-from . import side_outputs
+from . import inputs, repeating, rescue, side_outputs
 from .checks import check_options
 from .destinations import check_files, folders
-from .messages import notes, say
+from .messages import notes, printable, say
 from .progress import shown
-from .run_options import DEFAULT_SIZE, Options, layers_of, method_of, styles_of, text_of
+from .run_options import DEFAULT_SIZE, Options, layers_of, method_of, styles_of
+from .stopping import asked_to_stop
+from .streams import complain
 
 if TYPE_CHECKING:
     from ..engine.run import Progress, RunState
-    from ..engine.transfer import Result
+    from ..engine.transfer import Result, StyleTransfer
     from ..weights import Weights
 
 FRAMES = 60  # of an animation, about
 
 
-def paint(options: Options, resume: "RunState | None" = None) -> None:
+def paint(
+    options: Options, resume: "RunState | None" = None, *, more: str | None = None, network: "Weights | None" = None
+) -> None:
     """Reads, paints and writes; errors are the library's.
 
-    Nothing but the picture itself can cost the picture; raises typer.Exit where something else could not be written.
+    resume: the state to go on from, to `more` iterations than it was begun with if that is given. network: the weights,
+    where they are opened already. Nothing but the picture itself can cost the picture; raises typer.Exit where it or
+    something else could not be written where it should be, and where a signal has ended the run.
     """
-    import typer
-
     from ..engine import checkpoint, images, recipe, tiles, whole_file
     from ..engine.animation import Animation
     from ..engine.transfer import StyleTransfer
-    from ..weights import default_weights, load_weights
     from ..weights.store import BUNDLED
 
     styles = styles_of(options)
@@ -42,7 +47,8 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
     check_files(options, styles, resumed=resume is not None)
     for folder in folders(options):
         whole_file.clean(folder)
-    network = load_weights(options.weights or default_weights(), preprocessing=options.preprocessing)
+    sums = inputs.checksums(options)
+    network = inputs.open_weights(options) if network is None else network
     with notes(options.quiet):
         picture = images.read(options.content)
         transfer = StyleTransfer(
@@ -65,7 +71,7 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
             border=options.border,
             colors=options.colors,  # type: ignore[arg-type]
             # Untrained filters are all alike to a max: it keeps their noise, where an average keeps the picture.
-            pooling=options.pooling or ("average" if network.layout == "generated" else "max"),  # type: ignore[arg-type]
+            pooling=_pooling(options, network),  # type: ignore[arg-type]
             seed=options.seed,
             tile=tiles.setting(options.tile),
         )
@@ -78,10 +84,14 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
             )
         _introduce(network, transfer.device.name, transfer.shape, picture.pixels.shape)
 
+    options = _taken(options, transfer)
+    if resume is not None and more is not None:
+        options, resume = _extended(options, transfer, resume, more)
     method = method_of(options)
     planned = transfer.plan(method["iterations"], min_size=method["min_size"], count=method["scales"])
     done = 0 if resume is None else len(resume.history)
     with ExitStack() as stack:
+        stopped_by = stack.enter_context(asked_to_stop())
         sides = side_outputs.Sides()
         if options.json_file is not None:
             sides.add(side_outputs.json_lines(options.json_file, done, stack))
@@ -94,26 +104,71 @@ def paint(options: Options, resume: "RunState | None" = None) -> None:
             if resume is not None and options.checkpoint is not None:
                 animation.restore(checkpoint.read_frames(options.checkpoint))
             sides.add(side_outputs.animator(animation))
-        if options.checkpoint is not None:
-            text = json.dumps(asdict(options))
-            sides.add(side_outputs.checkpointer(options.checkpoint, text, options.checkpoint_seconds, animation))
         if options.report is not None:
             sides.add(side_outputs.reporter(options, styles, transfer, picture))
+        if options.checkpoint is not None:
+            text, seconds = repeating.checkpoint_text(options, sums), options.checkpoint_seconds
+            sides.add(side_outputs.checkpointer(options.checkpoint, text, seconds, animation, resume))
         show = None if options.quiet else stack.enter_context(shown(sum(scale.iterations for scale in planned)))
 
-        def on_iteration(progress: "Progress") -> None:
+        def on_iteration(progress: "Progress") -> bool:
             if show is not None:
                 show(progress)
             sides.report(progress)
+            return stopped_by() is None
 
         result = transfer.run(**method, init=options.init, on_iteration=on_iteration, resume=resume)
-        result = replace(result, recipe={**result.recipe, recipe.KEY: text_of(options)})
-        result.save(options.output, depth=options.depth, quality=options.quality)  # type: ignore[arg-type]
+        result = replace(result, recipe={**result.recipe, recipe.KEY: repeating.recipe_of(options, sums)})
+        kept = replace(result, recipe={}) if options.no_recipe else result
+        place, problem = rescue.written(
+            Path(options.output),
+            lambda path: kept.save(path, depth=options.depth, quality=options.quality),  # type: ignore[arg-type]
+        )
         sides.finish(result)
-    if not options.quiet:
+        stopping = stopped_by()
+    if problem is not None:
+        complain(f"nstgpu: {printable(f'{problem}; the picture is in {place}')}")
+    elif not options.quiet:
         _conclude(options, result, sum(scale.iterations for scale in planned))
-    if sides.failed:
+    if problem is not None or sides.failed:
         raise typer.Exit(1)
+    if stopping is not None:
+        raise typer.Exit(128 + stopping)
+
+
+def _pooling(options: Options, network: "Weights") -> str:
+    return options.pooling or ("average" if network.layout == "generated" else "max")
+
+
+def _taken(options: Options, transfer: "StyleTransfer") -> Options:
+    """The options with what was taken for those left open, where that may be another one another day."""
+    from ..engine.scales import MIN_SIZE
+    from ..weights import default_weights
+    from ..weights.model import PREPROCESSINGS
+
+    network, preprocessing = transfer.weights, transfer.weights.preprocessing.name
+    return replace(
+        options,
+        size=max(transfer.shape),
+        min_size=MIN_SIZE if options.min_size is None else options.min_size,
+        weights=options.weights or default_weights(),
+        weights_sha256=network.checksum,
+        preprocessing=preprocessing if preprocessing in PREPROCESSINGS else options.preprocessing,
+        device=transfer.device.name if options.device == "auto" else options.device,
+        precision=transfer.device.precision if options.precision == "auto" else options.precision,
+        tile="off" if options.tile == "auto" and transfer.objective().tiling.count == 1 else options.tile,
+        pooling=_pooling(options, network),
+    )
+
+
+def _extended(options: Options, transfer: "StyleTransfer", state: "RunState", more: str) -> "tuple[Options, RunState]":
+    """The options with more iterations, and the state as one of such a run; another run's is left as it is."""
+    before = transfer.method(**method_of(options))
+    decay = before.decay(before.scales[state.scale].iterations)
+    options = repeating.with_more(options, more, state, decay, len(before.scales))
+    if state.fingerprint == transfer.fingerprint(before):
+        state = replace(state, fingerprint=transfer.fingerprint(transfer.method(**method_of(options))))
+    return options, state
 
 
 def _introduce(network: "Weights", device: str, shape: tuple[int, ...], original: tuple[int, ...]) -> None:

@@ -2,12 +2,12 @@
 
 # ruff: noqa: ARG001  (the options are read from typer's context, which knows what was given and what is a default)
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from . import inputs, repeating
 from .destinations import fresh
 from .options import (
     DEVICE_HELP,
@@ -19,9 +19,10 @@ from .options import (
     WEIGHTS_HELP,
     Debug,
     Quiet,
+    Yes,
 )
 from .painting import paint
-from .run_options import CHECKPOINT_SECONDS, DEFAULT_SIZE, Options, from_values
+from .run_options import CHECKPOINT_SECONDS, DEFAULT_SIZE, Options, split_weight
 from .version import VERSION
 
 PICTURES, SCALES, COST, METHOD, OUTPUT, MACHINE = (
@@ -277,6 +278,18 @@ def run(
             rich_help_panel=METHOD,
         ),
     ] = None,
+    yes: Yes = False,
+    no_recipe: Annotated[
+        bool, typer.Option("--no-recipe", help="Write the picture without its recipe.", rich_help_panel=OUTPUT)
+    ] = False,
+    relative_paths: Annotated[
+        bool,
+        typer.Option(
+            "--relative-paths",
+            help="Keep paths in the recipe, from the picture's folder, instead of names alone.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -313,37 +326,46 @@ def run(
     Ctrl-C ends the run early and still writes the picture.
     """
     given = {name: value for name, value in context.params.items() if _was_given(context, name)}
-    for name in ("recipe", "debug", "version"):  # acted on here, where errors are reported, and by its callback
+    for name in ("recipe", "yes", "debug", "version"):  # acted on here, where errors are reported, and by its callback
         given.pop(name, None)
-    paint(_options(given, recipe))
+    paint(_options(given, recipe, yes=yes))
 
 
 def resume(
     checkpoint: Annotated[str, typer.Argument(metavar="FILE", help="What --checkpoint wrote.", show_default=False)],
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help="Write the picture there instead.", show_default="the run's own"),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Where the weights are now; they must be the run's own.", show_default="where they were"),
+    ] = None,
+    iterations: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,N...]",
+            help="How many, from the scale on at which the run is: more than it was begun with.",
+            show_default="the run's own",
+        ),
+    ] = None,
+    yes: Yes = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Go on with a run that was interrupted, to the very same picture.
+    """Go on with a run that was interrupted, to the very same picture; or with one that has ended, to more iterations.
 
-    Start it where the run was started: the pictures are read anew.
+    Pictures are read anew from where they were. A checkpoint that you have from somebody else says where to write only
+    with --yes.
     """
     del debug  # acted on where errors are reported
     from ..engine.checkpoint import read
 
-    state, options = read(checkpoint)
-    paint(from_values(_stored_options(checkpoint, options), checkpoint=checkpoint, quiet=quiet), state)
-
-
-def _stored_options(checkpoint: str, text: str) -> dict[str, Any]:
-    from ..engine.taps import SettingsError
-
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        raise SettingsError(f"{checkpoint} is no checkpoint, or is damaged: its options cannot be read")
-    return values
+    state, text = read(checkpoint)
+    anew = repeating.Anew(output, weights, iterations, yes, quiet)
+    options = repeating.from_checkpoint(checkpoint, text, anew)
+    network = None if weights is None else inputs.open_weights(options, only_named=True)
+    paint(options, state, more=iterations, network=network)
 
 
 def _was_given(context: typer.Context, name: str) -> bool:
@@ -351,24 +373,24 @@ def _was_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 
 
-def _options(given: dict[str, Any], recipe: str | None) -> Options:
+def _options(given: dict[str, Any], recipe: str | None, *, yes: bool) -> Options:
     """What was given on the command line, over the recipe's, over the defaults."""
-    from ..engine.recipe import load
     from ..engine.taps import SettingsError
 
-    values: dict[str, Any] = {} if recipe is None else load(recipe)
     positional = given.pop("style", None)
     styles = ([positional] if positional else []) + list(given.pop("styles", None) or [])
     if styles:
         given["styles"] = styles
-    for one, other in (("content_layers", "content_ws"), ("style_layers", "style_lambdas")):
-        if one in given or other in given:  # the recipe's way of giving them, too, is changed
-            values = {name: value for name, value in values.items() if name not in (one, other)}
-    values |= given
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        values = repeating.from_recipe(Path(recipe), given, yes=yes, quiet=bool(given.get("quiet")))
+    values |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     if "content" not in values:
         raise SettingsError("no content was given; name the picture to paint, as in nstgpu run content.jpg style.jpg")
     if "output" not in values:
-        names = [Path(text.partition("=")[0]).stem for text in values.get("styles", ())]
-        name = "_".join([Path(values["content"]).stem, *names]) + ".png"
+        names = [Path(split_weight(text)[0]).stem for text in values.get("styles", ())]
+        suffix = "" if recipe is None else Path(recipe).suffix.lower()
+        name = "_".join([Path(values["content"]).stem, *names])
+        name += suffix if suffix in (".jpg", ".jpeg", ".webp", ".tif", ".tiff") else ".png"
         values["output"] = name if values.get("force") else fresh(name, values.get("save_every"))
-    return from_values(values)
+    return Options(**values)

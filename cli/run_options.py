@@ -3,9 +3,10 @@
 `Options` is what the command line, a recipe and a checkpoint all come to; `painting` acts on it.
 """
 
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
@@ -21,23 +22,24 @@ CHECKPOINT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Options:
-    """What was asked for; everything that decides what the picture looks like, and where it goes."""
+class Settings:
+    """What decides what the picture looks like, and is the recipe's. Nothing of it says where anything is written:
+    recipes come from others."""
 
-    content: str
-    styles: tuple[str, ...]
+    content: str = ""
+    styles: tuple[str, ...] = ()
     """FILE or FILE=WEIGHT."""
-    output: str
     size: int | None = None
     iterations: str = str(ITERATIONS)
     min_size: int | None = None
     scales: int | None = None
     average: float | None = None
     weights: str | None = None
+    weights_sha256: str | None = None
+    """`Weights.checksum` of the weights that it must be, wherever they lie; only recipes and checkpoints say it."""
     preprocessing: str | None = None
     device: str = "auto"
     precision: str = "auto"
-    threads: int | None = None
     tile: str = "auto"
     content_weight: float | None = None
     style_weight: float | None = None
@@ -64,55 +66,78 @@ class Options:
     pooling: str | None = None
     depth: int = 8
     quality: int | None = None
+
+
+@dataclass(frozen=True)
+class Options(Settings):
+    """All that was asked for: what the picture looks like, where it and its side outputs go, and how to get there."""
+
+    output: str = ""
+    no_recipe: bool = False
+    """Whether the picture goes without its recipe."""
+    relative_paths: bool = False
+    """Whether the recipe has paths, from the picture's folder, instead of names alone."""
     save_every: int | None = None
     animation: str | None = None
     report: str | None = None
     json_file: str | None = None
     checkpoint: str | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    threads: int | None = None
     quiet: bool = False
     force: bool = False
     """Whether files that are there already may be overwritten."""
 
 
-def text_of(options: Options) -> str:
-    """The options as a recipe; what says how to watch and where to write is left out."""
-    from ..engine import recipe
-
-    watching = {
-        "output",
-        "save_every",
-        "animation",
-        "report",
-        "json_file",
-        "checkpoint",
-        "checkpoint_seconds",
-        "quiet",
-        "force",
-    }
-    default = asdict(Options("", (), ""))
-    chosen = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in asdict(options).items()
-        if name not in watching and value != default[name]
-    }
-    return recipe.dump(chosen)
+LIMITS: dict[str, tuple[int, int]] = {
+    "size": (1, 1 << 20),
+    "min_size": (1, 1 << 20),
+    "scales": (1, 1 << 10),
+    "border": (0, 1 << 16),
+    "seed": (0, 1 << 63),
+    "quality": (1, 100),
+    "threads": (1, 1 << 12),
+    "save_every": (1, 1 << 32),
+}
+"""What the numbers of a recipe or a checkpoint lie between; on the command line typer sees to it."""
+MOST_ITERATIONS = 10**9
+LONGEST_TEXT = 4096
 
 
-def from_values(values: Mapping[str, Any], **changed: Any) -> Options:
-    """The options of a recipe, with some changed; raises SettingsError for what no option is called, or can be."""
+def checked(values: Mapping[str, Any], kind: type[Settings], source: str) -> dict[str, Any]:
+    """The values of a recipe or a checkpoint, as fields of `kind`; `source` is how messages call it.
+
+    Raises SettingsError for what no field is called, or can be.
+    """
     from ..engine.taps import SettingsError
 
-    known = asdict(Options("", (), ""))
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise SettingsError(f"the recipe has {unknown[0]!r}, which this version does not know; leave it out")
-    hints = get_type_hints(Options)
+    known = {field.name: field.default for field in fields(kind)}
+    hints = get_type_hints(kind)
+    fitting = {}
     for name, value in values.items():
-        if not _is_a(value, hints[name]):
-            raise SettingsError(f"the recipe has {name} = {value!r}, which that option cannot be; correct or remove it")
-    fitting = {name: tuple(value) if isinstance(known[name], tuple) else value for name, value in values.items()}
-    return Options(**{**{"content": "", "styles": (), "output": ""}, **fitting, **changed})
+        if name not in known:
+            if name in {field.name for field in fields(Options)}:
+                raise SettingsError(f"{source} has {name!r}, which a recipe may not say; give it as an option instead")
+            raise SettingsError(f"{source} has {name!r}, which this version does not know; leave it out")
+        if not _is_a(value, hints[name]) or not _is_within(name, value):
+            shown = repr(value)
+            shown = shown if len(shown) <= 100 else shown[:99] + "…"
+            raise SettingsError(f"{source} has {name} = {shown}, which that option cannot be; correct or remove it")
+        fitting[name] = tuple(value) if isinstance(known[name], tuple) else value
+    return fitting
+
+
+def _is_within(name: str, value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_within(name, item) for item in value)
+    if isinstance(value, str):
+        return len(value) <= LONGEST_TEXT and "\0" not in value
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, bool) or value is None:
+        return True
+    low, high = LIMITS.get(name, (-(1 << 63), 1 << 63))
+    return bool(low <= value <= high)
 
 
 def _is_a(value: Any, hint: Any) -> bool:
@@ -146,12 +171,13 @@ def method_of(options: Options) -> dict[str, Any]:
 def iterations_of(text: str) -> int | list[int]:
     from ..engine.taps import SettingsError
 
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and len(part.strip()) < 10 for part in parts):
         raise SettingsError(
-            f"--iterations {text!r}: give a number for every scale, or a list such as 200,100,50"
-        ) from None
+            f"--iterations {text[:40]!r}: give a number for every scale, or a list such as 200,100,50; "
+            f"at most {MOST_ITERATIONS - 1:,}"
+        )
+    numbers = [int(part) for part in parts]
     return numbers if len(numbers) > 1 else numbers[0]
 
 
@@ -176,7 +202,7 @@ def styles_of(options: Options) -> "list[Style]":
     scales = options.style_scales * count if len(options.style_scales) == 1 else options.style_scales
     styles = []
     for number, text in enumerate(options.styles):
-        path, weight = _split_weight(text)
+        path, weight = split_weight(text)
         styles.append(
             Style(
                 path,
@@ -193,7 +219,7 @@ def _nth(values: tuple[str, ...], number: int) -> str | None:
     return values[number] if number < len(values) and values[number] != "none" else None
 
 
-def _split_weight(text: str) -> tuple[str, float]:
+def split_weight(text: str) -> tuple[str, float]:
     """ "b.jpg=0.3" -> "b.jpg", 0.3; a file that is called so is taken as it is."""
     path, _, weight = text.rpartition("=")
     if not path or Path(text).exists():

@@ -22,7 +22,7 @@ from .run_options import Options
 if TYPE_CHECKING:
     from ..engine.animation import Animation
     from ..engine.images import Picture
-    from ..engine.run import Progress
+    from ..engine.run import Progress, RunState
     from ..engine.transfer import Result, Style, StyleTransfer
 
 Report = Callable[["Progress"], None]
@@ -112,21 +112,38 @@ def animator(animation: "Animation") -> Side:
     return Side(f"--animation {animation.path}", add, lambda result: animation.save(result.image))
 
 
-def checkpointer(path: str, text: str, seconds: float, animation: "Animation | None") -> Side:
-    """Keeps the run's state, with the options as `text` and the animation's frames, every so many seconds."""
+def checkpointer(
+    path: str, text: str, seconds: float, animation: "Animation | None", begun_with: "RunState | None"
+) -> Side:
+    """Keeps the run's state, every so many seconds and at the end.
+
+    text: the options. animation: whose frames are kept along. begun_with: the state that a resumed run goes on from.
+    """
     from ..engine import checkpoint
 
-    tried = -math.inf
+    tried, done = -math.inf, -1
+    last: Progress | None = None
+
+    def write(state: "RunState") -> None:
+        checkpoint.write(path, state, text, None if animation is None else animation.frames())
 
     def save(progress: "Progress") -> None:
-        nonlocal tried
+        nonlocal tried, done, last
+        last = progress
         if time.monotonic() - tried >= seconds:
             try:
-                checkpoint.write(path, progress.state(), text, None if animation is None else animation.frames())
+                write(progress.state())
+                done = progress.iteration
             finally:
                 tried = time.monotonic()
 
-    return Side(f"--checkpoint {path}", save, persistent=True)
+    def finish(_: "Result") -> None:
+        if last is None and begun_with is not None:  # it had ended before; where it writes may be new
+            write(begun_with)
+        elif last is not None and done != last.iteration:
+            write(last.state())
+
+    return Side(f"--checkpoint {path}", save, finish, persistent=True)
 
 
 def json_lines(path: str, done: int, stack: ExitStack) -> Side:

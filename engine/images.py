@@ -47,6 +47,9 @@ __all__ = [
     "write_whole",
 ]
 
+LONGEST_DESCRIPTION = 1 << 20
+"""Characters of a recipe in EXIF, about a hundred times what a run writes."""
+
 
 def read(source: Picture | str | os.PathLike[str] | Image.Image | AnyArray) -> Picture:
     """Read a picture from a file, a Pillow image or an array; raise ImageError if it can't be one.
@@ -96,7 +99,10 @@ def read_recipe(path: str | os.PathLike[str]) -> dict[str, str]:
         with decoding(str(path)):
             return {str(key): str(text) for key, text in image.text.items()}
     try:
-        recipe = json.loads(image.getexif()[EXIF_IMAGE_DESCRIPTION])
-    except Exception:  # no EXIF, EXIF that Pillow can't parse, or another program's description: no recipe
+        description = image.getexif()[EXIF_IMAGE_DESCRIPTION]
+        recipe = json.loads(description) if len(description) <= LONGEST_DESCRIPTION else None
+    except (
+        Exception
+    ):  # no EXIF, EXIF that Pillow can't parse, another program's description, JSON nested for its own sake
         return {}
-    return {key: str(text) for key, text in recipe.items()} if isinstance(recipe, dict) else {}
+    return {key: text for key, text in recipe.items() if isinstance(text, str)} if isinstance(recipe, dict) else {}

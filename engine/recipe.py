@@ -26,10 +26,23 @@ else:
 KEY = "nstgpu recipe"
 """Under which the text stands among what a picture records of its making; see images.save."""
 
+VERSION_KEY = "nstgpu"
+"""In a recipe: the version that wrote it."""
+# What recipes of earlier versions left out and pictures say beside them.
+_BESIDE = {"weights": "weights", "weights_sha256": "weights sha256", "device": "device", "precision": "precision"}
+
 Scalar: TypeAlias = bool | int | float | str
 Value: TypeAlias = Scalar | list[Scalar] | dict[str, int | float]
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+# A recipe comes from anywhere: one that a run has written stays far below all of these.
+MOST_BYTES = 1 << 16
+MOST_KEYS = 256
+MOST_ITEMS = 256
+MOST_CHARACTERS = 4096
+MOST_DOTS = 64
+LARGEST_INT = 1 << 64
 
 
 def dump(options: Mapping[str, Any]) -> str:
@@ -48,31 +61,69 @@ def dump(options: Mapping[str, Any]) -> str:
 def load(path: str | os.PathLike[str]) -> dict[str, Value]:
     """The options in a .toml file, or in a picture that a run has written.
 
-    Raises SettingsError, or ImageError for a picture that can't be read.
+    A recipe of an earlier version in a picture has "" under `VERSION_KEY`, and its weights, device and precision from
+    what else the picture says of its making. Raises SettingsError, or ImageError for a picture that can't be read.
     """
     path = Path(path)
+    others: dict[str, str] = {}
     if path.suffix.lower() == ".toml":
         try:
-            text = path.read_text(encoding="utf-8-sig")  # with or without the mark that Windows puts first
+            with path.open("rb") as file:
+                text = file.read(MOST_BYTES + 1).decode("utf-8-sig")  # with or without the mark that Windows puts first
         except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null character in the path
             reason = error.strerror if isinstance(error, OSError) else error
             raise SettingsError(f"cannot read {path}: {reason}; give a recipe in TOML, in UTF-8") from error
     else:
-        text = images.read_recipe(path).get(KEY, "")
+        others = images.read_recipe(path)
+        text = others.get(KEY, "")
         if not text:
             raise SettingsError(
                 f"there is no recipe in {path}; give a picture as nstgpu run wrote it (editing or sending one may drop "
                 "the recipe), or a .toml file"
             )
+    options = _parsed(text, path)
+    if others and VERSION_KEY not in options:
+        options[VERSION_KEY] = ""
+        for name, key in _BESIDE.items():
+            if key in others and (name != "weights_sha256" or options.get("weights", others["weights"])):
+                options.setdefault(name, others[key][:MOST_CHARACTERS])
+    return options
+
+
+def _parsed(text: str, path: Path) -> dict[str, Value]:
+    if len(text) > MOST_BYTES or len(text.encode(errors="replace")) > MOST_BYTES:
+        raise SettingsError(f"the recipe in {path} has over {MOST_BYTES} bytes, which no run has written")
+    # The parser's time grows with the square of a key's parts.
+    if any(part.count(".") > MOST_DOTS for part in re.split(r"[=\n,]", text)):
+        raise SettingsError(f"the recipe in {path} is nested too deeply; no option is")
     try:
         options = tomllib.loads(text)
+        _check_bounds(options)
+        dump(options)  # TOML has more than a recipe: what dump() wouldn't write is refused
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"the recipe in {path} is not valid TOML ({error}); correct it there") from error
-    try:
-        dump(options)  # TOML has more than a recipe: what dump() wouldn't write is refused
+    except RecursionError:
+        raise SettingsError(f"the recipe in {path} is nested too deeply; no option is") from None
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
+    except ValueError as error:  # an integer of more digits than Python reads
+        raise SettingsError(f"the recipe in {path} is not valid TOML ({error}); correct it there") from error
     return options
+
+
+def _check_bounds(options: Mapping[str, Any]) -> None:
+    """Raises SettingsError for numbers and lengths that no option has."""
+    if len(options) > MOST_KEYS:
+        raise SettingsError(f"the recipe has {len(options)} options, which no run has")
+    for name, value in options.items():
+        items = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if len(name) > MOST_CHARACTERS or len(items) > MOST_ITEMS:
+            raise SettingsError(f"the option {name[:40]} is too long")
+        for item in items:
+            if isinstance(item, str) and len(item) > MOST_CHARACTERS:
+                raise SettingsError(f"the option {name} has a text of {len(item)} characters, which is too long")
+            if isinstance(item, int) and abs(item) >= LARGEST_INT:
+                raise SettingsError(f"the option {name} has a number beyond 64 bits")
 
 
 def _value(name: str, value: object) -> str:
@@ -117,3 +168,8 @@ def _string(name: str, text: str) -> str:
             f"the option {name} is {text!a}, which isn't Unicode and so fits in no recipe; rename the file"
         ) from error
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # all that TOML escapes and JSON doesn't
+
+
+def spelled(name: str) -> str:
+    r"""A file's name as Unicode can hold it: a byte that is none is spelt `\xe9`."""
+    return "".join(f"\\x{ord(c) & 0xFF:02x}" if 0xD800 <= ord(c) <= 0xDFFF else c for c in name)

@@ -413,6 +413,23 @@ class StyleTransfer:
 
         return plan_scales(max(self.shape[:2]), min_size=min_size, count=count, iterations=iterations, problem=problem)
 
+    def method(
+        self,
+        iterations: int | Sequence[int] = ITERATIONS,
+        *,
+        optimizer: str = "adam",
+        learning_rate: float | None = None,
+        min_size: int = MIN_SIZE,
+        scales: int | None = None,
+        average: float | None = None,
+        settled: Settled | None = None,
+    ) -> Method:
+        """How `run` would go about it with these arguments; raises SettingsError for what it would refuse."""
+        optimise.check_average(average)
+        planned = self.plan(iterations, min_size=min_size, count=scales)
+        optimise.check(optimizer, learning_rate)
+        return Method(planned, optimizer, learning_rate, average, settled)
+
     def run(
         self,
         iterations: int | Sequence[int] = ITERATIONS,
@@ -441,15 +458,16 @@ class StyleTransfer:
         Ctrl-C ends the run and keeps the image (`Result.interrupted`). Raises SettingsError, images.ImageError, or
         NonFiniteCostError when the cost diverges in spite of shorter steps.
         """
-        optimise.check_average(average)
-        planned = self.plan(iterations, min_size=min_size, count=scales)
-        optimise.check(optimizer, learning_rate)
+        method = self.method(
+            iterations, optimizer=optimizer, learning_rate=learning_rate, min_size=min_size, scales=scales,
+            average=average, settled=settled,
+        )  # fmt: skip
         optimise.check_noise(noise)
         with self._alone():
             self._refuse_within_a_run()
             self._running = True
             try:
-                run = Run(self, Method(planned, optimizer, learning_rate, average, settled), on_iteration)
+                run = Run(self, method, on_iteration)
                 if resume is None:
                     pixels, interrupted = run.from_image(lambda size: self.initial_image(init, size, noise))
                 else:
@@ -535,7 +553,7 @@ class StyleTransfer:
         """All that decides what a run comes to, as a recipe tells it."""
         from .. import __version__
 
-        start = str(init) if isinstance(init, str | Path) else "given image"
+        start = Path(init).name if isinstance(init, str | Path) else "given image"
         return {
             "nstgpu": __version__,
             **self._names,
@@ -566,6 +584,8 @@ class StyleTransfer:
         }
 
     def _recipe(self, run: Run, init: Source, noise: float) -> dict[str, str]:
+        from .recipe import spelled
+
         recipe = self.settings(run.method, init, noise)
         recipe["optimizer"] += f", learning rate {shortest(run.learning_rate)}"
         recipe["iterations"] = str(len(run.history))
@@ -574,7 +594,7 @@ class StyleTransfer:
             recipe["costs"] = (
                 f"total {last.total:.6g}, content {last.content:.6g}, style {last.style:.6g}, tv {last.tv:.6g}"
             )
-        return recipe
+        return {key: spelled(text) for key, text in recipe.items()}
 
 
 def _open(

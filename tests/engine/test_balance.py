@@ -147,7 +147,7 @@ def test_the_librarys_defaults_are_the_command_lines() -> None:
 
     from nstgpu.cli.run_options import Options
 
-    options, library = Options("", (), ""), inspect.signature(StyleTransfer.__init__).parameters
+    options, library = Options(), inspect.signature(StyleTransfer.__init__).parameters
     run = inspect.signature(StyleTransfer.run).parameters
     assert str(run["iterations"].default) == options.iterations == str(ITERATIONS)
     assert (run["optimizer"].default, run["init"].default) == (options.optimizer, options.init)

@@ -1,0 +1,227 @@
+"""Runs told so that they can be done again: a recipe's text for others, a checkpoint's for going on; and read back.
+
+What stands in either is refused unless this version knows it. A recipe has nothing that says where to write; what a
+checkpoint says of that is obeyed if this user wrote it, and asked about otherwise.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import inputs
+from .inputs import SUMS, Source
+from .messages import say
+from .ownership import is_ours, sealed
+from .run_options import Options, Settings, checked, is_same_file, iterations_of
+
+if TYPE_CHECKING:
+    from ..engine.run import RunState
+
+MOST_CHARACTERS = 1 << 18
+"""Of a checkpoint's options."""
+OUTPUTS = ("output", "json_file", "animation", "report", "checkpoint")
+"""The options that name files to write."""
+_EARLIER = ("threads",)
+"""What recipes of earlier versions said, and the picture does not depend on."""
+
+Sums = Mapping[str, Sequence[str]]
+
+
+# ---- recipes ----------------------------------------------------------------------------------------------------
+
+
+def recipe_of(options: Options, sums: Sums) -> str:
+    """The recipe of a run whose options were all taken, as text; defaults included, since those may change."""
+    from .. import __version__
+    from ..engine import recipe
+
+    folder = Path(options.output).absolute().parent if options.relative_paths else None
+    named = inputs.named_for(options, folder)
+    told: dict[str, Any] = {recipe.VERSION_KEY: __version__}
+    for field in fields(Settings):
+        value = getattr(named, field.name)
+        if value not in (None, ()):
+            told[field.name] = list(value) if isinstance(value, tuple) else value
+        if any(sums.get(field.name, ())):
+            listed = list(sums[field.name])
+            told[field.name + SUMS] = listed if isinstance(value, tuple) else listed[0]
+    return recipe.dump(told)
+
+
+def from_recipe(file: Path, given: Mapping[str, Any], *, yes: bool, quiet: bool) -> dict[str, Any]:
+    """A recipe's settings, but for those that are `given` anew, with its files found.
+
+    Raises SettingsError and ImageError.
+    """
+    from ..engine import recipe
+    from ..engine.taps import SettingsError
+
+    title = f"the recipe in {file}"
+    values: dict[str, Any] = dict(recipe.load(file))
+    if values.pop(recipe.VERSION_KEY, None) == "":
+        _as_this_version_says(values)
+    values, sums = _apart(values, title)
+    dropped = set(given)
+    for one, other in (("content_layers", "content_ws"), ("style_layers", "style_lambdas")):
+        if one in given or other in given:  # the recipe's way of giving them, too, is changed
+            dropped |= {one, other}
+    if "weights" in given:  # what belongs to the weights goes with them
+        dropped |= {"weights_sha256", "preprocessing"}
+    kept = checked(values, Settings, title)
+    kept = {name: value for name, value in kept.items() if name not in dropped}
+    if "content" not in kept and "content" not in given:
+        raise SettingsError(f"{title} names no content; name the picture to paint after run")
+    if not kept.get("styles") and not given.get("styles"):
+        raise SettingsError(f"{title} names no style; give one with --style")
+    settings = inputs.found(Settings(**kept), sums, Source(file, title, yes, quiet))
+    return {name: getattr(settings, name) for name in kept}
+
+
+def _as_this_version_says(values: dict[str, Any]) -> None:
+    """What pictures of earlier versions say otherwise: a layer's weight was the formula's own, for all if for one."""
+    for name in _EARLIER:
+        values.pop(name, None)
+    for earlier, now in (("content_layers", "content_ws"), ("style_layers", "style_lambdas")):
+        layers = values.get(earlier)
+        if isinstance(layers, list) and any("=" in str(layer) for layer in layers):
+            values[now] = [layer if "=" in str(layer) else f"{layer}=1" for layer in values.pop(earlier)]
+
+
+def _apart(values: Mapping[str, Any], title: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """The settings, and the checksums of the files they name."""
+    from ..engine.taps import SettingsError
+
+    settings, sums = {}, {}
+    for name, value in values.items():
+        if not name.endswith(SUMS) or name == "weights" + SUMS:
+            settings[name] = value
+            continue
+        listed = value if isinstance(value, list) else [value]
+        if name.removesuffix(SUMS) not in values or not all(isinstance(one, str) for one in listed):
+            raise SettingsError(f"{title} has {name!r}, which this version does not know; leave it out")
+        sums[name.removesuffix(SUMS)] = listed
+    return settings, sums
+
+
+# ---- checkpoints ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Anew:
+    """What `nstgpu resume` is told besides the checkpoint."""
+
+    output: str | None = None
+    weights: str | None = None
+    iterations: str | None = None
+    yes: bool = False
+    quiet: bool = False
+
+
+def checkpoint_text(options: Options, sums: Sums) -> str:
+    """The options of a run whose options were all taken, with paths that hold in any folder, sealed."""
+    from .. import __version__
+
+    absolute = inputs.renamed(
+        options, lambda _, __, path: path if path == inputs.STANDARD_INPUT else os.path.abspath(path)
+    )
+    outputs = {name: getattr(options, name) for name in OUTPUTS}
+    absolute = replace(
+        absolute, **{name: os.path.abspath(path) for name, path in outputs.items() if path and path != "-"}
+    )
+    if absolute.weights and inputs.is_file_spec(absolute.weights):
+        absolute = replace(absolute, weights=os.path.abspath(absolute.weights))
+    told = json.dumps({"nstgpu": __version__, "options": asdict(absolute), "sha256": sums})
+    return json.dumps({"run": told, "seal": sealed(told)})
+
+
+def from_checkpoint(file: str, text: str, anew: Anew) -> Options:
+    """The options of the run that a checkpoint is of, with what is said anew; its files are found.
+
+    Raises SettingsError, among others for one of another user's that says where to write, unless that is allowed.
+    """
+    title = f"the checkpoint {file}"
+    values, sums, ours = _read(text, title)
+    options = Options(**checked(values, Options, title))
+    written = [f"{getattr(options, name)}" for name in OUTPUTS[:-1] if getattr(options, name)]
+    source = Source(Path(file), title, anew.yes or ours, anew.quiet or ours, others=False)
+    if not ours and anew.output is not None and not anew.yes:
+        left_out = [path for path in written if path != options.output]
+        options = replace(options, json_file=None, animation=None, report=None, save_every=None)
+        if left_out and not anew.quiet:
+            say(f"note: {title} is not of your making: {', '.join(left_out)} is not written; --yes writes it")
+    elif not ours:
+        inputs.ask(
+            source,
+            [f"{title} is not of your making, and writes {path}" for path in written],
+            "Write there?",
+            f"{title} is not of your making (or an earlier version's) and would write {', '.join(written)}; "
+            "say where with -o FILE, or --yes to all of it",
+        )
+    if anew.output is not None and not anew.yes and os.path.lexists(anew.output):
+        from ..engine.taps import SettingsError
+
+        if not is_same_file(anew.output, options.output):
+            raise SettingsError(f"{anew.output} exists already; --yes overwrites it, or choose another --output")
+    options = replace(
+        options,
+        output=anew.output or options.output,
+        weights=anew.weights or options.weights,
+        checkpoint=file,
+        quiet=anew.quiet,
+    )
+    return inputs.found(options, sums, source)
+
+
+def _read(text: str, title: str) -> tuple[dict[str, Any], dict[str, list[str]], bool]:
+    """The options, the checksums of the files, and whether this user wrote them."""
+    from ..engine.taps import SettingsError
+
+    damaged = f"{title} has options that cannot be read; it is damaged, or of another version"
+    if len(text) > MOST_CHARACTERS:
+        raise SettingsError(damaged)
+    try:
+        whole = json.loads(text)
+        told = json.loads(whole["run"]) if isinstance(whole, dict) and isinstance(whole.get("run"), str) else None
+    except (ValueError, RecursionError):
+        raise SettingsError(damaged) from None
+    if told is None:  # an earlier version's: the options alone
+        if not isinstance(whole, dict):
+            raise SettingsError(damaged)
+        _as_this_version_says(whole)
+        return whole, {}, False
+    values, sums = (told.get("options"), told.get("sha256")) if isinstance(told, dict) else (None, None)
+    if not (isinstance(values, dict) and isinstance(sums, dict)) or not all(
+        isinstance(listed, list) and all(isinstance(one, str) for one in listed) for listed in sums.values()
+    ):
+        raise SettingsError(damaged)
+    seal = whole.get("seal")
+    return values, sums, isinstance(seal, str) and is_ours(whole["run"], seal)
+
+
+def with_more(options: Options, asked: str, state: "RunState", decay: float, scales: int) -> Options:
+    """The options with other iterations, from the scale on at which the run is.
+
+    The average goes on with the decay that it had, so that the picture can be repeated in one go.
+    """
+    from ..engine.taps import SettingsError
+
+    before, now = iterations_of(options.iterations), iterations_of(asked)
+    earlier = before if isinstance(before, list) else [before] * scales
+    if isinstance(now, list):
+        if len(now) != scales:
+            raise SettingsError(f"--iterations {asked} is given for {len(now)} scales, and the run has {scales}")
+        if now[: state.scale] != earlier[: state.scale]:
+            raise SettingsError(
+                f"--iterations {asked}: the first {state.scale} scales are done, with {earlier[: state.scale]}"
+            )
+        each = now
+    else:
+        each = [*earlier[: state.scale], *[now] * (scales - state.scale)]
+    if each[state.scale] < state.iteration:
+        raise SettingsError(
+            f"--iterations {asked}: {state.iteration} are done already at this scale; give more than that"
+        )
+    return replace(options, iterations=",".join(map(str, each)), average=decay)

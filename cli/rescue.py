@@ -1,0 +1,47 @@
+"""A finished picture that cannot be written where it should be goes where there is room."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+
+def written(path: Path, write: Callable[[Path], None]) -> tuple[Path, Exception | None]:
+    """Where `write` has written in the end: to `path` or, if that failed, to another folder; and why it failed.
+
+    Tries the current folder, the one for temporary files and the user's own, under a name that nothing has yet. Raises
+    what `write` raised for `path` where it can be written nowhere.
+    """
+    from ..engine.images import ImageError
+
+    try:
+        write(path)
+        return path, None
+    except (ImageError, OSError) as error:
+        problem = error
+    for place in (_in_current_folder, _in_temporary_folder, _in_home):
+        try:
+            other = place(path.name)
+            write(other)
+            return other, problem
+        except (ImageError, OSError, RuntimeError):  # RuntimeError: no home
+            continue
+    raise problem
+
+
+def _in_current_folder(name: str) -> Path:
+    return _unused(Path(os.path.abspath(name)))
+
+
+def _in_temporary_folder(name: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix="nstgpu-")) / name  # nobody else may write there, or lay a link
+
+
+def _in_home(name: str) -> Path:
+    return _unused(Path.home() / name)
+
+
+def _unused(path: Path) -> Path:
+    names = (path.with_name(f"{path.stem} ({number}){path.suffix}") for number in count(2))
+    return path if not os.path.lexists(path) else next(name for name in names if not os.path.lexists(name))
