@@ -82,7 +82,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Value]:
                 "the recipe), or a .toml file"
             )
     options = _parsed(text, path)
-    if others and VERSION_KEY not in options:
+    if VERSION_KEY in others and VERSION_KEY not in options:  # which pictures have under the same name
         options[VERSION_KEY] = ""
         for name, key in _BESIDE.items():
             if key in others and (name != "weights_sha256" or options.get("weights", others["weights"])):

@@ -14,6 +14,7 @@ from nstgpu.engine.images import ImageError
 from nstgpu.engine.taps import SettingsError
 
 OPTIONS: dict[str, Any] = {
+    "nstgpu": "1.0",
     "content": "content.jpg",
     "style": ["starry night.jpg", "b.jpg=0.3"],
     "size": 512,
@@ -154,3 +155,56 @@ def test_where_there_is_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "recipe.txt").write_text("size = 1")
     with pytest.raises(ImageError, match=r"is not a PNG, JPEG, WebP or TIFF picture"):
         recipe.load(tmp_path / "recipe.txt")
+
+
+def test_what_a_recipe_of_an_earlier_version_left_to_the_picture(tmp_path: Path) -> None:
+    beside = {"nstgpu": "0.1", "weights": "mini", "weights sha256": "ab", "device": "cpu", "precision": "fp32"}
+    images.save(tmp_path / "a.png", np.zeros((8, 8, 3)), recipe={**beside, recipe.KEY: "size = 16\n"})
+    told = {"size": 16, "nstgpu": "", "weights": "mini", "weights_sha256": "ab", "device": "cpu", "precision": "fp32"}
+    assert recipe.load(tmp_path / "a.png") == told
+
+
+MOST = recipe.MOST_BYTES - 100
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a=" + "[" * MOST, "nested too deeply"),
+        ("a=" + "{a=" * (MOST // 4), "nested too deeply"),
+        ("a." * (MOST // 2) + "b=1", "nested too deeply"),
+        ("'a'." * (MOST // 4) + "b=1", "nested too deeply"),
+        ("[" + "a." * (MOST // 2) + "b]", "nested too deeply"),
+        ("a = {" + "b." * 1000 + "c = 1}", "nested too deeply"),
+        ("a=0x" + "f" * MOST, "beyond 64 bits"),
+        ("a=" + "9" * MOST, "is not valid TOML"),
+        ("a=-18446744073709551616", "beyond 64 bits"),
+        ("a=1e400", "finite numbers only"),
+        ("a='" + "x" * 5000 + "'", "too long"),
+        ("a=[" + "1," * 300 + "]", "too long"),
+        ("".join(f"a{number}=1\n" for number in range(300)), "300 options"),
+        ("#" * 10**6, "over 65536 bytes"),
+        ("#" + "é" * 40000, "over 65536 bytes"),
+    ],
+)
+def test_nesting_numbers_and_lengths_are_bounded(tmp_path: Path, text: str, said: str) -> None:
+    """In a line each, and in no time: the parser takes 23 seconds for 64 KiB of dots."""
+    (tmp_path / "a.toml").write_text(text, encoding="utf-8")
+    images.save(tmp_path / "a.png", np.zeros((8, 8, 3)), recipe={recipe.KEY: text})
+    for name in ("a.toml", "a.png"):
+        with pytest.raises(SettingsError, match=said) as raised:
+            recipe.load(tmp_path / name)
+        assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "tif"])
+@pytest.mark.parametrize(
+    "text", ["[" * 60000, '{"a":' * 10000 + "1" + "}" * 10000, '{"nstgpu recipe": [[[1]]]}', "1e400"]
+)
+def test_descriptions_nested_for_their_own_sake_are_no_recipe(tmp_path: Path, suffix: str, text: str) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x010E] = text
+    Image.new("RGB", (8, 8)).save(tmp_path / f"a.{suffix}", exif=exif)
+    assert images.read_recipe(tmp_path / f"a.{suffix}") == {}
