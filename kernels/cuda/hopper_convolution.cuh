@@ -11,7 +11,7 @@
 // that read it are done). The boxes overhang the image, where the copy engine reads zeros: that is the padding.
 // Blocks stay for many tiles, so the producer fills the stages for the next tile during the epilogue of the last.
 // hopper_layout.cuh knows where everything lies, hopper_ptx.cuh the instructions, kernels/hopper.py tiles and launches.
-// tests/kernels/test_hopper.py runs every kernel, in the emulator, against float64. No GPU has run them yet.
+// tests/kernels/test_hopper.py runs every kernel, in the emulator and where there is a GPU for them, against float64.
 #pragma once
 
 #include "hopper_ptx.cuh"

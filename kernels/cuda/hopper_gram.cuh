@@ -12,7 +12,7 @@
 // bring from beyond the last pixel and the last channel is zero.
 //
 // hopper_layout.cuh knows where everything lies, hopper_ptx.cuh the instructions, kernels/hopper.py tiles and launches.
-// tests/kernels/test_hopper_gram.py runs every kernel, in the emulator. No GPU has run them yet.
+// tests/kernels/test_hopper_gram.py runs every kernel, in the emulator and where there is a GPU for them.
 #pragma once
 
 #include "hopper_ptx.cuh"
