@@ -5,6 +5,7 @@ Both ways are those of Gatys, Bethge, Hertzmann & Shechtman, "Preserving Color i
 (H, W, 3) floats in [0, 1] and come back in the dtype they had.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,16 @@ def luma(image: Floats) -> Matrix:
     return values
 
 
-def match(style: Floats, content: Floats) -> Floats:
-    """The style with the content's mean and covariance of colours, then clamped to [0, 1]; sizes may differ."""
-    matrix, offset = colour_map(style, content)
+def match(style: Floats, content: Floats, seen: Floats | None = None) -> Floats:
+    """The style with the content's mean and covariance of colours, then clamped to [0, 1]; sizes may differ.
+
+    seen: (H, W), how much each pixel of the style counts in its own; None is all alike.
+    """
+    matrix, offset = colour_map(style, content, seen)
     return _finished(style @ matrix.T + offset, style)
 
 
-def colour_map(style: Floats, content: Floats) -> tuple[Matrix, Matrix]:
+def colour_map(style: Floats, content: Floats, seen: Floats | None = None) -> tuple[Matrix, Matrix]:
     """A (3, 3) and b (3,): x -> A x + b gives the style's colours the content's mean and covariance.
 
     Of all linear maps that do, the one that changes the colours least, summed over the style's pixels: the
@@ -42,7 +46,7 @@ def colour_map(style: Floats, content: Floats) -> tuple[Matrix, Matrix]:
     Axes along which the style does not vary by a 1/255 can't be stretched to anything and are left out: a gray style
     takes the content's mean colour and, along gray, its contrast.
     """
-    (mean_s, covariance_s), (mean_c, covariance_c) = _moments(style), _moments(content)
+    (mean_s, covariance_s), (mean_c, covariance_c) = _moments(style, seen), _moments(content)
     variances, axes = np.linalg.eigh(covariance_s)
     there = variances > _LEAST_DEVIATION**2
     root = (axes * np.sqrt(np.where(there, variances, 0))) @ axes.T
@@ -57,16 +61,18 @@ def is_gray(image: Floats) -> bool:
     return all(float(np.ptp(image[rows], axis=2).max()) <= GRAY for rows in bands(image.shape))
 
 
-def luminance(image: Floats, like: Floats | None = None) -> Floats:
+def luminance(image: Floats, like: Floats | None = None, seen: Floats | None = None) -> Floats:
     """The luminance of a picture as gray RGB: what content and style become where only luminance is transferred.
 
     like: a picture whose luminance gives the mean and the deviation, as the content's does for a style; clamped.
+    seen: (H, W), how much each pixel counts in the image's own; None is all alike.
     """
     values = luma(image)
     if like is not None:
-        wanted, deviation = luma(like), values.std()
+        wanted, mean = luma(like), np.average(values, weights=seen)
+        deviation = math.sqrt(np.average(np.square(values - mean), weights=seen))
         stretch = wanted.std() / deviation if deviation > _LEAST_DEVIATION else 0.0
-        values = (values - values.mean()) * stretch + wanted.mean()
+        values = (values - mean) * stretch + wanted.mean()
     return _finished(np.repeat(values[..., np.newaxis], 3, axis=2), image)
 
 
@@ -90,12 +96,17 @@ def luminance_of_content(result: Floats, content: Floats) -> Floats:
     return _finished(target + share * chroma, result)
 
 
-def _moments(image: Floats) -> tuple[Matrix, Matrix]:
-    """Mean (3,) and covariance (3, 3) of the colours."""
+def _moments(image: Floats, seen: Floats | None = None) -> tuple[Matrix, Matrix]:
+    """Mean (3,) and covariance (3, 3) of the colours, each pixel as it is `seen`."""
     colours = image.reshape(-1, 3).astype(np.float64)
-    mean: Matrix = colours.mean(axis=0)
+    if seen is None:
+        mean: Matrix = colours.mean(axis=0)
+        centred = colours - mean
+        return mean, centred.T @ centred / len(colours)
+    parts = seen.reshape(-1, 1).astype(np.float64) / seen.sum(dtype=np.float64)
+    mean = (parts * colours).sum(axis=0)
     centred = colours - mean
-    return mean, centred.T @ centred / len(colours)
+    return mean, centred.T @ (parts * centred)
 
 
 def _finished(values: Matrix, like: Floats) -> Floats:

@@ -253,8 +253,9 @@ class StyleTransfer:
             self._claims.check(places, self._tap_sizes(size), self._taps[1])
         styles = []
         for number, style in enumerate(self._styles):
-            pixels = self._sized_style(style, content, share)
-            region = None if style.region is None else masks.fit(style.region, pixels.shape[:2], style.region_name)
+            own = self._style_size(style, share)
+            region = None if style.region is None else masks.fit(style.region, own, style.region_name)
+            pixels = self._in_colors(resized(self.device, style.pixels, own), content, region)
             wanted = {
                 None if place.weights is None else at: place.shares[number]
                 for at, place in enumerate(places)
@@ -293,14 +294,13 @@ class StyleTransfer:
         out[:border], out[-border:] = middle[0], middle[-1]
         return out
 
-    def _sized_style(self, style: ReadStyle, content: Image, share: float) -> Image:
-        """The style at the scale of `content`, in the colours it is to have."""
-        pixels = resized(self.device, style.pixels, self._style_size(style, share))
+    def _in_colors(self, style: Image, content: Image, region: Mask | None) -> Image:
+        """A style in the colors it is to have."""
         if self.colors == "style":
-            return pixels
+            return style
         if self.colors == "match":
-            return colours.match(pixels, content)
-        return colours.luminance(pixels, like=content)
+            return colours.match(style, content, region)
+        return colours.luminance(style, like=content, seen=region)
 
     def _style_size(self, style: ReadStyle, share: float) -> tuple[int, int]:
         """(H, W) of a style where the picture has this share of its full size."""

@@ -169,3 +169,17 @@ def test_on_real_pictures(shared_data: Path) -> None:
     style, content = style.astype(np.float64), content.astype(np.float64)
     for mine, wanted in zip(moments(mapped(style, content)), moments(content), strict=True):
         np.testing.assert_allclose(mine, wanted, atol=1e-12)
+
+
+def test_what_is_not_seen_of_a_style_does_not_count_in_its_colours() -> None:
+    rng = np.random.default_rng(3)
+    style, content = 0.3 + 0.3 * rng.random((20, 30, 3)), 0.3 + 0.3 * rng.random((16, 16, 3))
+    beside = np.concatenate([style, np.zeros((20, 15, 3))], axis=1)
+    seen = np.ones((20, 45), np.float32)
+    seen[:, 30:] = 0
+    np.testing.assert_allclose(colours.match(beside, content, seen)[:, :30], colours.match(style, content), atol=1e-12)
+    np.testing.assert_allclose(
+        colours.luminance(beside, content, seen)[:, :30], colours.luminance(style, content), atol=1e-12
+    )
+    assert colours.is_gray(colours.luminance(style))
+    assert not colours.is_gray(style)
