@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +22,26 @@ def numbered(output: Path, iteration: int) -> Path:
     return output.with_name(f"{output.stem}_{iteration:04d}{output.suffix}")
 
 
-def fresh(output: str, save_every: int | None = None) -> str:
-    """A default name as it is, or as `name (2).png` and so on where that is taken, or a numbered picture of it."""
+def fresh(output: str, beside: Callable[[Path], Iterable[str | Path]] = lambda _: ()) -> str:
+    """A default name as it is, or as `name (2).png` and so on where that is taken, or one of those beside it."""
     path, number = Path(output), 1
-    while os.path.lexists(path) or (save_every and next(_taken(path, save_every, None), None)):
+    while any(os.path.lexists(one) for one in (path, *beside(path))):
         number += 1
         path = Path(output).with_name(f"{Path(output).stem} ({number}){Path(output).suffix}")
     return str(path)
+
+
+def saved_on_the_way(every: int | None) -> Callable[[Path], Iterable[str]]:
+    """What is there of the pictures that --save-every would write beside one, for `fresh`."""
+    return lambda output: _taken(output, every, None) if every else ()
+
+
+def refuse_existing(path: str | Path, option: str, remedy: str = "") -> None:
+    """Raises SettingsError for a file that is there; a device or a pipe is written to, not replaced."""
+    from ..engine.taps import SettingsError
+
+    if os.path.lexists(path) and (os.path.isfile(path) or not os.path.exists(path)):
+        raise SettingsError(f"{path} exists already; {remedy}--force overwrites it, or choose another {option}")
 
 
 def check_files(options: Options, styles: "list[Style]", *, resumed: bool = False) -> None:
@@ -103,10 +116,9 @@ def _refuse_existing(options: Options, named: dict[str, str]) -> None:
     from ..engine.taps import SettingsError
 
     for option, path in named.items():
-        # A device or a pipe is written to, not replaced.
-        if path != STANDARD and os.path.lexists(path) and (os.path.isfile(path) or not os.path.exists(path)):
+        if path != STANDARD:
             remedy = f"nstgpu resume {path} goes on with it, " if option == "--checkpoint" else ""
-            raise SettingsError(f"{path} exists already; {remedy}--force overwrites it, or choose another {option}")
+            refuse_existing(path, option, remedy)
     if options.save_every and options.output != STANDARD:
         for path in _taken(Path(options.output), options.save_every, _last(options)):
             raise SettingsError(

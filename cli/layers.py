@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ..engine.wording import counted
+from .destinations import fresh, refuse_existing
 from .messages import printable, say
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
 from .progress import on_terminal, pulse
@@ -49,6 +50,7 @@ def layers(
     preprocessing: Preprocessing = None,
     device: DeviceName = "auto",
     threads: Threads = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there already.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -67,7 +69,8 @@ def layers(
         raise SettingsError("--unit and --units exclude each other: name units, or say how many")
     first = pictures[0].resolve()
     name = first.name if first.is_dir() else first.stem
-    destination = Path(f"{name}_layers") if output is None else output
+    named = Path(f"{name}_layers" if force else fresh(f"{name}_layers"))
+    destination = named if output is None else output
     _check_folder(destination, pictures)
     count = sum(1 for _ in _found(pictures))
     if count == 0:
@@ -76,6 +79,8 @@ def layers(
     observer = Observer(
         network, layers=layer, units=unit or units or DEFAULT_UNITS, size=size, device=device, threads=threads
     )
+    for tap in () if force else observer.taps:
+        refuse_existing(destination / f"{tap}.png", "--output")
     if not quiet:
         if network.layout == "generated":
             say(

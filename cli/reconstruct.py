@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..engine.wording import counted
+from .destinations import fresh, refuse_existing
 from .messages import notes, say
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
 from .progress import on_terminal, pulse
@@ -59,6 +60,7 @@ def reconstruct(
     threads: Threads = None,
     pooling: Annotated[str, typer.Option(help="average (as in the paper, and smoother) or max.")] = "average",
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there already.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -75,13 +77,20 @@ def reconstruct(
     from ..weights import default_weights, load_weights
 
     kind = "style" if style else "content"
-    destination = Path(f"{image.stem}_{kind}_layers.png") if output is None else output
+    name = f"{image.stem}_{kind}_layers.png"
     network = load_weights(default_weights() if weights is None else weights, preprocessing=preprocessing)
     chosen = list(resolve(layer or classic_style(network.taps), network.taps, network.name))
-    for path in (destination, *(_beside(destination, tap) for tap in chosen if separate)):
+    beside = [tap for tap in chosen if separate]
+    if output is None:
+        destination = Path(name if force else fresh(name, lambda path: [_beside(path, tap) for tap in beside]))
+    else:
+        destination = output
+    for path in (destination, *(_beside(destination, tap) for tap in beside)):
         images.check_destination(path)
         if is_same_file(path, image):
             raise SettingsError(f"{path} is the input and would be overwritten; choose another --output")
+        if not force:
+            refuse_existing(path, "--output")
     with notes(quiet):
         picture = images.read(image)
     opened = open_device(device, threads=threads)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from . import inputs, repeating
-from .destinations import fresh
+from .destinations import fresh, saved_on_the_way
 from .options import (
     DEVICE_HELP,
     PRECISION_HELP,
@@ -392,5 +392,5 @@ def _options(given: dict[str, Any], recipe: str | None, *, yes: bool) -> Options
         suffix = "" if recipe is None else Path(recipe).suffix.lower()
         name = "_".join([Path(values["content"]).stem, *names])
         name += suffix if suffix in (".jpg", ".jpeg", ".webp", ".tif", ".tiff") else ".png"
-        values["output"] = name if values.get("force") else fresh(name, values.get("save_every"))
+        values["output"] = name if values.get("force") else fresh(name, saved_on_the_way(values.get("save_every")))
     return Options(**values)

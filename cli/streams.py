@@ -11,7 +11,15 @@ ends."""
 
 
 def spell_what_they_lack() -> None:
-    r"""Standard output and error spell what their encoding lacks, as in `\u221a`, and never fail over it."""
+    r"""Standard output and error spell what their encoding lacks, as in `\u221a`, and never fail over it.
+
+    Where one is closed, nothing else may get its number: what libraries say on it would go into that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
             with contextlib.suppress(OSError, ValueError):  # closed

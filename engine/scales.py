@@ -11,6 +11,7 @@ from .taps import SettingsError
 from .wording import counted
 
 ITERATIONS = 100  # at each scale, unless something else is asked for
+MOST_ITERATIONS = 10**8  # at each scale: what a checkpoint still counts
 MIN_SIZE = 128  # px; below it VGG's deepest classic tap, relu5_1, has fewer than 8x8 pixels
 FULL_TV_SIZE = 512  # px; up to here total variation counts in full
 
@@ -74,6 +75,8 @@ def plan_scales(
     for number in each:
         if number < 1:
             raise SettingsError(f"{number} iterations were asked for; at least 1 is needed at every scale")
+        if number > MOST_ITERATIONS:
+            raise SettingsError(f"{number} iterations were asked for; at most {MOST_ITERATIONS} are possible")
     return tuple(Scale(side, number, tv_factor(side)) for side, number in zip(sides, each, strict=True))
 
 

@@ -42,6 +42,10 @@ Colors = Literal["style", "match", "content-luminance"]
 COLORS: tuple[Colors, ...] = ("style", "match", "content-luminance")
 
 
+MOST_PIXELS = 1 << 20
+"""Of a side: no memory is that large, and far beyond it numbers overflow."""
+
+
 class StyleTransfer:
     """Paints `content` in the manner of `style` by optimising the pixels of an image.
 
@@ -113,6 +117,9 @@ class StyleTransfer:
             raise SettingsError(f"the seed is {seed}; it must be zero or more")
         if border < 0:
             raise SettingsError(f"the border is {border} pixels; it must be zero or more")
+        for what, number in (("size", size or 0), ("border", border)):
+            if number > MOST_PIXELS:
+                raise SettingsError(f"the {what} is {number} pixels; at most {MOST_PIXELS} are possible")
         self._border = border
         alpha, beta = balance.checked("content_weight", content_weight), balance.checked("style_weight", style_weight)
         gamma = balance.checked("tv_weight", tv_weight)

@@ -70,7 +70,7 @@ def test_layers_and_units_can_be_chosen(folder: Path, monkeypatch: pytest.Monkey
     )
     assert chosen.exit_code == 0, chosen.output
     assert sorted(sheets(folder / "out")) == ["relu1_2.png", "relu2_1.png"]
-    assert layers("photos", "-o", "out", "--units", "2", "--size", "20", "--threads", "1").exit_code == 0
+    assert layers("photos", "-o", "out", "--force", "--units", "2", "--size", "20", "--threads", "1").exit_code == 0
     assert built[0]["layers"] == ["block2_conv1", "relu1_2"]
     assert built[0]["units"] == [3, 5]
     assert (built[1]["units"], built[1]["size"], built[1]["threads"]) == (2, 20, 1)

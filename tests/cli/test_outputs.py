@@ -315,3 +315,33 @@ def test_what_a_killed_process_has_left_goes_at_the_next_start_and_a_living_ones
     living.communicate(b"")
     assert (folder / "1.bin").read_bytes() == b"half"
     assert files(folder) - kept == {"out.png", "1.bin"}
+
+
+# ---- other commands ---------------------------------------------------------------------------------------------
+
+
+def test_sheets_of_reconstruct_are_numbered_or_refused(folder: Path) -> None:
+    arguments = ["reconstruct", "content.jpg", "--weights", "small.h5", "--size", "16", "--iterations", "1"]
+    arguments += ["--layer", "relu1_1", "--quiet"]
+    for expected in ("content_content_layers.png", "content_content_layers (2).png"):
+        assert nstgpu(*arguments).exit_code == 0
+        assert expected in files(folder)
+    (folder / "content_content_layers (3)_relu1_1.png").touch()
+    assert nstgpu(*arguments, "--separate").exit_code == 0
+    assert {name for name in files(folder) if "(4)" in name} == {
+        "content_content_layers (4).png", "content_content_layers (4)_relu1_1.png",
+    }  # fmt: skip
+    (folder / "sheet_relu1_1.png").touch()
+    result = nstgpu(*arguments, "-o", "sheet.png", "--separate")
+    assert (result.exit_code, "sheet_relu1_1.png exists already" in result.stderr) == (2, True)
+    assert nstgpu(*arguments, "-o", "sheet.png", "--separate", "--force").exit_code == 0
+
+
+def test_sheets_of_layers_are_numbered_or_refused(folder: Path) -> None:
+    arguments = ["layers", "content.jpg", "--weights", "small.h5", "--layer", "relu1_1", "--quiet"]
+    for expected in ("content_layers", "content_layers (2)"):
+        assert nstgpu(*arguments).exit_code == 0
+        assert files(folder / expected) == {"relu1_1.png"}
+    result = nstgpu(*arguments, "-o", "content_layers")
+    assert (result.exit_code, "relu1_1.png exists already" in result.stderr) == (2, True)
+    assert nstgpu(*arguments, "-o", "content_layers", "--force").exit_code == 0

@@ -105,3 +105,9 @@ def test_scales_begin_at_the_first_that_carries_everything() -> None:
     assert sides(150, problem=problem) == [150]  # of which the transfer complains
     with pytest.raises(SettingsError, match="begin at 181 px, where the content is 181x20 px, too small; ask for 3"):
         plan_scales(512, count=4, iterations=1, problem=problem)
+
+
+@pytest.mark.parametrize("iterations", [10**9, 10**30, [1, 1, 10**21]])
+def test_absurd_numbers_of_iterations_are_one_line(iterations: Any) -> None:
+    with pytest.raises(SettingsError, match=r"^10+ iterations were asked for; at most 100000000 are possible$"):
+        plan_scales(256, iterations=iterations)
