@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -21,13 +22,20 @@ def written(path: Path, write: Callable[[Path], None]) -> tuple[Path, Exception 
     except (ImageError, OSError) as error:
         problem = error
     for place in (_in_current_folder, _in_temporary_folder, _in_home):
-        try:
+        with suppress(ImageError, OSError, RuntimeError):  # RuntimeError: no home
             other = place(path.name)
-            write(other)
-            return other, problem
-        except (ImageError, OSError, RuntimeError):  # RuntimeError: no home
-            continue
+            try:
+                write(other)
+                return other, problem
+            finally:
+                if place is _in_temporary_folder:
+                    _remove_if_empty(other.parent)
     raise problem
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _in_current_folder(name: str) -> Path:
