@@ -6,13 +6,14 @@ Nothing heavy is imported before a command needs it, so that `nstgpu --help` is 
 
 import logging
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from . import cache, doctor, layers, plan, profile, reconstruct, run, streams, weights
-from .messages import Lines, printable
+from .messages import Lines, printable, say
 from .version import VERSION
 
 
@@ -79,11 +80,16 @@ def options(version: Annotated[bool, VERSION] = False) -> None:
 
 
 def _show_messages() -> None:
-    """What the library logs goes to stderr."""
+    """What the library logs and warns of goes to stderr."""
     logger = logging.getLogger("nstgpu")
     logger.setLevel(logging.INFO)
     logger.handlers[:] = [Lines()]
     logger.propagate = False
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    say(f"note: {message}")
 
 
 def _is_bad_input(error: Exception) -> bool:

@@ -48,7 +48,8 @@ def paint(
     for folder in folders(options):
         whole_file.clean(folder)
     sums = inputs.checksums(options)
-    network = inputs.open_weights(options) if network is None else network
+    with notes(options.quiet):
+        network = inputs.open_weights(options) if network is None else network
     with notes(options.quiet):
         picture = images.read(options.content)
         transfer = StyleTransfer(

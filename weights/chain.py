@@ -6,26 +6,31 @@ the first convolution becomes the preprocessing. What cannot be told for certain
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 from . import front, graph
 from .architecture import VGG16, VGG19, Place, Step, blocks_between_pools, named_place
+from .configured import configured_chain
+from .hdf5 import read_float32
 from .model import CAFFE, Preprocessing, WeightsError
 from .stored import (
+    FRONT,
+    NAME_THEM,
+    SAVE_WHOLE,
     Entry,
+    Listing,
     StoredChain,
-    StoredConvolution,
     StoredNormalization,
+    convolution_of,
+    gain_and_offset,
+    mean_and_variance,
+    nested,
     normalization_of,
+    notes_on,
     ranks,
-    some_of,
-    vector,
 )
-from .trunk import KERAS_EPSILON, VGG_BLOCKS, Trunk, epsilon_of, trunk
+from .trunk import KERAS_EPSILON, VGG_BLOCKS, trunk
 
-NAME_THEM = "name its layers block1_conv1, block1_conv2, … and save it again"
-SAVE_WHOLE = "save the whole model as .keras"
 _ASIDE = frozenset({"embedding", "lstm", "gru", "conv2d_transpose", "multi_head_attention", "einsum_dense"})
 """Kinds that never stand between a VGG's convolutions, where only kinds are known."""
 _BREAKS = re.compile(
@@ -33,22 +38,6 @@ _BREAKS = re.compile(
     r"up_sampling2d|layer_normalization|group_normalization)(_\d+)?"
 )
 """Keras's own names of layers that no VGG has between its convolutions."""
-_FRONT = frozenset({"rescaling", "normalization", "lambda", "operation"})
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A file's layers as it stores them."""
-
-    layout: str
-    entries: tuple[Entry, ...]
-    order_told: bool
-    """Whether they come in the model's order (those of a nested model aside)."""
-    numbered: bool
-    """Keras 3's numbered groups, which tell a layer's kind and, without a configuration, no order between kinds."""
-    theano: bool = False
-    remedy: str = SAVE_WHOLE
-    """What makes a file of which everything can be told: not what was just done."""
 
 
 def chain_of(listing: Listing, model: graph.Model | None) -> StoredChain:
@@ -57,114 +46,8 @@ def chain_of(listing: Listing, model: graph.Model | None) -> StoredChain:
     Raises `WeightsError` for what is no VGG, and where its order, its pooling or its normalization can't be told.
     """
     if model is not None and (found := trunk(model)) is not None:
-        return _configured(listing, model, found)
+        return configured_chain(listing, model, found)
     return _listed(listing)
-
-
-# ---- with the model's configuration
-
-
-def _configured(listing: Listing, model: graph.Model, found: Trunk) -> StoredChain:
-    others = {layer.name for layer in model.layers()} - {layer.name for layer in found.all_convolutions}
-    stored = [entry for entry in listing.entries if entry.is_convolution and entry.name not in others]
-    if len(stored) != len(found.all_convolutions):
-        raise WeightsError(
-            f"its model has {len(found.all_convolutions)} convolutions, but it stores {len(stored)}; save it again"
-        )
-    kernels = _matched(found.all_convolutions, stored, listing)
-    normalizing = [entry for entry in listing.entries if entry.kind == "batch normalization"]
-    normalizations = (
-        _matched(found.all_normalizations, normalizing, listing)
-        if len(normalizing) == len(found.all_normalizations)
-        else {}
-    )
-    convolutions, used = [], set()
-    for one in found.convolutions:
-        entry = kernels[one.layer]
-        normalization = None
-        if one.normalization is not None:
-            layer = one.normalization
-            if layer not in normalizations:
-                raise WeightsError(f"the numbers of its layer {layer.name!r} are missing; save it again")
-            normalization = _normalization(layer, normalizations[layer])
-            used.add(normalizations[layer].name)
-        used.add(entry.name)
-        convolutions.append(_convolution(entry, normalization))
-
-    preprocessing, problem = None, None
-    try:
-        preprocessing = front.preprocessing_before(found.first, _Moments(listing, normalizations).of)
-    except WeightsError as error:
-        problem = str(error)
-    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError):
-        problem = f"what stands before its first convolution cannot be read; {front.REMEDY}"
-    notes = _notes(listing, used, convolutions)
-    if preprocessing is not None:
-        notes += ("the layers in front of its first convolution became the preprocessing",)
-    return StoredChain(
-        listing.layout,
-        tuple(convolutions),
-        tuple(one.block for one in found.convolutions),
-        theano=listing.theano,
-        preprocessing=preprocessing,
-        front_problem=problem,
-        notes=notes,
-        guesses=tuple(
-            f"its model has no ReLU behind {one.layer.name!r}; one is put there"
-            for one in found.convolutions
-            if not one.activated
-        ),
-    )
-
-
-def _matched(layers: Sequence[graph.Layer], entries: Sequence[Entry], listing: Listing) -> dict[graph.Layer, Entry]:
-    """Each layer's entry: by its name, by where Keras 3 stores it, or by its number in the order of the file."""
-    by_name = {entry.name: entry for entry in entries}
-    names = {layer.name for layer in layers}
-    if by_name.keys() >= names and len(names) == len(layers):
-        return {layer: by_name[layer.name] for layer in layers}
-    by_group = {entry.group: entry for entry in entries if entry.group}
-    if by_group.keys() >= {layer.group for layer in layers}:
-        return {layer: by_group[layer.group] for layer in layers}
-    if listing.order_told and len(layers) == len(entries) and not _nested(entries):
-        return dict(zip(layers, entries, strict=True))
-    raise WeightsError(f"the order of its convolutions cannot be told; {NAME_THEM}")
-
-
-class _Moments:
-    """Gain and offset of the layers in front that keep their numbers in the file."""
-
-    def __init__(self, listing: Listing, normalizations: dict[graph.Layer, Entry]) -> None:
-        self._entries = [entry for entry in listing.entries if entry.kind == "normalization"]
-        self._normalizations = normalizations
-
-    def of(self, layer: graph.Layer) -> tuple[list[float], list[float]] | None:
-        if layer in self._normalizations:
-            return _gain_and_offset(_normalization(layer, self._normalizations[layer]))
-        found = [entry for entry in self._entries if layer.name == entry.name or layer.group == entry.group]
-        return _mean_and_variance(found[0]) if found and found[0].arrays else None
-
-
-def _normalization(layer: graph.Layer, entry: Entry) -> StoredNormalization:
-    scale, center = bool(layer.settings.get("scale", True)), bool(layer.settings.get("center", True))
-    return normalization_of(entry, epsilon_of(layer), scale=scale, center=center)
-
-
-def _gain_and_offset(one: StoredNormalization) -> tuple[list[float], list[float]]:
-    mean, variance = vector(one.mean), vector(one.variance)
-    gamma = vector(one.gamma) if one.gamma is not None else [1.0] * len(mean)
-    beta = vector(one.beta) if one.beta is not None else [0.0] * len(mean)
-    gain = [g / (v + one.epsilon) ** 0.5 for g, v in zip(gamma, variance, strict=True)]
-    return gain, [b - m * g for b, m, g in zip(beta, mean, gain, strict=True)]
-
-
-def _mean_and_variance(entry: Entry) -> tuple[list[float], list[float]]:
-    arrays = entry.arrays
-    mean, variance = ("mean", "variance") if "mean" in arrays else ("0", "1")
-    return front.normalization(vector(arrays[mean]), vector(arrays[variance]))
-
-
-# ---- without one
 
 
 def _listed(listing: Listing) -> StoredChain:
@@ -179,7 +62,7 @@ def _listed(listing: Listing) -> StoredChain:
     blocks = None if named else _blocks(listing, chosen)
     pools = [entry for entry in listing.entries if entry.kind == "pool"]
     preprocessing, problem, warned = _front_of(listing, chosen)
-    made = [_convolution(entry, normalizations.get(entry.name)) for entry in chosen]
+    made = [convolution_of(entry, normalizations.get(entry.name)) for entry in chosen]
     used = {entry.name for entry in chosen} | {one.name for one in normalizations.values()}
     return StoredChain(
         listing.layout,
@@ -189,7 +72,7 @@ def _listed(listing: Listing) -> StoredChain:
         theano=listing.theano,
         preprocessing=preprocessing,
         front_problem=problem,
-        notes=_notes(listing, used, made),
+        notes=notes_on(listing, used, made),
         guesses=(*guesses, *more, *warned),
     )
 
@@ -230,12 +113,6 @@ def _strangers(convolutions: Sequence[Entry], chosen: Sequence[Entry]) -> list[E
     """Convolutions that are none of the chosen, but stand between them."""
     at = [i for i, entry in enumerate(convolutions) if entry in chosen]
     return [entry for entry in convolutions[min(at) : max(at)] if entry not in chosen] if at else []
-
-
-def _nested(entries: Sequence[Entry]) -> bool:
-    """Whether several of them lie in one nested model of a list of layers, frozen ones behind the others."""
-    inside = [entry.container for entry in entries if entry.container and not entry.group]
-    return len(inside) > len(set(inside))
 
 
 def _order_within_models(convolutions: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
@@ -299,7 +176,7 @@ def _refuse_strangers_between(listing: Listing, chosen: Sequence[Entry]) -> None
         at = [i for i, entry in enumerate(entries) if entry in chosen]
         suspects = list(entries[: max(at)])
     for entry in suspects:
-        known = entry.kind in ("convolution", "batch normalization", "dense", *_FRONT)
+        known = entry.kind in ("convolution", "batch normalization", "dense", *FRONT)
         if entry.arrays and not known:
             raise WeightsError(
                 f"its layer {entry.name!r} holds arrays of ranks {ranks(entry)}: neither a 2D convolution nor a "
@@ -329,7 +206,7 @@ def _refuse_breaks(listing: Listing, chosen: Sequence[Entry], named: bool) -> No
 
 def _blocks(listing: Listing, chosen: Sequence[Entry]) -> tuple[int, ...] | None:
     """By the pools that are listed between; None where none is, or where a nested model's are not."""
-    if listing.numbered or _nested(chosen):
+    if listing.numbered or nested(chosen):
         return None
     steps = [
         Step(entry.name, entry.kind == "pool") for entry in listing.entries if entry in chosen or entry.kind == "pool"
@@ -340,38 +217,49 @@ def _blocks(listing: Listing, chosen: Sequence[Entry]) -> tuple[int, ...] | None
 def _paired(listing: Listing, chosen: Sequence[Entry]) -> tuple[dict[str, StoredNormalization], list[str]]:
     """The batch normalizations between the chosen convolutions and their ReLUs, by the convolutions' names."""
     normalizing = [entry for entry in listing.entries if entry.kind == "batch normalization"]
-    if not normalizing:
-        return {}, []
-    pair = _paired_by_kind if listing.numbered else _paired_by_order
-    pairs = pair(listing, chosen, normalizing)
+    inside = {entry.container for entry in chosen}
+    if listing.numbered or any(entry.container and entry.container in inside for entry in normalizing):
+        pairs = _paired_by_kind(listing, chosen, [entry for entry in normalizing if entry.container in inside])
+    else:
+        pairs = _paired_by_order(listing, chosen)
     found = {name: normalization_of(entry, KERAS_EPSILON) for name, entry in pairs.items()}
     guesses = []
     if found:
         guesses.append(
             f"the file does not say the epsilon of its batch normalizations; Keras's {KERAS_EPSILON} is taken"
-            + (", and that they stand before the ReLUs" if listing.numbered else "")
         )
     return found, guesses
 
 
-def _paired_by_kind(listing: Listing, chosen: Sequence[Entry], normalizing: Sequence[Entry]) -> dict[str, Entry]:
-    """Keras 3's numbers tell the order within a kind: as many as convolutions, and as wide, are theirs."""
-    inside = {entry.container for entry in chosen}
-    beside = [entry for entry in normalizing if entry.container in inside]
+def _paired_by_kind(listing: Listing, chosen: Sequence[Entry], beside: Sequence[Entry]) -> dict[str, Entry]:
+    """Where only the order within a kind is told: as many as convolutions, and as wide, are theirs."""
+    if not beside:
+        return {}
+    if not listing.numbered:
+        raise _unpaired(listing, beside[0])  # a nested model's ReLUs are not listed
     widths = [_width(entry) for entry in chosen]
     theirs = [_width(entry) for entry in beside]
-    if len(inside) == 1 and theirs[: len(widths)] == widths:
-        if any(entry.kind == "activation" and entry.container in inside for entry in listing.entries):
-            return {entry.name: beside[i] for i, entry in enumerate(chosen)}
-        raise _unpaired(listing, beside[0])
+    if len({entry.container for entry in chosen}) == 1 and theirs[: len(widths)] == widths:
+        pairs = {entry.name: beside[i] for i, entry in enumerate(chosen)}
+        container = chosen[0].container
+        activations = any(entry.kind == "activation" and entry.container == container for entry in listing.entries)
+        seen = activations and not _behind_relus(list(pairs.values()))
+        if not seen:
+            raise _unpaired(listing, beside[0])
+        return pairs
     if any(width in widths for width in theirs):
         raise _unpaired(listing, next(entry for entry in beside if _width(entry) in widths))
     return {}
 
 
-def _paired_by_order(listing: Listing, chosen: Sequence[Entry], normalizing: Sequence[Entry]) -> dict[str, Entry]:
-    if any(entry.container and entry.container in {one.container for one in chosen} for entry in normalizing):
-        raise _unpaired(listing, normalizing[0])  # a nested model's ReLUs are not listed
+def _behind_relus(normalizing: Sequence[Entry]) -> bool:
+    """Whether they look like normalizing what ReLUs gave: no mean is negative, and not all are zero."""
+    means = [read_float32(normalization_of(entry, KERAS_EPSILON).mean) for entry in normalizing]
+    return all((mean >= 0).all() for mean in means) and any(mean.any() for mean in means)
+
+
+def _paired_by_order(listing: Listing, chosen: Sequence[Entry]) -> dict[str, Entry]:
+    """Where layers are listed in the model's order, ReLUs among them unless they are part of the convolutions."""
     pairs: dict[str, Entry] = {}
     activated: set[str] = set()
     current, open_ = None, False
@@ -395,9 +283,9 @@ def _paired_by_order(listing: Listing, chosen: Sequence[Entry], normalizing: Seq
     last = chosen[-1].name
     if last in pairs and last not in activated and not activated:
         del pairs[last]  # where ReLUs are part of the convolutions, this is the head's
-    for name, entry in pairs.items():
-        if name not in activated and name != last:
-            raise _unpaired(listing, entry)
+    unsure = [entry for name, entry in pairs.items() if name not in activated and name != last]
+    if unsure:
+        raise _unpaired(listing, unsure[0])
     return pairs
 
 
@@ -419,7 +307,7 @@ def _front_of(listing: Listing, chosen: Sequence[Entry]) -> tuple[Preprocessing 
     """The preprocessing of the layers in front, why it can't be told, and what was taken for granted."""
     first = min(i for i, entry in enumerate(listing.entries) if entry in chosen)
     before = listing.entries if listing.numbered else listing.entries[:first]
-    before = tuple(entry for entry in before if entry.kind in _FRONT or _normalizes_pictures(entry))
+    before = tuple(entry for entry in before if entry.kind in FRONT or _normalizes_pictures(entry))
     operations = [re.sub(r"_\d+$", "", entry.name) for entry in before if entry.kind == "operation"]
     if operations == ["tf.__operators__.getitem", "tf.nn.bias_add"]:
         return CAFFE, None, ()
@@ -433,10 +321,10 @@ def _front_of(listing: Listing, chosen: Sequence[Entry]) -> tuple[Preprocessing 
                 "1; where it makes -1 to 1 add --preprocessing tf",
             )
         elif entry.kind == "normalization" and entry.arrays:
-            gain, offset = _mean_and_variance(entry)
+            gain, offset = mean_and_variance(entry)
             channels = front.scaled(channels, gain, offset)
         elif entry.kind == "batch normalization":
-            channels = front.scaled(channels, *_gain_and_offset(normalization_of(entry, KERAS_EPSILON)))
+            channels = front.scaled(channels, *gain_and_offset(normalization_of(entry, KERAS_EPSILON)))
         else:
             return None, f"what its layer {entry.name!r} does to the picture is not in the file; {front.REMEDY}", ()
     try:
@@ -447,30 +335,3 @@ def _front_of(listing: Listing, chosen: Sequence[Entry]) -> tuple[Preprocessing 
 
 def _normalizes_pictures(entry: Entry) -> bool:
     return entry.kind == "batch normalization" and _width(entry) == 3
-
-
-# ---- for both
-
-
-def _convolution(entry: Entry, normalization: StoredNormalization | None) -> StoredConvolution:
-    return StoredConvolution(entry.name, entry.arrays["kernel"], entry.arrays.get("bias"), normalization)
-
-
-def _notes(listing: Listing, used: Iterable[str], convolutions: Sequence[StoredConvolution]) -> tuple[str, ...]:
-    notes = []
-    taken = set(used)
-    left = [entry for entry in listing.entries if entry.arrays and entry.name not in taken and entry.kind not in _FRONT]
-    if left:
-        notes.append(f"left out: {some_of([entry.name for entry in left])}")
-    folded = [one.normalization for one in convolutions if one.normalization is not None]
-    if folded:
-        notes.append(f"batch normalization folded into {len(folded)} convolutions (epsilon {folded[0].epsilon:g})")
-    without = sum(one.bias is None for one in convolutions)
-    if without:
-        notes.append(f"{without} convolutions have no bias: zeros")
-    return tuple(notes)
-
-
-def with_notes(chain: StoredChain, *notes: str) -> StoredChain:
-    """The chain with more to say about it."""
-    return replace(chain, notes=(*chain.notes, *notes))

@@ -14,9 +14,9 @@ from typing import Any
 import h5py
 
 from . import graph, hdf5, others
-from .chain import SAVE_WHOLE, Listing, chain_of
+from .chain import chain_of
 from .model import WeightsError
-from .stored import Entry, StoredChain, StoredConvolution, entry_of, ranks, role_of
+from .stored import SAVE_WHOLE, Entry, Listing, StoredChain, StoredConvolution, entry_of, ranks, role_of
 
 MAX_GROUPS = 10_000
 MAX_NESTING = 16
@@ -72,7 +72,7 @@ def _named_layers(file: h5py.File, root: h5py.Group, names: Sequence[str], layou
 def _kind_of(name: str) -> str:
     """What a layer without weights is, as far as its name tells."""
     lower = name.lower()
-    if lower.startswith("tf."):
+    if lower.startswith("tf.") and not lower.startswith("tf.nn.relu"):
         return "operation"
     if match := re.fullmatch(r"(rescaling|normalization|lambda)(_\d+)?", lower):
         return match[1]

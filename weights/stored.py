@@ -4,14 +4,18 @@ Finding them in a file is left to `layouts`, choosing the chain to `chain`, read
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import h5py
 
-from . import hdf5
+from . import front, hdf5
 from .model import Preprocessing, WeightsError
 
+NAME_THEM = "name its layers block1_conv1, block1_conv2, … and save it again"
+SAVE_WHOLE = "save the whole model as .keras"
+FRONT = frozenset({"rescaling", "normalization", "lambda", "operation"})
+"""Kinds that stand before the first convolution."""
 _ROLES = {
     "W": "kernel",
     "b": "bias",
@@ -175,3 +179,57 @@ def vector(data: h5py.Dataset) -> list[float]:
     if data.size is None or data.size > 16:
         raise WeightsError(f"{data.name!r} holds {data.size} numbers for the channels of a picture; save it again")
     return [float(number) for number in hdf5.read_float32(data).ravel()]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A file's layers as it stores them."""
+
+    layout: str
+    entries: tuple[Entry, ...]
+    order_told: bool
+    """Whether they come in the model's order (those of a nested model aside)."""
+    numbered: bool
+    """Keras 3's numbered groups, which tell a layer's kind and, without a configuration, no order between kinds."""
+    theano: bool = False
+    remedy: str = SAVE_WHOLE
+    """What makes a file of which everything can be told: not what was just done."""
+
+
+def convolution_of(entry: Entry, normalization: StoredNormalization | None) -> StoredConvolution:
+    return StoredConvolution(entry.name, entry.arrays["kernel"], entry.arrays.get("bias"), normalization)
+
+
+def notes_on(listing: Listing, used: Iterable[str], convolutions: Sequence[StoredConvolution]) -> tuple[str, ...]:
+    notes = []
+    taken = set(used)
+    left = [entry for entry in listing.entries if entry.arrays and entry.name not in taken and entry.kind not in FRONT]
+    if left:
+        notes.append(f"left out: {some_of([entry.name for entry in left])}")
+    folded = [one.normalization for one in convolutions if one.normalization is not None]
+    if folded:
+        notes.append(f"batch normalization folded into {len(folded)} convolutions (epsilon {folded[0].epsilon:g})")
+    without = sum(one.bias is None for one in convolutions)
+    if without:
+        notes.append(f"{without} convolutions have no bias: zeros")
+    return tuple(notes)
+
+
+def nested(entries: Sequence[Entry]) -> bool:
+    """Whether several of them lie in one nested model of a list of layers, frozen ones behind the others."""
+    inside = [entry.container for entry in entries if entry.container and not entry.group]
+    return len(inside) > len(set(inside))
+
+
+def gain_and_offset(one: StoredNormalization) -> tuple[list[float], list[float]]:
+    mean, variance = vector(one.mean), vector(one.variance)
+    gamma = vector(one.gamma) if one.gamma is not None else [1.0] * len(mean)
+    beta = vector(one.beta) if one.beta is not None else [0.0] * len(mean)
+    gain = [g / (v + one.epsilon) ** 0.5 for g, v in zip(gamma, variance, strict=True)]
+    return gain, [b - m * g for b, m, g in zip(beta, mean, gain, strict=True)]
+
+
+def mean_and_variance(entry: Entry) -> tuple[list[float], list[float]]:
+    arrays = entry.arrays
+    mean, variance = ("mean", "variance") if "mean" in arrays else ("0", "1")
+    return front.normalization(vector(arrays[mean]), vector(arrays[variance]))

@@ -83,7 +83,7 @@ def test_command_prints_a_table(files):
         "caffe",
         "block3_conv3",
         "relu3_3",
-        "3 × 3 × 8 × 8",
+        "3 x 3 x 8 x 8",
         "float32",
     ):
         assert text in result.output
