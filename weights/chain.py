@@ -227,6 +227,7 @@ def _paired(listing: Listing, chosen: Sequence[Entry]) -> tuple[dict[str, Stored
     if found:
         guesses.append(
             f"the file does not say the epsilon of its batch normalizations; Keras's {KERAS_EPSILON} is taken"
+            + (", and that they stand before the ReLUs" if listing.numbered else "")
         )
     return found, guesses
 
