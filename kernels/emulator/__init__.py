@@ -40,7 +40,8 @@ def compile_library(
     `seed` draws the order in which blocks and lanes run; `defines` are macros for the kernels. Raises
     NoCompilerError with a line that says what to install, and CompileError with the compiler's own message.
     """
-    for directory in (None, None, temporary_directory("emulator")):
+    for attempt in range(3):  # another process may take away what the cache holds, but not what only this one has
+        directory = temporary_directory("emulator") if attempt == 2 else None
         path = build_library(sources, check=check, defines=defines or {}, directory=directory)
         try:
             return Library(path, check=check, seed=seed)
