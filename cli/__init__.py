@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import cache, doctor, layers, plan, profile, reconstruct, run, streams, weights
+from . import cache, doctor, layers, plan, profile, reconstruct, resume, run, streams, weights
 from .messages import Lines, printable, say
 from .version import VERSION
 
@@ -63,7 +63,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(name="run")(run.run)
-app.command(name="resume")(run.resume)
+app.command(name="resume")(resume.resume)
 app.command(name="layers")(layers.layers)
 app.command(name="reconstruct")(reconstruct.reconstruct)
 app.command(name="plan")(plan.plan)

@@ -7,7 +7,7 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from .run_options import Options, iterations_of, layers_of
+from .run_options import Options, iterations_of, layers_of, settled_of
 
 if TYPE_CHECKING:
     from ..engine.transfer import Style
@@ -30,6 +30,8 @@ def check_options(options: Options, styles: "list[Style]") -> None:
     optimise.check(options.optimizer, options.learning_rate)
     optimise.check_average(options.average)
     tiles.check(tiles.setting(options.tile))
+    optimise.check_noise(options.noise)
+    settled_of(options)
     check_names(options.device, options.precision)
     for name in ("content_weight", "style_weight", "tv_weight"):
         balance.checked(f"--{name.replace('_', '-')}", getattr(options, name))
@@ -40,6 +42,8 @@ def check_options(options: Options, styles: "list[Style]") -> None:
         _above_zero(f"the weight of the style {style.picture}", style.weight)
         if style.scale is not None:
             _above_zero("--style-scale", style.scale)
+        if style.size is not None:
+            _above_zero("--style-size", style.size)
     _check_inputs(options, styles)
 
 

@@ -16,7 +16,7 @@ from .checks import check_options
 from .destinations import check_files, folders
 from .messages import notes, printable, say
 from .progress import shown
-from .run_options import DEFAULT_SIZE, Options, layers_of, method_of, styles_of
+from .run_options import DEFAULT_SIZE, Options, layers_of, method_of, settled_of, styles_of
 from .stopping import asked_to_stop
 from .streams import complain
 
@@ -29,9 +29,14 @@ FRAMES = 60  # of an animation, about
 
 
 def paint(
-    options: Options, resume: "RunState | None" = None, *, more: str | None = None, network: "Weights | None" = None
+    options: Options,
+    resume: "RunState | None" = None,
+    *,
+    more: str | None = None,
+    network: "Weights | None" = None,
+    dry_run: bool = False,
 ) -> None:
-    """Reads, paints and writes; errors are the library's.
+    """Reads, paints and writes, or only says what would be done; errors are the library's.
 
     resume: the state to go on from, to `more` iterations than it was begun with if that is given. network: the weights,
     where they are opened already. Nothing but the picture itself can cost the picture; raises typer.Exit where it or
@@ -45,7 +50,7 @@ def paint(
     styles = styles_of(options)
     check_options(options, styles)
     check_files(options, styles, resumed=resume is not None)
-    for folder in folders(options):
+    for folder in () if dry_run else folders(options):
         whole_file.clean(folder)
     sums = inputs.checksums(options)
     with notes(options.quiet):
@@ -59,7 +64,7 @@ def paint(
             device=options.device,
             precision=options.precision,
             threads=options.threads,
-            size=min(DEFAULT_SIZE, max(picture.pixels.shape[:2])) if options.size is None else options.size,
+            size=_size(options, picture.pixels.shape),
             content_layers=layers_of(options.content_layers, options.content_ws, "content"),
             style_layers=layers_of(options.style_layers, options.style_lambdas, "style"),
             content_weight=options.content_weight,
@@ -77,6 +82,11 @@ def paint(
             tile=tiles.setting(options.tile),
         )
     images.check_size(options.output, transfer.shape[:2])
+    if dry_run:
+        from .dry_run import show as show_plan
+
+        show_plan(options, transfer, picture)
+        return
     if not options.quiet:
         if network.name == BUNDLED:
             say(
@@ -118,7 +128,9 @@ def paint(
             sides.report(progress)
             return stopped_by() is None
 
-        result = transfer.run(**method, init=options.init, on_iteration=on_iteration, resume=resume)
+        result = transfer.run(
+            **method, init=options.init, noise=options.noise, on_iteration=on_iteration, resume=resume
+        )
         result = replace(result, recipe={**result.recipe, recipe.KEY: repeating.recipe_of(options, sums)})
         kept = replace(result, recipe={}) if options.no_recipe else result
         place, problem = rescue.written(
@@ -137,6 +149,10 @@ def paint(
         raise typer.Exit(128 + stopping)
 
 
+def _size(options: Options, content: tuple[int, ...]) -> int:
+    return min(options.size_at_most or DEFAULT_SIZE, max(content[:2])) if options.size is None else options.size
+
+
 def _pooling(options: Options, network: "Weights") -> str:
     return options.pooling or ("average" if network.layout == "generated" else "max")
 
@@ -147,10 +163,13 @@ def _taken(options: Options, transfer: "StyleTransfer") -> Options:
     from ..weights import default_weights
     from ..weights.model import PREPROCESSINGS
 
+    settled = settled_of(options)
     network, preprocessing = transfer.weights, transfer.weights.preprocessing.name
     return replace(
         options,
         size=max(transfer.shape),
+        size_at_most=None,
+        settled_fall=None if settled is None else settled.fall,
         min_size=MIN_SIZE if options.min_size is None else options.min_size,
         weights=options.weights or default_weights(),
         weights_sha256=network.checksum,

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 MOST_CHARACTERS = 1 << 18
 """Of a checkpoint's options."""
+EITHER = (
+    ("size", "size_at_most"),
+    ("stop_when_settled", "settled_fall"),
+    ("style_scales", "style_sizes"),
+    ("content_layers", "content_ws"),
+    ("style_layers", "style_lambdas"),
+)
+"""Two ways of saying one thing."""
 OUTPUTS = ("output", "json_file", "animation", "report", "checkpoint")
 """The options that name files to write."""
 _EARLIER = ("threads",)
@@ -65,7 +73,7 @@ def from_recipe(file: Path, given: Mapping[str, Any], *, yes: bool, quiet: bool)
         _as_this_version_says(values)
     values, sums = _apart(values, title)
     dropped = set(given)
-    for one, other in (("content_layers", "content_ws"), ("style_layers", "style_lambdas")):
+    for one, other in EITHER:
         if one in given or other in given:  # the recipe's way of giving them, too, is changed
             dropped |= {one, other}
     if "weights" in given:  # what belongs to the weights goes with them

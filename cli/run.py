@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import inputs, repeating
+from . import repeating
 from .destinations import fresh, saved_on_the_way
 from .options import (
     DEVICE_HELP,
@@ -22,7 +22,7 @@ from .options import (
     Yes,
 )
 from .painting import paint
-from .run_options import CHECKPOINT_SECONDS, DEFAULT_SIZE, Options, split_weight
+from .run_options import CHECKPOINT_SECONDS, DEFAULT_SIZE, PRESETS, Options, described, split_weight
 from .version import VERSION
 
 PICTURES, SCALES, COST, METHOD, OUTPUT, MACHINE = (
@@ -57,6 +57,16 @@ def run(
             metavar="N",
             help="Size of the style relative to the picture's; once, or for each style.",
             show_default="1",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    style_sizes: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--style-size",
+            metavar="PX",
+            min=1,
+            help="Instead of --style-scale: long side of the style in pixels; once, or for each style.",
             rich_help_panel=PICTURES,
         ),
     ] = None,
@@ -101,6 +111,16 @@ def run(
     init: Annotated[
         str, typer.Option(help="Start from content, style, gray, noise, or an image file.", rich_help_panel=PICTURES)
     ] = "content",
+    noise: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="How much seeded noise is mixed into the start.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = 0.0,
     size: Annotated[
         int | None,
         typer.Option(
@@ -145,6 +165,23 @@ def run(
         typer.Option(
             help="Decay of the average of the iterates, which is what is kept; 0 keeps the last one.",
             show_default="a tenth of the scale",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    stop_when_settled: Annotated[
+        bool,
+        typer.Option(
+            "--stop-when-settled",
+            help="End a scale once its lowest cost falls by less than --settled-fall in 25 iterations.",
+            rich_help_panel=METHOD,
+        ),
+    ] = False,
+    settled_fall: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="The fall that counts as settled; implies --stop-when-settled.",
+            show_default="0.01",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -317,6 +354,25 @@ def run(
         bool,
         typer.Option("--force", help="Overwrite files that are there already.", rich_help_panel=OUTPUT),
     ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"A first look: {described('quick')}.", rich_help_panel=METHOD)
+    ] = False,
+    best: Annotated[
+        bool,
+        typer.Option(
+            "--best",
+            help=f"For the wall: {described('best')}. What is given besides wins over either.",
+            rich_help_panel=METHOD,
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print what would be done, with every weight measured; write nothing.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     quiet: Quiet = False,
     debug: Debug = False,
     version: Annotated[bool, VERSION] = False,
@@ -326,46 +382,10 @@ def run(
     Ctrl-C ends the run early and still writes the picture.
     """
     given = {name: value for name, value in context.params.items() if _was_given(context, name)}
-    for name in ("recipe", "yes", "debug", "version"):  # acted on here, where errors are reported, and by its callback
+    presets = [name for name in PRESETS if given.pop(name, False)]
+    for name in ("recipe", "yes", "debug", "version", "dry_run"):  # acted on here, and where errors are reported
         given.pop(name, None)
-    paint(_options(given, recipe, yes=yes))
-
-
-def resume(
-    checkpoint: Annotated[str, typer.Argument(metavar="FILE", help="What --checkpoint wrote.", show_default=False)],
-    output: Annotated[
-        str | None,
-        typer.Option("-o", "--output", help="Write the picture there instead.", show_default="the run's own"),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="Where the weights are now; they must be the run's own.", show_default="where they were"),
-    ] = None,
-    iterations: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N[,N...]",
-            help="How many, from the scale on at which the run is: more than it was begun with.",
-            show_default="the run's own",
-        ),
-    ] = None,
-    yes: Yes = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Go on with a run that was interrupted, to the very same picture; or with one that has ended, to more iterations.
-
-    Pictures are read anew from where they were. A checkpoint that you have from somebody else says where to write only
-    with --yes.
-    """
-    del debug  # acted on where errors are reported
-    from ..engine.checkpoint import read
-
-    state, text = read(checkpoint)
-    anew = repeating.Anew(output, weights, iterations, yes, quiet)
-    options = repeating.from_checkpoint(checkpoint, text, anew)
-    network = None if weights is None else inputs.open_weights(options, only_named=True)
-    paint(options, state, more=iterations, network=network)
+    paint(_options(given, recipe, presets, yes=yes), dry_run=dry_run)
 
 
 def _was_given(context: typer.Context, name: str) -> bool:
@@ -373,14 +393,18 @@ def _was_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 
 
-def _options(given: dict[str, Any], recipe: str | None, *, yes: bool) -> Options:
-    """What was given on the command line, over the recipe's, over the defaults."""
+def _options(given: dict[str, Any], recipe: str | None, presets: list[str], *, yes: bool) -> Options:
+    """What was given on the command line, over a preset's, over the recipe's, over the defaults."""
     from ..engine.taps import SettingsError
 
     positional = given.pop("style", None)
     styles = ([positional] if positional else []) + list(given.pop("styles", None) or [])
     if styles:
         given["styles"] = styles
+    if len(presets) > 1:
+        raise SettingsError("--quick and --best are both given; choose one of them")
+    for preset in presets:
+        given = PRESETS[preset] | given
     values: dict[str, Any] = {}
     if recipe is not None:
         values = repeating.from_recipe(Path(recipe), given, yes=yes, quiet=bool(given.get("quiet")))

@@ -15,10 +15,23 @@ from ..engine.wording import counted
 
 if TYPE_CHECKING:
     from ..engine.balance import Layers
+    from ..engine.settling import Settled
     from ..engine.transfer import Style
 
 DEFAULT_SIZE = 512
 CHECKPOINT_SECONDS = 30.0
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {"size_at_most": 256, "iterations": "40"},
+    "best": {"size_at_most": 1024, "iterations": "300"},
+}
+"""Options under one name; size_at_most is --size where the content is no smaller."""
+
+
+def described(preset: str) -> str:
+    """ "--size 256 (or the content's if smaller), --iterations 40"."""
+    chosen = PRESETS[preset]
+    return f"--size {chosen['size_at_most']} (or the content's if smaller), --iterations {chosen['iterations']}"
 
 
 @dataclass(frozen=True)
@@ -30,10 +43,14 @@ class Settings:
     styles: tuple[str, ...] = ()
     """FILE or FILE=WEIGHT."""
     size: int | None = None
+    size_at_most: int | None = None
+    """A preset's, where `size` is left open: the content is not enlarged."""
     iterations: str = str(ITERATIONS)
     min_size: int | None = None
     scales: int | None = None
     average: float | None = None
+    stop_when_settled: bool = False
+    settled_fall: float | None = None
     weights: str | None = None
     weights_sha256: str | None = None
     """`Weights.checksum` of the weights that it must be, wherever they lie; only recipes and checkpoints say it."""
@@ -53,6 +70,7 @@ class Settings:
     content_reduction: str = "mean"
     statistics: str = "gram"
     style_scales: tuple[float, ...] = ()
+    style_sizes: tuple[int, ...] = ()
     style_masks: tuple[str, ...] = ()
     style_regions: tuple[str, ...] = ()
     content_mask: str | None = None
@@ -62,6 +80,7 @@ class Settings:
     optimizer: str = "adam"
     learning_rate: float | None = None
     init: str = "content"
+    noise: float = 0.0
     seed: int = 0
     pooling: str | None = None
     depth: int = 8
@@ -91,6 +110,8 @@ class Options(Settings):
 
 LIMITS: dict[str, tuple[int, int]] = {
     "size": (1, 1 << 20),
+    "size_at_most": (1, 1 << 20),
+    "style_sizes": (1, 1 << 20),
     "min_size": (1, 1 << 20),
     "scales": (1, 1 << 10),
     "border": (0, 1 << 16),
@@ -165,7 +186,16 @@ def method_of(options: Options) -> dict[str, Any]:
         "min_size": MIN_SIZE if options.min_size is None else options.min_size,
         "scales": options.scales,
         "average": options.average,
+        "settled": settled_of(options),
     }
+
+
+def settled_of(options: Options) -> "Settled | None":
+    from ..engine.settling import Settled
+
+    if options.settled_fall is not None:
+        return Settled(options.settled_fall)
+    return Settled() if options.stop_when_settled else None
 
 
 def iterations_of(text: str) -> int | list[int]:
@@ -190,7 +220,7 @@ def styles_of(options: Options) -> "list[Style]":
         raise SettingsError("no style was given; name a picture after the content, or with --style")
     count = len(options.styles)
     each = {"--style-scale": options.style_scales, "--style-mask": options.style_masks}
-    each["--style-region"] = options.style_regions
+    each |= {"--style-size": options.style_sizes, "--style-region": options.style_regions}
     for name, values in each.items():
         once_for_all = name == "--style-scale" and len(values) == 1
         if len(values) not in (0, count) and not once_for_all:
@@ -199,7 +229,10 @@ def styles_of(options: Options) -> "list[Style]":
                 f"{name} is given {counted(len(values), 'time')} for {counted(count, 'style')}; "
                 f"give it once for each{without}"
             )
+    if options.style_scales and options.style_sizes:
+        raise SettingsError("--style-scale and --style-size are both given; choose one of them")
     scales = options.style_scales * count if len(options.style_scales) == 1 else options.style_scales
+    sizes = options.style_sizes * count if len(options.style_sizes) == 1 else options.style_sizes
     styles = []
     for number, text in enumerate(options.styles):
         path, weight = split_weight(text)
@@ -208,6 +241,7 @@ def styles_of(options: Options) -> "list[Style]":
                 path,
                 weight,
                 scale=scales[number] if number < len(scales) else None,
+                size=sizes[number] if number < len(sizes) else None,
                 mask=_nth(options.style_masks, number),
                 region=_nth(options.style_regions, number),
             )

@@ -1,26 +1,20 @@
-"""Stops when the cost has settled: python examples/early_stop.py content.jpg style.jpg
+"""Stops when the cost has settled, or after a minute: python examples/early_stop.py content.jpg style.jpg
 
-A callback sees every iteration. What it returns decides: False ends the run, and the picture is kept.
+`settled` ends each scale by its costs; a callback sees every iteration, and ends the run by returning False. The
+picture is kept either way.
 """
 
 import sys
-from collections import deque
 
 import nstgpu
 
-recent: deque[float] = deque(maxlen=25)
 
-
-def still_falling(progress: nstgpu.Progress) -> bool:
-    """At the last scale: by more than a hundredth in 25 iterations."""
-    if progress.scale < progress.scales:
-        return True
-    recent.append(progress.costs.total)
-    return len(recent) < 25 or recent[-1] < 0.99 * recent[0]
+def in_time(progress: nstgpu.Progress) -> bool:
+    return progress.seconds < 60
 
 
 content, style = sys.argv[1:]
-transfer = nstgpu.StyleTransfer(content, style, weights=nstgpu.load_weights("mini"), size=256)
-result = transfer.run(iterations=[60, 60, 1000], on_iteration=still_falling)
+transfer = nstgpu.StyleTransfer(content, style, weights="mini", size=256)
+result = transfer.run(iterations=1000, settled=nstgpu.Settled(fall=0.01, iterations=25), on_iteration=in_time)
 result.save("settled.png")
-print(f"wrote settled.png after {result.scales[-1].iterations} iterations at {result.scales[-1].size}")
+print("wrote settled.png after", ", ".join(f"{scale.iterations} iterations at {scale.size}" for scale in result.scales))

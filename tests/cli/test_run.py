@@ -132,6 +132,8 @@ def test_same_seed_same_bytes(folder: Path) -> None:
             "repeat the option: --style-layer relu1_1 --style-layer relu2_1=2",
         ),
         (["content.jpg", "style.png", "--style-lambda", "relu1_1"], "NAME=NUMBER"),
+        (["content.jpg", "style.png", "--style-scale", "1", "--style-size", "64"], "choose one of them"),
+        (["content.jpg", "style.png", "--settled-fall", "1"], "above 0 and below 1"),
         (["content.jpg", "style.png", "--style-lambda", "relu1_1=1", "--style-layer", "relu2_1"], "choose one of them"),
         (["content.jpg", "style.png", "--optimizer", "sgd"], "adam, lbfgs, descent"),
         (["content.jpg", "style.png", "--learning-rate", "-1"], "learning rate"),
@@ -334,6 +336,63 @@ def test_layer_weights_are_relative_on_the_command_line(folder: Path) -> None:
         assert (folder / "again.png").read_bytes() == (folder / name).read_bytes()
         (folder / "again.png").unlink()
     assert layers("other.png", "--recipe", "exact.png", "--style-layer", "relu1_1").startswith("relu1_1=")
+
+
+def test_a_dry_run_tells_and_writes_nothing(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    options = ["content.jpg", "style.png", *SHORT, "--style-size", "30", "--noise", "0.25", "--stop-when-settled"]
+    options += ["--min-size", "20", "--style-layer", "relu1_1=2", "--style-layer", "relu2_1", "--animation", "way.webp"]
+    told = nstgpu("run", *options, "--dry-run")
+    assert told.exit_code == 0, told.output
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    facts = dict(re.split(r"  +", line, maxsplit=1) for line in told.stdout.splitlines())
+    assert facts["content"] == "content.jpg, 40x30 px"
+    assert facts["style"] == "style.png, looked at in 30x21 px"
+    assert facts["scales"] == "20 px x 4, 28 px x 4, 40 px x 4"
+    assert facts["iterations"] == "12 over 3 scales"
+    assert facts["would write"] == "content_style.png, way.webp"
+    # The very numbers of the run itself.
+    assert nstgpu("run", *options).exit_code == 0
+    recipe = images.read_recipe(folder / "content_style.png")
+    measured = ["weights", "device", "precision", "size", "content layers", "style layers", "content weight"]
+    measured += ["style weight", "tv weight", "init", "settled", "style size"]
+    assert {name: facts[name] for name in measured} == {name: recipe[name] for name in measured}
+    again = nstgpu("run", "--recipe", "content_style.png", "-o", "again.png")
+    assert again.exit_code == 0, again.output
+    assert (folder / "again.png").read_bytes() == (folder / "content_style.png").read_bytes()
+
+
+def test_presets_and_what_is_given_besides(folder: Path) -> None:
+    images.save(folder / "large.png", np.random.default_rng(0).random((300, 400, 3)))
+
+    def facts(*options: str) -> dict[str, str]:
+        told = nstgpu("run", *options, "--weights", "small.h5", "--dry-run", "--threads", "1")
+        assert told.exit_code == 0, told.output
+        return dict(re.split(r"  +", line, maxsplit=1) for line in told.stdout.splitlines())
+
+    quick = facts("large.png", "style.png", "--quick")
+    assert (quick["size"], quick["scales"]) == ("256x192", "128 px x 40, 181 px x 40, 256 px x 40")
+    best = facts("large.png", "style.png", "--best")
+    assert best["size"] == "400x300"  # nothing is enlarged
+    assert best["scales"].endswith("400 px x 300")
+    mine = facts("large.png", "style.png", "--best", "--size", "64", "--iterations", "7")
+    assert (mine["size"], mine["scales"]) == ("64x48", "64 px x 7")
+    both = nstgpu("run", "large.png", "style.png", "--best", "--quick")
+    assert both.exit_code == 2
+    assert "choose one of them" in both.stderr
+    assert nstgpu("run", "content.jpg", "style.png", *SHORT, "--quick").exit_code == 0
+    assert 'iterations = "4"' in images.read_recipe(folder / "content_style.png")["nstgpu recipe"]
+    assert facts("--recipe", "content_style.png", "--best")["scales"] == "40 px x 300"
+
+
+def test_a_settled_run_says_so(folder: Path) -> None:
+    result = nstgpu(
+        "run", "content.jpg", "style.png", "--weights", "small.h5", "--iterations", "500", "--settled-fall", "0.5"
+    )
+    assert result.exit_code == 0, result.output
+    assert re.search(r"the cost has settled after \d+ iterations at 40 px", result.stderr)
+    assert "stopped" not in result.stderr
+    assert int(images.read_recipe(folder / "content_style.png")["iterations"]) < 500
 
 
 def test_sixteen_bits_an_animation_and_scales(folder: Path) -> None:
