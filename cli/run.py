@@ -1,4 +1,4 @@
-"""`nstgpu run` and `resume`: the options, as typer reads them; `painting` acts on `run_options.Options`."""
+"""`nstgpu run`: the options, as typer reads them; `painting` acts on `run_options.Options`."""
 
 # ruff: noqa: ARG001  (the options are read from typer's context, which knows what was given and what is a default)
 
