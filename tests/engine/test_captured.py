@@ -47,7 +47,14 @@ def assert_equal(ours: Result, theirs: Result) -> None:
     assert ours.history == theirs.history
 
 
-@pytest.mark.parametrize("settings", [{}, {"tile": 16}, {"border": 2}, {"style_statistics": "w2"}])
+MASK = np.tile(np.linspace(-0.5, 1, 24).clip(0, 1), (20, 1))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"tile": 16}, {"border": 2}, {"style_statistics": "w2"}, {"content_mask": MASK}],
+    ids=lambda settings: next(iter(settings), "plain"),
+)
 def test_a_graph_computes_what_its_launches_do(
     make: Make, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:

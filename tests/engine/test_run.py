@@ -123,6 +123,25 @@ def test_a_resumed_run_ends_in_the_same_bytes(thin: Thin, tmp_path: Path, optimi
     assert list(tmp_path.iterdir()) == [tmp_path / "state.h5"]
 
 
+def test_a_masked_run_is_resumed_to_the_same_bytes(thin: Thin, tmp_path: Path) -> None:
+    mask = np.tile(np.linspace(-1, 1, 64, dtype=np.float32).clip(0, 1), (48, 1))
+    style = Style(picture(1, 40, 50), mask=mask)
+
+    def masked(feather: int = 5) -> StyleTransfer:
+        return StyleTransfer(picture(0, 48, 64), style, weights=thin(), device="cpu", threads=1, mask_feather=feather)
+
+    def keep(progress: Progress) -> None:
+        if progress.iteration == 6:
+            checkpoint.write(tmp_path / "state.h5", progress.state(), "")
+
+    whole = masked().run(4, min_size=32, init="noise", on_iteration=keep)
+    state, _ = checkpoint.read(tmp_path / "state.h5")
+    assert masked().run(4, min_size=32, init="noise", resume=state).image.tobytes() == whole.image.tobytes()
+    assert whole.recipe["mask feather"] == "5 px"
+    with pytest.raises(SettingsError, match="other pictures, weights or settings"):
+        masked(4).run(4, min_size=32, init="noise", resume=state)
+
+
 def test_a_state_of_other_settings_is_refused(thin: Thin) -> None:
     states: list[RunState] = []
     make(thin).run(2, on_iteration=lambda progress: states.append(progress.state()))
