@@ -224,7 +224,10 @@ def styles_of(options: Options) -> "list[Style]":
     for name, values in each.items():
         once_for_all = name == "--style-scale" and len(values) == 1
         if len(values) not in (0, count) and not once_for_all:
-            without = "" if name == "--style-scale" else ", in their order, with none for a style that has no such file"
+            without = {
+                "--style-mask": ", in their order, with none for a style that is wanted everywhere",
+                "--style-region": ", in their order, with none for a style of which all is to be looked at",
+            }.get(name, "")
             raise SettingsError(
                 f"{name} is given {counted(len(values), 'time')} for {counted(count, 'style')}; "
                 f"give it once for each{without}"
