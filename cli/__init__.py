@@ -107,7 +107,8 @@ def _one_line(error: Exception) -> str:
 
     message = " ".join(str(error).split())
     if isinstance(error, MemoryError):
-        return f"out of memory ({message or 'no details'}); use a smaller --size"
+        remedy = "free some, or raise its limit" if message.startswith("reading ") else "use a smaller --size"
+        return f"out of memory ({message or 'no details'}); {remedy}"
     if _is_bad_input(error) or isinstance(error, NonFiniteCostError | OSError):
         return message
     return f"unexpected {type(error).__name__}: {message}; run again with --debug and report it"

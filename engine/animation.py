@@ -5,6 +5,7 @@ When a frame is due and what it shows is for the caller to say; encoding is Pill
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tempfile
@@ -145,8 +146,9 @@ class Animation:
         images.write_whole(self.path, encoded.getvalue())
 
     def close(self) -> None:
-        """Forgets the frames."""
-        self._store.close()
+        """Forgets the frames; what a full disk did not take of them does not matter any more."""
+        with contextlib.suppress(OSError):
+            self._store.close()
 
     def __enter__(self) -> Animation:
         return self

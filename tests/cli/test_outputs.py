@@ -126,11 +126,23 @@ def test_a_folder_that_goes_midway_takes_side_outputs_alone(folder: Path, monkey
     assert files(folder) == {"out.png"}
 
 
-def _process(*arguments: str, **options: Any) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-c", "from nstgpu.cli import main; main()", "run", "content.jpg", "style.png", *SHORT,
-         *arguments], **options,
-    )  # fmt: skip
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+@pytest.mark.usefixtures("folder")
+def test_a_disk_that_takes_small_files_alone_still_gets_the_picture() -> None:
+    """What is buffered and finds no room is not found out at the end, as an error of the whole run."""
+    arguments = ["nstgpu", "run", "content.jpg", "style.png", *SHORT, *ALL, "--iterations", "30"]
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY)); "
+        f"import sys; sys.argv = {arguments}; "
+        "from nstgpu.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    for name in ("--json", "--checkpoint", "--animation", "--report"):
+        assert sum(line.startswith(f"note: {name} ") and "File too large" in line for line in lines) == 1, lines
+    assert sum(line.startswith("wrote out.png (30 iterations") for line in lines) == 1, lines
+    assert images.read("out.png").pixels.shape == (30, 40, 3)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="shells of POSIX")
