@@ -4,7 +4,6 @@ A recipe or a checkpoint may come from anybody. What it names is shown before it
 the current folder are read without asking, and only what has the checksum that it says is taken.
 """
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,6 +87,8 @@ def checksums(settings: Settings) -> dict[str, list[str]]:
 
 
 def _checksum(path: Path) -> str:
+    import hashlib
+
     from ..engine.images import ImageError
 
     digest = hashlib.sha256()

@@ -160,6 +160,7 @@ def _pooling(options: Options, network: "Weights") -> str:
 def _taken(options: Options, transfer: "StyleTransfer") -> Options:
     """The options with what was taken for those left open, where that may be another one another day."""
     from ..engine.scales import MIN_SIZE
+    from ..kernels.workers import default_count
     from ..weights import default_weights
     from ..weights.model import PREPROCESSINGS
 
@@ -175,6 +176,7 @@ def _taken(options: Options, transfer: "StyleTransfer") -> Options:
         weights_sha256=network.checksum,
         preprocessing=preprocessing if preprocessing in PREPROCESSINGS else options.preprocessing,
         device=transfer.device.name if options.device == "auto" else options.device,
+        threads=(options.threads or default_count()) if transfer.device.name == "cpu" else None,
         precision=transfer.device.precision if options.precision == "auto" else options.precision,
         tile="off" if options.tile == "auto" and transfer.objective().tiling.count == 1 else options.tile,
         pooling=_pooling(options, network),

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from . import inputs
 from .inputs import SUMS, Source
 from .messages import say
-from .ownership import is_ours, sealed
 from .run_options import Options, Settings, checked, is_same_file, iterations_of
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ EITHER = (
 """Two ways of saying one thing."""
 OUTPUTS = ("output", "json_file", "animation", "report", "checkpoint")
 """The options that name files to write."""
-_EARLIER = ("threads",)
-"""What recipes of earlier versions said, and the picture does not depend on."""
 
 Sums = Mapping[str, Sequence[str]]
 
@@ -76,6 +73,8 @@ def from_recipe(file: Path, given: Mapping[str, Any], *, yes: bool, quiet: bool)
     for one, other in EITHER:
         if one in given or other in given:  # the recipe's way of giving them, too, is changed
             dropped |= {one, other}
+    if "device" in given:  # theirs are the cpu's
+        dropped |= {"threads"}
     if "weights" in given:  # what belongs to the weights goes with them
         dropped |= {"weights_sha256", "preprocessing"}
     kept = checked(values, Settings, title)
@@ -90,8 +89,6 @@ def from_recipe(file: Path, given: Mapping[str, Any], *, yes: bool, quiet: bool)
 
 def _as_this_version_says(values: dict[str, Any]) -> None:
     """What pictures of earlier versions say otherwise: a layer's weight was the formula's own, for all if for one."""
-    for name in _EARLIER:
-        values.pop(name, None)
     for earlier, now in (("content_layers", "content_ws"), ("style_layers", "style_lambdas")):
         layers = values.get(earlier)
         if isinstance(layers, list) and any("=" in str(layer) for layer in layers):
@@ -131,6 +128,7 @@ class Anew:
 def checkpoint_text(options: Options, sums: Sums) -> str:
     """The options of a run whose options were all taken, with paths that hold in any folder, sealed."""
     from .. import __version__
+    from .ownership import sealed
 
     absolute = inputs.renamed(
         options, lambda _, __, path: path if path == inputs.STANDARD_INPUT else os.path.abspath(path)
@@ -186,6 +184,7 @@ def from_checkpoint(file: str, text: str, anew: Anew) -> Options:
 def _read(text: str, title: str) -> tuple[dict[str, Any], dict[str, list[str]], bool]:
     """The options, the checksums of the files, and whether this user wrote them."""
     from ..engine.taps import SettingsError
+    from .ownership import is_ours
 
     damaged = f"{title} has options that cannot be read; it is damaged, or of another version"
     if len(text) > MOST_CHARACTERS:

@@ -1,7 +1,6 @@
 """A finished picture that cannot be written where it should be goes where there is room."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
@@ -43,6 +42,8 @@ def _in_current_folder(name: str) -> Path:
 
 
 def _in_temporary_folder(name: str) -> Path:
+    import tempfile
+
     return Path(tempfile.mkdtemp(prefix="nstgpu-")) / name  # nobody else may write there, or lay a link
 
 

@@ -57,6 +57,8 @@ class Settings:
     preprocessing: str | None = None
     device: str = "auto"
     precision: str = "auto"
+    threads: int | None = None
+    """Sums are cut up among them, so their number decides the last bits."""
     tile: str = "auto"
     content_weight: float | None = None
     style_weight: float | None = None
@@ -102,7 +104,6 @@ class Options(Settings):
     json_file: str | None = None
     checkpoint: str | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
-    threads: int | None = None
     quiet: bool = False
     force: bool = False
     """Whether files that are there already may be overwritten."""
@@ -117,7 +118,7 @@ LIMITS: dict[str, tuple[int, int]] = {
     "border": (0, 1 << 16),
     "seed": (0, 1 << 63),
     "quality": (1, 100),
-    "threads": (1, 1 << 12),
+    "threads": (1, 256),
     "save_every": (1, 1 << 32),
 }
 """What the numbers of a recipe or a checkpoint lie between; on the command line typer sees to it."""

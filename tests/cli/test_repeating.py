@@ -14,6 +14,8 @@ from typer.testing import CliRunner, Result
 from nstgpu.cli import app, repeating
 from nstgpu.cli.run_options import Options, Settings
 from nstgpu.engine import checkpoint, images, recipe
+from nstgpu.kernels.device import open_devices
+from nstgpu.kernels.workers import default_count
 from nstgpu.weights import load_weights, store
 from nstgpu.weights.convert import write_canonical
 
@@ -95,6 +97,7 @@ def test_a_recipe_names_weights_by_checksum_and_the_defaults_taken(folder: Path)
     done("run", "content.jpg", "style.png", *SHORT, "-o", "out.png")
     told = text_in("out.png")
     assert told["weights"] == "small.h5"
+    assert told["threads"] == default_count()
     assert told["weights_sha256"] == load_weights(folder / "small.h5").checksum
     assert told["content_sha256"] == hashlib.sha256((folder / "content.jpg").read_bytes()).hexdigest()
     expected = {"size": 32, "device": "cpu", "precision": "fp32", "min_size": 128, "optimizer": "adam", "seed": 0,
@@ -173,6 +176,25 @@ def test_weights_are_found_by_their_checksum(folder: Path, monkeypatch: pytest.M
     assert (folder / "out.png").read_bytes() == before
 
 
+def test_as_many_threads_as_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums are cut up among them; on a machine with more cores a picture is repeated with its own number."""
+    done("run", "content.jpg", "style.png", *SHORT, "-o", "out.png", "--threads", "3", "--checkpoint", "state.h5")
+    opened: list[int | None] = []
+
+    def noted(name: str, precision: str, threads: int | None = None) -> Any:
+        opened.append(threads)
+        return open_devices(name, precision, threads)
+
+    monkeypatch.setattr("nstgpu.engine.transfer.open_devices", noted)
+    done("run", "--recipe", "out.png", "-o", "again.png")
+    done("resume", "state.h5", "-o", "resumed.png")
+    assert opened == [3, 3]
+    done("run", "--recipe", "out.png", "-o", "other.png", "--device", "reference", "--precision", "fp32")
+    assert opened[2:] == [None]
+    for name in ("again.png", "resumed.png"):
+        assert (folder / name).read_bytes() == (folder / "out.png").read_bytes()
+
+
 def test_pictures_are_found_beside_the_recipe_and_here_by_checksum(folder: Path) -> None:
     done("run", "content.jpg", "style.png", *SHORT, "-o", "out.png")
     (folder / "elsewhere").mkdir()
@@ -237,7 +259,7 @@ def test_only_the_settings_of_a_picture_are_a_recipes() -> None:
         *(("png", name, value) for name, value in [
         ("output", "victim"), ("checkpoint", "victim"), ("json_file", "victim"), ("report", "victim.html"),
         ("animation", "victim.webp"), ("save_every", 1), ("quiet", True), ("yes", True), ("checkpoint_seconds", 0.0),
-        ("recipe", "content.jpg"), ("no_recipe", True), ("debug", True), ("threads", 2), ("__class__", "x"),
+        ("recipe", "content.jpg"), ("no_recipe", True), ("debug", True), ("__class__", "x"),
         ("output_sha256", "00"), ("sha256", "00"),
         ]),
     ],
