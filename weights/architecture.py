@@ -42,6 +42,18 @@ def named_place(layer: str) -> Place | None:
     return Place(int(match[1] or match[2]), int(match[3])) if match else None
 
 
+def refuse_twins(names: Iterable[str]) -> None:
+    """Refuses layers of which several state the same place."""
+    seen: set[Place] = set()
+    for name in names:
+        if (place := named_place(name)) in seen:
+            raise WeightsError(
+                f"holds several layers named {name!r}, as of two networks; save the one that is wanted alone"
+            )
+        if place is not None:
+            seen.add(place)
+
+
 def places(
     names: Sequence[str], widths: Sequence[int], blocks: Sequence[int] | None, pool_count: int | None
 ) -> list[Place]:

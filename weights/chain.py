@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from . import front, graph
-from .architecture import VGG16, VGG19, Place, Step, blocks_between_pools, named_place
+from .architecture import VGG16, VGG19, Place, Step, blocks_between_pools, named_place, refuse_twins
 from .configured import configured_chain
 from .hdf5 import read_float32
 from .model import CAFFE, Preprocessing, WeightsError
@@ -31,6 +31,8 @@ from .stored import (
 )
 from .trunk import KERAS_EPSILON, VGG_BLOCKS, trunk
 
+MAX_CONVOLUTIONS = 256
+"""With the head's. A VGG's own are counted later."""
 _ASIDE = frozenset({"embedding", "lstm", "gru", "conv2d_transpose", "multi_head_attention", "einsum_dense"})
 """Kinds that never stand between a VGG's convolutions, where only kinds are known."""
 _BREAKS = re.compile(
@@ -52,6 +54,10 @@ def chain_of(listing: Listing, model: graph.Model | None) -> StoredChain:
 
 def _listed(listing: Listing) -> StoredChain:
     convolutions = [entry for entry in listing.entries if entry.is_convolution]
+    if len(convolutions) > MAX_CONVOLUTIONS:
+        raise WeightsError(
+            f"not VGG-like: it holds {len(convolutions)} convolutions; use a VGG-16 or VGG-19 weights file"
+        )
     _refuse_canonical_names_of_other_kinds(listing)
     chosen, guesses, named = _chosen(listing, convolutions)
     if not chosen:
@@ -79,6 +85,7 @@ def _listed(listing: Listing) -> StoredChain:
 
 def _chosen(listing: Listing, convolutions: Sequence[Entry]) -> tuple[list[Entry], list[str], bool]:
     """The chain's convolutions in order, what was guessed on the way, and whether their names tell their places."""
+    refuse_twins(entry.name for entry in convolutions)
     named = {place: entry for entry in convolutions if (place := named_place(entry.name)) is not None}
     if len(named) == len(convolutions) or Place(1, 1) in named:
         chosen = {}

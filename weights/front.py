@@ -23,6 +23,8 @@ _DIFFERENCES = {"Subtract": -1, "math.subtract": -1}
 _PRODUCTS = frozenset({"Multiply", "math.multiply"})
 _QUOTIENTS = frozenset({"TrueDivide", "Divide", "math.truediv", "math.divide"})
 KERAS_EPSILON = 1e-7
+MAX_STEPS = 200
+"""Most layers in front that are followed, each as often as others take what it gives."""
 REMEDY = (
     "say what it amounts to with --preprocessing (caffe: BGR minus the mean; unit: RGB 0..1; tf: RGB -1..1; "
     "torchvision), or save the model behind it alone"
@@ -60,7 +62,7 @@ def preprocessing_before(step: graph.Step, moments: Moments) -> Preprocessing | 
         return None
     if len(before) > 1:
         raise _unreadable(step.layer)
-    return preprocessing_of(_channels(before[0], moments))
+    return preprocessing_of(_channels(before[0], moments, [MAX_STEPS]))
 
 
 def preprocessing_of(channels: Sequence[Channel]) -> Preprocessing | None:
@@ -113,23 +115,30 @@ def _equal(known: Preprocessing, found: Preprocessing) -> bool:
     return True
 
 
-def _channels(step: graph.Step, moments: Moments) -> tuple[Channel, ...]:
-    """What `step` gives, in channels."""
+def _channels(step: graph.Step, moments: Moments, left: list[int]) -> tuple[Channel, ...]:
+    """What `step` gives, in channels; `left` counts down the steps that may still be taken."""
     layer = step.layer
+    left[0] -= 1
+    if left[0] < 0:
+        raise _unreadable(layer)
     function = str(layer.settings.get("function", "")).removeprefix("tf.")
     kind = function if layer.kind in ("TFOpLambda", "SlicingOpLambda") else layer.kind
     call = graph.arguments(step)
     if kind == "InputLayer":
         return IMAGE
     before = graph.sources(step)
+    joins = kind in ("Stack", "Concatenate", "stack", "concat")
+    if len(before) > (3 if joins else 1):
+        raise _unreadable(layer)
     if not before and layer.model.order[0] == layer.name:
         inputs: list[tuple[Channel, ...]] = [IMAGE]  # a Sequential's first layer takes the picture itself
     else:
-        inputs = [_channels(one, moments) for one in before]
-    if kind in ("Stack", "Concatenate", "stack", "concat"):
+        inputs = [_channels(one, moments, left) for one in before]
+    if joins:
         axis = layer.settings.get("axis", (call.named if call else {}).get("axis"))
-        if axis in (-1, 3) and inputs:
-            return tuple(channel for one in inputs for channel in one)
+        joined = tuple(channel for one in inputs for channel in one)
+        if axis in (-1, 3) and 0 < len(joined) <= 3:
+            return joined
         raise _unreadable(layer)
     if len(inputs) != 1:
         raise _unreadable(layer)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .catalogue import VGG19_LAYERS, VGG19_PLACES, md5_of, official_file, official_layers
 from .load import checksum_of, chosen_preprocessing
+from .model import CUSTOM, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def inspect(spec: str | Path, *, preprocessing: str | None = None, theano: bool 
     path = file_of(spec)
     stored = read_weights_file(path, theano=theano, any_preprocessing=preprocessing is not None)
     convolutions = stored.convolutions
+    chosen = chosen_preprocessing(preprocessing, stored.preprocessing)
     size, md5 = path.stat().st_size, md5_of(path)
     official: str | None
     if (known := official_file(size, md5)) is not None:
@@ -81,11 +83,21 @@ def inspect(spec: str | Path, *, preprocessing: str | None = None, theano: bool 
             )
             for layer in stored.layers
         ),
-        preprocessing=chosen_preprocessing(preprocessing, stored.preprocessing).name,
-        notes=(*stored.notes, *stored.guesses),
+        preprocessing=chosen.name,
+        notes=(*_numbers_of(chosen), *stored.notes, *stored.guesses),
         checksum=checksum_of(convolutions),
         official=official,
     )
+
+
+def _numbers_of(preprocessing: Preprocessing) -> list[str]:
+    """A preprocessing that has no name of its own, in words."""
+    if preprocessing.name != CUSTOM:
+        return []
+    p = preprocessing
+    order = "".join("RGB"[channel] for channel in p.channels)
+    mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (p.mean, p.std))
+    return [f"preprocessing: ({order} 0..{p.scale:g} - ({mean})) / ({std})"]
 
 
 def _official_layers_in_words(equal: int, total: int) -> str | None:

@@ -71,7 +71,7 @@ class StoredChain:
     """What the file does not say and was taken for granted: the user is to know."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """A layer as a file stores it; `arrays` by role, none for a layer without weights."""
 

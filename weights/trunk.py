@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import front, graph
-from .architecture import VGG16, VGG19, Place, named_place
+from .architecture import VGG16, VGG19, Place, named_place, refuse_twins
 from .model import WeightsError
 
 KERAS_EPSILON = 1e-3
@@ -75,6 +75,7 @@ def _named(convolutions: Sequence[graph.Layer]) -> dict[Place, graph.Layer]:
 
     SSD goes on to count, 1x1 convolutions behind its fc7: conv6_1, conv6_2, ….
     """
+    refuse_twins(layer.name for layer in convolutions)
     named = {place: layer for layer in convolutions if (place := named_place(layer.name)) is not None}
     if Place(1, 1) not in named:
         return {}

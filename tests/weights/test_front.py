@@ -175,6 +175,18 @@ def test_listed_operations_of_tf_keras(files):
         load_weights(path)
 
 
+def test_fronts_that_grow_without_end(files):
+    front, last = [], "image"
+    for number in range(40):
+        for index in range(3):
+            front.append(layer("GetItem", f"c{number}_{index}", tensor(last), key(index)))
+        parts = [tensor(f"c{number}_{index}") for index in range(3)]
+        last = f"s{number}"
+        front.append(layer("Stack", last, parts, axis=-1))
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_weights(files.archive(config=model(files, *front)))
+
+
 def test_damaged_numbers_of_a_preprocessing(files):
     path = files.named()
     with h5py.File(path, "r+") as file:

@@ -133,6 +133,17 @@ def test_layers_that_meet_between_convolutions(files, kind):
     assert f"its layer 'meet' is of kind {kind}" in refusal(files.archive(config=config))
 
 
+def test_two_networks_in_one(files):
+    path = files.folder / "two.weights.h5"
+    with h5py.File(path, "w") as root:
+        for inside in ("layers/functional/layers", "layers/functional_1/layers"):
+            for number, layer in enumerate(files.layers):
+                variables = root.create_group(f"{inside}/conv2d{f'_{number}' if number else ''}/vars")
+                variables["0"], variables["1"] = layer.kernel, layer.bias
+                variables.attrs["name"] = layer.name
+    assert "holds several layers named 'block1_conv1', as of two networks" in refusal(path)
+
+
 def test_quantized_dense_layers_are_left_out(files):
     path = files.named()
     with h5py.File(path, "r+") as file:
