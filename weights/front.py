@@ -80,7 +80,7 @@ def preprocessing_of(channels: Sequence[Channel]) -> Preprocessing | None:
         CUSTOM,
         (first.source, second.source, third.source),
         full,
-        tuple(-channel.offset / channel.gain for channel in channels),  # type: ignore[arg-type]
+        tuple(0.0 - channel.offset / channel.gain for channel in channels),  # type: ignore[arg-type]
         tuple(1 / channel.gain for channel in channels),  # type: ignore[arg-type]
     )
     return next((known for known in PREPROCESSINGS.values() if _equal(known, found)), found)

@@ -149,17 +149,18 @@ def _chain(
 
 def _refuse_junction(junction: graph.Step) -> None:
     """Where several layers meet is part of the front only while no convolution is behind any of them."""
-    pending, seen = [junction], 0
+    pending = [junction]
+    seen: set[tuple[graph.Layer, int]] = set()
     while pending:
         step = pending.pop()
-        seen += 1
+        if (step.layer, step.call) in seen:
+            continue
+        seen.add((step.layer, step.call))
         if step.layer.kind in _CONVOLUTIONS or step.layer.kind in _POOLS:
             layer = junction.layer
             raise WeightsError(
                 f"not VGG-like: its layer {layer.name!r} is of kind {layer.kind}; use a VGG-16 or VGG-19 file"
             )
-        if seen > graph.MAX_LAYERS:
-            raise WeightsError("its layers feed each other in a circle; save it again")
         pending += graph.sources(step)
 
 
