@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engine.wording import counted
 from . import inputs
 from .inputs import SUMS, Source
 from .messages import say
@@ -219,11 +220,12 @@ def with_more(options: Options, asked: str, state: "RunState", decay: float, sca
     earlier = before if isinstance(before, list) else [before] * scales
     if isinstance(now, list):
         if len(now) != scales:
-            raise SettingsError(f"--iterations {asked} is given for {len(now)} scales, and the run has {scales}")
-        if now[: state.scale] != earlier[: state.scale]:
             raise SettingsError(
-                f"--iterations {asked}: the first {state.scale} scales are done, with {earlier[: state.scale]}"
+                f"--iterations {asked} is given for {counted(len(now), 'scale')}, and the run has {scales}"
             )
+        if now[: state.scale] != earlier[: state.scale]:
+            done = counted(state.scale, "scale")
+            raise SettingsError(f"--iterations {asked}: the first {done} went with {earlier[: state.scale]}; keep them")
         each = now
     else:
         each = [*earlier[: state.scale], *[now] * (scales - state.scale)]
