@@ -98,10 +98,10 @@ def plan(
     wanted = size if size is not None or shape is None else max(shape)
     least, first = least_side(planned.network), FIRST
     if wanted is not None and min(size_of(wanted)) < least:
-        height, width = size_of(wanted)
+        (height, width), own = size_of(wanted), shape or (1, 1)
         raise taps.SettingsError(
             f"{image or 'the picture'} is {width}x{height} px, too small for {planned.network.layers[-1].tap}, which "
-            f"needs {least} px on the short side; take a size of {images.long_side(height, width, least)}"
+            f"needs {least} px on the short side; take a size of {images.long_side(own[0], own[1], least)}"
         )
     while min(size_of(first)) < least:
         first *= 2

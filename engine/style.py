@@ -45,6 +45,8 @@ class ReadStyle:
     mask: Mask | None
     region: Mask | None
     """Where it is visible and to be looked at; None is everywhere."""
+    masked: bool
+    """Whether somebody has said where to look."""
 
     @property
     def mask_name(self) -> str:
@@ -53,7 +55,7 @@ class ReadStyle:
 
     @property
     def region_name(self) -> str:
-        return f"the region of {self.name}"
+        return f"the region of {self.name}" if self.masked else f"what is visible of {self.name}"
 
 
 def read_styles(style: Source | Style | Sequence[Source | Style], style_scale: float) -> tuple[ReadStyle, ...]:
@@ -75,7 +77,8 @@ def _read(style: Style, style_scale: float) -> ReadStyle:
         raise SettingsError(f"the size of the style {picture.name} is {style.size}; it must be {problem}")
     mask = None if style.mask is None else masks.read(style.mask, f"the mask of {picture.name}")
     pixels = transparency.visible(picture).pixels
-    return ReadStyle(picture.name, pixels, style.weight, scale, style.size, mask, _region(style, picture))
+    region, masked = _region(style, picture), style.region is not None
+    return ReadStyle(picture.name, pixels, style.weight, scale, style.size, mask, region, masked)
 
 
 def _region(style: Style, picture: images.Picture) -> Mask | None:

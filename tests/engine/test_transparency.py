@@ -92,6 +92,11 @@ def test_a_style_of_which_nothing_is_left_is_named(thin: Thin) -> None:
 
     with pytest.raises(SettingsError, match="the style image is transparent everywhere"):
         given(np.dstack([picture(1, 20, 20), np.zeros((20, 20), np.float32)]))
+    dot = cut_out(picture(1, 30, 36), 0.0)
+    dot[..., 3] = 0
+    dot[3, 4, 3] = 1
+    with pytest.raises(SettingsError, match=r"what is visible of image covers 0\.25 pixels of 18x15 at relu2_1"):
+        given(dot)
     right = np.zeros((30, 36), np.float32)
     right[:, 26:] = 1
     with pytest.raises(SettingsError, match="the region of image selects only what is transparent"):
