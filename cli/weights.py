@@ -119,9 +119,7 @@ def convert(
 def inspect(
     file: Annotated[
         str,
-        typer.Argument(
-            help="An HDF5 (.h5, .hdf5), .keras or .weights.json file, or vgg19 or vgg16.", show_default=False
-        ),
+        typer.Argument(help="A weights file of any kind, or vgg19 or vgg16.", show_default=False),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
     preprocessing: Preprocessing = None,

@@ -22,10 +22,11 @@ VGG19_WIDTHS = (64, 128, 256, 512, 512)
 def load_weights(spec: str | Path, *, preprocessing: str | None = None, theano: bool | None = None) -> Weights:
     """The VGG-like network named by `spec`: "mini", "vgg19", "vgg16", "random:SEED", or the path of a file.
 
-    "mini" is the bundled one (weights/mini.md); files are HDF5 or `.keras`. "vgg19" and "vgg16" are the official files,
-    once `fetch` has put them on this machine; they are verified each time. A file's kernels come back as float32
-    (3, 3, C_in, C_out), whatever layout and precision it stores; dense layers are left out. "random:SEED" has VGG-19's
-    shapes, He-scaled normal kernels and zero biases, the same for the same seed.
+    "mini" is the bundled one (weights/mini.md); files are HDF5, `.keras`, or what `foreign` reads of PyTorch,
+    safetensors, NumPy, Caffe and MatConvNet. "vgg19" and "vgg16" are the official files, once `fetch` has put them on
+    this machine; they are verified each time. A file's kernels come back as float32 (3, 3, C_in, C_out), whatever
+    layout and precision it stores; dense layers are left out. "random:SEED" has VGG-19's shapes, He-scaled normal
+    kernels and zero biases, the same for the same seed.
 
     `preprocessing` is "caffe" (BGR, 0..255, minus the mean), "torchvision" (RGB, 0..1, standardised), "unit" (RGB,
     0..1), "tf" (RGB, -1..1) or "matconvnet" (RGB, 0..255, minus the mean); None goes by what the file says, its layers

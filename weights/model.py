@@ -39,6 +39,7 @@ UNIT = Preprocessing("unit", (0, 1, 2), 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 SIGNED = Preprocessing("tf", (0, 1, 2), 2.0, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
 """RGB from -1 to 1; Keras's own name for it is "tf"."""
 MATCONVNET = Preprocessing("matconvnet", (0, 1, 2), 255.0, (123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
+"""Of Caffe's networks where the first kernels were turned to RGB: MatConvNet's, the classic .npz of VGG-16."""
 PREPROCESSINGS = {one.name: one for one in (CAFFE, TORCHVISION, UNIT, SIGNED, MATCONVNET)}
 
 

@@ -4,6 +4,7 @@ The only place where a bad file's many ways of failing become `WeightsError`. Ho
 `layouts`.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from . import archive, hdf5
 from .architecture import places
+from .foreign import read_foreign
 from .layouts import stored_chain
 from .model import CUSTOM, PREPROCESSINGS, Convolution, Preprocessing, WeightsError
 from .shards import refuse_one_of_several, shards_of
@@ -62,19 +64,33 @@ class StoredWeights:
 def read_weights_file(path: Path, *, theano: bool | None = None, any_preprocessing: bool = False) -> StoredWeights:
     """All convolutions of the file at `path`, as float32 (3, 3, C_in, C_out), read-only.
 
-    It is HDF5, `.keras` or a `.weights.json` with its shards, which shows in its first bytes, whatever its suffix.
+    It is HDF5, `.keras`, a `.weights.json` with its shards, or what `foreign` reads, which shows in its first bytes,
+    whatever its suffix.
     `theano` overrides what the file and its name say about kernels rotated by 180°. With `any_preprocessing` it does
     not matter that the file's own cannot be told. Raises `WeightsError`, one line that names the file, for anything
     unusable.
     """
-    with _one_line_errors(path), _opened(path) as (files, config):
-        chain = stored_chain(files, config)
-        preprocessing = _preprocessing(files[0]) or chain.preprocessing
-        if preprocessing is None and chain.front_problem is not None and not any_preprocessing:
-            raise WeightsError(chain.front_problem)
-        if theano is None and (chain.theano or "th_kernels" in path.name):
-            theano = True
-        return _read(chain, theano, preprocessing)
+    with _one_line_errors(path):
+        if (foreign := _foreign(path)) is not None:
+            return foreign
+        with _opened(path) as (files, config):
+            chain = stored_chain(files, config)
+            preprocessing = _preprocessing(files[0]) or chain.preprocessing
+            if preprocessing is None and chain.front_problem is not None and not any_preprocessing:
+                raise WeightsError(chain.front_problem)
+            if theano is None and (chain.theano or "th_kernels" in path.name):
+                theano = True
+            return _read(chain, theano, preprocessing)
+
+
+def _foreign(path: Path) -> StoredWeights | None:
+    """What another program than Keras wrote; None where Keras did, and where no file can be opened."""
+    if not path.is_file() or not os.access(path, os.R_OK) or h5py.is_hdf5(path) or shards_of(path) is not None:
+        return None
+    found = read_foreign(path)
+    if found is None:
+        return None
+    return StoredWeights(found.layout, tuple(StoredLayer(*layer) for layer in found.layers), found.preprocessing)
 
 
 @contextmanager

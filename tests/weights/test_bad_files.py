@@ -39,7 +39,7 @@ def test_pipe_is_not_waited_for(tmp_path):
 def test_neither_hdf5_nor_archive(tmp_path, content):
     path = tmp_path / "vgg.h5"
     path.write_bytes(content)
-    assert "neither HDF5 nor a .keras archive" in refusal(path)
+    assert "weights fetch vgg19" in refusal(path)
 
 
 def test_truncated(files):
