@@ -189,8 +189,9 @@ def _load_builtins(library: Path) -> None:
 
 def _candidates() -> Iterator[str]:
     wheels = importlib.util.find_spec("nvidia")
-    for site in (wheels and wheels.submodule_search_locations) or ():
-        for pattern in ("cuda_nvrtc/lib/libnvrtc.so.*", "cu1*/lib/libnvrtc.so.*", "cu*/bin/**/nvrtc64_*_0.dll"):
+    sites = (wheels and wheels.submodule_search_locations) or ()
+    for pattern in ("cuda_nvrtc/lib/libnvrtc.so.*", "cu1*/lib/libnvrtc.so.*", "cu*/bin/**/nvrtc64_*_0.dll"):
+        for site in sites:
             yield from (str(path) for path in sorted(Path(site).glob(pattern)))
     for variable in ("CUDA_PATH", "CUDA_HOME"):
         if toolkit := os.environ.get(variable):
