@@ -45,7 +45,16 @@ class OneLineErrors(TyperGroup):
         except BrokenPipeError:  # of standard output: other pipes are answered where they are written to
             streams.nobody_reads()
             raise SystemExit(streams.READER_GONE) from None
-        except (OSError, ArithmeticError, MemoryError, RuntimeError, ValueError, TypeError, LookupError) as error:
+        except (
+            OSError,
+            ArithmeticError,
+            MemoryError,
+            RuntimeError,
+            ValueError,
+            TypeError,
+            LookupError,
+            ImportError,
+        ) as error:
             if isinstance(error, typer.Exit | typer.Abort) or type(error).__module__.startswith(("click", "typer")):
                 raise  # the command line's own: wrong options, an exit asked for
             if "--debug" in sys.argv[1:]:
@@ -93,22 +102,26 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _is_bad_input(error: Exception) -> bool:
+    if isinstance(error, MemoryError | ImportError):  # neither is, and nothing more may be importable
+        return False
     from ..engine.images import ImageError
     from ..engine.taps import SettingsError
     from ..kernels import DeviceError
     from ..weights import WeightsError
 
-    known = isinstance(error, ImageError | SettingsError | DeviceError | WeightsError)
-    return known and not isinstance(error, MemoryError)
+    return isinstance(error, ImageError | SettingsError | DeviceError | WeightsError)
 
 
 def _one_line(error: Exception) -> str:
-    from ..engine.optimise import NonFiniteCostError
-
     message = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         remedy = "free some, or raise its limit" if message.startswith("reading ") else "use a smaller --size"
         return f"out of memory ({message or 'no details'}); {remedy}"
+    if isinstance(error, ImportError):
+        lacking = "allocate memory" in message or "failed to map" in message  # of a library, by the loader
+        return f"out of memory ({message}); free some, or raise its limit" if lacking else message
+    from ..engine.optimise import NonFiniteCostError
+
     if _is_bad_input(error) or isinstance(error, NonFiniteCostError | OSError):
         return message
     return f"unexpected {type(error).__name__}: {message}; run again with --debug and report it"

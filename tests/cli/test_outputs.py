@@ -357,3 +357,26 @@ def test_sheets_of_layers_are_numbered_or_refused(folder: Path) -> None:
     result = nstgpu(*arguments, "-o", "content_layers")
     assert (result.exit_code, "relu1_1.png exists already" in result.stderr) == (2, True)
     assert nstgpu(*arguments, "-o", "content_layers", "--force").exit_code == 0
+
+
+# ---- too little memory to load a library ------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (
+            "libz.so.1: failed to map segment from shared object",
+            "nstgpu: out of memory (libz.so.1: failed to map segment from shared object); free some, or raise its limit",
+        ),
+        ("No module named 'h5py'", "nstgpu: No module named 'h5py'"),
+    ],
+)
+def test_a_library_that_cannot_be_loaded_is_one_line(monkeypatch: pytest.MonkeyPatch, said: str, line: str) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ImportError(said)
+
+    monkeypatch.setattr(images, "read", fail)
+    result = run("-o", "out.png", "--quiet")
+    assert (result.exit_code, result.stderr.splitlines()) == (1, [line])
