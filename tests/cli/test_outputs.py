@@ -367,8 +367,8 @@ def test_sheets_of_layers_are_numbered_or_refused(folder: Path) -> None:
     ("said", "line"),
     [
         (
-            "libz.so.1: failed to map segment from shared object",
-            "nstgpu: out of memory (libz.so.1: failed to map segment from shared object); free some, or raise its limit",
+            "libz.so: failed to map segment from shared object",
+            "nstgpu: out of memory (libz.so: failed to map segment from shared object); free some, or raise its limit",
         ),
         ("No module named 'h5py'", "nstgpu: No module named 'h5py'"),
     ],
