@@ -9,13 +9,18 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from . import catalogue
 from .catalogue import OfficialFile, has_layers_of, md5_of, official_named
-from .model import WeightsError
+from .model import MATCONVNET, Convolution, WeightsError
+
+if TYPE_CHECKING:
+    from .reader import StoredWeights
 
 PREFERRED = "vgg19"
 BUNDLED = "mini"
@@ -163,7 +168,7 @@ def take(name: str, source: Path) -> Fetched:
                 return Fetched(path, False)
         finally:
             part.unlink(missing_ok=True)
-    convolutions = read_weights_file(source).convolutions
+    convolutions = _in_bgr(read_weights_file(source))
     if not has_layers_of(official, convolutions):
         raise WeightsError(
             f"{source}: not the official {official.model} ({official.size:,} bytes with MD5 {official.md5}); "
@@ -197,6 +202,16 @@ def remove_fetched() -> tuple[int, int]:
         for path in files:
             path.unlink(missing_ok=True)
     return len(files), size
+
+
+def _in_bgr(stored: "StoredWeights") -> tuple[Convolution, ...]:
+    """The convolutions as the official files have them: the first takes BGR, in other programs' files perhaps RGB."""
+    first, *rest = stored.convolutions
+    if stored.preprocessing == MATCONVNET:
+        kernel = np.ascontiguousarray(first.kernel[:, :, ::-1])
+        kernel.setflags(write=False)
+        first = replace(first, kernel=kernel)
+    return (first, *rest)
 
 
 def _known(name: str) -> OfficialFile:

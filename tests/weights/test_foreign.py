@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.weights import WeightsError, convert, inspect, load_weights, tensors
+from nstgpu.weights import WeightsError, convert, inspect, load_weights, store, tensors
 from nstgpu.weights.model import CAFFE, MATCONVNET, TORCHVISION
 
 STORAGES = {"<f4": "Float", "<f2": "Half", "<f8": "Double", ">f4": "Float"}
@@ -496,3 +496,30 @@ def test_the_same_network_in_three_formats():
     pytest.importorskip("scipy")
     names = ("vgg19.pth", "vgg19.npy", "imagenet-vgg-verydeep-19.mat")
     assert len({load_weights(cases / name).checksum for name in names}) == 1
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_official_weights_are_taken_from_another_programs_file(files, monkeypatch, turn):
+    """In RGB too; what the official network is, is played by the test's own."""
+    official = [layer.kernel.copy() for layer in files.layers]
+    files.layers[0].kernel = np.ascontiguousarray(files.layers[0].kernel[:, :, ::turn])
+    named = {f"conv{layer.block}_{layer.index}": layer for layer in files.layers}
+    arrays: dict[str, Any] = {f"{name}_W": layer.kernel for name, layer in named.items()}
+    arrays |= {f"{name}_b": layer.bias for name, layer in named.items()}
+    path = files.folder / "vgg.npz"
+    np.savez(path, **arrays)
+    monkeypatch.setenv("NSTGPU_WEIGHTS_DIR", str(files.folder / "store"))
+
+    def is_official(_, convolutions):
+        pairs = zip(convolutions, official, strict=True)
+        return all(np.array_equal(one.kernel, kernel) for one, kernel in pairs)
+
+    monkeypatch.setattr(store, "has_layers_of", is_official)
+    if turn == 1:  # such a file takes RGB, and so this one is another network
+        with pytest.raises(WeightsError, match="not the official"):
+            store.take("vgg19", path)
+        return
+    taken = load_weights(store.take("vgg19", path).path)
+    assert taken.preprocessing == CAFFE
+    for convolution, kernel in zip(taken.convolutions, official, strict=True):
+        np.testing.assert_array_equal(convolution.kernel, kernel)
