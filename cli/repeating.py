@@ -74,8 +74,8 @@ def from_recipe(file: Path, given: Mapping[str, Any], *, yes: bool, quiet: bool)
     for one, other in EITHER:
         if one in given or other in given:  # the recipe's way of giving them, too, is changed
             dropped |= {one, other}
-    if "device" in given:  # theirs are the cpu's
-        dropped |= {"threads"}
+    if "device" in given:  # what belongs to the device goes with it
+        dropped |= {"precision", "threads"}
     if "weights" in given:  # what belongs to the weights goes with them
         dropped |= {"weights_sha256", "preprocessing"}
     kept = checked(values, Settings, title)

@@ -385,7 +385,15 @@ def run(
     presets = [name for name in PRESETS if given.pop(name, False)]
     for name in ("recipe", "yes", "debug", "version", "dry_run"):  # acted on here, and where errors are reported
         given.pop(name, None)
-    paint(_options(given, recipe, presets, yes=yes), dry_run=dry_run)
+    from ..kernels.device import DeviceError
+
+    options = _options(dict(given), recipe, presets, yes=yes)
+    try:
+        paint(options, dry_run=dry_run)
+    except DeviceError as error:
+        if recipe is None or "device" in given:
+            raise
+        raise DeviceError(f"{error}; the recipe is of a run on {options.device}, --device auto paints here") from error
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

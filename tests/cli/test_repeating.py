@@ -227,6 +227,16 @@ def test_a_recipe_of_the_version_before() -> None:
     assert images.read("again.png").pixels.tobytes() == images.read("now.png").pixels.tobytes()
 
 
+@pytest.mark.usefixtures("painted")
+def test_a_recipe_of_another_device_says_how_it_is_painted_here() -> None:
+    hostile = rewritten("out.png", device="cuda", precision="bf16", threads=None)
+    if CliRunner().invoke(app, ["run", "--recipe", hostile, "-o", "gpu.png"]).exit_code == 0:
+        pytest.skip("there is a GPU")
+    assert "--device auto paints here" in refused("run", "--recipe", hostile, "-o", "none.png")
+    done("run", "--recipe", hostile, "-o", "here.png", "--device", "auto")
+    np.testing.assert_allclose(images.read("here.png").pixels, images.read("out.png").pixels, atol=2 / 255)
+
+
 def test_more_iterations_and_the_recipe_of_that(folder: Path) -> None:
     done("run", "content.jpg", "style.png", *SHORT, "--min-size", "16", "-o", "out.png", "--checkpoint", "state.h5")
     result = done("resume", "state.h5", "-o", "more.png", "--iterations", "8")
