@@ -48,12 +48,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     locked, so that `clean` knows it from what a dead process has left.
     """
     target = Path(os.path.realpath(path))  # a link keeps pointing at the file, which is what gets replaced
-    partial = target.with_name(f".nstgpu-{secrets.token_hex(_TOKEN)}.part")
+    partial: Path | None = None
     try:
-        with open(partial, "x+b") as file:  # unlike tempfile's, readable to whom the umask allows
-            _lock(file)
-            if not _is_still(partial, file):  # taken for a dead process's before it was locked
-                raise FileNotFoundError(errno.ENOENT, "it was removed while it was written")
+        partial, file = _begun(target)
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
@@ -61,7 +59,21 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise ImageError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
     finally:  # also upon Ctrl-C; after the rename there is nothing left under this name
-        partial.unlink(missing_ok=True)
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+
+
+def _begun(target: Path) -> tuple[Path, BinaryIO]:
+    """A new file beside `target`, locked; another, where `clean` took it for a dead process's before it was."""
+    while True:
+        partial = target.with_name(f".nstgpu-{secrets.token_hex(_TOKEN)}.part")
+        file = open(partial, "x+b")  # noqa: SIM115  # unlike tempfile's, readable to whom the umask allows
+        _lock(file)
+        if os.path.lexists(partial):
+            return partial, file
+        file.close()
+        if not partial.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "its folder is gone")
 
 
 def clean(folder: Path) -> None:
