@@ -143,3 +143,18 @@ def test_run_does_not_overwrite_its_weights(small_weights: Path, pictures: tuple
     assert result.exit_code == 2
     assert "is an input" in result.stderr
     assert small_weights.read_bytes() == before
+
+
+def test_what_a_file_does_not_say_is_a_note(tmp_path: Path) -> None:
+    import h5py
+
+    path = tmp_path / "v.weights.h5"
+    with h5py.File(path, "w") as file:
+        variables = file.create_group("layers/conv2d/vars")
+        variables["0"], variables["1"] = np.ones((3, 3, 3, 4), np.float32), np.ones(4, np.float32)
+        file.create_group("layers/rescaling/vars")
+    result = nstgpu("weights", "convert", str(path), str(tmp_path / "out.h5"))
+    assert result.exit_code == 0
+    assert "note: v.weights.h5: the scale of its layer 'rescaling' is not in the file" in result.stderr
+    assert "WeightsGuess" not in result.stderr
+    assert load_weights(tmp_path / "out.h5").preprocessing.name == "unit"
