@@ -125,7 +125,7 @@ def test_convert_and_preprocessing(tmp_path: Path, small_weights: Path, pictures
 
     painted = []
     for chosen in ([], ["--preprocessing", "caffe"], ["--preprocessing", "torchvision"]):
-        assert nstgpu(*pictures, "-o", "painted.png", "--weights", "out.h5", *chosen).exit_code == 0
+        assert nstgpu(*pictures, "-o", "painted.png", "--force", "--weights", "out.h5", *chosen).exit_code == 0
         painted.append(images.read_recipe("painted.png")["costs"])
     assert painted[0] == painted[2] != painted[1]
 
