@@ -361,8 +361,13 @@ def test_alpha_follows_the_content(thin: Thin) -> None:
 
 def test_canonical_names() -> None:
     assert canonical("block4_conv2") == canonical("relu4_2") == "relu4_2"
-    for wrong in ("conv4_2", "relu42", "relu4_2x", ""):
-        with pytest.raises(SettingsError, match="relu1_1"):
+    for wrong, right in (
+        ("conv4_2", "write 'relu4_2'"),
+        ("relu42", "relu1_1"),
+        ("relu4_2x", "relu1_1"),
+        ("", "relu1_1"),
+    ):
+        with pytest.raises(SettingsError, match=right):
             canonical(wrong)
 
 
