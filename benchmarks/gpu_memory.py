@@ -21,7 +21,7 @@ from nstgpu import StyleTransfer, Weights
 from nstgpu.engine import taps
 from nstgpu.engine.plan import Forecast, of_weights
 from nstgpu.kernels import open_device
-from nstgpu.kernels.gpu import Gpu
+from nstgpu.kernels.cuda.device import Gpu
 
 GIB = 2**30
 TOLERANCE = 0.1  # of a forecast

@@ -41,7 +41,7 @@ from gpu_variants import (  # type: ignore[import-not-found]
 )
 
 from nstgpu.engine.profile import OPERATIONS, Call, Recorder
-from nstgpu.kernels.gpu import Gpu
+from nstgpu.kernels.cuda.device import Gpu
 
 BLOCK_SECONDS = 0.04
 TURNS_SECONDS = 12.0  # for all the turns of a section

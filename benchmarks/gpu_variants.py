@@ -17,7 +17,7 @@ from both_sides import Pixels, PyTorch, pictures, to_host, transfer, weights_of 
 from nstgpu.engine.captured import Captured
 from nstgpu.engine.memory import Buffer, allocate
 from nstgpu.engine.optimise import Adam, Descending
-from nstgpu.kernels.gpu import Gpu
+from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime
 
 RATE, BETAS, EPSILON = 0.02, (Adam.beta1, Adam.beta2), Adam.epsilon

@@ -283,7 +283,7 @@ def open_device(name: str = "auto", precision: str = "auto", threads: int | None
         from .reference import Reference
 
         return Reference(precision)
-    from .gpu import Gpu
+    from .cuda.device import Gpu
     from .runtimes import CudaRuntime, EmulatorRuntime
 
     if kind == "cuda":

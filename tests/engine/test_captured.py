@@ -11,8 +11,8 @@ from nstgpu.engine.run import Progress, RunState
 from nstgpu.engine.settling import Settled
 from nstgpu.engine.transfer import Result, StyleTransfer
 from nstgpu.kernels import open_device
+from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.device import DeviceError
-from nstgpu.kernels.gpu import Gpu
 from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.runtimes import cuda_problem
 from nstgpu.weights import Weights

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from nstgpu.kernels import compiler, runtimes
+from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.device import DeviceError
 from nstgpu.kernels.emulator import NoCompilerError
-from nstgpu.kernels.gpu import Gpu
 from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
 
 Runtimes = Callable[..., Runtime]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nstgpu.kernels import convolution, gram
-from nstgpu.kernels.gpu import Gpu
+from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.gram import choose_gram
 from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from nstgpu.kernels import compiler, hopper
+from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.device import DeviceError
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
-from nstgpu.kernels.gpu import Gpu
 from nstgpu.kernels.hopper import Element
 from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference

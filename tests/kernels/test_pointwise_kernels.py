@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nstgpu.kernels import pointwise
+from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.device import MOST_VECTORS, Pooling
-from nstgpu.kernels.gpu import Gpu
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import Runtime
 

@@ -18,9 +18,9 @@ from nstgpu import Style, StyleTransfer, load_weights
 from nstgpu.engine.optimise import NonFiniteCostError
 from nstgpu.kernels import gram, hopper, pointwise
 from nstgpu.kernels.compiler import sources_for
+from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.device import DeviceError
 from nstgpu.kernels.emulator import NoCompilerError
-from nstgpu.kernels.gpu import Gpu
 from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, cuda_problem

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nstgpu.kernels import pointwise, wasserstein
+from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.device import W2_SCRATCH
-from nstgpu.kernels.gpu import Gpu
 from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import Runtime

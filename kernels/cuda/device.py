@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import convolution, gram, hopper, pointwise, tensor_convolution, tensor_gram, wasserstein
-from .convolution import IMAGE_CHANNELS
-from .device import MOST_VECTORS, W2_SCRATCH, Array, DeviceError, Layout, Pooling
-from .launch import Launch
-from .runtimes import Runtime
-from .tensor_convolution import CHANNELS_MULTIPLE, MEMORY, rounded, widened
+from .. import convolution, gram, hopper, pointwise, tensor_convolution, tensor_gram, wasserstein
+from ..convolution import IMAGE_CHANNELS
+from ..device import MOST_VECTORS, W2_SCRATCH, Array, DeviceError, Layout, Pooling
+from ..launch import Launch
+from ..runtimes import Runtime
+from ..tensor_convolution import CHANNELS_MULTIPLE, MEMORY, rounded, widened
 
 FLOAT = np.dtype(np.float32)
 COUNT = np.dtype(np.int32)
