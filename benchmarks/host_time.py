@@ -16,8 +16,8 @@ import numpy as np
 from nstgpu import StyleTransfer, load_weights
 from nstgpu.engine.run import Progress
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import Array
-from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.runtimes import EmulatorRuntime
 
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .convolution import DEPTH, MULTIPROCESSORS, choose_tile, partial_bytes, partials_in
+from .cuda.runtime.launch import Launch
 from .device import Array
-from .launch import Launch
 from .pointwise import BLOCK
 
 WORTH_SPLITTING = 16  # steps of DEPTH pixels; what a shorter slice saves is lost in adding it up

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from .cache import cache_directory, cached, digest
 from .compiler import FOLDER, cubin_key, find_nvrtc
+from .cuda.runtime.launch import Launch
 from .device import Array, DeviceError, OutOfMemoryError, Pooling
 from .gram import GramWork, add_slices
-from .launch import Launch
 from .reference import Reference
 from .runtimes import CudaRuntime, Runtime
 from .tensor_convolution import MEMORY, rounded, widened

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compiler import architecture_for, compile_sources, find_nvrtc, sources_for
+from .cuda.runtime.launch import Launch
 from .device import Array, DeviceError, OutOfMemoryError
 from .driver import problems
-from .launch import Launch
 from .reference import seconds_of
 from .tensor_tiles import H200, Chip, chip_of
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from . import convolution
 from .convolution import IMAGE_CHANNELS, PackedFilters
+from .cuda.runtime.launch import Launch
 from .device import Array, Pooling
-from .launch import Launch
 from .tensor_tiles import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, TAPS, TILE_WIDTH, Chip, Work, choose
 
 CHANNELS_MULTIPLE = 8

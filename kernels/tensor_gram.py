@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .cuda.runtime.launch import Launch
 from .device import Array
 from .gram import GramWork, add_slices
-from .launch import Launch
 from .tensor_convolution import CHANNELS_MULTIPLE, MEMORY
 from .tensor_tiles import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, Chip
 

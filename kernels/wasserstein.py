@@ -25,8 +25,8 @@ import math
 
 import numpy as np
 
+from .cuda.runtime.launch import Launch
 from .device import W2_SCRATCH, Array
-from .launch import Launch
 from .pointwise import BLOCK, finish_sums, rows_grid
 
 TILE_ROWS, TILE_COLUMNS = 64, 32  # of a block: `Tile` in cuda/wasserstein.cu

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from .. import convolution, gram, hopper, pointwise, tensor_convolution, tensor_gram, wasserstein
 from ..convolution import IMAGE_CHANNELS
 from ..device import MOST_VECTORS, W2_SCRATCH, Array, DeviceError, Layout, Pooling
-from ..launch import Launch
 from ..runtimes import Runtime
 from ..tensor_convolution import CHANNELS_MULTIPLE, MEMORY, rounded, widened
+from .runtime.launch import Launch
 
 FLOAT = np.dtype(np.float32)
 COUNT = np.dtype(np.int32)

@@ -12,8 +12,8 @@ from nstgpu.engine.settling import Settled
 from nstgpu.engine.transfer import Result, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import DeviceError
-from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.runtimes import cuda_problem
 from nstgpu.weights import Weights
 

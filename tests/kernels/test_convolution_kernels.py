@@ -12,8 +12,8 @@ import pytest
 from nstgpu.kernels import convolution
 from nstgpu.kernels.convolution import Work, choose_tile
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import Pooling
-from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import Runtime
 

@@ -21,9 +21,9 @@ from nstgpu import Style, StyleTransfer
 from nstgpu.engine.run import Progress
 from nstgpu.kernels import DEVICES, DeviceError, hopper, open_device, runtimes, tensor_tiles
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import OutOfMemoryError, Pooling
 from nstgpu.kernels.emulator import NoCompilerError
-from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, cuda_problem
 from nstgpu.weights import Weights
 

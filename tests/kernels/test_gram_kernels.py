@@ -10,8 +10,8 @@ import pytest
 
 from nstgpu.kernels import convolution, gram
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.gram import choose_gram
-from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import Runtime
 

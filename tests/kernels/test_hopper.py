@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from nstgpu.kernels import compiler, convolution, hopper
+from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import DeviceError, Pooling
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
 from nstgpu.kernels.hopper import TILES, Element, Tile, Work
-from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import EmulatorRuntime, Runtime
 from nstgpu.kernels.tensor_convolution import MEMORY, rounded, widened

@@ -16,10 +16,10 @@ import pytest
 
 from nstgpu.kernels import compiler, hopper
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import DeviceError
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
 from nstgpu.kernels.hopper import Element
-from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import EmulatorRuntime, Runtime
 from nstgpu.kernels.tensor_convolution import rounded, widened

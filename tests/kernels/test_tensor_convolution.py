@@ -14,9 +14,9 @@ import pytest
 from nstgpu.kernels import convolution, pointwise, tensor_convolution, tensor_tiles
 from nstgpu.kernels.compiler import FOLDER
 from nstgpu.kernels.convolution import choice_layout, mask_layout
+from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
-from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference, ReferenceFilters
 from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
 from nstgpu.kernels.tensor_convolution import MEMORY, pack_filters, partial_bytes, rounded, widened

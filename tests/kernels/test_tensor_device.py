@@ -19,9 +19,9 @@ from nstgpu.engine.optimise import NonFiniteCostError
 from nstgpu.kernels import gram, hopper, pointwise
 from nstgpu.kernels.compiler import sources_for
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import DeviceError
 from nstgpu.kernels.emulator import NoCompilerError
-from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, cuda_problem
 from nstgpu.kernels.tensor_convolution import TensorFilters, rounded, widened

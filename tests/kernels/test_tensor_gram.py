@@ -16,8 +16,8 @@ import pytest
 
 from nstgpu.kernels import tensor_gram
 from nstgpu.kernels.compiler import FOLDER
+from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
-from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
 from nstgpu.kernels.tensor_convolution import MEMORY, rounded, widened

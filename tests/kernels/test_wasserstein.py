@@ -10,8 +10,8 @@ import pytest
 
 from nstgpu.kernels import pointwise, wasserstein
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import W2_SCRATCH
-from nstgpu.kernels.launch import Launch
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import Runtime
 
