@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .convolution import DEPTH, MULTIPROCESSORS, choose_tile, partial_bytes, partials_in
+from .cuda.conv3x3.launch_simt import DEPTH, MULTIPROCESSORS, choose_tile, partial_bytes, partials_in
 from .cuda.runtime.launch import Launch
 from .device import Array
 from .pointwise import BLOCK

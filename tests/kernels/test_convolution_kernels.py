@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import convolution
-from nstgpu.kernels.convolution import Work, choose_tile
+from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
+from nstgpu.kernels.cuda.conv3x3.launch_simt import Work, choose_tile
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import Pooling

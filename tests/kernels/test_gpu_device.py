@@ -19,7 +19,9 @@ from PIL import Image
 
 from nstgpu import Style, StyleTransfer
 from nstgpu.engine.run import Progress
-from nstgpu.kernels import DEVICES, DeviceError, hopper, open_device, runtimes, tensor_tiles
+from nstgpu.kernels import DEVICES, DeviceError, open_device, runtimes
+from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
+from nstgpu.kernels.cuda.conv3x3 import tile_model as tensor_tiles
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import OutOfMemoryError, Pooling

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import compiler, convolution, hopper
+from nstgpu.kernels import compiler
+from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
+from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
+from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import MEMORY, rounded, widened
+from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import TILES, Element, Tile, Work
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import DeviceError, Pooling
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
-from nstgpu.kernels.hopper import TILES, Element, Tile, Work
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import EmulatorRuntime, Runtime
-from nstgpu.kernels.tensor_convolution import MEMORY, rounded, widened
 
 # What rounding the result to 16 bits takes, relative; and absolutely, what adding up in fp32 takes of the typical size.
 HALF_STEP = {"bf16": 2.0**-8, "fp16": 2.0**-11}

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import compiler, hopper
+from nstgpu.kernels import compiler
+from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
+from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import rounded, widened
+from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import Element
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import DeviceError
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
-from nstgpu.kernels.hopper import Element
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import EmulatorRuntime, Runtime
-from nstgpu.kernels.tensor_convolution import rounded, widened
 
 Shape = tuple[int, int, int]
 Runtimes = Callable[..., Runtime]

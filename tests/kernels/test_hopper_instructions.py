@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import rounded, widened
+from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import TensorMap, encode_for_emulator
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
-from nstgpu.kernels.hopper import TensorMap, encode_for_emulator
-from nstgpu.kernels.tensor_convolution import rounded, widened
 
 SOURCE = Path(__file__).parent / "hopper_faults.cu"
 FAULTS = {

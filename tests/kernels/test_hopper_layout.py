@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import hopper
+from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.emulator import Library, NoCompilerError, compile_library
 
 STEP, WIDTH, HEIGHT, LOADED = hopper.STEP_CHANNELS, hopper.BOX_WIDTH, hopper.BOX_HEIGHT, hopper.LOADED_ROWS

@@ -12,8 +12,8 @@ import pytest
 
 from nstgpu.kernels import compiler
 from nstgpu.kernels.compiler import FOLDER, Cubin, compile_sources
+from nstgpu.kernels.cuda.conv3x3.tile_model import CHANNEL_GROUP, PRODUCTS, Tile
 from nstgpu.kernels.device import DeviceError
-from nstgpu.kernels.tensor_tiles import CHANNEL_GROUP, PRODUCTS, Tile
 
 try:
     NVRTC = compiler.find_nvrtc()

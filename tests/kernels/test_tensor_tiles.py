@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nstgpu.kernels.tensor_tiles import (
+from nstgpu.kernels.cuda.conv3x3.tile_model import (
     H200,
     PRODUCTS,
     TAPS,

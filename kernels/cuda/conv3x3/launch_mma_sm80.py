@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import convolution
-from .convolution import IMAGE_CHANNELS, PackedFilters
-from .cuda.runtime.launch import Launch
-from .device import Array, Pooling
-from .tensor_tiles import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, TAPS, TILE_WIDTH, Chip, Work, choose
+from ...device import Array, Pooling
+from ..runtime.launch import Launch
+from . import launch_simt as convolution
+from .launch_simt import IMAGE_CHANNELS, PackedFilters
+from .tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, TAPS, TILE_WIDTH, Chip, Work, choose
 
 CHANNELS_MULTIPLE = 8
 CHUNKS = 8  # of 16 bytes in a row of 128

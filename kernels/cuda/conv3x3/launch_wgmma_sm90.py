@@ -27,14 +27,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .cache import cache_directory, cached, digest
-from .compiler import FOLDER, cubin_key, find_nvrtc
-from .cuda.runtime.launch import Launch
-from .device import Array, DeviceError, OutOfMemoryError, Pooling
-from .gram import GramWork, add_slices
-from .reference import Reference
-from .runtimes import CudaRuntime, Runtime
-from .tensor_convolution import MEMORY, rounded, widened
+from ...cache import cache_directory, cached, digest
+from ...compiler import FOLDER, cubin_key, find_nvrtc
+from ...device import Array, DeviceError, OutOfMemoryError, Pooling
+from ...gram import GramWork, add_slices
+from ...reference import Reference
+from ...runtimes import CudaRuntime, Runtime
+from ..runtime.launch import Launch
+from .launch_mma_sm80 import MEMORY, rounded, widened
 
 _log = logging.getLogger("nstgpu")
 

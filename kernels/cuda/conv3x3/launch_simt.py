@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .cuda.runtime.launch import Launch
-from .device import Array, Layout, Pooling
+from ...device import Array, Layout, Pooling
+from ..runtime.launch import Launch
 
 DEPTH = 8  # input channels per step of the main loop: `tile::depth` in cuda/tile.cuh
 IMAGE_CHANNELS = 3  # an input of this many channels is an image, and has kernels of its own
