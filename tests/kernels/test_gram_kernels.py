@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import gram
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.gram import launch_simt as gram
+from nstgpu.kernels.cuda.gram.launch_simt import choose_gram
 from nstgpu.kernels.cuda.runtime.launch import Launch
-from nstgpu.kernels.gram import choose_gram
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import Runtime
 

@@ -14,15 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import tensor_gram
 from nstgpu.kernels.compiler import FOLDER
 from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import MEMORY, rounded, widened
 from nstgpu.kernels.cuda.conv3x3.tile_model import H200, PRODUCTS, Chip, chip_of
+from nstgpu.kernels.cuda.gram import launch_mma_sm80 as tensor_gram
+from nstgpu.kernels.cuda.gram.launch_mma_sm80 import (
+    OPERAND_BYTES,
+    PIXELS,
+    WORTH_SPLITTING,
+    choose_gram,
+    choose_style_gradient,
+)
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
-from nstgpu.kernels.tensor_gram import OPERAND_BYTES, PIXELS, WORTH_SPLITTING, choose_gram, choose_style_gradient
 
 try:
     find_compiler()

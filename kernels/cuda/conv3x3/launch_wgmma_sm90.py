@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from ...cache import cache_directory, cached, digest
 from ...compiler import FOLDER, cubin_key, find_nvrtc
 from ...device import Array, DeviceError, OutOfMemoryError, Pooling
-from ...gram import GramWork, add_slices
 from ...reference import Reference
 from ...runtimes import CudaRuntime, Runtime
+from ..gram.launch_simt import GramWork, add_slices
 from ..runtime.launch import Launch
 from .launch_mma_sm80 import MEMORY, rounded, widened
 

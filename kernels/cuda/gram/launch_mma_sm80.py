@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cuda.conv3x3.launch_mma_sm80 import CHANNELS_MULTIPLE, MEMORY
-from .cuda.conv3x3.tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, Chip
-from .cuda.runtime.launch import Launch
-from .device import Array
-from .gram import GramWork, add_slices
+from ...device import Array
+from ..conv3x3.launch_mma_sm80 import CHANNELS_MULTIPLE, MEMORY
+from ..conv3x3.tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, Chip
+from ..runtime.launch import Launch
+from .launch_simt import GramWork, add_slices
 
 OPERAND_BYTES = 8192  # of a step of the Gram matrix: `operand_bytes` in cuda/tensor_gram.cuh
 GRAM_STAGES, STYLE_STAGES, SYNCHRONOUS_STAGES = 4, 3, 2  # of the rings; the last where copies cannot run ahead

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cuda.conv3x3.launch_simt import DEPTH, MULTIPROCESSORS, choose_tile, partial_bytes, partials_in
-from .cuda.runtime.launch import Launch
-from .device import Array
-from .pointwise import BLOCK
+from ...device import Array
+from ...pointwise import BLOCK
+from ..conv3x3.launch_simt import DEPTH, MULTIPROCESSORS, choose_tile, partial_bytes, partials_in
+from ..runtime.launch import Launch
 
 WORTH_SPLITTING = 16  # steps of DEPTH pixels; what a shorter slice saves is lost in adding it up
 MEAN_CHANNELS, MEAN_PIXELS = 64, 64  # of a block that adds up pixels: all its channels, and at least so many pixels
