@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import pointwise, wasserstein
+from .. import pointwise
 from ..device import MOST_VECTORS, W2_SCRATCH, Array, DeviceError, Layout, Pooling
 from ..runtimes import Runtime
 from .conv3x3 import launch_mma_sm80 as tensor_convolution
@@ -27,6 +27,7 @@ from .conv3x3.launch_simt import IMAGE_CHANNELS
 from .gram import launch_mma_sm80 as tensor_gram
 from .gram import launch_simt as gram
 from .runtime.launch import Launch
+from .wasserstein import launch as wasserstein
 
 FLOAT = np.dtype(np.float32)
 COUNT = np.dtype(np.int32)

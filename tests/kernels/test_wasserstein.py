@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import pointwise, wasserstein
+from nstgpu.kernels import pointwise
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.runtime.launch import Launch
+from nstgpu.kernels.cuda.wasserstein import launch as wasserstein
 from nstgpu.kernels.device import W2_SCRATCH
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import Runtime

@@ -25,9 +25,9 @@ import math
 
 import numpy as np
 
-from .cuda.runtime.launch import Launch
-from .device import W2_SCRATCH, Array
-from .pointwise import BLOCK, finish_sums, rows_grid
+from ...device import W2_SCRATCH, Array
+from ...pointwise import BLOCK, finish_sums, rows_grid
+from ..runtime.launch import Launch
 
 TILE_ROWS, TILE_COLUMNS = 64, 32  # of a block: `Tile` in cuda/wasserstein.cu
 LANES, SLICES = 32, 4  # a block's warps share the terms of a product
