@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import pointwise
 from ..device import MOST_VECTORS, W2_SCRATCH, Array, DeviceError, Layout, Pooling
 from ..runtimes import Runtime
 from .conv3x3 import launch_mma_sm80 as tensor_convolution
@@ -24,6 +23,7 @@ from .conv3x3 import launch_simt as convolution
 from .conv3x3 import launch_wgmma_sm90 as hopper
 from .conv3x3.launch_mma_sm80 import CHANNELS_MULTIPLE, MEMORY, rounded, widened
 from .conv3x3.launch_simt import IMAGE_CHANNELS
+from .elementwise import launch as pointwise
 from .gram import launch_mma_sm80 as tensor_gram
 from .gram import launch_simt as gram
 from .runtime.launch import Launch

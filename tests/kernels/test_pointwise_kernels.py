@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import pointwise
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.elementwise import launch as pointwise
 from nstgpu.kernels.device import MOST_VECTORS, Pooling
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import Runtime

@@ -16,12 +16,12 @@ from PIL import Image
 
 from nstgpu import Style, StyleTransfer, load_weights
 from nstgpu.engine.optimise import NonFiniteCostError
-from nstgpu.kernels import pointwise
 from nstgpu.kernels.compiler import sources_for
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import TensorFilters, rounded, widened
 from nstgpu.kernels.cuda.conv3x3.tile_model import chip_of
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.elementwise import launch as pointwise
 from nstgpu.kernels.cuda.gram import launch_simt as gram
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import DeviceError

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import pointwise
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.elementwise import launch as pointwise
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.wasserstein import launch as wasserstein
 from nstgpu.kernels.device import W2_SCRATCH

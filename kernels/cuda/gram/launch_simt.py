@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ...device import Array
-from ...pointwise import BLOCK
 from ..conv3x3.launch_simt import DEPTH, MULTIPROCESSORS, choose_tile, partial_bytes, partials_in
+from ..elementwise.launch import BLOCK
 from ..runtime.launch import Launch
 
 WORTH_SPLITTING = 16  # steps of DEPTH pixels; what a shorter slice saves is lost in adding it up

@@ -26,7 +26,7 @@ import math
 import numpy as np
 
 from ...device import W2_SCRATCH, Array
-from ...pointwise import BLOCK, finish_sums, rows_grid
+from ..elementwise.launch import BLOCK, finish_sums, rows_grid
 from ..runtime.launch import Launch
 
 TILE_ROWS, TILE_COLUMNS = 64, 32  # of a block: `Tile` in cuda/wasserstein.cu

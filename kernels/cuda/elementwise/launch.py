@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .cuda.runtime.launch import Launch
-from .device import MOST_VECTORS, Array
+from ...device import MOST_VECTORS, Array
+from ..runtime.launch import Launch
 
 THREADS = 256  # of a block
 BLOCK = (THREADS, 1, 1)
