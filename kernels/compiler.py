@@ -24,15 +24,18 @@ from .cache import cache_directory, cached, digest
 from .device import DeviceError
 
 FOLDER = Path(__file__).parent / "cuda"
-SOURCES = tuple(sorted(FOLDER.glob("*.cu")))
+"""Where the CUDA sources lie, and the folder that their #include lines count from."""
+SOURCES = tuple(sorted(FOLDER.rglob("*.cu")))
+PLAIN = tuple(source for source in SOURCES if source.parent.name != "instantiations")
+"""What every precision needs; fp32 needs nothing else."""
 TENSOR_CORES = {
-    "tf32": ("tensor_tf32.cu",),
-    "3xtf32": ("tensor_tf32.cu",),
-    "bf16": ("tensor_bf16.cu", "hopper_bf16.cu"),
-    "fp16": ("tensor_fp16.cu", "hopper_fp16.cu"),
+    "tf32": ("sm80_tf32.cu",),
+    "3xtf32": ("sm80_tf32.cu",),
+    "bf16": ("sm80_bf16.cu", "sm90_bf16.cu"),
+    "fp16": ("sm80_fp16.cu", "sm90_fp16.cu"),
 }
-"""What a precision needs besides the kernels that every one needs; fp32 needs nothing. Of Hopper's kernels hardly
-anything is left to compile for another GPU: 0.13 s of 1.4."""
+"""What a precision needs besides PLAIN, from the folder instantiations. Of Hopper's kernels hardly anything is left to
+compile for another GPU: 0.13 s of 1.4."""
 TENSOR_CORES["auto"] = TENSOR_CORES["bf16"]
 FLAGS = ("-std=c++17", "--generate-line-info", "--ptxas-options=-v")
 
@@ -108,7 +111,7 @@ class Nvrtc:
 
     def compile(self, source: Path, architecture: str) -> Cubin:
         """The kernels of a .cu file for an architecture such as "sm_90a"; raises CompileError."""
-        options = [f"-arch={architecture}", f"-I{source.parent}", *FLAGS]
+        options = [f"-arch={architecture}", f"-I{source.parent}", f"-I{FOLDER}", *FLAGS]
         program = ctypes.c_void_p()
         self._call(
             "nvrtcCreateProgram",
@@ -154,8 +157,7 @@ class Nvrtc:
 
 def sources_for(precision: str) -> tuple[Path, ...]:
     """The kernels that computing in `precision` launches; compiling only these is what a first use waits for."""
-    plain = tuple(source for source in SOURCES if not source.name.startswith(("tensor_", "hopper_")))
-    return (*plain, *(FOLDER / name for name in TENSOR_CORES.get(precision, ())))
+    return (*PLAIN, *(FOLDER / "instantiations" / name for name in TENSOR_CORES.get(precision, ())))
 
 
 @functools.cache
@@ -248,9 +250,12 @@ def _compile_cached(nvrtc: Nvrtc, source: Path, architecture: str, announce: Cal
 
 
 def cubin_key(version: tuple[int, int], source: Path, architecture: str) -> str:
-    """Names everything the cubin depends on; any header of the folder might be included."""
+    """Names everything the cubin depends on; any header of the folders might be included."""
     parts = [repr((version, architecture, FLAGS, source.name)).encode(), source.read_bytes()]
-    parts += [header.name.encode() + b"\0" + header.read_bytes() for header in sorted(source.parent.glob("*.cuh"))]
+    parts += [
+        header.name.encode() + b"\0" + header.read_bytes()
+        for header in sorted({*source.parent.glob("*.cuh"), *FOLDER.rglob("*.cuh")})
+    ]
     return digest(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
 
 

@@ -28,6 +28,8 @@ from ..cache import Entry, cache_directory, cached, digest
 _log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
+INCLUDES = HERE.parent / "cuda"
+"""The folder that the #include lines of the kernels count from."""
 
 # Multiplications and additions are fused as nvcc fuses them; __fmul_rn and __fadd_rn are not, here or there.
 # In DWARF 5 as GCC 12 writes it, addr2line of binutils 2.40 takes one source file for another. The initial-exec
@@ -104,7 +106,9 @@ def build_library(
     flags += GCC_CHECKED_KERNEL_FLAGS if check and compiler.is_gcc else ()
     flags += (f"-D{name}={value}" for name, value in sorted(defines.items()))
     flags += shlex.split(os.environ.get("NSTGPU_CXXFLAGS", ""))  # for a debugger: -O0
-    units += [(Path(source).resolve(), flags) for source in sources]
+    for source in sources:
+        path = Path(source).resolve()
+        units.append((path, [*flags, f"-I{path.parent}", f"-I{INCLUDES}"]))
     keys = [_key(compiler, source, unit_flags) for source, unit_flags in units]
     directory = directory or cache_directory("emulator")
 
@@ -136,18 +140,19 @@ def build_library(
 def _key(compiler: Compiler, source: Path, flags: Sequence[str]) -> str:
     """Names all that an object depends on: its text, its headers', the flags, the compiler and this CPU."""
     state = hashlib.sha256(repr((compiler, flags, _cpu())).encode())
-    for path in _with_headers(source, set()):
+    for path in _with_headers(source, source.parent, set()):
         state.update(f"{path}\0".encode() + path.read_bytes())
     return state.hexdigest()[:32]
 
 
-def _with_headers(source: Path, seen: set[Path]) -> Iterator[Path]:
-    seen.add(source)
-    yield source
-    for name in INCLUDE.findall(source.read_text()):
-        header = (source.parent / name).resolve()
-        if header not in seen and header.exists():
-            yield from _with_headers(header, seen)
+def _with_headers(path: Path, beside: Path, seen: set[Path]) -> Iterator[Path]:
+    """The file and all that it includes, looked for as the compiler does; `beside` is the source's folder."""
+    seen.add(path)
+    yield path
+    for name in INCLUDE.findall(path.read_text()):
+        header = next((found for folder in (path.parent, beside, INCLUDES) if (found := folder / name).exists()), None)
+        if header is not None and header.resolve() not in seen:
+            yield from _with_headers(header.resolve(), beside, seen)
 
 
 @functools.cache

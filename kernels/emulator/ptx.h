@@ -1,4 +1,4 @@
-// The host's versions of what cuda/ptx.cuh has: the same names, the same fragments, the same order of events. Tensor
+// The host's versions of what cuda/common/ptx_sm80.cuh has: the same names, the same fragments, the same order of events. Tensor
 // cores multiply as ptx.cpp says; asynchronous copies are the runtime's. tests/kernels/test_ptx.py has the layouts
 // against brute force.
 //

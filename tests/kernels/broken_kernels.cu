@@ -1,6 +1,6 @@
 // Kernels with one fault each. test_emulator.py expects the emulator to name the line, or the two lines, that end in
 // a comment with the kernel's name and what is done there.
-#include "../../kernels/cuda/platform.cuh"
+#include "../../kernels/cuda/common/platform.cuh"
 
 extern "C" __global__ void missing_barrier(const float* x, float* y) {
     SHARED(float, tile, [64]);

@@ -37,7 +37,10 @@ def runtime_called() -> Runtimes:
 @pytest.fixture(scope="session")
 def hopper_called(runtime_called: Runtimes) -> Runtimes:
     """As `runtime_called`, with the Hopper kernels and no more; skips a GPU of another kind too."""
-    sources = tuple(compiler.FOLDER / name for name in ("hopper_bf16.cu", "hopper_fp16.cu", "gram.cu"))
+    sources = tuple(
+        compiler.FOLDER / name
+        for name in ("instantiations/sm90_bf16.cu", "instantiations/sm90_fp16.cu", "gram/simt.cu")
+    )
 
     def call(name: str, seed: int = 0) -> Runtime:
         with pytest.MonkeyPatch.context() as patch:

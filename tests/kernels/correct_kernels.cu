@@ -1,6 +1,6 @@
 // Kernels that are right, and that use between them all of CUDA that the emulator knows. test_emulator.py compares
 // their results with NumPy's, and expects the checking build to find nothing in them.
-#include "../../kernels/cuda/platform.cuh"
+#include "../../kernels/cuda/common/platform.cuh"
 
 extern "C" __global__ void __launch_bounds__(256)
     add(const float* __restrict__ x, const float* __restrict__ y, float* __restrict__ sum, int n) {

@@ -1,7 +1,7 @@
-// One small product, 64 pixels by 64 filters by `steps` times 64 channels, in the way of hopper_convolution.cuh: a warp
+// One small product, 64 pixels by 64 filters by `steps` times 64 channels, in the way of conv3x3/wgmma_sm90.cuh: a warp
 // that loads and a warpgroup that multiplies, two stages. Without a fault it is right; with each of those below it is
 // wrong in one place, and test_hopper_instructions.py sees that the emulator shows it.
-#include "../../kernels/cuda/hopper_ptx.cuh"
+#include "../../kernels/cuda/common/ptx_sm90.cuh"
 
 using namespace hopper;
 

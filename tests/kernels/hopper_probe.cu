@@ -1,7 +1,7 @@
-// The functions of hopper_layout.cuh and the sizes of the tiles, called with everything that test_hopper_layout.py
+// The functions of conv3x3/wgmma_layout.cuh and the sizes of the tiles, called with everything that test_hopper_layout.py
 // compares with brute force.
-#include "../../kernels/cuda/hopper_convolution.cuh"
-#include "../../kernels/cuda/hopper_gram.cuh"
+#include "../../kernels/cuda/conv3x3/wgmma_sm90.cuh"
+#include "../../kernels/cuda/gram/wgmma_sm90.cuh"
 
 extern "C" __global__ void probe_swizzled(unsigned* out, int count) {
     for (int i = 0; i < count; ++i) out[i] = hopper::swizzled(i);

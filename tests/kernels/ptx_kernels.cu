@@ -1,5 +1,5 @@
-// One kernel per instruction of ptx.cuh, for test_ptx.py: fragments and rows come from the host and go back as they are.
-#include "../../kernels/cuda/ptx.cuh"
+// One kernel per instruction of common/ptx_sm80.cuh, for test_ptx.py: fragments and rows come from the host and go back as they are.
+#include "../../kernels/cuda/common/ptx_sm80.cuh"
 
 // Every lane's registers from memory, [warp][lane][register], and the sums back to where they came from.
 template <class T, int depth_registers>

@@ -52,7 +52,7 @@ def cubins(request: pytest.FixtureRequest) -> dict[str, Cubin]:
     if major != NVRTC.version[0]:
         nvrtc, sources = nvrtc_called(major), WITH_NVRTC_13[architecture]
     compiled = compile_sources(sources, architecture, nvrtc)
-    return {source.name: cubin for source, cubin in zip(sources, compiled, strict=True)}
+    return {f"{source.parent.name}/{source.name}": cubin for source, cubin in zip(sources, compiled, strict=True)}
 
 
 def nvrtc_called(major: int) -> Nvrtc:

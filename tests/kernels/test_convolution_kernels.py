@@ -1,7 +1,6 @@
-"""Every kernel of convolution.cu and convolution_ends.cu against the reference in float64 and the naive kernels: on the
-emulator, on its checking build, and on a GPU where there is one. Tiles, slices and grids are plain arithmetic and are
-tested as such.
-"""
+"""Every kernel of conv3x3/simt.cu and conv3x3/rgb_simt.cu against the reference in float64 and the naive kernels: on
+the emulator, on its checking build, and on a GPU where there is one. Tiles, slices and grids are plain arithmetic and
+are tested as such."""
 
 from collections.abc import Callable
 from typing import Any

@@ -416,7 +416,7 @@ def test_a_launch_that_cannot_work(change: dict[Any, Any], error: type[Exception
 def write_kernel(directory: Path, value: str) -> Path:
     (directory / "value.cuh").write_text(f"#define VALUE {value}\n")
     source = directory / "kernel.cu"
-    platform = HERE.parents[1] / "kernels" / "cuda" / "platform.cuh"
+    platform = HERE.parents[1] / "kernels" / "cuda" / "common/platform.cuh"
     source.write_text(
         f'#include "{platform}"\n#include "value.cuh"\n'
         'extern "C" __global__ void put(float* x) { x[0] = VALUE * SCALE; }\n'

@@ -1,4 +1,4 @@
-"""Every kernel of gram.cu against the reference in float64 and the naive kernel: on the emulator, on its checking
+"""Every kernel of gram/simt.cu against the reference in float64 and the naive kernel: on the emulator, on its checking
 build, and on a GPU where there is one. Tiles, slices and grids are plain arithmetic and are tested as such.
 """
 

@@ -1,7 +1,6 @@
-"""The Hopper convolutions (kernels/hopper.py, cuda/hopper_*.cu): every kernel against the reference in float64, on the
-emulator and on a GPU of compute capability 9.0 where there is one; tiles, tensor maps and packing as plain arithmetic;
-and what the compiler makes of the main loop.
-"""
+"""The Hopper convolutions (kernels/cuda/conv3x3/launch_wgmma_sm90.py, cuda/hopper_*.cu): every kernel against the
+reference in float64, on the emulator and on a GPU of compute capability 9.0 where there is one; tiles, tensor maps and
+packing as plain arithmetic; and what the compiler makes of the main loop."""
 
 import ctypes
 import re
@@ -224,15 +223,16 @@ def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch:
     """Then a kernel faults, or computes something else."""
     line, instead = MISTAKES[mistake]
     folder = tmp_path / "cuda"
-    folder.mkdir()
     (tmp_path / "emulator").symlink_to(compiler.FOLDER.parent / "emulator")
-    gram = "hopper_gram.cuh"  # has mistakes of its own, in test_hopper_gram.py
-    texts = {header.name: header.read_text() for header in compiler.FOLDER.glob("*.cuh") if header.name != gram}
+    gram = compiler.FOLDER / "gram"  # has mistakes of its own, in test_hopper_gram.py
+    texts = {header: header.read_text() for header in compiler.FOLDER.rglob("*.cuh") if header.parent != gram}
     assert sum(text.count(line) for text in texts.values()) == 1
-    for name, text in texts.items():
-        (folder / name).write_text(text.replace(line, instead))
+    for header, text in texts.items():
+        copy = folder / header.relative_to(compiler.FOLDER)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(text.replace(line, instead))
     source = folder / "one.cu"
-    source.write_text('#include "hopper_convolution.cuh"\nHOPPER_TILE(128x128, bf16)\n')
+    source.write_text('#include "conv3x3/wgmma_sm90.cuh"\nHOPPER_TILE(128x128, bf16)\n')
     monkeypatch.setenv("NSTGPU_CXXFLAGS", "-O1")  # compiles faster
     try:
         runtime = OneKernel(compile_library([source]))
@@ -471,7 +471,7 @@ def test_a_workspace_too_small_is_refused(hopper_called: Runtimes) -> None:
 def cubin() -> compiler.Cubin:
     """Of the bf16 kernels for sm_90a."""
     try:
-        (compiled,) = compiler.compile_sources([compiler.FOLDER / "hopper_bf16.cu"], "sm_90a")
+        (compiled,) = compiler.compile_sources([compiler.FOLDER / "instantiations/sm90_bf16.cu"], "sm_90a")
     except DeviceError as error:
         pytest.skip(str(error))
     return compiled
@@ -538,7 +538,7 @@ def test_so_is_that_of_the_gram(cubin: compiler.Cubin) -> None:
 
 def test_both_operands_of_the_gram_lie_across_and_none_of_a_convolution(cubin: compiler.Cubin) -> None:
     """The emulator knows what a product is asked for, the SASS whether that reached the instruction."""
-    (fp16,) = compiler.compile_sources([compiler.FOLDER / "hopper_fp16.cu"], "sm_90a")
+    (fp16,) = compiler.compile_sources([compiler.FOLDER / "instantiations/sm90_fp16.cu"], "sm_90a")
     for name, first in (words(cubin.image) | words(fp16.image)).items():
         flags = {word & TRANSPOSED for word in first if OPCODES.get(word & 0xFFF) == "HGMMA"}
         assert flags == (set() if "slices" in name else {TRANSPOSED} if "gram" in name else {0}), name

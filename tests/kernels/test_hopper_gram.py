@@ -1,7 +1,7 @@
-"""The Gram matrix on Hopper's tensor cores (kernels/hopper.py, cuda/hopper_gram.cuh) against the reference in float64,
-on the emulator and on a GPU of compute capability 9.0 where there is one. The emulated wgmma reads matrices that lie
-across by PTX's canonical layouts; test_hopper_layout.py has the descriptors, test_hopper.py what the compiler makes of
-it, and test_tensor_device.py a whole gradient.
+"""The Gram matrix on Hopper's tensor cores (kernels/cuda/conv3x3/launch_wgmma_sm90.py, cuda/gram/wgmma_sm90.cuh)
+against the reference in float64, on the emulator and on a GPU of compute capability 9.0 where there is one. The
+emulated wgmma reads matrices that lie across by PTX's canonical layouts; test_hopper_layout.py has the descriptors,
+test_hopper.py what the compiler makes of it, and test_tensor_device.py a whole gradient.
 
 Small integers show that every number is where it belongs, for their sums are exact.
 """
@@ -125,7 +125,7 @@ def test_the_checking_build_has_nothing_to_say(hopper_called: Runtimes, shape: S
 
 
 # ---- the emulator would show it -------------------------------------------------------------------------------------
-MISTAKES = {  # a part of a line of hopper_gram.cuh or hopper_layout.cuh, and what becomes of it
+MISTAKES = {  # a part of a line of gram/wgmma_sm90.cuh or conv3x3/wgmma_layout.cuh, and what becomes of it
     "no wait for pixels": ("wait(full(ring.stage), ring.parity);", ""),
     "no wait for a free stage": ("wait(empty(ring.stage), ring.parity ^ 1);", ""),
     "the phase before": ("wait(full(ring.stage), ring.parity);", "wait(full(ring.stage), ring.parity ^ 1);"),
@@ -151,19 +151,20 @@ def test_the_emulator_shows_a_mistake(mistake: str | None, tmp_path: Path, monke
     """Then a kernel faults, or computes something else; without one it does neither."""
     line, instead = MISTAKES[mistake] if mistake else ("products_commit();", "products_commit();")
     folder = tmp_path / "cuda"
-    folder.mkdir()
+    for room in ("common", "conv3x3", "gram"):
+        (folder / room).mkdir(parents=True)
     (tmp_path / "emulator").symlink_to(compiler.FOLDER.parent / "emulator")
-    texts = {name: (compiler.FOLDER / name).read_text() for name in ("hopper_gram.cuh", "hopper_layout.cuh")}
+    texts = {name: (compiler.FOLDER / name).read_text() for name in ("gram/wgmma_sm90.cuh", "conv3x3/wgmma_layout.cuh")}
     assert sum(text.count(line) for text in texts.values()) == 1
-    for name in ("hopper_ptx.cuh", "upper_tile.cuh", "ptx.cuh", "platform.cuh"):
+    for name in ("common/ptx_sm90.cuh", "gram/upper_triangle.cuh", "common/ptx_sm80.cuh", "common/platform.cuh"):
         (folder / name).symlink_to(compiler.FOLDER / name)
     for name, text in texts.items():
         (folder / name).write_text(text.replace(line, instead))
     source = folder / "one.cu"
-    source.write_text('#include "hopper_gram.cuh"\nHOPPER_GRAM(128x128, bf16)\n')
+    source.write_text('#include "gram/wgmma_sm90.cuh"\nHOPPER_GRAM(128x128, bf16)\n')
     monkeypatch.setenv("NSTGPU_CXXFLAGS", "-O1")  # compiles faster
     try:
-        runtime = OneKernel(compile_library([source, compiler.FOLDER / "gram.cu"]))
+        runtime = OneKernel(compile_library([source, compiler.FOLDER / "gram/simt.cu"]))
     except NoCompilerError as error:
         pytest.skip(str(error))
     features = integers((33, 17, 136))

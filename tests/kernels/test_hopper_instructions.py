@@ -1,6 +1,6 @@
-"""The emulated wgmma, copy engine and mbarriers (cuda/hopper_ptx.cuh): a small kernel that uses them gets the right
-product whatever the order of things, and each way of using them wrongly shows, as wrong sums or as a reported fault.
-"""
+"""The emulated wgmma, copy engine and mbarriers (cuda/common/ptx_sm90.cuh): a small kernel that uses them gets the
+right product whatever the order of things, and each way of using them wrongly shows, as wrong sums or as a reported
+fault."""
 
 import warnings
 from pathlib import Path

@@ -1,6 +1,5 @@
-"""The address arithmetic of the Hopper convolutions (cuda/hopper_layout.cuh) against brute force: the swizzle, matrix
-descriptors, boxes and coordinates, the sums' places, the epilogue's room and the cutting up of the work.
-"""
+"""The address arithmetic of the Hopper convolutions (cuda/conv3x3/wgmma_layout.cuh) against brute force: the swizzle,
+matrix descriptors, boxes and coordinates, the sums' places, the epilogue's room and the cutting up of the work."""
 
 import itertools
 import warnings

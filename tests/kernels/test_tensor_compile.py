@@ -23,13 +23,17 @@ except DeviceError as error:
 
 AMPERE_ON = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
 MAJOR = NVRTC.version[0]
-CASES = [(MAJOR, f"tensor_{name}.cu", architecture) for name in ("bf16", "fp16", "tf32") for architecture in AMPERE_ON]
-CASES.append((MAJOR, "tensor_fp16.cu", "sm_75"))
+CASES = [
+    (MAJOR, f"instantiations/sm80_{name}.cu", architecture)
+    for name in ("bf16", "fp16", "tf32")
+    for architecture in AMPERE_ON
+]
+CASES.append((MAJOR, "instantiations/sm80_fp16.cu", "sm_75"))
 if MAJOR != 13:
-    CASES += [(13, "tensor_tf32.cu", "sm_90a"), (13, "tensor_fp16.cu", "sm_75")]
-NONE = [("tensor_bf16.cu", "sm_75"), ("tensor_tf32.cu", "sm_75")]
+    CASES += [(13, "instantiations/sm80_tf32.cu", "sm_90a"), (13, "instantiations/sm80_fp16.cu", "sm_75")]
+NONE = [("instantiations/sm80_bf16.cu", "sm_75"), ("instantiations/sm80_tf32.cu", "sm_75")]
 if MAJOR == 12:
-    NONE.append(("tensor_fp16.cu", "sm_70"))
+    NONE.append(("instantiations/sm80_fp16.cu", "sm_70"))
 
 # The lower twelve bits of an instruction name it, on every architecture from sm_70 on.
 OPCODES = {0x23C: "HMMA", 0x83B: "LDSM", 0xFAE: "LDGSTS"}

@@ -1,6 +1,5 @@
-"""Every kernel of tensor_bf16.cu, tensor_fp16.cu and tensor_tf32.cu against the reference in float64: on the emulator,
-on its checking build, and on a GPU where there is one.
-"""
+"""Every kernel of instantiations/sm80_bf16.cu, instantiations/sm80_fp16.cu and instantiations/sm80_tf32.cu against the
+reference in float64: on the emulator, on its checking build, and on a GPU where there is one."""
 
 import itertools
 import re
@@ -34,10 +33,10 @@ except NoCompilerError as missing:
 PRECISIONS = ("bf16", "fp16", "tf32", "3xtf32")
 HALVES = ("bf16", "fp16")
 SOURCES = {
-    "bf16": ["tensor_bf16.cu"],
-    "fp16": ["tensor_fp16.cu"],
-    "tf32": ["tensor_tf32.cu", "convolution_ends.cu", "pool.cu"],
-    "3xtf32": ["tensor_tf32.cu", "convolution_ends.cu", "pool.cu"],
+    "bf16": ["instantiations/sm80_bf16.cu"],
+    "fp16": ["instantiations/sm80_fp16.cu"],
+    "tf32": ["instantiations/sm80_tf32.cu", "conv3x3/rgb_simt.cu", "elementwise/pooling.cu"],
+    "3xtf32": ["instantiations/sm80_tf32.cu", "conv3x3/rgb_simt.cu", "elementwise/pooling.cu"],
 }
 TURING, HOPPER = chip_of((7, 5), 40), chip_of((9, 0), 132)
 

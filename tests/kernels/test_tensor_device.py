@@ -404,10 +404,10 @@ def test_other_widths_are_refused_by_every_operation(called: Callable[[str], Gpu
 
 
 def test_what_a_precision_compiles() -> None:
-    extra = {precision: {path.name for path in sources_for(precision)} - {path.name for path in sources_for("fp32")}
+    extra = {precision: {path.name for path in {*sources_for(precision)} - {*sources_for("fp32")}}
              for precision in ("bf16", "fp16", "auto")}  # fmt: skip
-    assert extra["bf16"] == extra["auto"] == {"tensor_bf16.cu", "hopper_bf16.cu"}
-    assert extra["fp16"] == {"tensor_fp16.cu", "hopper_fp16.cu"}
+    assert extra["bf16"] == extra["auto"] == {"sm80_bf16.cu", "sm90_bf16.cu"}
+    assert extra["fp16"] == {"sm80_fp16.cu", "sm90_fp16.cu"}
 
 
 # ---- which kernels --------------------------------------------------------------------------------------------------

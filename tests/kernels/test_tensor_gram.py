@@ -1,4 +1,4 @@
-"""Every kernel of tensor_gram.cuh against the reference in float64: on the emulator, on its checking build, and on a
+"""Every kernel of gram/mma_sm80.cuh against the reference in float64: on the emulator, on its checking build, and on a
 GPU where there is one. Tiles, slices and grids are plain arithmetic and are tested as such.
 
 Small integers show that every number is where it belongs, for whose sums are exact in every precision. Others show what
@@ -56,7 +56,7 @@ class Emulated(EmulatorRuntime):
     def __init__(self, precision: str, *, check: bool = False, seed: int = 0, **defines: int) -> None:
         super().__init__(precision, check=check, seed=seed)
         if defines:
-            sources = [FOLDER / f"tensor_{precision}.cu", FOLDER / "gram.cu"]
+            sources = [FOLDER / f"instantiations/sm80_{precision}.cu", FOLDER / "gram/simt.cu"]
             self._library = compile_library(sources, check=check, seed=seed, defines=defines)
 
     def kernels_of(self, precision: str) -> set[str]:

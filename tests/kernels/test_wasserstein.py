@@ -1,6 +1,5 @@
-"""The kernels of wasserstein.cu against the reference's eigenvectors in float64: on the emulator, on its checking
-build, and on a GPU where there is one; and the iteration, which is plain arithmetic.
-"""
+"""The kernels of wasserstein/newton_schulz.cu against the reference's eigenvectors in float64: on the emulator, on its
+checking build, and on a GPU where there is one; and the iteration, which is plain arithmetic."""
 
 from collections.abc import Callable
 from typing import Any

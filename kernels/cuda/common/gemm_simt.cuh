@@ -1,7 +1,7 @@
 // The matrix product behind the convolutions, the Gram matrix and its gradient: a block's tile of L R, fp32 on
 // FFMA. Who multiplies what is a policy: `left` and `right` bring `depth` columns of L and rows of R at a time into
 // shared memory, and the caller does something with the sums. Here are the shapes, the main loop and the loader of
-// a plain matrix; pixels.cuh has the loader that gathers a convolution's windows. Tested through every kernel built
+// a plain matrix; conv3x3/implicit_gemm_simt.cuh has the loader that gathers a convolution's windows. Tested through every kernel built
 // on it.
 //
 // What the numbers are chosen for. A thread holds 8x8 sums and reads 16 operands for 64 FFMA; a warp holds 64x32. In
@@ -15,11 +15,11 @@
 // spill on any architecture. Where the code does something roundabout, that is why, and the compile gate is its test.
 #pragma once
 
-#include "platform.cuh"
+#include "common/platform.cuh"
 
 namespace tile {
 
-constexpr int depth = 8;  // of one step; packed filters are padded to it (kernels/convolution.py)
+constexpr int depth = 8;  // of one step; packed filters are padded to it (kernels/cuda/conv3x3/launch_simt.py)
 
 template <int warps_down, int warps_across>
 struct Tile {

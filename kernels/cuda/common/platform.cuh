@@ -41,6 +41,6 @@ using uintptr_t = unsigned long long;
 #ifndef ARCHITECTURE
 #define ARCHITECTURE 900
 #endif
-#include "../emulator/device.h"
+#include "../../emulator/device.h"
 
 #endif

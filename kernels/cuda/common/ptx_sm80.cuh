@@ -8,7 +8,7 @@
 // -DARCHITECTURE=750.
 #pragma once
 
-#include "platform.cuh"
+#include "common/platform.cuh"
 
 struct bf16 {  // the upper half of a float
     uint16_t bits;
@@ -20,7 +20,7 @@ struct tf32 {};  // a float of which tensor cores see 10 bits of the fraction; n
 
 #if !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
 
-#include "../emulator/ptx.h"
+#include "../../emulator/ptx.h"
 
 #else
 

@@ -1,17 +1,17 @@
 // The instructions that only sm_90a has, each as one function: mbarriers, boxes loaded by the copy engine (TMA),
 // products of a warpgroup (wgmma), and the passing on of registers. The first half is PTX; the second does the same on
-// the emulator, as unhelpfully as the instructions are allowed to be. hopper_convolution.cuh and hopper_gram.cuh
+// the emulator, as unhelpfully as the instructions are allowed to be. conv3x3/wgmma_sm90.cuh and gram/wgmma_sm90.cuh
 // include this; tested through them and by tests/kernels/test_hopper_instructions.py.
 //
 // All operands in shared memory are dynamic shared memory, and known by 32-bit addresses there.
 #pragma once
 
-#include "hopper_layout.cuh"
-#include "ptx.cuh"
+#include "conv3x3/wgmma_layout.cuh"
+#include "common/ptx_sm80.cuh"
 
 namespace hopper {
 
-// What the driver's cuTensorMapEncodeTiled makes (kernels/hopper.py asks it), or for the emulator: the address, three
+// What the driver's cuTensorMapEncodeTiled makes (kernels/cuda/conv3x3/launch_wgmma_sm90.py asks it), or for the emulator: the address, three
 // sizes, two pitches in bytes, three sizes of the box, and a mark.
 struct alignas(64) TensorMap {
     uint64_t words[16];

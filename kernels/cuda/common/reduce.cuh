@@ -1,10 +1,10 @@
 // Sums over a warp and over a block, for the kernels that reduce: always the same tree, so two runs give the same
-// bytes, and the error grows with log n. Used by costs.cu, vectors.cu and wasserstein.cu and tested through them.
+// bytes, and the error grows with log n. Used by costs/terms.cu, elementwise/blas1.cu and wasserstein/newton_schulz.cu and tested through them.
 #pragma once
 
-#include "platform.cuh"
+#include "common/platform.cuh"
 
-constexpr int THREADS = 256;  // of a block that reduces; kernels/pointwise.py launches as many
+constexpr int THREADS = 256;  // of a block that reduces; kernels/cuda/elementwise/launch.py launches as many
 constexpr int WARPS = THREADS / 32;
 
 // The sum over the warp, the same in every lane.

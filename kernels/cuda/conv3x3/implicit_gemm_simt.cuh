@@ -8,8 +8,8 @@
 // squares may hang over an odd side; such pixels load zeros and are not stored.
 #pragma once
 
-#include "platform.cuh"
-#include "tile.cuh"
+#include "common/platform.cuh"
+#include "common/gemm_simt.cuh"
 
 namespace pixels {
 
@@ -142,7 +142,7 @@ __device__ __forceinline__ void store4(float* to, const float (&values)[4], int 
     }
 }
 
-// y := relu(sums + bias), kept as far as it is wanted: null pointers are not. kernels/convolution.py has the layouts.
+// y := relu(sums + bias), kept as far as it is wanted: null pointers are not. kernels/cuda/conv3x3/launch_simt.py has the layouts.
 struct Forward {
     const float* bias;  // padded to a multiple of four
     float* out;

@@ -38,7 +38,7 @@ MEMORY: dict[str, np.dtype[Any]] = {
 
 SUMS_OF_SLICES = {"bf16": "tensor_bf16", "fp16": "tensor_fp16", "tf32": "tensor_fp32", "3xtf32": "tensor_fp32"}
 
-# Column 8 j + 2 t + b of 32 is output channel 8 t + 2 j + b: cuda/tensor_convolution.cuh says why.
+# Column 8 j + 2 t + b of 32 is output channel 8 t + 2 j + b: cuda/conv3x3/mma_sm80.cuh says why.
 COLUMNS = np.array([8 * t + 2 * j + b for j in range(4) for t in range(4) for b in range(2)])
 
 

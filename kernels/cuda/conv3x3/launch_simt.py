@@ -1,4 +1,4 @@
-"""Launching the 3x3 convolutions (cuda/convolution.cu, cuda/convolution_ends.cu): filters, layouts, tiles and grids.
+"""Launching the 3x3 convolutions (cuda/conv3x3/simt.cu, cuda/conv3x3/rgb_simt.cu): filters, layouts, tiles and grids.
 
 Everything here is arithmetic on shapes and needs no GPU; carrying out the launches is the runtime's business.
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ...device import Array, Layout, Pooling
 from ..runtime.launch import Launch
 
-DEPTH = 8  # input channels per step of the main loop: `tile::depth` in cuda/tile.cuh
+DEPTH = 8  # input channels per step of the main loop: `tile::depth` in cuda/common/gemm_simt.cuh
 IMAGE_CHANNELS = 3  # an input of this many channels is an image, and has kernels of its own
 WORTH_SPLITTING = 16  # steps; shorter slices of the sum cost more to keep and add up than they save
 MULTIPROCESSORS = 128  # of the GPU that the slices are to fill: 108 to 170 in those at hand, 132 in an H200
@@ -209,7 +209,8 @@ def partials_in(workspace: Array | None, work: Work, channels_out: int) -> Array
 
 
 def _walk(width: int, channels: int, channels_out: int) -> tuple[np.int32, ...]:
-    """The channels, the filters' columns, and how far apart neighbouring taps are in the input (pixels.cuh: Walk)."""
+    """The channels, the filters' columns, and how far apart neighbouring taps are in the input (Walk in
+    implicit_gemm_simt.cuh)."""
     next_row = (width - 2) * channels
     next_channels = DEPTH - (2 * width + 2) * channels
     return (np.int32(channels), np.int32(channels_out), np.int32(_ceil_div(channels_out, 4) * 4), np.int32(next_row),

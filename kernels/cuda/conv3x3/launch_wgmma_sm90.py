@@ -42,7 +42,7 @@ Element = Literal["bf16", "fp16"]
 
 ELEMENT_BYTES = 2
 CHANNELS = 8  # activations have a multiple of them: 16 bytes
-STEP_CHANNELS = 64  # 128 bytes, the span of the swizzle: `step_channels` in cuda/hopper_layout.cuh
+STEP_CHANNELS = 64  # 128 bytes, the span of the swizzle: `step_channels` in cuda/conv3x3/wgmma_layout.cuh
 BOX_WIDTH, BOX_HEIGHT, LOADED_ROWS = 8, 16, 18  # the box's, likewise
 THREADS = 384
 MULTIPROCESSORS = 132  # of an H100 or H200 in an SXM module
@@ -100,7 +100,7 @@ class PackedFilters(NamedTuple):
 
 @dataclass(frozen=True)
 class Tile:
-    """What one block computes at a time, by one of the kernels' variants: `Tile` in cuda/hopper_convolution.cuh."""
+    """What one block computes at a time, by one of the kernels' variants: `Tile` in cuda/conv3x3/wgmma_sm90.cuh."""
 
     variant: str
     boxes: int  # side by side
@@ -135,7 +135,7 @@ TILES = (
 
 @dataclass(frozen=True)
 class GramTile:
-    """A square of the Gram matrix, which one block computes for a slice: `GramTile` in cuda/hopper_gram.cuh."""
+    """A square of the Gram matrix, which one block computes for a slice: `GramTile` in cuda/gram/wgmma_sm90.cuh."""
 
     side: int
     depth: int  # pixels of a step, which a box has
@@ -192,7 +192,7 @@ def features_map(address: int, element: Element, shape: tuple[int, int, int], ti
 
 
 def encode_for_emulator(tensor_map: TensorMap) -> NDArray[Any]:
-    """As cuda/hopper_ptx.cuh reads it: address, sizes, pitches, box, mark."""
+    """As cuda/common/ptx_sm90.cuh reads it: address, sizes, pitches, box, mark."""
     encoded = np.zeros(1, ENCODED)
     words = (tensor_map.address, *tensor_map.sizes, *tensor_map.pitches, *tensor_map.box)
     encoded["words"][0, :10] = (*words, int.from_bytes(b"tnsormap", "little"))
@@ -477,7 +477,7 @@ def _self_test_key(element: Element, architecture: str) -> str:
     """Names all that the answer depends on."""
     version = ctypes.c_int()
     _driver().cuDriverGetVersion(ctypes.byref(version))
-    sources = (FOLDER / f"hopper_{element}.cu", FOLDER / "gram.cu")
+    sources = (FOLDER / "instantiations" / f"sm90_{element}.cu", FOLDER / "gram" / "simt.cu")
     kernels = [cubin_key(find_nvrtc().version, source, architecture) for source in sources]
     return digest(repr((kernels, version.value)).encode() + Path(__file__).read_bytes())
 

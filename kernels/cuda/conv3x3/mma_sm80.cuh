@@ -1,7 +1,7 @@
 // The 3x3 convolution on tensor cores: an implicit matrix product of pixels and filters by mma.sync, for every kind of
 // number that it takes. The input gradient is the same product with turned filters, so there is one main loop and two
-// ways to finish. tensor_bf16.cu and its neighbours make kernels of this; kernels/tensor_convolution.py packs filters,
-// kernels/tensor_tiles.py chooses tiles; tests/kernels/test_tensor_convolution.py runs all of it in the emulator.
+// ways to finish. instantiations/sm80_bf16.cu and its neighbours make kernels of this; kernels/cuda/conv3x3/launch_mma_sm80.py packs filters,
+// kernels/cuda/conv3x3/tile_model.py chooses tiles; tests/kernels/test_tensor_convolution.py runs all of it in the emulator.
 //
 // A block takes a tile of the map, 16 pixels wide, and 64 or 128 output channels. The sum goes over blocks of input
 // channels, 128 bytes of a pixel each, and for each of them over the nine taps: a step. What a step needs:
@@ -23,7 +23,7 @@
 // Column 8 j + 2 t + b of 32 is channel 8 t + 2 j + b.
 #pragma once
 
-#include "ptx.cuh"
+#include "common/ptx_sm80.cuh"
 
 namespace tensor {
 
@@ -35,7 +35,7 @@ constexpr int tile_width = 16, warp_channels = 64, taps = 9;
 // A warp does warp_pixels x 64. With 64 pixels it reads 8 ldmatrix.x4 for 32 products of 16x8, half of what shared memory
 // can give to sm_80's tensor cores, and keeps 128 sums a lane. A step is so much work (a thousand cycles, where two
 // blocks take turns) that two stages of filters hide their way from L2; three do where there is room.
-// kernels/tensor_tiles.py has these numbers too.
+// kernels/cuda/conv3x3/tile_model.py has these numbers too.
 template <int tile_pixels, int tile_channels, int warp_pixels, int tile_stages, int resident>
 struct Tile {
     static constexpr int pixels = tile_pixels, channels = tile_channels, height = pixels / tile_width;
@@ -196,7 +196,7 @@ __device__ __forceinline__ void add8(const Element* from, float (&v)[8]) {
     }
 }
 
-// y := relu(sums + bias), kept as far as it is wanted: null pointers are not. Layouts as in kernels/convolution.py.
+// y := relu(sums + bias), kept as far as it is wanted: null pointers are not. Layouts as in kernels/cuda/conv3x3/launch_simt.py.
 template <class Element>
 struct Forward {
     const float* bias;  // padded to a multiple of 64

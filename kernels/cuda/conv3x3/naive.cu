@@ -2,7 +2,7 @@
 // nothing shared, nothing packed: the kernel stays (3, 3, C_in, C_out). Too slow to be used; it is here so that a fast
 // kernel that disagrees with the reference can be told from a compiler or a GPU that does. tests/kernels launch these
 // alone.
-#include "platform.cuh"
+#include "common/platform.cuh"
 
 // out[i, j, k] = max(0, bias[k] + sum_{r,s,c} x[i+r-1, j+s-1, c] kernel[r, s, c, k])
 extern "C" __global__ void naive_conv3x3_forward(const float* x, const float* kernel, const float* bias, float* out,

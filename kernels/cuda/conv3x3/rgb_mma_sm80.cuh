@@ -1,9 +1,9 @@
 // The two ends of a network in 16-bit numbers, where the input is an image of three float32 channels: forward from it,
 // and the gradient back to it. Both read and write every activation once and are bound by memory; tensor cores keep
-// their 27 products per sum out of the way. Launched by kernels/tensor_convolution.py; tested with the others.
+// their 27 products per sum out of the way. Launched by kernels/cuda/conv3x3/launch_mma_sm80.py; tested with the others.
 #pragma once
 
-#include "tensor_convolution.cuh"
+#include "conv3x3/mma_sm80.cuh"
 
 namespace tensor {
 

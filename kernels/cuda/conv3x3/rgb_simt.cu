@@ -1,9 +1,9 @@
 // The two ends of the network, where the convolution's input is an image of three channels: forward to any number
 // of channels, and the gradient back to the three. With 27 products per output they are bound by device memory, so
 // they read every activation once and keep the halo and the filters in shared memory. The forward kernel ends as
-// every convolution does (pixels.cuh). kernels/convolution.py launches both;
+// every convolution does (conv3x3/implicit_gemm_simt.cuh). kernels/cuda/conv3x3/launch_simt.py launches both;
 // tests/kernels/test_convolution_kernels.py runs each of them alone, in the emulator, against float64.
-#include "pixels.cuh"
+#include "conv3x3/implicit_gemm_simt.cuh"
 
 namespace {
 

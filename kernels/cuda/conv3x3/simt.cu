@@ -1,12 +1,12 @@
 // The 3x3 convolution with zero padding, forward and backward, as an implicit matrix product: pixels x (taps,
 // channels) times filters. The gradient with respect to the input is the same product with turned filters, so there
-// is one main loop (tile.cuh), one loader of windows and two epilogues (pixels.cuh). A forward launch computes
+// is one main loop (common/gemm_simt.cuh), one loader of windows and two epilogues (conv3x3/implicit_gemm_simt.cuh). A forward launch computes
 // relu(conv + bias) and whichever of activations, mask bits, pool and choices are wanted; a backward launch
 // accumulates and masks. Small maps split the sum over taps and channels among blocks (gridDim.z) and add the
-// slices in order in a second launch. kernels/convolution.py chooses tiles and slices and packs the filters;
+// slices in order in a second launch. kernels/cuda/conv3x3/launch_simt.py chooses tiles and slices and packs the filters;
 // tests/kernels/test_convolution_kernels.py runs every kernel of this file alone, in the emulator, against float64.
-// The three-channel ends are in convolution_ends.cu.
-#include "pixels.cuh"
+// The three-channel ends are in conv3x3/rgb_simt.cu.
+#include "conv3x3/implicit_gemm_simt.cuh"
 
 #define CONVOLUTIONS(name, Tile, vector)                                                                           \
     extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) conv3x3_forward_##name(       \

@@ -1,7 +1,7 @@
 """How a convolution on tensor cores is cut up: the kernels' tiles, and a small model of a GPU that chooses among them.
 
 Plain arithmetic on shapes, in clock cycles; nothing here touches a GPU. What the kernels do with a tile is in
-cuda/tensor_convolution.cuh, how they are launched in `tensor_convolution`.
+cuda/conv3x3/mma_sm80.cuh, how they are launched in `tensor_convolution`.
 
 What a tile asks of L2 counts twice over: pixels come once for nine taps, as a halo, but filters with every tap. In bf16
 128x128 does 111 FLOP for each byte, 256x64 does 164 and 128x64 97; loading pixels with every tap too, 128x128 would do
@@ -21,7 +21,7 @@ import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
-ROW_BYTES = 128  # of a pixel's channels, or a filter's, that one step takes: `row_bytes` in cuda/tensor_convolution.cuh
+ROW_BYTES = 128  # of a pixel's channels, or a filter's, that one step takes: `row_bytes` in cuda/conv3x3/mma_sm80.cuh
 TAPS = 9
 TILE_WIDTH = 16
 CHANNEL_GROUP = 64  # output channels are padded to it: what one warp takes

@@ -1,7 +1,7 @@
 // Where everything lies in the Hopper convolutions: what a block computes, which boxes it loads at which coordinates,
 // the 128-byte swizzle, and how wgmma is told where its operands are, also those of the Gram matrix. Plain functions of
 // integers, which tests/kernels/test_hopper_layout.py compares with brute force. Who waits for whom
-// hopper_convolution.cuh and hopper_gram.cuh know.
+// conv3x3/wgmma_sm90.cuh and gram/wgmma_sm90.cuh know.
 //
 // A box is 8 pixels wide, 16 high and 64 channels deep. One pixel's 64 channels of 16 bits are a row of 128 bytes in
 // shared memory, and the eight pixels of an image row are 1024 bytes: exactly the period of the swizzle. So a box that
@@ -10,7 +10,7 @@
 // That is 3 x 18 image rows loaded instead of 9 x 16, 2.7 times less asked of L2.
 #pragma once
 
-#include "platform.cuh"
+#include "common/platform.cuh"
 
 namespace hopper {
 

@@ -1,5 +1,5 @@
 // The 3x3 convolution on Hopper's tensor cores: bf16 or fp16 activations and filters, sums in fp32. The same product as
-// tensor_convolution.cuh has, pixels times filters, and the same ways to finish; what differs is who does the work. A
+// conv3x3/mma_sm80.cuh has, pixels times filters, and the same ways to finish; what differs is who does the work. A
 // block has three warpgroups: two keep the tensor cores busy, and one warp of the third the copy engine:
 //
 //     producer     for each step (64 channels, a column of taps): wait until a pixel stage is free, load its boxes;
@@ -10,12 +10,12 @@
 // Stages are rings in shared memory, each stage with two mbarriers, `full` (its bytes have come) and `empty` (all warps
 // that read it are done). The boxes overhang the image, where the copy engine reads zeros: that is the padding.
 // Blocks stay for many tiles, so the producer fills the stages for the next tile during the epilogue of the last.
-// hopper_layout.cuh knows where everything lies, hopper_ptx.cuh the instructions, kernels/hopper.py tiles and launches.
+// conv3x3/wgmma_layout.cuh knows where everything lies, common/ptx_sm90.cuh the instructions, conv3x3/launch_wgmma_sm90.py tiles and launches.
 // tests/kernels/test_hopper.py runs every kernel, in the emulator and where there is a GPU for them, against float64.
 #pragma once
 
-#include "hopper_ptx.cuh"
-#include "tensor_convolution.cuh"
+#include "common/ptx_sm90.cuh"
+#include "conv3x3/mma_sm80.cuh"
 
 namespace hopper {
 

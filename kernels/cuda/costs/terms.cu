@@ -1,10 +1,10 @@
 // The costs and what they send back: style on Gram matrices and moments, content on activations, total variation on
-// pixels. The Wasserstein cost of style is in wasserstein.cu.
+// pixels. The Wasserstein cost of style is in wasserstein/newton_schulz.cu.
 //
 // A cost is summed in two launches. The first leaves one partial sum a block, the second adds those up; which thread
 // takes what depends on the shape alone and every sum is a tree or a short run, so two runs give the same bytes, on
 // any GPU, and the error grows with log n. No atomics.
-#include "sums.cuh"
+#include "common/reduce.cuh"
 
 __device__ __forceinline__ float4 difference_of(const float* a, const float* b, int64_t quad) {
     const float4 x = reinterpret_cast<const float4*>(a)[quad], y = reinterpret_cast<const float4*>(b)[quad];

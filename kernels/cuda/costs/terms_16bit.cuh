@@ -1,11 +1,11 @@
-// Means of activations of 16-bit numbers, the content cost and what it sends back; gram.cu and costs.cu have the same
+// Means of activations of 16-bit numbers, the content cost and what it sends back; gram/simt.cu and costs/terms.cu have the same
 // for float32. Sums are float32 and are added up as there: partial sums, then `mean_slices` or `finish_sums`, in an
 // order that depends on the shape alone. Bound by memory: a thread takes eight channels, 16 bytes, of a pixel. Launched
-// by kernels/gram.py and kernels/pointwise.py.
+// by kernels/cuda/gram/launch_simt.py and kernels/cuda/elementwise/launch.py.
 #pragma once
 
-#include "sums.cuh"
-#include "tensor_convolution.cuh"
+#include "common/reduce.cuh"
+#include "conv3x3/mma_sm80.cuh"
 
 namespace tensor {
 

@@ -1,7 +1,7 @@
 // Vectors of n numbers, which are images laid out in a row: what an optimiser on the device is made of. They may be
 // rows of a matrix (vectors, n): where n is no multiple of four, such rows start anywhere, and everything goes one by
-// one; else by fours. kernels/pointwise.py launches them.
-#include "sums.cuh"
+// one; else by fours. kernels/cuda/elementwise/launch.py launches them.
+#include "common/reduce.cuh"
 
 constexpr int most_vectors = 64;  // kernels/device.py: MOST_VECTORS
 

@@ -1,5 +1,5 @@
-"""Grids and arguments for memory.cu, pool.cu, costs.cu, tensor_costs.cuh, pixels.cu, vectors.cu and resize.cu:
-everything element by element and every sum; `convolution`, `gram` and `wasserstein` have the products.
+"""Grids and arguments for memory.cu, pool.cu, costs.cu, costs/terms_16bit.cuh, pixels.cu, elementwise/blas1.cu and
+resize.cu: everything element by element and every sum; `convolution`, `gram` and `wasserstein` have the products.
 
 Each function returns the launches of one operation of `kernels.device`, in order, and runs nothing. Its arguments have
 been checked.
@@ -224,7 +224,7 @@ def combine(vectors: Array, coefficients: Sequence[float], out: Array) -> list[L
 
 
 def rows_grid(channels: int) -> tuple[int, int, int]:
-    """For the kernels of costs.cu and wasserstein.cu in which a warp takes a row of a square matrix."""
+    """For the kernels of costs.cu and wasserstein/newton_schulz.cu in which a warp takes a row of a square matrix."""
     blocks = math.ceil(channels / (THREADS // 32))
     if blocks > MOST_PARTIALS:
         raise ValueError(f"matrices of {channels} rows need {blocks} partial sums of {MOST_PARTIALS}")

@@ -1,6 +1,6 @@
 // Copying and zeroing device memory, so that even these are launches of ours that a CUDA graph can hold. Sixteen
 // bytes a thread while they last, then one; both ends of a copy start on a 16-byte boundary, or it goes by words.
-#include "platform.cuh"
+#include "common/platform.cuh"
 
 extern "C" __global__ void __launch_bounds__(256)
 copy_memory(const void* __restrict__ source, void* __restrict__ out, int64_t bytes) {

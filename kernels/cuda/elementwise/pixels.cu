@@ -1,6 +1,6 @@
 // What happens to pixels outside the network: colours in and out of the weights' convention, and the optimisers'
 // steps. Images are (H, W, 3) float32, RGB in [0, 1]; here they are H W pixels, or n = 3 H W numbers.
-#include "platform.cuh"
+#include "common/platform.cuh"
 
 // Not by min and max, which would turn a NaN into a colour and hide that a run has diverged.
 __device__ __forceinline__ float clamped(float x) { return x < 0.0f ? 0.0f : x > 1.0f ? 1.0f : x; }

@@ -6,7 +6,7 @@
 //
 // All of it is bound by device memory. A thread of the pool takes one 2x2 square and four channels (one, where C is
 // no multiple of four), so every pooled gradient and choice is read once and every store is a float4.
-#include "platform.cuh"
+#include "common/platform.cuh"
 
 template <int width>
 struct alignas(width * sizeof(float)) Channels {  // neighbours in one pixel, loaded and stored at once

@@ -1,9 +1,9 @@
-// The way back through a 2x2 pool and through a bare ReLU, for gradients of 16-bit numbers; pool.cu has the formats of
+// The way back through a 2x2 pool and through a bare ReLU, for gradients of 16-bit numbers; elementwise/pooling.cu has the formats of
 // masks and choices and the same for float32. Bound by memory: a thread takes eight channels, 16 bytes, of a square or
-// of a pixel. Launched by kernels/tensor_convolution.py.
+// of a pixel. Launched by kernels/cuda/conv3x3/launch_mma_sm80.py.
 #pragma once
 
-#include "tensor_convolution.cuh"
+#include "conv3x3/mma_sm80.cuh"
 
 namespace tensor {
 

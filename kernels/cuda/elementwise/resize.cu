@@ -1,6 +1,6 @@
 // Lanczos-3 resampling, separable: an image is resized down its columns and then across its rows. Not in the loop: a
 // run resizes two or three images.
-#include "platform.cuh"
+#include "common/platform.cuh"
 
 // L(t) = sinc(t) sinc(t / 3) for |t| < 3, else 0
 __device__ __forceinline__ float lanczos(float t) {

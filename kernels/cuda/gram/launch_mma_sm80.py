@@ -1,4 +1,4 @@
-"""Launching the Gram matrix and the style gradient on tensor cores (cuda/tensor_gram.cuh): tiles, slices, grids.
+"""Launching the Gram matrix and the style gradient on tensor cores (cuda/gram/mma_sm80.cuh): tiles, slices, grids.
 
 Everything here is arithmetic on shapes and needs no GPU; carrying out the launches is the runtime's business. `gram`
 has the same operations in fp32, and the means of features.
@@ -24,7 +24,7 @@ from ..conv3x3.tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, Chip
 from ..runtime.launch import Launch
 from .launch_simt import GramWork, add_slices
 
-OPERAND_BYTES = 8192  # of a step of the Gram matrix: `operand_bytes` in cuda/tensor_gram.cuh
+OPERAND_BYTES = 8192  # of a step of the Gram matrix: `operand_bytes` in cuda/gram/mma_sm80.cuh
 GRAM_STAGES, STYLE_STAGES, SYNCHRONOUS_STAGES = 4, 3, 2  # of the rings; the last where copies cannot run ahead
 WORTH_SPLITTING = 8  # steps; what a shorter slice saves is lost in adding it up
 PIXELS = 128  # of a tile of the style gradient

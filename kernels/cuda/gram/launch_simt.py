@@ -1,4 +1,4 @@
-"""Launching the moments of features and the style gradient (cuda/gram.cu): tiles, slices of pixels, grids.
+"""Launching the moments of features and the style gradient (cuda/gram/simt.cu): tiles, slices of pixels, grids.
 
 Everything here is arithmetic on shapes and needs no GPU; carrying out the launches is the runtime's business.
 
@@ -21,7 +21,7 @@ from ..runtime.launch import Launch
 
 WORTH_SPLITTING = 16  # steps of DEPTH pixels; what a shorter slice saves is lost in adding it up
 MEAN_CHANNELS, MEAN_PIXELS = 64, 64  # of a block that adds up pixels: all its channels, and at least so many pixels
-SUM_ELEMENTS = 16  # of a block that adds slices up: `sum_elements` in cuda/gram.cu
+SUM_ELEMENTS = 16  # of a block that adds slices up: `sum_elements` in cuda/gram/simt.cu
 
 
 class GramWork(NamedTuple):

@@ -1,6 +1,6 @@
 // The Gram matrix F^T diag(w) F / (H W) of features F (pixels x channels) and the gradient w (F D + s) of a cost of it,
-// on tensor cores by mma.sync, for every kind of number that tensor_convolution.cuh multiplies. gram.cu has the same
-// without tensor cores, and adds up the slices of both. kernels/tensor_gram.py launches these kernels;
+// on tensor cores by mma.sync, for every kind of number that conv3x3/mma_sm80.cuh multiplies. gram/simt.cu has the same
+// without tensor cores, and adds up the slices of both. kernels/cuda/gram/launch_mma_sm80.py launches these kernels;
 // tests/kernels/test_tensor_gram.py runs each of them in the emulator.
 //
 // The Gram matrix sums over pixels, while memory has a pixel's channels side by side: both operands lie across. Of
@@ -14,8 +14,8 @@
 // same size by a power of two, which is exact: gradients may be 1e-9, which fp16 doesn't have.
 #pragma once
 
-#include "tensor_convolution.cuh"
-#include "upper_tile.cuh"
+#include "conv3x3/mma_sm80.cuh"
+#include "gram/upper_triangle.cuh"
 
 namespace tensor {
 
@@ -46,7 +46,7 @@ __device__ __forceinline__ int row_key(int pixel) {
 }
 
 #if ARCHITECTURE >= 800
-// Tf32 of tensor_convolution.cuh rounds one operand, since filters have been rounded before; here both are pixels.
+// Tf32 of conv3x3/mma_sm80.cuh rounds one operand, since filters have been rounded before; here both are pixels.
 struct RoundedTf32 {
     using Element = float;
     static constexpr int slices_at_once = Tf32::slices_at_once;
@@ -146,7 +146,7 @@ __device__ __forceinline__ void weigh(const float* weights, uint32_t (&a)[m][4])
     }
 }
 
-// `partials` is [tile][slice][row][column], as `gram_slices` in gram.cu takes them; null weights are ones.
+// `partials` is [tile][slice][row][column], as `gram_slices` in gram/simt.cu takes them; null weights are ones.
 template <class Products, class Tile>
 __device__ __forceinline__ void gram_slice(const typename Products::Element* features, const float* weights,
                                            float* partials, int pixels, int channels) {
@@ -262,7 +262,7 @@ struct FlatTile {
 };
 
 // A difference (C, C) as shared memory wants it: rows of 128 bytes, [block of channels summed over][column], columns
-// padded to 64 and in the order that tensor_convolution.cuh gives them, chunk c of a row at place c ^ row % 8. After
+// padded to 64 and in the order that conv3x3/mma_sm80.cuh gives them, chunk c of a row at place c ^ row % 8. After
 // them, for each channel, what its column has been divided by.
 template <class Element>
 struct PackedDifference {
@@ -365,7 +365,7 @@ __device__ __forceinline__ void style_gradient(const typename Products::Element*
         ptx::cp_async_commit();
     }
 
-    // Who brings which row to ldmatrix is as in tensor_convolution.cuh, but that pixels are in their own order.
+    // Who brings which row to ldmatrix is as in conv3x3/mma_sm80.cuh, but that pixels are in their own order.
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int warp_pixel = warp / Tile::warps_across * 16 * m, warp_channel = warp % Tile::warps_across * warp_channels;
     const int pixel_row = warp_pixel + (lane & 15), column_row = warp_channel + (lane & 7) + (lane >> 4) * 8;

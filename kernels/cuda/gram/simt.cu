@@ -1,17 +1,17 @@
 // The moments of features F (pixels x channels) whose pixels have weights w: the Gram matrix G = F^T diag(w) F / (H W)
-// and the mean; and the gradient of a cost of both, w (F D + s). G and F D are products on the main loop of tile.cuh. G
+// and the mean; and the gradient of a cost of both, w (F D + s). G and F D are products on the main loop of common/gemm_simt.cuh. G
 // is symmetric: only tiles on and above the diagonal are computed, and mirrored. Its sum runs over pixels and is long
 // where the matrix is small, so slices of the pixels go to different blocks (gridDim.y), and a second launch adds them
-// in a fixed order; so with the mean. F D is a convolution with one tap (pixels.cuh), slices included, and all that is
-// done besides is done as it ends. Without weights G has kernels of its own, which load none. kernels/gram.py launches
+// in a fixed order; so with the mean. F D is a convolution with one tap (conv3x3/implicit_gemm_simt.cuh), slices included, and all that is
+// done besides is done as it ends. Without weights G has kernels of its own, which load none. kernels/cuda/gram/launch_simt.py launches
 // them; tests/kernels/test_gram_kernels.py runs every kernel alone, in the emulator, against float64.
-#include "pixels.cuh"
-#include "sums.cuh"
-#include "upper_tile.cuh"
+#include "conv3x3/implicit_gemm_simt.cuh"
+#include "common/reduce.cuh"
+#include "gram/upper_triangle.cuh"
 
 namespace {
 
-// MatrixRows of tile.cuh for features whose every row is multiplied by its weight, on the way into shared memory.
+// MatrixRows of common/gemm_simt.cuh for features whose every row is multiplied by its weight, on the way into shared memory.
 template <class Tile, int span, bool vector>
 class WeightedRows {
     static constexpr int per_row = span / 4, stride = Tile::threads / per_row, loads = tile::depth / stride;
@@ -196,7 +196,7 @@ struct StyleGradient {
     const float* weights;
     int accumulate;
 
-    // The square at (2 square_y, 2 square_x), channels from `channel` on, as in pixels.cuh.
+    // The square at (2 square_y, 2 square_x), channels from `channel` on, as in conv3x3/implicit_gemm_simt.cuh.
     template <int partner>
     __device__ __forceinline__ void store(const pixels::Map& map, int square_y, int square_x, int channel,
                                           pixels::Square& v) const {

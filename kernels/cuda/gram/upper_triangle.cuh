@@ -1,8 +1,8 @@
 // Which tile of a symmetric matrix a block computes, when only those on and above the diagonal are: the Gram kernels of
-// gram.cu and tensor_gram.cuh number their tiles alike, and one kernel adds up the slices of both.
+// gram/simt.cu and gram/mma_sm80.cuh number their tiles alike, and one kernel adds up the slices of both.
 #pragma once
 
-#include "platform.cuh"
+#include "common/platform.cuh"
 
 struct TileAt {
     int row, column;

@@ -1,7 +1,7 @@
 // The Gram matrix F^T F / (H W) of bf16 or fp16 features F (pixels x channels) on Hopper's tensor cores, sums in fp32.
 // Tiles on and above the diagonal are computed, and pixels are divided among blocks in slices (gridDim.y), as in
-// tensor_gram.cuh, which also has the Gram matrix with weights; `gram_slices` in gram.cu adds up the slices of both.
-// Who does the work is as in hopper_convolution.cuh, with one ring of stages:
+// gram/mma_sm80.cuh, which also has the Gram matrix with weights; `gram_slices` in gram/simt.cu adds up the slices of both.
+// Who does the work is as in conv3x3/wgmma_sm90.cuh, with one ring of stages:
 //
 //     producer     for each step (so many pixels): wait until a stage is free, load boxes of 64 channels for it
 //     consumers    64 rows of the tile each; for each step wait until its pixels are there; a batch of wgmma, and when
@@ -11,12 +11,12 @@
 // wgmma turns them as it reads them. A tile on the diagonal loads its channels once, for both operands. What boxes
 // bring from beyond the last pixel and the last channel is zero.
 //
-// hopper_layout.cuh knows where everything lies, hopper_ptx.cuh the instructions, kernels/hopper.py tiles and launches.
+// conv3x3/wgmma_layout.cuh knows where everything lies, common/ptx_sm90.cuh the instructions, conv3x3/launch_wgmma_sm90.py tiles and launches.
 // tests/kernels/test_hopper_gram.py runs every kernel, in the emulator and where there is a GPU for them.
 #pragma once
 
-#include "hopper_ptx.cuh"
-#include "upper_tile.cuh"
+#include "common/ptx_sm90.cuh"
+#include "gram/upper_triangle.cuh"
 
 namespace hopper {
 
@@ -134,6 +134,6 @@ using GramTile128x128 = GramTile<128, 64, 4>;
 #define HOPPER_GRAM_KERNELS(Element) \
     HOPPER_GRAM(64x64, Element)      \
     HOPPER_GRAM(128x128, Element)
-#else  // as in hopper_convolution.cuh
+#else  // as in conv3x3/wgmma_sm90.cuh
 #define HOPPER_GRAM_KERNELS(Element)
 #endif

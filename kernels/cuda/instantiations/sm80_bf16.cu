@@ -1,12 +1,12 @@
 // Everything between an image and its gradient in bf16, sums in float32, for sm_80 and later: the convolutions
-// (tensor_convolution.cuh), a network's two ends (tensor_ends.cuh), what is between them on the way back
-// (tensor_pool.cuh), means and costs (tensor_costs.cuh). Older GPUs get the kernels that need no tensor cores, which
+// (conv3x3/mma_sm80.cuh), a network's two ends (conv3x3/rgb_mma_sm80.cuh), what is between them on the way back
+// (elementwise/pooling_16bit.cuh), means and costs (costs/terms_16bit.cuh). Older GPUs get the kernels that need no tensor cores, which
 // nobody launches there.
-#include "tensor_convolution.cuh"
-#include "tensor_costs.cuh"
-#include "tensor_ends.cuh"
-#include "tensor_gram.cuh"
-#include "tensor_pool.cuh"
+#include "conv3x3/mma_sm80.cuh"
+#include "costs/terms_16bit.cuh"
+#include "conv3x3/rgb_mma_sm80.cuh"
+#include "gram/mma_sm80.cuh"
+#include "elementwise/pooling_16bit.cuh"
 
 #if ARCHITECTURE >= 800
 TENSOR_CONVOLUTION(tensor_bf16, tensor::Half<bf16>, 128x128, tensor::Tile128x128)

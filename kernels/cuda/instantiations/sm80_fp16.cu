@@ -1,10 +1,10 @@
-// The same as tensor_bf16.cu in fp16, for sm_75 and later: three bits more of every number, and a range that ends at
+// The same as instantiations/sm80_bf16.cu in fp16, for sm_75 and later: three bits more of every number, and a range that ends at
 // 65504 above and 6e-8 below.
-#include "tensor_convolution.cuh"
-#include "tensor_costs.cuh"
-#include "tensor_ends.cuh"
-#include "tensor_gram.cuh"
-#include "tensor_pool.cuh"
+#include "conv3x3/mma_sm80.cuh"
+#include "costs/terms_16bit.cuh"
+#include "conv3x3/rgb_mma_sm80.cuh"
+#include "gram/mma_sm80.cuh"
+#include "elementwise/pooling_16bit.cuh"
 
 #if ARCHITECTURE >= 750
 TENSOR_CONVOLUTION(tensor_fp16, tensor::Half<fp16>, 128x128, tensor::Tile128x128)

@@ -1,7 +1,7 @@
 // Convolutions of float32 activations on tensor cores, for sm_80 and later: rounded to tf32, or 3xTF32, as exact as
-// fp32. What else a network needs in float32 is in convolution_ends.cu and pool.cu, which work on the same arrays.
-#include "tensor_convolution.cuh"
-#include "tensor_gram.cuh"
+// fp32. What else a network needs in float32 is in conv3x3/rgb_simt.cu and elementwise/pooling.cu, which work on the same arrays.
+#include "conv3x3/mma_sm80.cuh"
+#include "gram/mma_sm80.cuh"
 
 #if ARCHITECTURE >= 800
 TENSOR_CONVOLUTION(tensor_tf32, tensor::Tf32, 128x128, tensor::Tile128x128)

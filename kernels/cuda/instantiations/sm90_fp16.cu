@@ -1,7 +1,7 @@
-// The convolutions of hopper_convolution.cuh for fp16 activations and filters, and the Gram matrix of hopper_gram.cuh.
+// The convolutions of conv3x3/wgmma_sm90.cuh for fp16 activations and filters, and the Gram matrix of gram/wgmma_sm90.cuh.
 // A file of its own, so that both types are compiled at the same time.
-#include "hopper_convolution.cuh"
-#include "hopper_gram.cuh"
+#include "conv3x3/wgmma_sm90.cuh"
+#include "gram/wgmma_sm90.cuh"
 
 HOPPER_KERNELS(fp16)
 HOPPER_GRAM_KERNELS(fp16)

@@ -1,4 +1,5 @@
-"""Launching the Wasserstein distance of normal distributions (cuda/wasserstein.cu): which products, in which order.
+"""Launching the Wasserstein distance of normal distributions (cuda/wasserstein/newton_schulz.cu): which products, in
+which order.
 
 What is wanted of two covariances S and T is the optimal transport map from S to T, M = T (S T)^(-1/2), symmetric and
 positive definite. With R = T^(1/2) it is R (R S R)^(-1/2) R, and E = I - M gives the cost too: the part of the distance
@@ -29,7 +30,7 @@ from ...device import W2_SCRATCH, Array
 from ..elementwise.launch import BLOCK, finish_sums, rows_grid
 from ..runtime.launch import Launch
 
-TILE_ROWS, TILE_COLUMNS = 64, 32  # of a block: `Tile` in cuda/wasserstein.cu
+TILE_ROWS, TILE_COLUMNS = 64, 32  # of a block: `Tile` in cuda/wasserstein/newton_schulz.cu
 LANES, SLICES = 32, 4  # a block's warps share the terms of a product
 
 SMALLEST = 1e-6

@@ -1,18 +1,18 @@
 // The Wasserstein distance of two normal distributions and its gradient: products of square matrices, and the little
-// that is done before, between and after them. Which products in which order is kernels/wasserstein.py's business,
+// that is done before, between and after them. Which products in which order is kernels/cuda/wasserstein/launch.py's business,
 // and why; tests/kernels/test_wasserstein.py runs every kernel in the emulator against float64.
 //
 // The matrices are small, 64 to 512 rows, and each product waits for the one before: what counts is how soon one is
 // done. So a tile of 64x32 is all that a block has, and its four warps each add up a quarter of the terms in the main
-// loop of tile.cuh. At 512 rows that is 128 blocks to a product, one for every multiprocessor of a large GPU, and two
+// loop of common/gemm_simt.cuh. At 512 rows that is 128 blocks to a product, one for every multiprocessor of a large GPU, and two
 // products that do not depend on each other go into one launch.
-#include "sums.cuh"
-#include "tile.cuh"
+#include "common/reduce.cuh"
+#include "common/gemm_simt.cuh"
 
 namespace {
 
 using Tile = tile::Tile<1, 1>;
-constexpr int slices = 4;  // of the terms: warps of a block, blockDim.y; kernels/wasserstein.py launches as many
+constexpr int slices = 4;  // of the terms: warps of a block, blockDim.y; kernels/cuda/wasserstein/launch.py launches as many
 static_assert(Tile::threads == 32);
 
 // Rows of L as they lie in memory, transposed on their way into shared memory: two lanes load a row's eight columns.
