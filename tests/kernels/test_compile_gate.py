@@ -29,7 +29,9 @@ if NVRTC.version[0] == 12:
 # CUDA 13's compiler gets every source once, and the long ones for the GPU that most of them are written for.
 WITH_NVRTC_13 = {
     "sm_75": compiler.SOURCES,
-    "sm_90a": tuple(compiler.FOLDER / f"{name}.cu" for name in ("instantiations/sm90_bf16", "instantiations/sm80_tf32")),
+    "sm_90a": tuple(
+        compiler.FOLDER / f"{name}.cu" for name in ("instantiations/sm90_bf16", "instantiations/sm80_tf32")
+    ),
 }
 CASES = [(NVRTC.version[0], architecture) for architecture in ARCHITECTURES]
 CASES += [(13, architecture) for architecture in WITH_NVRTC_13 if NVRTC.version[0] != 13]
