@@ -110,10 +110,10 @@ def chain(
     named = [_place_name(name) or name for name in names]
     layers = []
     for layer, place, norm in zip(found, places(named, widths, blocks, None), norms, strict=True):
-        kernel = np.asarray(tensors[layer.weight].read(), np.float64)
+        kernel = _float64(tensors[layer.weight])
         kernel = kernel.transpose(2, 3, 1, 0) if order == "OIHW" else kernel
         bias_name = roles.get((layer.name, "bias"))
-        bias = np.zeros(kernel.shape[3]) if bias_name is None else np.asarray(tensors[bias_name].read(), np.float64)
+        bias = np.zeros(kernel.shape[3]) if bias_name is None else _float64(tensors[bias_name])
         if norm is not None:
             kernel, bias = _folded(kernel, bias.reshape(-1), norm, tensors, roles)
         convolution = Convolution(place.block, place.index, _float32(kernel, layer), _float32(bias.reshape(-1), layer))
@@ -276,11 +276,16 @@ def _folded(
             return np.full(width, default)
         if tensors[name].shape != (width,):
             raise WeightsError(f"the batch normalization {norm!r} is not of its convolution's {width} channels")
-        return np.asarray(tensors[name].read(), np.float64)
+        return _float64(tensors[name])
 
     with np.errstate(all="ignore"):  # a negative variance becomes NaN, and is refused as such
         scale = read("weight", 1.0) / np.sqrt(read("variance", 1.0) + EPSILON)
         return kernel * scale, (bias - read("mean", 0.0)) * scale + read("bias", 0.0)
+
+
+def _float64(tensor: Tensor) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):  # NaN is refused later, in words
+        return np.asarray(tensor.read(), np.float64)
 
 
 def _float32(numbers: NDArray[Any], layer: _Layer) -> NDArray[np.float32]:
