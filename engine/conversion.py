@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from . import strips
 from .color_profiles import color_chart, look_alike, to_srgb
-from .decoding import decoding
+from .decoding import content_of, decoding, note
+from .deep_tiff import colors_and_alpha, in_unit_range, is_tiff, samples
 from .memory import bands, empty
 from .picture import AnyArray, Float32Array, FloatArray, ImageError, Picture
 
@@ -29,6 +32,41 @@ def picture_of_image(image: Image.Image, low: Image.Image | None, label: str, na
     if image.width * image.height > strips.LARGE and image.mode not in ("I", "F"):  # their range is the whole picture's
         return assembled((image.height, image.width), _bands_of(image, low), label, name)
     return Picture(*_converted(image, low, label), name)
+
+
+def deep_tiff(path: Path) -> Picture | None:
+    """A TIFF of floats or of 32-bit numbers, with a warning that says how they are taken; None for other files."""
+    with open(path, "rb") if path.is_file() else io.BytesIO() as file:
+        if not is_tiff(file.read(4)):
+            return None
+    label, content = str(path), content_of(path)
+    with decoding(label, content):
+        found = samples(content, label)
+        if found is None:
+            return None
+        values, tags = found
+        values, rule = in_unit_range(values, label)
+        pixels, alpha = colors_and_alpha(values, tags)
+        note(f"{label}: {rule}")
+    chart, profile = color_chart(), tags.get(34675)
+    if profile and not look_alike(to_srgb(chart, bytes(profile), label), chart):
+        reduced = Image.fromarray(np.rint(pixels * 255).astype(np.uint8))
+        pixels = np.asarray(to_srgb(reduced, bytes(profile), label)) / np.float32(255)
+    turn: Callable[[AnyArray], AnyArray] = _TURNS.get(tags.get(274, 1), np.asarray)
+    alpha = None if alpha is None else np.ascontiguousarray(turn(alpha))
+    return Picture(np.ascontiguousarray(turn(pixels)), _unless_opaque(alpha), path.stem)
+
+
+# By TIFF's orientation: how to bring it upright.
+_TURNS: dict[int, Callable[[AnyArray], AnyArray]] = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: np.rot90(image, 1),
+}
 
 
 def assembled(

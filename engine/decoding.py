@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import math
 import re
 import sys
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+import PIL._imaging
 from PIL import (
     Image,
     ImageFile,
@@ -27,11 +30,8 @@ from ..weights.shortage import is_shortage
 from . import strips
 from .memory import host_memory
 from .picture import ImageError
-
-# What is read, by content, whatever the suffix.
-# Only these decoders run: Pillow's others include rarely tested ones, and one that starts Ghostscript.
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
-_FORMAT_NAMES = "PNG, JPEG, WebP or TIFF"
+from .picture_formats import heif_kind, names, read_formats, reads_heic, verdict
+from .picture_mending import PNG, mended_jpeg, mended_png
 
 # Pillow reduces 16-bit colour to 8: it keeps the high byte of each sample. Told that the samples are in the other byte
 # order, it keeps the low one.
@@ -50,8 +50,12 @@ _PLUGINS: dict[bytes, Any] = {
     b"II": TiffImagePlugin.TiffImageFile,
     b"MM": TiffImagePlugin.TiffImageFile,
 }
+_MOST_PIXELS_A_BYTE = 20_000
 _BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1}  # in Pillow's memory, which has four for most modes
 
+
+with contextlib.suppress(OSError, AttributeError):  # libtiff's lines go past Python to the terminal; errors come anyway
+    ctypes.CDLL(PIL._imaging.__file__).TIFFSetErrorHandler(None)
 
 Decoded: TypeAlias = tuple[Image.Image, Image.Image | None]
 """An image, decoded in full, and the low bytes of its colors, as such an image, if they have two."""
@@ -85,7 +89,7 @@ def in_parts(path: Path) -> tuple[tuple[int, int], Iterator[Decoded]] | None:
 
 def _is_turned(content: bytes) -> bool:
     with contextlib.suppress(Exception):  # as where it is turned
-        return bool(Image.open(io.BytesIO(content), formats=_FORMATS).getexif().get(_ORIENTATION, 1) != 1)
+        return bool(Image.open(io.BytesIO(content), formats=read_formats()).getexif().get(_ORIENTATION, 1) != 1)
     return False
 
 
@@ -102,35 +106,49 @@ def _decoded_parts(file: BinaryIO, files: Iterator[bytes], label: str) -> Iterat
 
 def opened(path: Path) -> Image.Image:
     """The file's first frame, not decoded yet."""
-    content = _content(path)
-    with decoding(str(path)):
-        return _opened_content(content)
+    content = content_of(path)
+    with decoding(str(path), content):
+        return _opened_content(_mended(content, str(path))[0])
 
 
 def whole(path: Path) -> Decoded:
     """The file's first frame."""
-    content = _content(path)
-    with decoding(str(path)):
+    content = content_of(path)
+    with decoding(str(path), content):
         return decoded(content, str(path))
 
 
-def _content(path: Path) -> bytes:
+def content_of(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ImageError(f"cannot read {path}: {reason}; give the path of a {_FORMAT_NAMES} file") from error
+        raise ImageError(f"cannot read {path}: {reason}; give the path of a {names()} file") from error
     if not content:
-        raise ImageError(f"cannot read {path}: the file is empty; give a {_FORMAT_NAMES} file")
+        raise ImageError(f"cannot read {path}: the file is empty; give a {names()} file")
     return content
 
 
 def decoded(content: bytes, label: str) -> Decoded:
+    content, profile = _mended(content, label)
     image = _opened_content(content)
     _refuse_deep_planes(image, label)
+    _refuse_bomb(image, content, label)
     tiles = _byte_swapped(image.tile)
     _refuse_too_large(image, 1 if tiles is None else 2, label)
-    image.load()
+    if image.format != "MPO" and getattr(image, "is_animated", False):  # a phone's second picture is none to look at
+        note(f"{label} has several frames or pages; the first is read")
+    try:
+        image.load()
+    except OSError:
+        with_end = mended_jpeg(content) if image.format in ("JPEG", "MPO") else None
+        if with_end is None:
+            raise
+        note(f"{label} lacks its end marker; its pixels are all there")
+        image = _opened_content(with_end)
+        image.load()
+    if profile is not None:
+        image.info["icc_profile"] = profile
     if tiles is None:
         return image, None
     low = _opened_content(content)
@@ -139,14 +157,55 @@ def decoded(content: bytes, label: str) -> Decoded:
     return image, low
 
 
+def note(text: str) -> None:
+    """A warning from within `decoding`, which keeps Pillow's own off the terminal."""
+    _notes.get().append(text)
+
+
+_notes: ContextVar[list[str]] = ContextVar("_notes")
+
+
+def _mended(content: bytes, label: str) -> tuple[bytes, bytes | None]:
+    """A PNG as Pillow takes it, and a profile that it doesn't take; other files as they are."""
+    if not content.startswith(PNG):
+        return content, None
+    mended = mended_png(content)
+    for text in mended.notes:
+        note(f"{label} {text}")
+    return mended.content, mended.profile
+
+
+def _refuse_bomb(image: Image.Image, content: bytes, label: str) -> None:
+    """No format but TIFF's for faxes has so many pixels in a byte."""
+    size = f"{image.width}x{image.height} pixels in {len(content)} bytes"
+    pixels = image.width * image.height
+    if pixels > strips.LARGE and image.format != "TIFF" and pixels > _MOST_PIXELS_A_BYTE * len(content):
+        raise ImageError(f"{label} claims {size}, which cannot be; export it anew")
+
+
 def _opened_content(content: bytes) -> ImageFile.ImageFile:
+    if heif_kind(content) == "HEIC" and reads_heic():
+        return _opened_heic(content)
     try:
-        return Image.open(io.BytesIO(content), formats=_FORMATS)
+        return Image.open(io.BytesIO(content), formats=read_formats())
     except Image.DecompressionBombError:
         if Image.MAX_IMAGE_PIXELS != _PILLOWS_LIMIT:
             raise
+        if content[:2] not in _PLUGINS:
+            raise
         image: ImageFile.ImageFile = _PLUGINS[content[:2]](io.BytesIO(content))
         return image
+
+
+def _opened_heic(content: bytes) -> ImageFile.ImageFile:
+    """By pillow-heif, which turns it upright."""
+    from pillow_heif import HeifImageFile
+
+    image: ImageFile.ImageFile = HeifImageFile(io.BytesIO(content))  # type: ignore[no-untyped-call]
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > 2 * limit:
+        raise Image.DecompressionBombError(str(image.width * image.height))
+    return image
 
 
 def _refuse_too_large(image: Image.Image, copies: int, label: str) -> None:
@@ -166,7 +225,7 @@ def _byte_swapped(tiles: list[Any]) -> list[Any] | None:
     for tile in tiles:
         *place, arguments = tile
         mode, *rest = (arguments,) if isinstance(arguments, str) else arguments
-        if not _DEEP_COLOR.fullmatch(mode):
+        if not (isinstance(mode, str) and _DEEP_COLOR.fullmatch(mode)):
             return None
         mode = mode[:-1] + _BYTE_SWAPPED[mode[-1]]
         arguments = mode if isinstance(arguments, str) else (mode, *rest)
@@ -183,8 +242,10 @@ def _refuse_deep_planes(image: Image.Image, label: str) -> None:
 
 
 @contextlib.contextmanager
-def decoding(label: str) -> Iterator[None]:
+def decoding(label: str, content: bytes = b"") -> Iterator[None]:
     """Turn whatever Pillow raises inside into one ImageError, and keep its own warnings off the terminal."""
+    notes: list[str] = []
+    token = _notes.set(notes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if Image.MAX_IMAGE_PIXELS != _PILLOWS_LIMIT:
@@ -203,11 +264,14 @@ def decoding(label: str) -> Iterator[None]:
         except UnidentifiedImageError as error:
             if is_shortage(error):
                 raise MemoryError(f"reading {label}") from error
-            raise ImageError(
-                f"{label} is not a {_FORMAT_NAMES} picture, or its head is damaged; convert or export it anew"
-            ) from error
+            raise ImageError(f"{label} {verdict(content)}") from error
         except Exception as error:  # decoders raise a dozen types for a damaged file, SyntaxError among them
             if is_shortage(error):
                 raise MemoryError(f"reading {label}") from error
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())[:200]
+            reason = reason or type(error).__name__
             raise ImageError(f"{label} is damaged or cut short ({reason}); export or download it again") from error
+        finally:
+            _notes.reset(token)
+    for text in notes:
+        warnings.warn(text, stacklevel=6)

@@ -20,7 +20,7 @@ from PIL import Image, PngImagePlugin
 
 from . import strips
 from .color_profiles import srgb_profile
-from .conversion import assembled, picture_of_array, picture_of_image
+from .conversion import assembled, deep_tiff, picture_of_array, picture_of_image
 from .decoding import decoding, in_parts, opened, whole
 from .encoding import EXIF_IMAGE_DESCRIPTION, check_destination, check_size, encode, preview, save
 from .picture import AnyArray, Float32Array, FloatArray, ImageError, Picture, long_side, output_size
@@ -56,7 +56,8 @@ def read(source: Picture | str | os.PathLike[str] | Image.Image | AnyArray) -> P
 
     Raises MemoryError where that is what lacks.
 
-    Files are PNG, JPEG, WebP or TIFF, told apart by their content; of several frames the first is read. EXIF
+    Files are PNG, JPEG, WebP, TIFF, GIF, BMP, AVIF where Pillow has it, and HEIC where pillow-heif is installed, told
+    apart by their content; of several frames the first is read, with a warning. EXIF
     orientation is applied, an embedded ICC profile is converted to sRGB (an unusable one is ignored with a
     warning) and every pixel mode becomes RGB. 16 bits a channel stay 16, but for gray with alpha, CMYK, colours
     under a profile other than sRGB, TIFFs that are planar or premultiplied, and images that Pillow has opened,
@@ -76,7 +77,8 @@ def read(source: Picture | str | os.PathLike[str] | Image.Image | AnyArray) -> P
             parts = in_parts(path)
             if parts is not None:
                 return assembled(*parts, str(path), path.stem)
-            return picture_of_image(*whole(path), str(path), path.stem)
+            deep = deep_tiff(path)
+            return picture_of_image(*whole(path), str(path), path.stem) if deep is None else deep
         except MemoryError as error:  # most say nothing, or only how much
             raise MemoryError(f"reading {path}") from error
     if isinstance(source, Image.Image):

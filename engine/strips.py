@@ -187,7 +187,7 @@ def _cut_tiff(file: BinaryIO, order: bytes, least: int) -> Parts | None:
             rows = min(units * unit_rows, height - top)
             own = {_HEIGHT: (4, (rows,)), sizes: (4, tuple(len(piece) for piece in pieces))}
             own |= {} if tiled else {_ROWS: (4, (unit_rows,))}
-            yield _tiff("<" if order == b"II" else ">", kept | own, where, pieces)
+            yield tiff("<" if order == b"II" else ">", kept | own, where, pieces)
 
     return Parts((height, width), files())
 
@@ -199,7 +199,7 @@ def _values(value: Any) -> Any:
     return value if isinstance(value, bytes | tuple) else (value,)
 
 
-def _tiff(order: str, tags: Mapping[int, tuple[int, Any]], where: int, pieces: list[bytes]) -> bytes:
+def tiff(order: str, tags: Mapping[int, tuple[int, Any]], where: int, pieces: list[bytes]) -> bytes:
     """A TIFF of these strips or tiles; `where` is the tag of their offsets."""
     ends = list(accumulate(len(piece) for piece in pieces))
 
