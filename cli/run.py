@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG001  (the options are read from typer's context, which knows what was given and what is a default)
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -419,10 +420,30 @@ def _options(given: dict[str, Any], recipe: str | None, presets: list[str], *, y
     values |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     if "content" not in values:
         raise SettingsError("no content was given; name the picture to paint, as in nstgpu run content.jpg style.jpg")
+    values = {name: _at_home(value) for name, value in values.items()}
+    folder = _folder(values.pop("output")) if _is_folder(values.get("output")) else None
     if "output" not in values:
         names = [Path(split_weight(text)[0]).stem for text in values.get("styles", ())]
         suffix = "" if recipe is None else Path(recipe).suffix.lower()
-        name = "_".join([Path(values["content"]).stem, *names])
+        name = "_".join(["stdin" if values["content"] == "-" else Path(values["content"]).stem, *names])
         name += suffix if suffix in (".jpg", ".jpeg", ".webp", ".tif", ".tiff") else ".png"
+        name = name if folder is None else str(folder / name)
         values["output"] = name if values.get("force") else fresh(name, saved_on_the_way(values.get("save_every")))
+    Path(values["output"]).parent.mkdir(parents=True, exist_ok=True)
     return Options(**values)
+
+
+def _at_home(value: Any) -> Any:
+    """A path that begins with ~ in full; the shell leaves it as it is after =."""
+    if isinstance(value, tuple):
+        return tuple(map(_at_home, value))
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
+
+
+def _is_folder(output: str | None) -> bool:
+    return output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir())
+
+
+def _folder(output: str) -> Path:
+    Path(output).mkdir(parents=True, exist_ok=True)
+    return Path(output)

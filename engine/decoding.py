@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import io
 import math
 import re
@@ -66,6 +67,8 @@ def in_parts(path: Path) -> tuple[tuple[int, int], Iterator[Decoded]] | None:
 
     None for others, for what `strips` can't cut, and for what is to be turned.
     """
+    if not path.is_file():  # a pipe can be read only once
+        return None
     try:
         file = open(path, "rb")  # noqa: SIM115  (closed with the last part; what is wrong with it is said by `whole`)
     except (OSError, ValueError):
@@ -119,6 +122,12 @@ def whole(path: Path) -> Decoded:
 
 
 def content_of(path: Path) -> bytes:
+    if str(path) == "-":
+        return _standard_input()
+    address = re.match(r"(https?|ftp|file|s3):/+(.*)", str(path), re.IGNORECASE)  # Path makes one slash of two
+    if address is not None and not path.exists():
+        where = f"{address[1]}://{address[2]}"
+        raise ImageError(f"cannot read {where}: {address[1]} addresses are not fetched; download the picture first")
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
@@ -126,6 +135,15 @@ def content_of(path: Path) -> bytes:
         raise ImageError(f"cannot read {path}: {reason}; give the path of a {names()} file") from error
     if not content:
         raise ImageError(f"cannot read {path}: the file is empty; give a {names()} file")
+    return content
+
+
+@functools.cache
+def _standard_input() -> bytes:
+    """All of it, read once, however often it is asked for."""
+    content = sys.stdin.buffer.read()
+    if not content:
+        raise ImageError("cannot read a picture from standard input: it is empty; pipe one into it")
     return content
 
 
