@@ -192,7 +192,7 @@ def test_tiles_and_either_order_of_bytes(
     if samples == 4:
         tags[338] = (3, (2,))
     path = tmp_path / "a.tif"
-    path.write_bytes(strips._tiff(order, tags, 324, pieces))
+    path.write_bytes(strips.tiff(order, tags, 324, pieces))
     expected = read(path)
     white = np.iinfo(dtype).max
     np.testing.assert_array_equal(
@@ -231,7 +231,7 @@ def test_interlaced_pngs_and_planes_are_read_whole(tmp_path: Path, by_strips: li
         278: (4, (HEIGHT,)), 279: (4, tuple(len(plane) for plane in planes)), 284: (3, (2,)),
     }  # fmt: skip
     path = tmp_path / "a.tif"
-    path.write_bytes(strips._tiff("<", tags, 273, planes))
+    path.write_bytes(strips.tiff("<", tags, 273, planes))
     np.testing.assert_array_equal(read(path).pixels, noise(3) / np.float32(255))
     assert len(by_strips) == 1
 
