@@ -417,10 +417,10 @@ def _options(given: dict[str, Any], recipe: str | None, presets: list[str], *, y
     values: dict[str, Any] = {}
     if recipe is not None:
         values = repeating.from_recipe(Path(recipe), given, yes=yes, quiet=bool(given.get("quiet")))
-    values |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    # Of what was given here alone: a recipe's ~ would lead out of its folder.
+    values |= {name: _at_home(tuple(value) if isinstance(value, list) else value) for name, value in given.items()}
     if "content" not in values:
         raise SettingsError("no content was given; name the picture to paint, as in nstgpu run content.jpg style.jpg")
-    values = {name: _at_home(value) for name, value in values.items()}
     folder = _folder(values.pop("output")) if _is_folder(values.get("output")) else None
     if "output" not in values:
         names = [Path(split_weight(text)[0]).stem for text in values.get("styles", ())]
