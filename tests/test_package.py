@@ -73,7 +73,7 @@ def test_all_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     distributions = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in declared}
-    called = {"pillow": "PIL", "cupy-cuda12x": "cupy", "cupy-cuda13x": "cupy"}
+    called = {"pillow": "PIL", "pillow-heif": "pillow_heif", "cupy-cuda12x": "cupy", "cupy-cuda13x": "cupy"}
     known = {called.get(name, name) for name in distributions} - {"torch"} | set(sys.stdlib_module_names)
     for path in MODULES:
         assert imported_from_outside(path) <= known, path
