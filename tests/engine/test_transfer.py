@@ -363,7 +363,7 @@ def test_canonical_names() -> None:
     assert canonical("block4_conv2") == canonical("relu4_2") == "relu4_2"
     for wrong, right in (
         ("conv4_2", "write 'relu4_2'"),
-        ("relu42", "relu1_1"),
+        ("relu42", "write 'relu4_2'"),
         ("relu4_2x", "relu1_1"),
         ("", "relu1_1"),
     ):
