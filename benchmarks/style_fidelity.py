@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import nstgpu
-from nstgpu.engine import taps
+from nstgpu.engine.model import taps
 
 
 def relative_error(judge: nstgpu.StyleTransfer, image: np.ndarray) -> float:

@@ -105,7 +105,7 @@ def _is_bad_input(error: Exception) -> bool:
     if isinstance(error, MemoryError | ImportError):  # neither is, and nothing more may be importable
         return False
     from ..engine.images import ImageError
-    from ..engine.taps import SettingsError
+    from ..engine.model.taps import SettingsError
     from ..kernels import DeviceError
     from ..weights import WeightsError
 

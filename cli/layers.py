@@ -62,7 +62,7 @@ def layers(
     del debug  # acted on where errors are reported
     from ..engine.excitation import Observer
     from ..engine.images import ImageError
-    from ..engine.taps import SettingsError
+    from ..engine.model.taps import SettingsError
     from ..weights import default_weights, load_weights
 
     if unit and units is not None:
@@ -171,7 +171,7 @@ def _write(observer: "Observer", network: "Weights", destination: Path) -> list[
 def _check_folder(destination: Path, pictures: Sequence[Path]) -> None:
     """Refuses, before the work begins, a folder that cannot be written to, or that holds the pictures."""
     from ..engine.images import check_destination
-    from ..engine.taps import SettingsError
+    from ..engine.model.taps import SettingsError
 
     check_destination((destination if destination.is_dir() else destination.parent) / "sheet.png")
     if destination.exists() and not destination.is_dir():

@@ -61,10 +61,11 @@ def plan(
     on the CPU, what it is too short of is kept in files in the system's folder for them, or in TMPDIR.
     """
     del debug  # acted on where errors are reported
-    from ..engine import images, optimise, taps, tiles
+    from ..engine import images, optimise, tiles
     from ..engine.footprint import SHARE
     from ..engine.memory import available, disk_space
-    from ..engine.network import least_side
+    from ..engine.model import taps
+    from ..engine.model.network import least_side
     from ..engine.plan import LARGEST, of_weights
     from ..kernels import open_device
     from ..weights import default_weights, load_weights
@@ -144,7 +145,7 @@ def _rows(
     iterations: int,
 ) -> Callable[[int], Row]:
     """Every size's row, by its long side."""
-    from ..engine.network import least_side
+    from ..engine.model.network import least_side
     from ..engine.scales import plan_scales
 
     pace, least = planned.pace(), least_side(planned.network)

@@ -45,8 +45,8 @@ def profile(
     of the number of terms. On the emulator, correctness only.
     """
     del debug  # acted on where errors are reported
+    from ..engine.model.taps import SettingsError
     from ..engine.profile import profile as profile_iteration
-    from ..engine.taps import SettingsError
     from ..kernels import open_device
     from ..weights import load_weights
 

@@ -71,7 +71,7 @@ def reconstruct(
     """
     del debug  # acted on where errors are reported
     from ..engine import images, sheets
-    from ..engine.taps import SettingsError, classic_style, resolve
+    from ..engine.model.taps import SettingsError, classic_style, resolve
     from ..engine.transfer import StyleTransfer
     from ..kernels import open_device
     from ..weights import default_weights, load_weights

@@ -404,7 +404,7 @@ def _was_given(context: typer.Context, name: str) -> bool:
 
 def _options(given: dict[str, Any], recipe: str | None, presets: list[str], *, yes: bool) -> Options:
     """What was given on the command line, over a preset's, over the recipe's, over the defaults."""
-    from ..engine.taps import SettingsError
+    from ..engine.model.taps import SettingsError
 
     positional = given.pop("style", None)
     styles = ([positional] if positional else []) + list(given.pop("styles", None) or [])

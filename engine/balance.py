@@ -13,10 +13,10 @@ from typing import TypeAlias
 
 from ..weights import Weights
 from ..weights.store import BUNDLED
-from . import taps
 from .costs import Costs
+from .model import taps
+from .model.taps import SettingsError
 from .objective import Weighting
-from .taps import SettingsError
 from .wording import shortest
 
 CONTENT_SHARE = 1.0

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from .animation import MOST_FRAMES, Frames
 from .costs import Costs
 from .memory import empty
+from .model.taps import SettingsError
 from .run import RunState
-from .taps import SettingsError
 from .whole_file import whole_file
 
 FORMAT = "nstgpu checkpoint 2"

@@ -16,11 +16,12 @@ from PIL import Image
 
 from ..kernels.device import Array, Device, Pooling, open_device
 from ..weights import Weights
-from . import images, network, taps
+from . import images
 from .memory import Buffer, allocate
-from .receptive import ReceptiveField, Window, receptive_fields
+from .model import network, taps
+from .model.receptive_field import ReceptiveField, Window, receptive_fields
+from .model.taps import SettingsError
 from .resize import resized
-from .taps import SettingsError
 
 PER_UNIT = 9
 SPARE = 3  # times as many units are watched as are wanted

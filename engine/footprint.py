@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..kernels.device import W2_SCRATCH, Device
-from . import network, tiles
+from . import tiles
 from .costs import Statistics
 from .memory import Buffer, available, lay_out, resident
-from .network import Network
+from .model import network
+from .model.network import Network
 from .tiles import Piece, Tile, Tiling
 from .walk import Walk, WindowBytes
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..kernels.device import Array, Device
 from .costs import Costs
 from .memory import ALIGNMENT, Buffer, allocate
-from .taps import SettingsError
+from .model.taps import SettingsError
 
 HISTORY = 10
 FIRST_STEP = 0.02  # root mean square, over all pixels, of the first step's change

@@ -15,7 +15,7 @@ from PIL import Image
 
 from . import colours, images
 from .images import ImageError, Picture
-from .taps import SettingsError
+from .model.taps import SettingsError
 
 Mask = NDArray[np.float32]
 """(H, W), 0 where something does not apply, 1 where it does, anything between at a soft edge."""

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.device import Array, Device
-from .taps import SettingsError
+from .model.taps import SettingsError
 
 _log = logging.getLogger("nstgpu")
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..kernels.device import Array, Device
 from .costs import Costs
 from .memory import Buffer, allocate, bands, fetched
-from .taps import SettingsError
+from .model.taps import SettingsError
 
 OPTIMIZERS = ("adam", "lbfgs", "descent")
 ADAM_LEARNING_RATE = 0.02  # of the range of a pixel, per step

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..kernels.device import Array, Device
-from . import network, tiles
+from . import tiles
 from .footprint import Cut, Footprint
 from .lbfgs import HISTORY
 from .memory import Buffer, allocate, lay_out, resident
-from .network import Network
+from .model import network
+from .model.network import Network
 from .objective import Objective, SizedStyle, Weighting
 from .tiles import Tiling
 from .walk import Walk, WindowBytes

@@ -15,8 +15,8 @@ import numpy as np
 from ..kernels.device import Device
 from ..kernels.reference import Reference
 from ..weights import Weights
-from . import taps
 from .memory import Buffer, allocate
+from .model import taps
 from .optimise import Adam
 from .transfer import StyleTransfer
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from . import images
-from .taps import SettingsError
+from .model.taps import SettingsError
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from . import images, recipe
 from .costs import Costs
 from .images import FloatArray, ImageError
-from .taps import SettingsError
+from .model.taps import SettingsError
 from .wording import counted
 
 if TYPE_CHECKING:

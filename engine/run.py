@@ -19,11 +19,11 @@ from . import balance, optimise, scales
 from .captured import Captured
 from .costs import Costs
 from .memory import Buffer, allocate, fetched
+from .model.taps import SettingsError
 from .optimise import Adam, Descending, Image
 from .resize import resized
 from .scales import Scale
 from .settling import Settled, Watch
-from .taps import SettingsError
 from .wording import counted
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .captured import AHEAD
-from .taps import SettingsError
+from .model.taps import SettingsError
 from .wording import counted
 
 DELAY = AHEAD - 1

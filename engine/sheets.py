@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .excitation import Excitation, Unit
-from .receptive import ReceptiveField
+from .model.receptive_field import ReceptiveField
 
 Sheet = NDArray[np.float32]
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from . import images, masks, transparency
 from .masks import Mask
+from .model.taps import SettingsError
 from .optimise import Image
-from .taps import SettingsError
 
 Source = str | Path | NDArray[Any] | Any  # the last is PIL.Image.Image, which is not imported for its type alone
 

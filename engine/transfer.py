@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from ..kernels.device import Device, DeviceError, Pooling, open_devices
 from ..weights import Weights, default_weights, load_weights
-from . import balance, colours, images, masks, network, optimise, strips, tiles, transparency
+from . import balance, colours, images, masks, optimise, strips, tiles, transparency
 from .balance import Layers, Relative
 from .costs import STATISTICS, Costs, Statistics
 from .masks import Mask
 from .memory import bands, empty, fetched
+from .model import network
+from .model.taps import SettingsError
 from .objective import Objective, Reduction, SizedStyle, Weighting
 from .optimise import Image
 from .places import Claims
@@ -33,7 +35,6 @@ from .run import Method, Progress, Run, RunState
 from .scales import ITERATIONS, MIN_SIZE, Scale, plan_scales
 from .settling import Settled
 from .style import ReadStyle, Source, Style, read_styles
-from .taps import SettingsError
 from .wording import shortest
 
 __all__ = ["Costs", "Progress", "Relative", "Result", "RunState", "Settled", "Style", "StyleTransfer"]

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..kernels.device import Array, Device
-from . import network
 from .memory import Buffer, cut, lay_out
-from .network import Network
+from .model import network
+from .model.network import Network
 from .optimise import Image
 from .tiles import ROW_BYTES, Piece, Tile, Tiling
 

@@ -11,8 +11,8 @@ import pytest
 import nstgpu
 from nstgpu import Relative, StyleTransfer
 from nstgpu.engine.balance import spelled
+from nstgpu.engine.model.taps import LayersMissing, SettingsError
 from nstgpu.engine.scales import ITERATIONS
-from nstgpu.engine.taps import LayersMissing, SettingsError
 from nstgpu.weights import Weights
 
 Thin = Callable[..., Weights]

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from nstgpu.cli import app
 from nstgpu.engine import checkpoint
 from nstgpu.engine.costs import Costs
+from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.run import RunState
-from nstgpu.engine.taps import SettingsError
 
 SEAL = 41 + 32
 

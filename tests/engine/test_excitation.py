@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine import images, network
+from nstgpu.engine import images
 from nstgpu.engine.excitation import Excitation, Observer, Unit
-from nstgpu.engine.receptive import receptive_fields
-from nstgpu.engine.taps import SettingsError
+from nstgpu.engine.model import network
+from nstgpu.engine.model.receptive_field import receptive_fields
+from nstgpu.engine.model.taps import SettingsError
 from nstgpu.kernels import open_device
 from nstgpu.weights import Convolution, Weights
 from nstgpu.weights.model import TORCHVISION

@@ -9,7 +9,7 @@ import pytest
 
 from nstgpu.engine.costs import Costs
 from nstgpu.engine.lbfgs import CURVATURE, SUFFICIENT_DECREASE, Lbfgs, two_loop
-from nstgpu.engine.taps import SettingsError
+from nstgpu.engine.model.taps import SettingsError
 from nstgpu.kernels import open_device
 from nstgpu.kernels.device import Device
 

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from nstgpu import Weights
-from nstgpu.engine import masks, network
+from nstgpu.engine import masks
 from nstgpu.engine.images import ImageError
-from nstgpu.engine.taps import SettingsError
+from nstgpu.engine.model import network
+from nstgpu.engine.model.taps import SettingsError
 from nstgpu.kernels import open_device
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from nstgpu.engine import network
-from nstgpu.engine.receptive import ReceptiveField, Window, receptive_fields
+from nstgpu.engine.model import network
+from nstgpu.engine.model.receptive_field import ReceptiveField, Window, receptive_fields
 from nstgpu.kernels import open_device
 from nstgpu.kernels.device import Pooling
 from nstgpu.weights import Convolution, Weights

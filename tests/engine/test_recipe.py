@@ -11,7 +11,7 @@ import pytest
 
 from nstgpu.engine import images, recipe
 from nstgpu.engine.images import ImageError
-from nstgpu.engine.taps import SettingsError
+from nstgpu.engine.model.taps import SettingsError
 
 OPTIONS: dict[str, Any] = {
     "nstgpu": "1.0",

@@ -18,9 +18,9 @@ from PIL import Image
 from nstgpu.engine import recipe, report
 from nstgpu.engine.costs import Costs
 from nstgpu.engine.images import ImageError
+from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.report import Report, check_destination, write_report
 from nstgpu.engine.run import ScaleDone
-from nstgpu.engine.taps import SettingsError
 
 ALPHA, BETA, GAMMA = 2.0, 100.0, 0.5
 CONTENT, STYLE = {"relu2_1": 0.5}, {"relu1_1": 3.0, "relu2_1": 0.25}

@@ -9,9 +9,9 @@ import pytest
 
 from nstgpu.engine import checkpoint, optimise
 from nstgpu.engine.costs import Costs
+from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.optimise import Adam, Descending
 from nstgpu.engine.run import Progress, RunState
-from nstgpu.engine.taps import SettingsError
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.weights import Weights

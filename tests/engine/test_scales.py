@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.scales import Scale, plan_scales, remaining_seconds, tv_factor
-from nstgpu.engine.taps import SettingsError
 
 
 def sides(long_side: int, **options: Any) -> list[int]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nstgpu.engine.excitation import Excitation, Unit
-from nstgpu.engine.receptive import ReceptiveField, Window
+from nstgpu.engine.model.receptive_field import ReceptiveField, Window
 from nstgpu.engine.sheets import contact_sheet, row_sheet
 
 FIELD = ReceptiveField(size=3, stride=1, margin=1)

@@ -15,8 +15,8 @@ import pytest
 
 from nstgpu.engine import checkpoint, memory
 from nstgpu.engine.memory import Buffer, allocate, bands, empty, fetched, passing_folder, resident, spills
+from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.resize import resized, resized_alpha
-from nstgpu.engine.taps import SettingsError
 from nstgpu.engine.transfer import StyleTransfer
 from nstgpu.kernels import DeviceError, cpu, open_device
 from nstgpu.kernels.cuda.device import Gpu

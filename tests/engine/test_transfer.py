@@ -14,9 +14,9 @@ import nstgpu
 from nstgpu import Costs, StyleTransfer, Weights
 from nstgpu.engine import images
 from nstgpu.engine.costs import Costs as CostsType
+from nstgpu.engine.model.taps import SettingsError, canonical
 from nstgpu.engine.optimise import NonFiniteCostError
 from nstgpu.engine.run import Progress
-from nstgpu.engine.taps import SettingsError, canonical
 from nstgpu.kernels import DeviceError
 
 Thin = Callable[..., Weights]

@@ -8,7 +8,7 @@ import pytest
 
 from nstgpu import Weights
 from nstgpu.engine.images import Picture
-from nstgpu.engine.taps import SettingsError
+from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.engine.transparency import visible
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..kernels.device import Array, Device, Filters, Pooling
-from ..weights import Preprocessing, Weights
-from .memory import Buffer, allocate
+from ...kernels.device import Array, Device, Filters, Pooling
+from ...weights import Preprocessing, Weights
+from ..memory import Buffer, allocate
 from .taps import SettingsError
 
 

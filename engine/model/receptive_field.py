@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from ..weights import Weights
+from ...weights import Weights
 
 
 class Window(NamedTuple):
