@@ -13,10 +13,10 @@ from typing import TypeAlias
 
 from ..weights import Weights
 from ..weights.store import BUNDLED
-from .costs import Costs
+from .costs.objective import Weighting
+from .costs.terms import Costs
 from .model import taps
 from .model.taps import SettingsError
-from .objective import Weighting
 from .wording import shortest
 
 CONTENT_SHARE = 1.0

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ..kernels.device import Graphs
-from .costs import Costs
+from .costs.objective import Objective
+from .costs.terms import Costs
 from .memory import Buffer, allocate
-from .objective import Objective
 from .optimise import Adam, Descending, is_finite
 
 AHEAD = 3

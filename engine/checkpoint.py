@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .animation import MOST_FRAMES, Frames
-from .costs import Costs
+from .costs.terms import Costs
 from .memory import empty
 from .model.taps import SettingsError
 from .run import RunState

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..kernels.device import Array
 from . import tiles
-from .costs import ContentTerm, Moments, StyleTerm
+from .costs.terms import ContentTerm, Moments, StyleTerm
 from .footprint import Cut, Footprint, weights_name
 from .masks import Mask
 from .memory import allocate, fetched

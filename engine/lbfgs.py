@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.device import Array, Device
-from .costs import Costs
+from .costs.terms import Costs
 from .memory import ALIGNMENT, Buffer, allocate
 from .model.taps import SettingsError
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.device import Array, Device
-from .costs import Costs
+from .costs.terms import Costs
 from .memory import Buffer, allocate, bands, fetched
 from .model.taps import SettingsError
 

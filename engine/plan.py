@@ -13,12 +13,12 @@ import numpy as np
 
 from ..kernels.device import Array, Device
 from . import tiles
+from .costs.objective import Objective, SizedStyle, Weighting
 from .footprint import Cut, Footprint
 from .lbfgs import HISTORY
 from .memory import Buffer, allocate, lay_out, resident
 from .model import network
 from .model.network import Network
-from .objective import Objective, SizedStyle, Weighting
 from .tiles import Tiling
 from .walk import Walk, WindowBytes
 

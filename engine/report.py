@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import images, recipe
-from .costs import Costs
+from .costs.terms import Costs
 from .images import FloatArray, ImageError
 from .model.taps import SettingsError
 from .wording import counted

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import images
-from .costs import Costs
+from .costs.terms import Costs
 from .optimise import Image
 from .run import ScaleDone
 from .wording import counted

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from . import balance, optimise, scales
 from .captured import Captured
-from .costs import Costs
+from .costs.terms import Costs
 from .memory import Buffer, allocate, fetched
 from .model.taps import SettingsError
 from .optimise import Adam, Descending, Image

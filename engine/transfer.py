@@ -21,14 +21,14 @@ from ..kernels.device import Device, DeviceError, Pooling, open_devices
 from ..weights import Weights, default_weights, load_weights
 from . import balance, colours, images, masks, optimise, strips, tiles, transparency
 from .balance import Layers, Relative
-from .costs import STATISTICS, Costs, Statistics
+from .costs.objective import Objective, Reduction, SizedStyle, Weighting
+from .costs.places import Claims
+from .costs.terms import STATISTICS, Costs, Statistics
 from .masks import Mask
 from .memory import bands, empty, fetched
 from .model import network
 from .model.taps import SettingsError
-from .objective import Objective, Reduction, SizedStyle, Weighting
 from .optimise import Image
-from .places import Claims
 from .resize import resized, resized_alpha
 from .result import Result
 from .run import Method, Progress, Run, RunState

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from nstgpu.cli.progress import FIRST_LINE, NEXT_LINE, clock, pulse, shown
-from nstgpu.engine.costs import Costs
+from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.run import Progress
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from nstgpu.cli import app
 from nstgpu.engine import checkpoint
-from nstgpu.engine.costs import Costs
+from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.run import RunState
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine.costs import Costs
+from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.lbfgs import CURVATURE, SUFFICIENT_DECREASE, Lbfgs, two_loop
 from nstgpu.engine.model.taps import SettingsError
 from nstgpu.kernels import open_device

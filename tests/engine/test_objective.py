@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine.costs import Costs
+from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.weights import Weights

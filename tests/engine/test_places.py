@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine.places import Place, divide, painted
+from nstgpu.engine.costs.places import Place, divide, painted
 
 
 def half(height: int = 20, width: int = 40) -> Any:

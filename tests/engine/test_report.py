@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from nstgpu.engine import recipe, report
-from nstgpu.engine.costs import Costs
+from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.images import ImageError
 from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.report import Report, check_destination, write_report

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nstgpu.engine import checkpoint, optimise
-from nstgpu.engine.costs import Costs
+from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.optimise import Adam, Descending
 from nstgpu.engine.run import Progress, RunState

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nstgpu.engine import tiles
-from nstgpu.engine.costs import Costs
+from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.model import network
 from nstgpu.engine.model.receptive_field import receptive_fields
 from nstgpu.engine.model.taps import SettingsError

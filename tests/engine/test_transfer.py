@@ -13,7 +13,7 @@ import pytest
 import nstgpu
 from nstgpu import Costs, StyleTransfer, Weights
 from nstgpu.engine import images
-from nstgpu.engine.costs import Costs as CostsType
+from nstgpu.engine.costs.terms import Costs as CostsType
 from nstgpu.engine.model.taps import SettingsError, canonical
 from nstgpu.engine.optimise import NonFiniteCostError
 from nstgpu.engine.run import Progress

@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..kernels.device import Array, Device
-from .wording import counted
+from ...kernels.device import Array, Device
+from ..wording import counted
 
 Statistics = Literal["gram", "moments", "w2"]
 STATISTICS: tuple[Statistics, ...] = ("gram", "moments", "w2")

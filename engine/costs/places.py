@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from . import masks
-from .masks import Mask
-from .memory import bands
-from .model.taps import SettingsError
-from .style import ReadStyle
+from .. import masks
+from ..masks import Mask
+from ..memory import bands
+from ..model.taps import SettingsError
+from ..style import ReadStyle
 
 SLIVER = 0.01
 """Of the area of every style in it: a place that is smaller is a seam between others, and is divided among them."""

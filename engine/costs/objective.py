@@ -14,17 +14,17 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.device import W2_SCRATCH, Array, Device
-from . import crew, footprint, tiles
-from .costs import ContentTerm, Costs, Moments, Statistics, StyleTarget, StyleTerm
-from .crew import Bench
-from .footprint import Footprint
-from .masks import Mask, tap_weights
-from .memory import Buffer, allocate, bands, empty
-from .model import network
-from .optimise import Image
-from .tiles import Tiling
-from .walk import Walk
+from ...kernels.device import W2_SCRATCH, Array, Device
+from .. import crew, footprint, tiles
+from ..crew import Bench
+from ..footprint import Footprint
+from ..masks import Mask, tap_weights
+from ..memory import Buffer, allocate, bands, empty
+from ..model import network
+from ..optimise import Image
+from ..tiles import Tiling
+from ..walk import Walk
+from .terms import ContentTerm, Costs, Moments, Statistics, StyleTarget, StyleTerm
 
 _log = logging.getLogger("nstgpu")
 
