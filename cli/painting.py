@@ -42,8 +42,9 @@ def paint(
     where they are opened already. Nothing but the picture itself can cost the picture; raises typer.Exit where it or
     something else could not be written where it should be, and where a signal has ended the run.
     """
-    from ..engine import checkpoint, images, recipe, tiles, whole_file
+    from ..engine import checkpoint, images, recipe, whole_file
     from ..engine.animation import Animation
+    from ..engine.tiling import geometry as tiles
     from ..engine.transfer import StyleTransfer
     from ..weights.store import BUNDLED
 

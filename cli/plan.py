@@ -61,12 +61,13 @@ def plan(
     on the CPU, what it is too short of is kept in files in the system's folder for them, or in TMPDIR.
     """
     del debug  # acted on where errors are reported
-    from ..engine import images, optimise, tiles
-    from ..engine.footprint import SHARE
+    from ..engine import images, optimise
     from ..engine.memory import available, disk_space
     from ..engine.model import taps
     from ..engine.model.network import least_side
     from ..engine.plan import LARGEST, of_weights
+    from ..engine.tiling import geometry as tiles
+    from ..engine.tiling.memory_plan import SHARE
     from ..kernels import open_device
     from ..weights import default_weights, load_weights
 

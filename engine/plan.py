@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from ..kernels.device import Array, Device
-from . import tiles
 from .costs.objective import Objective, SizedStyle, Weighting
-from .footprint import Cut, Footprint
 from .lbfgs import HISTORY
 from .memory import Buffer, allocate, lay_out, resident
 from .model import network
 from .model.network import Network
-from .tiles import Tiling
-from .walk import Walk, WindowBytes
+from .tiling import geometry as tiles
+from .tiling.geometry import Tiling
+from .tiling.memory_plan import Cut, Footprint
+from .tiling.tile_pass import Walk, WindowBytes
 
 LARGEST = 1 << 17
 """px; no larger side is looked for."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..kernels.device import Device, DeviceError, Pooling, open_devices
 from ..weights import Weights, default_weights, load_weights
-from . import balance, colours, images, masks, optimise, strips, tiles, transparency
+from . import balance, colours, images, masks, optimise, strips, transparency
 from .balance import Layers, Relative
 from .costs.objective import Objective, Reduction, SizedStyle, Weighting
 from .costs.places import Claims
@@ -35,6 +35,7 @@ from .run import Method, Progress, Run, RunState
 from .scales import ITERATIONS, MIN_SIZE, Scale, plan_scales
 from .settling import Settled
 from .style import ReadStyle, Source, Style, read_styles
+from .tiling import geometry as tiles
 from .wording import shortest
 
 __all__ = ["Costs", "Progress", "Relative", "Result", "RunState", "Settled", "Style", "StyleTransfer"]

@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels.device import W2_SCRATCH, Array, Device
-from .. import crew, footprint, tiles
-from ..crew import Bench
-from ..footprint import Footprint
 from ..masks import Mask, tap_weights
 from ..memory import Buffer, allocate, bands, empty
 from ..model import network
 from ..optimise import Image
-from ..tiles import Tiling
-from ..walk import Walk
+from ..tiling import geometry as tiles
+from ..tiling import memory_plan as footprint
+from ..tiling import multi_device as crew
+from ..tiling.geometry import Tiling
+from ..tiling.memory_plan import Footprint
+from ..tiling.multi_device import Bench
+from ..tiling.tile_pass import Walk
 from .terms import ContentTerm, Costs, Moments, Statistics, StyleTarget, StyleTerm
 
 _log = logging.getLogger("nstgpu")

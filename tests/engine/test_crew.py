@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine import crew, footprint
-from nstgpu.engine.footprint import Footprint
 from nstgpu.engine.model import network
+from nstgpu.engine.tiling import memory_plan as footprint
+from nstgpu.engine.tiling import multi_device as crew
+from nstgpu.engine.tiling.memory_plan import Footprint
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import Device, DeviceError, open_device, open_devices
 from nstgpu.kernels.reference import Reference

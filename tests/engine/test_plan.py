@@ -11,9 +11,9 @@ import pytest
 
 from nstgpu.engine import memory as memory_module
 from nstgpu.engine import optimise, plan
-from nstgpu.engine.footprint import Footprint
 from nstgpu.engine.memory import available, lay_out
-from nstgpu.engine.tiles import Setting
+from nstgpu.engine.tiling.geometry import Setting
+from nstgpu.engine.tiling.memory_plan import Footprint
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.kernels.cpu import Cpu

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine import tiles
 from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.model import network
 from nstgpu.engine.model.receptive_field import receptive_fields
 from nstgpu.engine.model.taps import SettingsError
+from nstgpu.engine.tiling import geometry as tiles
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.kernels.cpu import Cpu

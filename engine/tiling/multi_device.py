@@ -20,13 +20,13 @@ from typing import Any, Generic, TypeVar
 
 from numpy.typing import NDArray
 
-from ..kernels.device import Array
-from . import tiles
-from .costs.terms import ContentTerm, Moments, StyleTerm
-from .footprint import Cut, Footprint, weights_name
-from .masks import Mask
-from .memory import allocate, fetched
-from .walk import OnHost
+from ...kernels.device import Array
+from ..costs.terms import ContentTerm, Moments, StyleTerm
+from ..masks import Mask
+from ..memory import allocate, fetched
+from . import geometry as tiles
+from .memory_plan import Cut, Footprint, weights_name
+from .tile_pass import OnHost
 
 AHEAD = 2
 """Tiles that a device may have done, or be at, before their turn comes: one to go on with while another waits."""

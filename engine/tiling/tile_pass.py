@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..kernels.device import Array, Device
-from .memory import Buffer, cut, lay_out
-from .model import network
-from .model.network import Network
-from .optimise import Image
-from .tiles import ROW_BYTES, Piece, Tile, Tiling
+from ...kernels.device import Array, Device
+from ..memory import Buffer, cut, lay_out
+from ..model import network
+from ..model.network import Network
+from ..optimise import Image
+from .geometry import ROW_BYTES, Piece, Tile, Tiling
 
 
 class OnHost(NamedTuple):

@@ -18,10 +18,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .masks import Mask
-from .model.network import Network
-from .model.taps import SettingsError
-from .optimise import Image
+from ..masks import Mask
+from ..model.network import Network
+from ..model.taps import SettingsError
+from ..optimise import Image
 
 ROW_BYTES = 16  # a row of a window may begin where a device's widest load may
 

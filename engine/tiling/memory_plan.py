@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..kernels.device import W2_SCRATCH, Device
-from . import tiles
-from .costs.terms import Statistics
-from .memory import Buffer, available, lay_out, resident
-from .model import network
-from .model.network import Network
-from .tiles import Piece, Tile, Tiling
-from .walk import Walk, WindowBytes
+from ...kernels.device import W2_SCRATCH, Device
+from ..costs.terms import Statistics
+from ..memory import Buffer, available, lay_out, resident
+from ..model import network
+from ..model.network import Network
+from . import geometry as tiles
+from .geometry import Piece, Tile, Tiling
+from .tile_pass import Walk, WindowBytes
 
 SHARE = 0.85
 """Of the memory that is free, how much a run makes use of."""
