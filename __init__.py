@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .engine.images import ImageError
     from .engine.model.taps import SettingsError
-    from .engine.optimise import NonFiniteCostError
+    from .engine.optimizers.loop import NonFiniteCostError
     from .engine.transfer import Costs, Progress, Relative, Result, RunState, Settled, Style, StyleTransfer
     from .kernels import DeviceError
     from .weights import Weights, WeightsError, load_weights

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from both_sides import Pixels, PyTorch, pictures, to_host, transfer, weights_of  # type: ignore[import-not-found]
 
-from nstgpu.engine.captured import Captured
 from nstgpu.engine.memory import Buffer, allocate
-from nstgpu.engine.optimise import Adam, Descending
+from nstgpu.engine.optimizers.graph_loop import Captured
+from nstgpu.engine.optimizers.loop import Adam, Descending
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nstgpu import StyleTransfer, load_weights
-from nstgpu.engine.run import Progress
+from nstgpu.engine.optimizers.coarse_to_fine import Progress
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import Array

@@ -120,7 +120,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, ImportError):
         lacking = "allocate memory" in message or "failed to map" in message  # of a library, by the loader
         return f"out of memory ({message}); free some, or raise its limit" if lacking else message
-    from ..engine.optimise import NonFiniteCostError
+    from ..engine.optimizers.loop import NonFiniteCostError
 
     if _is_bad_input(error) or isinstance(error, NonFiniteCostError | OSError):
         return message

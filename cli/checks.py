@@ -17,8 +17,9 @@ INITS = ("content", "style", "gray", "noise")
 
 def check_options(options: Options, styles: "list[Style]") -> None:
     """Raises SettingsError, ImageError or DeviceError, each one line that names the option and what it may be."""
-    from ..engine import balance, optimise, transfer
+    from ..engine import balance, transfer
     from ..engine.costs.terms import STATISTICS
+    from ..engine.optimizers import loop as optimise
     from ..engine.tiling import geometry as tiles
     from ..kernels.device import check_names
 

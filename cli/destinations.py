@@ -151,7 +151,7 @@ def _number(name: str, output: Path) -> int | None:
 
 def _last(options: Options) -> int:
     """Iterations that the run has at most; its scales are known for sure once the pictures are."""
-    from ..engine.scales import MIN_SIZE, plan_scales
+    from ..engine.optimizers.scales import MIN_SIZE, plan_scales
 
     iterations = iterations_of(options.iterations)
     if isinstance(iterations, list):

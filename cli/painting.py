@@ -21,7 +21,7 @@ from .stopping import asked_to_stop
 from .streams import complain
 
 if TYPE_CHECKING:
-    from ..engine.run import Progress, RunState
+    from ..engine.optimizers.coarse_to_fine import Progress, RunState
     from ..engine.transfer import Result, StyleTransfer
     from ..weights import Weights
 
@@ -42,8 +42,9 @@ def paint(
     where they are opened already. Nothing but the picture itself can cost the picture; raises typer.Exit where it or
     something else could not be written where it should be, and where a signal has ended the run.
     """
-    from ..engine import checkpoint, images, recipe, whole_file
+    from ..engine import images, recipe, whole_file
     from ..engine.animation import Animation
+    from ..engine.optimizers import checkpoint
     from ..engine.tiling import geometry as tiles
     from ..engine.transfer import StyleTransfer
     from ..weights.store import BUNDLED
@@ -160,7 +161,7 @@ def _pooling(options: Options, network: "Weights") -> str:
 
 def _taken(options: Options, transfer: "StyleTransfer") -> Options:
     """The options with what was taken for those left open, where that may be another one another day."""
-    from ..engine.scales import MIN_SIZE
+    from ..engine.optimizers.scales import MIN_SIZE
     from ..kernels.workers import default_count
     from ..weights import default_weights
     from ..weights.model import PREPROCESSINGS
@@ -214,7 +215,7 @@ def _conclude(options: Options, result: "Result", iterations: int) -> None:
 
 def _why_it_rose(options: Options, result: "Result") -> str:
     """What to do where the cost is higher at the end than at the start."""
-    from ..engine.optimise import ADAM_LEARNING_RATE
+    from ..engine.optimizers.loop import ADAM_LEARNING_RATE
 
     rose = f"the cost rose from {result.history[0].total:.4g} to {result.history[-1].total:.4g}"
     if options.learning_rate is None:

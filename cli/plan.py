@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..engine.scales import ITERATIONS
+from ..engine.optimizers.scales import ITERATIONS
 from .messages import notes, printable
 from .options import Debug, DeviceName, Precision, Preprocessing, Threads, WeightsFile
 
@@ -61,10 +61,11 @@ def plan(
     on the CPU, what it is too short of is kept in files in the system's folder for them, or in TMPDIR.
     """
     del debug  # acted on where errors are reported
-    from ..engine import images, optimise
+    from ..engine import images
     from ..engine.memory import available, disk_space
     from ..engine.model import taps
     from ..engine.model.network import least_side
+    from ..engine.optimizers import loop as optimise
     from ..engine.plan import LARGEST, of_weights
     from ..engine.tiling import geometry as tiles
     from ..engine.tiling.memory_plan import SHARE
@@ -147,7 +148,7 @@ def _rows(
 ) -> Callable[[int], Row]:
     """Every size's row, by its long side."""
     from ..engine.model.network import least_side
-    from ..engine.scales import plan_scales
+    from ..engine.optimizers.scales import plan_scales
 
     pace, least = planned.pace(), least_side(planned.network)
 

@@ -20,7 +20,7 @@ from .run_options import is_same_file
 
 if TYPE_CHECKING:
     from ..engine.images import FloatArray
-    from ..engine.run import Progress
+    from ..engine.optimizers.coarse_to_fine import Progress
 
 DEFAULT_SIZE = 256
 DEFAULT_ITERATIONS = 200

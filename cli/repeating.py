@@ -18,7 +18,7 @@ from .messages import say
 from .run_options import Options, Settings, checked, is_same_file, iterations_of
 
 if TYPE_CHECKING:
-    from ..engine.run import RunState
+    from ..engine.optimizers.coarse_to_fine import RunState
 
 MOST_CHARACTERS = 1 << 18
 """Of a checkpoint's options."""

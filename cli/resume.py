@@ -37,7 +37,7 @@ def resume(
     with --yes.
     """
     del debug  # acted on where errors are reported
-    from ..engine.checkpoint import read
+    from ..engine.optimizers.checkpoint import read
 
     state, text = read(checkpoint)
     anew = repeating.Anew(output, weights, iterations, yes, quiet)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from ..engine.scales import ITERATIONS
+from ..engine.optimizers.scales import ITERATIONS
 from ..engine.wording import counted
 
 if TYPE_CHECKING:
     from ..engine.balance import Layers
-    from ..engine.settling import Settled
+    from ..engine.optimizers.settling import Settled
     from ..engine.transfer import Style
 
 DEFAULT_SIZE = 512
@@ -178,7 +178,7 @@ def _is_a(value: Any, hint: Any) -> bool:
 
 
 def method_of(options: Options) -> dict[str, Any]:
-    from ..engine.scales import MIN_SIZE
+    from ..engine.optimizers.scales import MIN_SIZE
 
     return {
         "iterations": iterations_of(options.iterations),
@@ -192,7 +192,7 @@ def method_of(options: Options) -> dict[str, Any]:
 
 
 def settled_of(options: Options) -> "Settled | None":
-    from ..engine.settling import Settled
+    from ..engine.optimizers.settling import Settled
 
     if options.settled_fall is not None:
         return Settled(options.settled_fall)

@@ -22,7 +22,7 @@ from .run_options import Options
 if TYPE_CHECKING:
     from ..engine.animation import Animation
     from ..engine.images import Picture
-    from ..engine.run import Progress, RunState
+    from ..engine.optimizers.coarse_to_fine import Progress, RunState
     from ..engine.transfer import Result, Style, StyleTransfer
 
 Report = Callable[["Progress"], None]
@@ -119,7 +119,7 @@ def checkpointer(
 
     text: the options. animation: whose frames are kept along. begun_with: the state that a resumed run goes on from.
     """
-    from ..engine import checkpoint
+    from ..engine.optimizers import checkpoint
 
     tried, done = -math.inf, -1
     last: Progress | None = None

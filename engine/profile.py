@@ -17,7 +17,7 @@ from ..kernels.reference import Reference
 from ..weights import Weights
 from .memory import Buffer, allocate
 from .model import taps
-from .optimise import Adam
+from .optimizers.loop import Adam
 from .transfer import StyleTransfer
 
 

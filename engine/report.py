@@ -26,7 +26,7 @@ from .model.taps import SettingsError
 from .wording import counted
 
 if TYPE_CHECKING:
-    from .run import ScaleDone
+    from .optimizers.coarse_to_fine import ScaleDone
 
 RESULT_SIDE, INPUT_SIDE = 1600, 640
 """Long sides of the embedded pictures in pixels, at most."""

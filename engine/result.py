@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from . import images
 from .costs.terms import Costs
-from .optimise import Image
-from .run import ScaleDone
+from .optimizers.coarse_to_fine import ScaleDone
+from .optimizers.loop import Image
 from .wording import counted
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from . import images, masks, transparency
 from .masks import Mask
 from .model.taps import SettingsError
-from .optimise import Image
+from .optimizers.loop import Image
 
 Source = str | Path | NDArray[Any] | Any  # the last is PIL.Image.Image, which is not imported for its type alone
 

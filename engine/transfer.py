@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..kernels.device import Device, DeviceError, Pooling, open_devices
 from ..weights import Weights, default_weights, load_weights
-from . import balance, colours, images, masks, optimise, strips, transparency
+from . import balance, colours, images, masks, strips, transparency
 from .balance import Layers, Relative
 from .costs.objective import Objective, Reduction, SizedStyle, Weighting
 from .costs.places import Claims
@@ -28,12 +28,13 @@ from .masks import Mask
 from .memory import bands, empty, fetched
 from .model import network
 from .model.taps import SettingsError
-from .optimise import Image
+from .optimizers import loop as optimise
+from .optimizers.coarse_to_fine import Method, Progress, Run, RunState
+from .optimizers.loop import Image
+from .optimizers.scales import ITERATIONS, MIN_SIZE, Scale, plan_scales
+from .optimizers.settling import Settled
 from .resize import resized, resized_alpha
 from .result import Result
-from .run import Method, Progress, Run, RunState
-from .scales import ITERATIONS, MIN_SIZE, Scale, plan_scales
-from .settling import Settled
 from .style import ReadStyle, Source, Style, read_styles
 from .tiling import geometry as tiles
 from .wording import shortest

@@ -18,7 +18,7 @@ from ...kernels.device import W2_SCRATCH, Array, Device
 from ..masks import Mask, tap_weights
 from ..memory import Buffer, allocate, bands, empty
 from ..model import network
-from ..optimise import Image
+from ..optimizers.loop import Image
 from ..tiling import geometry as tiles
 from ..tiling import memory_plan as footprint
 from ..tiling import multi_device as crew

@@ -21,7 +21,7 @@ import numpy as np
 from ..masks import Mask
 from ..model.network import Network
 from ..model.taps import SettingsError
-from ..optimise import Image
+from ..optimizers.loop import Image
 
 ROW_BYTES = 16  # a row of a window may begin where a device's widest load may
 

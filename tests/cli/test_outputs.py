@@ -17,7 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from nstgpu.cli import app
-from nstgpu.engine import animation, checkpoint, images, whole_file
+from nstgpu.engine import animation, images, whole_file
+from nstgpu.engine.optimizers import checkpoint
 
 
 @pytest.fixture

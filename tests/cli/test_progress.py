@@ -9,7 +9,7 @@ import pytest
 
 from nstgpu.cli.progress import FIRST_LINE, NEXT_LINE, clock, pulse, shown
 from nstgpu.engine.costs.terms import Costs
-from nstgpu.engine.run import Progress
+from nstgpu.engine.optimizers.coarse_to_fine import Progress
 
 
 def progress(iteration: int, seconds: float) -> Progress:

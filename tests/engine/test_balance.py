@@ -12,7 +12,7 @@ import nstgpu
 from nstgpu import Relative, StyleTransfer
 from nstgpu.engine.balance import spelled
 from nstgpu.engine.model.taps import LayersMissing, SettingsError
-from nstgpu.engine.scales import ITERATIONS
+from nstgpu.engine.optimizers.scales import ITERATIONS
 from nstgpu.weights import Weights
 
 Thin = Callable[..., Weights]

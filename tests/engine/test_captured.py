@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine import captured, optimise
-from nstgpu.engine.run import Progress, RunState
-from nstgpu.engine.settling import Settled
+from nstgpu.engine.optimizers import graph_loop as captured
+from nstgpu.engine.optimizers import loop as optimise
+from nstgpu.engine.optimizers.coarse_to_fine import Progress, RunState
+from nstgpu.engine.optimizers.settling import Settled
 from nstgpu.engine.transfer import Result, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.kernels.cuda.device import Gpu

@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from nstgpu.cli import app
-from nstgpu.engine import checkpoint
 from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.model.taps import SettingsError
-from nstgpu.engine.run import RunState
+from nstgpu.engine.optimizers import checkpoint
+from nstgpu.engine.optimizers.coarse_to_fine import RunState
 
 SEAL = 41 + 32
 

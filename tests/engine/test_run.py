@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine import checkpoint, optimise
 from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.model.taps import SettingsError
-from nstgpu.engine.optimise import Adam, Descending
-from nstgpu.engine.run import Progress, RunState
+from nstgpu.engine.optimizers import checkpoint
+from nstgpu.engine.optimizers import loop as optimise
+from nstgpu.engine.optimizers.coarse_to_fine import Progress, RunState
+from nstgpu.engine.optimizers.loop import Adam, Descending
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.weights import Weights

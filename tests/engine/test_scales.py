@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nstgpu.engine.model.taps import SettingsError
-from nstgpu.engine.scales import Scale, plan_scales, remaining_seconds, tv_factor
+from nstgpu.engine.optimizers.scales import Scale, plan_scales, remaining_seconds, tv_factor
 
 
 def sides(long_side: int, **options: Any) -> list[int]:

@@ -8,7 +8,7 @@ import pytest
 
 from nstgpu import Progress, RunState, Settled, Style, StyleTransfer
 from nstgpu.engine.model.taps import SettingsError
-from nstgpu.engine.settling import DELAY, Watch
+from nstgpu.engine.optimizers.settling import DELAY, Watch
 from nstgpu.weights import Weights
 
 Thin = Callable[..., Weights]

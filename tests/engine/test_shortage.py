@@ -57,7 +57,7 @@ def test_weights_and_checkpoints_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """In HDF5's own words for it, which are those for damage, and by what is left."""
     import h5py
 
-    from nstgpu.engine import checkpoint
+    from nstgpu.engine.optimizers import checkpoint
     from nstgpu.weights import WeightsError, load_weights, shortage
 
     path = tmp_path / "file.h5"

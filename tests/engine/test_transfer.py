@@ -15,8 +15,8 @@ from nstgpu import Costs, StyleTransfer, Weights
 from nstgpu.engine import images
 from nstgpu.engine.costs.terms import Costs as CostsType
 from nstgpu.engine.model.taps import SettingsError, canonical
-from nstgpu.engine.optimise import NonFiniteCostError
-from nstgpu.engine.run import Progress
+from nstgpu.engine.optimizers.coarse_to_fine import Progress
+from nstgpu.engine.optimizers.loop import NonFiniteCostError
 from nstgpu.kernels import DeviceError
 
 Thin = Callable[..., Weights]

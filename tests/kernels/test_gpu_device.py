@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from nstgpu import Style, StyleTransfer
-from nstgpu.engine.run import Progress
+from nstgpu.engine.optimizers.coarse_to_fine import Progress
 from nstgpu.kernels import DEVICES, DeviceError, open_device, runtimes
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3 import tile_model as tensor_tiles

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..kernels.device import Graphs
-from .costs.objective import Objective
-from .costs.terms import Costs
-from .memory import Buffer, allocate
-from .optimise import Adam, Descending, is_finite
+from ...kernels.device import Graphs
+from ..costs.objective import Objective
+from ..costs.terms import Costs
+from ..memory import Buffer, allocate
+from .loop import Adam, Descending, is_finite
 
 AHEAD = 3
 """Iterations under way at most: the host may take as long as two of them to look at the one before."""

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .model.taps import SettingsError
-from .wording import counted
+from ..model.taps import SettingsError
+from ..wording import counted
 
 ITERATIONS = 100  # at each scale, unless something else is asked for
 MOST_ITERATIONS = 10**8  # at each scale: what a checkpoint still counts

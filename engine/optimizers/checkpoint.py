@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .animation import MOST_FRAMES, Frames
-from .costs.terms import Costs
-from .memory import empty
-from .model.taps import SettingsError
-from .run import RunState
-from .whole_file import whole_file
+from ..animation import MOST_FRAMES, Frames
+from ..costs.terms import Costs
+from ..memory import empty
+from ..model.taps import SettingsError
+from ..whole_file import whole_file
+from .coarse_to_fine import RunState
 
 FORMAT = "nstgpu checkpoint 2"
 MAX_TEXT = 1024**2
@@ -86,8 +86,8 @@ def _read(path: str | Path) -> Iterator[Any]:
     path = Path(path)
     if not path.is_file():
         raise SettingsError(f"{path}: there is no such checkpoint; give the file named with --checkpoint")
-    from ..weights import WeightsError, hdf5
-    from ..weights.shortage import is_shortage
+    from ...weights import WeightsError, hdf5
+    from ...weights.shortage import is_shortage
 
     try:
         _check_seal(path)
@@ -127,7 +127,7 @@ def _check_seal(path: Path) -> None:
 
 
 def _state(file: Any) -> tuple[RunState, str]:
-    from ..weights import hdf5
+    from ...weights import hdf5
 
     if hdf5.text(file, "format") != FORMAT:
         raise SettingsError("it is of another version of nstgpu")
@@ -192,7 +192,7 @@ def _count(group: Any, name: str) -> int:
 
 def _array(group: Any, name: str) -> NDArray[Any]:
     """Numbers that lie in the file in one piece, so that they are no more than the file has bytes."""
-    from ..weights import hdf5
+    from ...weights import hdf5
 
     stored = hdf5.dataset(group, name)
     if stored is None:
@@ -208,7 +208,7 @@ def _array(group: Any, name: str) -> NDArray[Any]:
 
 
 def _history(file: Any) -> list[Costs]:
-    from ..weights import hdf5
+    from ...weights import hdf5
 
     group = hdf5.member(file, "history")
     layers = hdf5.name_list(group, "layers") if group is not None else None

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.device import Array, Device
-from .costs.terms import Costs
-from .memory import ALIGNMENT, Buffer, allocate
-from .model.taps import SettingsError
+from ...kernels.device import Array, Device
+from ..costs.terms import Costs
+from ..memory import ALIGNMENT, Buffer, allocate
+from ..model.taps import SettingsError
 
 HISTORY = 10
 FIRST_STEP = 0.02  # root mean square, over all pixels, of the first step's change

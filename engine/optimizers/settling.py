@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .captured import AHEAD
-from .model.taps import SettingsError
-from .wording import counted
+from ..model.taps import SettingsError
+from ..wording import counted
+from .graph_loop import AHEAD
 
 DELAY = AHEAD - 1
 """Iterations from the one that decides to the last one: a GPU may have them under way before its costs are seen."""

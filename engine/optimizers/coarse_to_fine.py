@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from . import balance, optimise, scales
-from .captured import Captured
-from .costs.terms import Costs
-from .memory import Buffer, allocate, fetched
-from .model.taps import SettingsError
-from .optimise import Adam, Descending, Image
-from .resize import resized
+from .. import balance
+from ..costs.terms import Costs
+from ..memory import Buffer, allocate, fetched
+from ..model.taps import SettingsError
+from ..resize import resized
+from ..wording import counted
+from . import loop as optimise
+from . import scales
+from .graph_loop import Captured
+from .loop import Adam, Descending, Image
 from .scales import Scale
 from .settling import Settled, Watch
-from .wording import counted
 
 if TYPE_CHECKING:
-    from .transfer import StyleTransfer
+    from ..transfer import StyleTransfer
 
 LONGEST_MEMORY = 0.99
 """Decay of the average of the iterates, at most."""

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.device import Array, Device
-from .costs.terms import Costs
-from .memory import Buffer, allocate, bands, fetched
-from .model.taps import SettingsError
+from ...kernels.device import Array, Device
+from ..costs.terms import Costs
+from ..memory import Buffer, allocate, bands, fetched
+from ..model.taps import SettingsError
 
 OPTIMIZERS = ("adam", "lbfgs", "descent")
 ADAM_LEARNING_RATE = 0.02  # of the range of a pixel, per step
