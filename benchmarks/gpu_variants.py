@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from both_sides import Pixels, PyTorch, pictures, to_host, transfer, weights_of  # type: ignore[import-not-found]
 
-from nstgpu.engine.memory import Buffer, allocate
+from nstgpu.engine.memory.arena import Buffer, allocate
 from nstgpu.engine.optimizers.graph_loop import Captured
 from nstgpu.engine.optimizers.loop import Adam, Descending
 from nstgpu.kernels.cuda.device import Gpu

@@ -62,7 +62,7 @@ def plan(
     """
     del debug  # acted on where errors are reported
     from ..engine import images
-    from ..engine.memory import available, disk_space
+    from ..engine.memory.arena import available, disk_space
     from ..engine.model import taps
     from ..engine.model.network import least_side
     from ..engine.optimizers import loop as optimise

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .images import ImageError
-from .memory import bands
+from .memory.arena import bands
 
 Floats = NDArray[np.floating[Any]]
 Matrix = NDArray[np.float64]

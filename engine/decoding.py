@@ -29,7 +29,7 @@ from PIL import (
 
 from ..weights.shortage import is_shortage
 from . import strips
-from .memory import host_memory
+from .memory.arena import host_memory
 from .picture import ImageError
 from .picture_formats import heif_kind, names, read_formats, reads_heic, verdict
 from .picture_mending import PNG, mended_jpeg, mended_png

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from . import strips
 from .color_profiles import srgb_profile
-from .memory import bands, host_memory
+from .memory.arena import bands, host_memory
 from .picture import AnyArray, Float32Array, FloatArray, ImageError, output_size
 from .whole_file import check_place, whole_file, write_whole
 

@@ -17,7 +17,7 @@ from PIL import Image
 from ..kernels.device import Array, Device, Pooling, open_device
 from ..weights import Weights
 from . import images
-from .memory import Buffer, allocate
+from .memory.arena import Buffer, allocate
 from .model import network, taps
 from .model.receptive_field import ReceptiveField, Window, receptive_fields
 from .model.taps import SettingsError

@@ -15,7 +15,7 @@ import numpy as np
 from ..kernels.device import Device
 from ..kernels.reference import Reference
 from ..weights import Weights
-from .memory import Buffer, allocate
+from .memory.arena import Buffer, allocate
 from .model import taps
 from .optimizers.loop import Adam
 from .transfer import StyleTransfer

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.device import Device
-from .memory import IN_HOST_MEMORY, Buffer, allocate, empty
+from .memory.arena import IN_HOST_MEMORY, Buffer, allocate, empty
 from .optimizers.loop import Image
 
 

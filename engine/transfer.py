@@ -25,7 +25,7 @@ from .costs.objective import Objective, Reduction, SizedStyle, Weighting
 from .costs.places import Claims
 from .costs.terms import STATISTICS, Costs, Statistics
 from .masks import Mask
-from .memory import bands, empty, fetched
+from .memory.arena import bands, empty, fetched
 from .model import network
 from .model.taps import SettingsError
 from .optimizers import loop as optimise

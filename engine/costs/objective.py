@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...kernels.device import W2_SCRATCH, Array, Device
 from ..masks import Mask, tap_weights
-from ..memory import Buffer, allocate, bands, empty
+from ..memory.arena import Buffer, allocate, bands, empty
 from ..model import network
 from ..optimizers.loop import Image
 from ..tiling import geometry as tiles

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .. import masks
 from ..masks import Mask
-from ..memory import bands
+from ..memory.arena import bands
 from ..model.taps import SettingsError
 from ..style import ReadStyle
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...kernels.device import Array, Device, Filters, Pooling
 from ...weights import Preprocessing, Weights
-from ..memory import Buffer, allocate
+from ..memory.arena import Buffer, allocate
 from .taps import SettingsError
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .. import balance
 from ..costs.terms import Costs
-from ..memory import Buffer, allocate, fetched
+from ..memory.arena import Buffer, allocate, fetched
 from ..model.taps import SettingsError
 from ..resize import resized
 from ..wording import counted

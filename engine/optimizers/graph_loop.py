@@ -15,7 +15,7 @@ import numpy as np
 from ...kernels.device import Graphs
 from ..costs.objective import Objective
 from ..costs.terms import Costs
-from ..memory import Buffer, allocate
+from ..memory.arena import Buffer, allocate
 from .loop import Adam, Descending, is_finite
 
 AHEAD = 3

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ...kernels.device import Array, Device
 from ..costs.terms import Costs
-from ..memory import ALIGNMENT, Buffer, allocate
+from ..memory.arena import ALIGNMENT, Buffer, allocate
 from ..model.taps import SettingsError
 
 HISTORY = 10

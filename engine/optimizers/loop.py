@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...kernels.device import Array, Device
 from ..costs.terms import Costs
-from ..memory import Buffer, allocate, bands, fetched
+from ..memory.arena import Buffer, allocate, bands, fetched
 from ..model.taps import SettingsError
 
 OPTIMIZERS = ("adam", "lbfgs", "descent")

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...kernels.device import W2_SCRATCH, Device
 from ..costs.terms import Statistics
-from ..memory import Buffer, available, lay_out, resident
+from ..memory.arena import Buffer, available, lay_out, resident
 from ..model import network
 from ..model.network import Network
 from . import geometry as tiles

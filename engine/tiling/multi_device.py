@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ...kernels.device import Array
 from ..costs.terms import ContentTerm, Moments, StyleTerm
 from ..masks import Mask
-from ..memory import allocate, fetched
+from ..memory.arena import allocate, fetched
 from . import geometry as tiles
 from .memory_plan import Cut, Footprint, weights_name
 from .tile_pass import OnHost

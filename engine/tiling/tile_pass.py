@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ...kernels.device import Array, Device
-from ..memory import Buffer, cut, lay_out
+from ..memory.arena import Buffer, cut, lay_out
 from ..model import network
 from ..model.network import Network
 from ..optimizers.loop import Image

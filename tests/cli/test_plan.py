@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from nstgpu.cli import OneLineErrors
 from nstgpu.cli.plan import plan
-from nstgpu.engine import memory
+from nstgpu.engine.memory import arena as memory
 
 app = typer.Typer(cls=OneLineErrors)
 app.command(name="plan")(plan)

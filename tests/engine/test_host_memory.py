@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nstgpu.engine.memory import host_memory
+from nstgpu.engine.memory.arena import host_memory
 
 PLENTY = 20_000_000 * 1024
 NO_LIMIT = 9223372036854771712

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nstgpu import Weights
-from nstgpu.engine.memory import ALIGNMENT, Buffer, lay_out
+from nstgpu.engine.memory.arena import ALIGNMENT, Buffer, lay_out
 from nstgpu.engine.model import network
 from nstgpu.kernels import open_device
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine import memory as memory_module
 from nstgpu.engine import plan
-from nstgpu.engine.memory import available, lay_out
+from nstgpu.engine.memory import arena as memory_module
+from nstgpu.engine.memory.arena import available, lay_out
 from nstgpu.engine.optimizers import loop as optimise
 from nstgpu.engine.tiling.geometry import Setting
 from nstgpu.engine.tiling.memory_plan import Footprint

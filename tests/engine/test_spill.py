@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine import memory
-from nstgpu.engine.memory import Buffer, allocate, bands, empty, fetched, passing_folder, resident, spills
+from nstgpu.engine.memory import arena as memory
+from nstgpu.engine.memory.arena import Buffer, allocate, bands, empty, fetched, passing_folder, resident, spills
 from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.resize import resized, resized_alpha

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.device import Array, Device
-from .model.taps import SettingsError
+from ...kernels.device import Array, Device
+from ..model.taps import SettingsError
 
 _log = logging.getLogger("nstgpu")
 
