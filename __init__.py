@@ -6,7 +6,7 @@ The public face and nothing else; every name is imported when it is first used, 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine.images import ImageError
+    from .engine.imaging.files import ImageError
     from .engine.model.taps import SettingsError
     from .engine.optimizers.loop import NonFiniteCostError
     from .engine.transfer import Costs, Progress, Relative, Result, RunState, Settled, Style, StyleTransfer

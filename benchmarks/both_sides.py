@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstgpu import StyleTransfer, Weights, load_weights
-from nstgpu.engine import images
-from nstgpu.engine.resize import resized
+from nstgpu.engine.imaging import files as images
+from nstgpu.engine.imaging.resize import resized
 from nstgpu.kernels import open_device
 from nstgpu.kernels.device import Device
 

@@ -104,7 +104,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 def _is_bad_input(error: Exception) -> bool:
     if isinstance(error, MemoryError | ImportError):  # neither is, and nothing more may be importable
         return False
-    from ..engine.images import ImageError
+    from ..engine.imaging.files import ImageError
     from ..engine.model.taps import SettingsError
     from ..kernels import DeviceError
     from ..weights import WeightsError

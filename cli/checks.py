@@ -67,7 +67,7 @@ def _above_zero(what: str, value: float) -> None:
 
 def _check_inputs(options: Options, styles: "list[Style]") -> None:
     """That the files are there; what is in them is found out when they are read."""
-    from ..engine.images import ImageError
+    from ..engine.imaging.files import ImageError
     from ..engine.model.taps import SettingsError
 
     if options.init not in INITS and not _is_there(options.init):

@@ -8,7 +8,7 @@ from .messages import printable
 from .run_options import Options, method_of
 
 if TYPE_CHECKING:
-    from ..engine.images import Picture
+    from ..engine.imaging.files import Picture
     from ..engine.transfer import StyleTransfer
 
 

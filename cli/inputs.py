@@ -89,7 +89,7 @@ def checksums(settings: Settings) -> dict[str, list[str]]:
 def _checksum(path: Path) -> str:
     import hashlib
 
-    from ..engine.images import ImageError
+    from ..engine.imaging.files import ImageError
 
     digest = hashlib.sha256()
     try:

@@ -61,7 +61,7 @@ def layers(
     """
     del debug  # acted on where errors are reported
     from ..engine.excitation import Observer
-    from ..engine.images import ImageError
+    from ..engine.imaging.files import ImageError
     from ..engine.model.taps import SettingsError
     from ..weights import default_weights, load_weights
 
@@ -130,7 +130,7 @@ def _found(pictures: Sequence[Path]) -> Iterator[_File]:
 
 def _show(observer: "Observer", pictures: Sequence[Path], progress: _Progress) -> bool:
     """Shows every picture to the observer; returns whether Ctrl-C ended it early."""
-    from ..engine.images import ImageError
+    from ..engine.imaging.files import ImageError
 
     try:
         for file in _found(pictures):
@@ -152,7 +152,8 @@ def _show(observer: "Observer", pictures: Sequence[Path], progress: _Progress) -
 
 def _write(observer: "Observer", network: "Weights", destination: Path) -> list[str]:
     """Writes a sheet per layer; returns the layers in which nothing was excited, which have none."""
-    from ..engine import images, sheets
+    from ..engine import sheets
+    from ..engine.imaging import files as images
 
     dead = []
     for tap in observer.taps:
@@ -170,7 +171,7 @@ def _write(observer: "Observer", network: "Weights", destination: Path) -> list[
 
 def _check_folder(destination: Path, pictures: Sequence[Path]) -> None:
     """Refuses, before the work begins, a folder that cannot be written to, or that holds the pictures."""
-    from ..engine.images import check_destination
+    from ..engine.imaging.files import check_destination
     from ..engine.model.taps import SettingsError
 
     check_destination((destination if destination.is_dir() else destination.parent) / "sheet.png")

@@ -42,8 +42,10 @@ def paint(
     where they are opened already. Nothing but the picture itself can cost the picture; raises typer.Exit where it or
     something else could not be written where it should be, and where a signal has ended the run.
     """
-    from ..engine import images, recipe, whole_file
+    from ..engine import recipe
     from ..engine.animation import Animation
+    from ..engine.imaging import files as images
+    from ..engine.imaging.codecs import whole_file
     from ..engine.optimizers import checkpoint
     from ..engine.tiling import geometry as tiles
     from ..engine.transfer import StyleTransfer

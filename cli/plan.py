@@ -61,7 +61,7 @@ def plan(
     on the CPU, what it is too short of is kept in files in the system's folder for them, or in TMPDIR.
     """
     del debug  # acted on where errors are reported
-    from ..engine import images
+    from ..engine.imaging import files as images
     from ..engine.memory.arena import available, disk_space
     from ..engine.model import taps
     from ..engine.model.network import least_side

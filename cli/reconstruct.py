@@ -19,7 +19,7 @@ from .progress import on_terminal, pulse
 from .run_options import is_same_file
 
 if TYPE_CHECKING:
-    from ..engine.images import FloatArray
+    from ..engine.imaging.files import FloatArray
     from ..engine.optimizers.coarse_to_fine import Progress
 
 DEFAULT_SIZE = 256
@@ -70,7 +70,8 @@ def reconstruct(
     with those before it: textures are kept, the arrangement is not. Ctrl-C ends early and still writes the sheet.
     """
     del debug  # acted on where errors are reported
-    from ..engine import images, sheets
+    from ..engine import sheets
+    from ..engine.imaging import files as images
     from ..engine.model.taps import SettingsError, classic_style, resolve
     from ..engine.transfer import StyleTransfer
     from ..kernels import open_device

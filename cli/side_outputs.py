@@ -21,7 +21,7 @@ from .run_options import Options
 
 if TYPE_CHECKING:
     from ..engine.animation import Animation
-    from ..engine.images import Picture
+    from ..engine.imaging.files import Picture
     from ..engine.optimizers.coarse_to_fine import Progress, RunState
     from ..engine.transfer import Result, Style, StyleTransfer
 
@@ -84,7 +84,7 @@ def saver(transfer: "StyleTransfer", options: Options, stack: ExitStack) -> Side
     """Saves pictures in a thread of its own, one at a time, so that no iteration waits for a file."""
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    from ..engine import images
+    from ..engine.imaging import files as images
 
     pool = stack.enter_context(ThreadPoolExecutor(1))
     saving: list[Future[None]] = []
@@ -214,7 +214,9 @@ def reporter(options: Options, styles: "list[Style]", transfer: "StyleTransfer",
 def _write_report(
     options: Options, styles: "list[Style]", transfer: "StyleTransfer", content: "Picture", result: "Result"
 ) -> None:
-    from ..engine import images, masks, report
+    from ..engine import report
+    from ..engine.imaging import files as images
+    from ..engine.imaging import masks
 
     inputs = {f"content: {content.name}": content.pixels}
     for style in styles:

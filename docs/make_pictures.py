@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import nstgpu
-from nstgpu.engine import images
+from nstgpu.engine.imaging import files as images
 from nstgpu.engine.sheets import row_sheet
 
 HERE = Path(__file__).parent

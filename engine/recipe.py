@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from . import images
+from .imaging import files as images
 from .model.taps import SettingsError
 
 if sys.version_info >= (3, 11):

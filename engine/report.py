@@ -19,9 +19,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import images, recipe
+from . import recipe
 from .costs.terms import Costs
-from .images import FloatArray, ImageError
+from .imaging import files as images
+from .imaging.files import FloatArray, ImageError
 from .model.taps import SettingsError
 from .wording import counted
 

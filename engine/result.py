@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import images
 from .costs.terms import Costs
+from .imaging import files as images
 from .optimizers.coarse_to_fine import ScaleDone
 from .optimizers.loop import Image
 from .wording import counted

@@ -8,8 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from . import images, masks, transparency
-from .masks import Mask
+from .imaging import files as images
+from .imaging import masks, transparency
+from .imaging.masks import Mask
 from .model.taps import SettingsError
 from .optimizers.loop import Image
 

@@ -19,12 +19,17 @@ from numpy.typing import NDArray
 
 from ..kernels.device import Device, DeviceError, Pooling, open_devices
 from ..weights import Weights, default_weights, load_weights
-from . import balance, colours, images, masks, strips, transparency
+from . import balance
 from .balance import Layers, Relative
 from .costs.objective import Objective, Reduction, SizedStyle, Weighting
 from .costs.places import Claims
 from .costs.terms import STATISTICS, Costs, Statistics
-from .masks import Mask
+from .imaging import colors as colours
+from .imaging import files as images
+from .imaging import masks, transparency
+from .imaging.codecs import strips
+from .imaging.masks import Mask
+from .imaging.resize import resized, resized_alpha
 from .memory.arena import bands, empty, fetched
 from .model import network
 from .model.taps import SettingsError
@@ -33,7 +38,6 @@ from .optimizers.coarse_to_fine import Method, Progress, Run, RunState
 from .optimizers.loop import Image
 from .optimizers.scales import ITERATIONS, MIN_SIZE, Scale, plan_scales
 from .optimizers.settling import Settled
-from .resize import resized, resized_alpha
 from .result import Result
 from .style import ReadStyle, Source, Style, read_styles
 from .tiling import geometry as tiles

@@ -9,7 +9,7 @@ import pytest
 
 import nstgpu
 from nstgpu import StyleTransfer
-from nstgpu.engine import images
+from nstgpu.engine.imaging import files as images
 
 EXAMPLES = Path(nstgpu.__file__).parent / "examples"
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels.device import W2_SCRATCH, Array, Device
-from ..masks import Mask, tap_weights
+from ..imaging.masks import Mask, tap_weights
 from ..memory.arena import Buffer, allocate, bands, empty
 from ..model import network
 from ..optimizers.loop import Image

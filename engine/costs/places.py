@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import masks
-from ..masks import Mask
+from ..imaging import masks
+from ..imaging.masks import Mask
 from ..memory.arena import bands
 from ..model.taps import SettingsError
 from ..style import ReadStyle

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ..animation import MOST_FRAMES, Frames
 from ..costs.terms import Costs
+from ..imaging.codecs.whole_file import whole_file
 from ..memory.arena import empty
 from ..model.taps import SettingsError
-from ..whole_file import whole_file
 from .coarse_to_fine import RunState
 
 FORMAT = "nstgpu checkpoint 2"

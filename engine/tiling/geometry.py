@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..masks import Mask
+from ..imaging.masks import Mask
 from ..model.network import Network
 from ..model.taps import SettingsError
 from ..optimizers.loop import Image

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ...kernels.device import Array
 from ..costs.terms import ContentTerm, Moments, StyleTerm
-from ..masks import Mask
+from ..imaging.masks import Mask
 from ..memory.arena import allocate, fetched
 from . import geometry as tiles
 from .memory_plan import Cut, Footprint, weights_name

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from nstgpu.cli import app, rescue
 from nstgpu.cli.stopping import asked_to_stop
-from nstgpu.engine import images
-from nstgpu.engine.images import ImageError
+from nstgpu.engine.imaging import files as images
+from nstgpu.engine.imaging.files import ImageError
 from nstgpu.engine.optimizers import checkpoint
 
 COMMAND = [sys.executable, "-c", "from nstgpu.cli import main; main()"]

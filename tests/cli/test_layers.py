@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nstgpu.cli import app
-from nstgpu.engine import images
 from nstgpu.engine.excitation import Observer
+from nstgpu.engine.imaging import files as images
 
 
 @pytest.fixture

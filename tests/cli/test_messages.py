@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from nstgpu.cli import app
 from nstgpu.cli.messages import MOST, printable, say
-from nstgpu.engine import images
+from nstgpu.engine.imaging import files as images
 
 
 @pytest.mark.parametrize(

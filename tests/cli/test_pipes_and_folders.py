@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nstgpu.engine import images
+from nstgpu.engine.imaging import files as images
 
 QUICK = ["--size", "32", "--scales", "1", "--iterations", "1", "--device", "cpu", "--weights", "mini", "-q"]
 

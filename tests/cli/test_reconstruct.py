@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nstgpu.cli import app, reconstruct
-from nstgpu.engine import images
+from nstgpu.engine.imaging import files as images
 
 SHORT = ["--weights", "small.h5", "--iterations", "3", "--size", "32", "--device", "cpu"]
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from nstgpu import __version__
 from nstgpu.cli import app
-from nstgpu.engine import images
+from nstgpu.engine.imaging import files as images
 
 
 @pytest.fixture

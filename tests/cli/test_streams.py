@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nstgpu.cli import app
-from nstgpu.engine import images
+from nstgpu.engine.imaging import files as images
 
 PROGRAM = [sys.executable, "-c", "from nstgpu.cli import main; main()"]
 

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nstgpu.cli import app
-from nstgpu.engine import images
+from nstgpu.engine.imaging import files as images
 from nstgpu.weights import catalogue, load_weights
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine import colours, images
-from nstgpu.engine.images import ImageError
+from nstgpu.engine.imaging import colors as colours
+from nstgpu.engine.imaging import files as images
+from nstgpu.engine.imaging.files import ImageError
 
 
 def picture(seed: int, height: int = 40, width: int = 56, spread: float = 0.08, mean: Any = (0.5, 0.5, 0.5)) -> Any:

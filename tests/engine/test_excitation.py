@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine import images
 from nstgpu.engine.excitation import Excitation, Observer, Unit
+from nstgpu.engine.imaging import files as images
 from nstgpu.engine.model import network
 from nstgpu.engine.model.receptive_field import receptive_fields
 from nstgpu.engine.model.taps import SettingsError

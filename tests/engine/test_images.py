@@ -15,15 +15,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms, JpegImagePlugin
 
-from nstgpu.engine import color_profiles, picture_formats
-from nstgpu.engine.images import (
-    ImageError,
-    check_destination,
-    output_size,
-    read,
-    read_recipe,
-    save,
-)
+from nstgpu.engine.imaging.codecs import color_profiles
+from nstgpu.engine.imaging.codecs import formats as picture_formats
+from nstgpu.engine.imaging.files import ImageError, check_destination, output_size, read, read_recipe, save
 
 Uint8Array = npt.NDArray[np.uint8]
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms
 
-from nstgpu.engine import images
-from nstgpu.engine.images import ImageError, check_destination, encode, read, read_recipe, save
+from nstgpu.engine.imaging import files as images
+from nstgpu.engine.imaging.files import ImageError, check_destination, encode, read, read_recipe, save
 
 Uint16Array = npt.NDArray[np.uint16]
 STEP = 1 / 65535

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from nstgpu import Weights
-from nstgpu.engine import masks
-from nstgpu.engine.images import ImageError
+from nstgpu.engine.imaging import masks
+from nstgpu.engine.imaging.files import ImageError
 from nstgpu.engine.model import network
 from nstgpu.engine.model.taps import SettingsError
 from nstgpu.kernels import open_device

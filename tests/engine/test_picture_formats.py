@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from nstgpu.engine import picture_formats, strips
-from nstgpu.engine.images import ImageError, read
+from nstgpu.engine.imaging.codecs import formats as picture_formats
+from nstgpu.engine.imaging.codecs import strips
+from nstgpu.engine.imaging.files import ImageError, read
 
 Y, X = np.mgrid[0:40, 0:48]
 COLORS = np.stack([5 * X, 6 * Y, 3 * (X + Y) // 2], axis=-1).astype(np.uint8)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine import images, recipe
-from nstgpu.engine.images import ImageError
+from nstgpu.engine import recipe
+from nstgpu.engine.imaging import files as images
+from nstgpu.engine.imaging.files import ImageError
 from nstgpu.engine.model.taps import SettingsError
 
 OPTIONS: dict[str, Any] = {

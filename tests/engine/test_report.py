@@ -17,7 +17,7 @@ from PIL import Image
 
 from nstgpu.engine import recipe, report
 from nstgpu.engine.costs.terms import Costs
-from nstgpu.engine.images import ImageError
+from nstgpu.engine.imaging.files import ImageError
 from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.optimizers.coarse_to_fine import ScaleDone
 from nstgpu.engine.report import Report, check_destination, write_report

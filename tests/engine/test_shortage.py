@@ -8,7 +8,7 @@ from shutil import copyfile
 import numpy as np
 import pytest
 
-from nstgpu.engine import images
+from nstgpu.engine.imaging import files as images
 from nstgpu.weights.store import BUNDLED_FILE
 
 SCRIPT = """

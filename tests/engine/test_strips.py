@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from nstgpu.engine import decoding, encoding, images, strips
-from nstgpu.engine.images import ImageError, Picture, read, read_recipe, save
+from nstgpu.engine.imaging import files as images
+from nstgpu.engine.imaging.codecs import decoding, encoding, strips
+from nstgpu.engine.imaging.files import ImageError, Picture, read, read_recipe, save
 from nstgpu.engine.memory import arena as memory
 
 HEIGHT, WIDTH = 37, 29

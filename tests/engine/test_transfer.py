@@ -12,8 +12,8 @@ import pytest
 
 import nstgpu
 from nstgpu import Costs, StyleTransfer, Weights
-from nstgpu.engine import images
 from nstgpu.engine.costs.terms import Costs as CostsType
+from nstgpu.engine.imaging import files as images
 from nstgpu.engine.model.taps import SettingsError, canonical
 from nstgpu.engine.optimizers.coarse_to_fine import Progress
 from nstgpu.engine.optimizers.loop import NonFiniteCostError

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from nstgpu import Weights
-from nstgpu.engine.images import Picture
+from nstgpu.engine.imaging.files import Picture
+from nstgpu.engine.imaging.transparency import visible
 from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.transfer import Style, StyleTransfer
-from nstgpu.engine.transparency import visible
 
 Thin = Callable[..., Weights]
 pytestmark = pytest.mark.filterwarnings("ignore:the weights")  # short networks lack the classic deep taps

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nstgpu.engine import images
+from nstgpu.engine.imaging import files as images
 from nstgpu.engine.memory.arena import Buffer, allocate
 from nstgpu.engine.model import network
 from nstgpu.kernels import open_device

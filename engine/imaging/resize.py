@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.device import Device
-from .memory.arena import IN_HOST_MEMORY, Buffer, allocate, empty
-from .optimizers.loop import Image
+from ...kernels.device import Device
+from ..memory.arena import IN_HOST_MEMORY, Buffer, allocate, empty
+from ..optimizers.loop import Image
 
 
 def resized(device: Device, pixels: Image, size: tuple[int, int]) -> Image:

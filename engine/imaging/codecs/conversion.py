@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from ...memory.arena import bands, empty
+from ..picture import AnyArray, Float32Array, FloatArray, ImageError, Picture
 from . import strips
 from .color_profiles import color_chart, look_alike, to_srgb
 from .decoding import content_of, decoding, note
 from .deep_tiff import colors_and_alpha, in_unit_range, is_tiff, samples
-from .memory.arena import bands, empty
-from .picture import AnyArray, Float32Array, FloatArray, ImageError, Picture
 
 _WHITE = {"uint8": 255, "uint16": 65535}
 

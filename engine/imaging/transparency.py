@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .images import FloatArray, Picture
+from .files import FloatArray, Picture
 
 SEEN = 1 / 510
 """What is less opaque than half a step of 8 bits is transparent."""

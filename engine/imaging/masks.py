@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import colours, images
-from .images import ImageError, Picture
-from .model.taps import SettingsError
+from ..model.taps import SettingsError
+from . import colors as colours
+from . import files as images
+from .files import ImageError, Picture
 
 Mask = NDArray[np.float32]
 """(H, W), 0 where something does not apply, 1 where it does, anything between at a soft edge."""

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from ...memory.arena import bands, host_memory
+from ..picture import AnyArray, Float32Array, FloatArray, ImageError, output_size
 from . import strips
 from .color_profiles import srgb_profile
-from .memory.arena import bands, host_memory
-from .picture import AnyArray, Float32Array, FloatArray, ImageError, output_size
 from .whole_file import check_place, whole_file, write_whole
 
 # The suffixes that formats are written under, and the encoder's settings.

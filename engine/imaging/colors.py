@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .images import ImageError
-from .memory.arena import bands
+from ..memory.arena import bands
+from .files import ImageError
 
 Floats = NDArray[np.floating[Any]]
 Matrix = NDArray[np.float64]

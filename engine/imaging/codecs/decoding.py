@@ -27,12 +27,12 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from ..weights.shortage import is_shortage
+from ....weights.shortage import is_shortage
+from ...memory.arena import host_memory
+from ..picture import ImageError
 from . import strips
-from .memory.arena import host_memory
-from .picture import ImageError
-from .picture_formats import heif_kind, names, read_formats, reads_heic, verdict
-from .picture_mending import PNG, mended_jpeg, mended_png
+from .formats import heif_kind, names, read_formats, reads_heic, verdict
+from .mending import PNG, mended_jpeg, mended_png
 
 # Pillow reduces 16-bit colour to 8: it keeps the high byte of each sample. Told that the samples are in the other byte
 # order, it keeps the low one.

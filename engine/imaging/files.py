@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from . import strips
-from .color_profiles import srgb_profile
-from .conversion import assembled, deep_tiff, picture_of_array, picture_of_image
-from .decoding import decoding, in_parts, opened, whole
-from .encoding import EXIF_IMAGE_DESCRIPTION, check_destination, check_size, encode, preview, save
+from .codecs import strips
+from .codecs.color_profiles import srgb_profile
+from .codecs.conversion import assembled, deep_tiff, picture_of_array, picture_of_image
+from .codecs.decoding import decoding, in_parts, opened, whole
+from .codecs.encoding import EXIF_IMAGE_DESCRIPTION, check_destination, check_size, encode, preview, save
+from .codecs.whole_file import check_place, whole_file, write_whole
 from .picture import AnyArray, Float32Array, FloatArray, ImageError, Picture, long_side, output_size
-from .whole_file import check_place, whole_file, write_whole
 
 __all__ = [
     "AnyArray",

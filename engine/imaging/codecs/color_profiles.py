@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageCms
 
-from ..weights.shortage import is_shortage
+from ....weights.shortage import is_shortage
 
 
 @functools.cache

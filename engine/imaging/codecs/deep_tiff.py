@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from ..picture import AnyArray, ImageError
 from . import strips
-from .picture import AnyArray, ImageError
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLORS = 256, 257, 258, 259, 262
 _OFFSETS, _SAMPLES, _ROWS, _COUNTS = 273, 277, 278, 279
