@@ -50,8 +50,8 @@ def check_files(options: Options, styles: "list[Style]", *, resumed: bool = Fals
 
     Raises SettingsError and ImageError.
     """
-    from ..engine import animation, report
     from ..engine.imaging import files as images
+    from ..engine.reporting import animation, report
 
     images.check_destination(options.output, depth=options.depth, quality=options.quality)
     if options.animation is not None:

@@ -104,7 +104,7 @@ def _checksum(path: Path) -> str:
 def named_for(settings: AnySettings, folder: Path | None) -> AnySettings:
     """The settings as a recipe has them: files by name alone or, with the picture's folder, by the path from there."""
 
-    from ..engine.recipe import spelled
+    from ..engine.reporting.recipe import spelled
 
     def name(setting: str, number: int, path: str) -> str:
         del setting, number
@@ -240,7 +240,7 @@ def _candidates(path: Path, folders: Sequence[Path], source: Source) -> list[Pat
 
     A path that leads out of the source's folders has been asked about.
     """
-    from ..engine.recipe import spelled
+    from ..engine.reporting.recipe import spelled
 
     found: list[Path] = []
     within = source.within(path)

@@ -42,11 +42,11 @@ def paint(
     where they are opened already. Nothing but the picture itself can cost the picture; raises typer.Exit where it or
     something else could not be written where it should be, and where a signal has ended the run.
     """
-    from ..engine import recipe
-    from ..engine.animation import Animation
     from ..engine.imaging import files as images
     from ..engine.imaging.codecs import whole_file
     from ..engine.optimizers import checkpoint
+    from ..engine.reporting import recipe
+    from ..engine.reporting.animation import Animation
     from ..engine.tiling import geometry as tiles
     from ..engine.transfer import StyleTransfer
     from ..weights.store import BUNDLED

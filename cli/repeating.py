@@ -42,7 +42,7 @@ Sums = Mapping[str, Sequence[str]]
 def recipe_of(options: Options, sums: Sums) -> str:
     """The recipe of a run whose options were all taken, as text; defaults included, since those may change."""
     from .. import __version__
-    from ..engine import recipe
+    from ..engine.reporting import recipe
 
     folder = Path(options.output).absolute().parent if options.relative_paths else None
     named = inputs.named_for(options, folder)
@@ -62,8 +62,8 @@ def from_recipe(file: Path, given: Mapping[str, Any], *, yes: bool, quiet: bool)
 
     Raises SettingsError and ImageError.
     """
-    from ..engine import recipe
     from ..engine.model.taps import SettingsError
+    from ..engine.reporting import recipe
 
     title = f"the recipe in {file}"
     values: dict[str, Any] = dict(recipe.load(file))

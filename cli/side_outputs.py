@@ -20,9 +20,9 @@ from .messages import say
 from .run_options import Options
 
 if TYPE_CHECKING:
-    from ..engine.animation import Animation
     from ..engine.imaging.files import Picture
     from ..engine.optimizers.coarse_to_fine import Progress, RunState
+    from ..engine.reporting.animation import Animation
     from ..engine.transfer import Result, Style, StyleTransfer
 
 Report = Callable[["Progress"], None]
@@ -214,9 +214,9 @@ def reporter(options: Options, styles: "list[Style]", transfer: "StyleTransfer",
 def _write_report(
     options: Options, styles: "list[Style]", transfer: "StyleTransfer", content: "Picture", result: "Result"
 ) -> None:
-    from ..engine import report
     from ..engine.imaging import files as images
     from ..engine.imaging import masks
+    from ..engine.reporting import report
 
     inputs = {f"content: {content.name}": content.pixels}
     for style in styles:

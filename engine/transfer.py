@@ -598,7 +598,7 @@ class StyleTransfer:
         }
 
     def _recipe(self, run: Run, init: Source, noise: float) -> dict[str, str]:
-        from .recipe import spelled
+        from .reporting.recipe import spelled
 
         recipe = self.settings(run.method, init, noise)
         recipe["optimizer"] += f", learning rate {shortest(run.learning_rate)}"

@@ -16,11 +16,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..animation import MOST_FRAMES, Frames
 from ..costs.terms import Costs
 from ..imaging.codecs.whole_file import whole_file
 from ..memory.arena import empty
 from ..model.taps import SettingsError
+from ..reporting.animation import MOST_FRAMES, Frames
 from .coarse_to_fine import RunState
 
 FORMAT = "nstgpu checkpoint 2"

@@ -17,10 +17,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from nstgpu.cli import app
-from nstgpu.engine import animation
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.imaging.codecs import whole_file
 from nstgpu.engine.optimizers import checkpoint
+from nstgpu.engine.reporting import animation
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 
 from nstgpu.cli import app, repeating
 from nstgpu.cli.run_options import Options, Settings
-from nstgpu.engine import recipe
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.optimizers import checkpoint
+from nstgpu.engine.reporting import recipe
 from nstgpu.kernels.device import open_devices
 from nstgpu.kernels.workers import default_count
 from nstgpu.weights import load_weights, store

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms, ImageSequence
 
-from nstgpu.engine import animation
-from nstgpu.engine.animation import Animation
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.imaging.files import ImageError
+from nstgpu.engine.reporting import animation
+from nstgpu.engine.reporting.animation import Animation
 
 SUFFIXES = (".webp", ".gif", ".png", ".apng")
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nstgpu.engine import recipe, report
 from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.imaging.files import ImageError
 from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.optimizers.coarse_to_fine import ScaleDone
-from nstgpu.engine.report import Report, check_destination, write_report
+from nstgpu.engine.reporting import recipe, report
+from nstgpu.engine.reporting.report import Report, check_destination, write_report
 
 ALPHA, BETA, GAMMA = 2.0, 100.0, 0.5
 CONTENT, STYLE = {"relu2_1": 0.5}, {"relu1_1": 3.0, "relu2_1": 0.25}

@@ -19,15 +19,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..costs.terms import Costs
+from ..imaging import files as images
+from ..imaging.files import FloatArray, ImageError
+from ..model.taps import SettingsError
+from ..wording import counted
 from . import recipe
-from .costs.terms import Costs
-from .imaging import files as images
-from .imaging.files import FloatArray, ImageError
-from .model.taps import SettingsError
-from .wording import counted
 
 if TYPE_CHECKING:
-    from .optimizers.coarse_to_fine import ScaleDone
+    from ..optimizers.coarse_to_fine import ScaleDone
 
 RESULT_SIDE, INPUT_SIDE = 1600, 640
 """Long sides of the embedded pictures in pixels, at most."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from PIL import Image
 
-from .imaging import files as images
-from .imaging.files import FloatArray, ImageError
+from ..imaging import files as images
+from ..imaging.files import FloatArray, ImageError
 
 LONG_SIDE = 640
 """Of a frame, in pixels, at most."""
