@@ -18,8 +18,8 @@ import numpy as np
 from both_sides import weights_of  # type: ignore[import-not-found]
 
 from nstgpu import StyleTransfer, Weights
+from nstgpu.engine.analysis.plan import Forecast, of_weights
 from nstgpu.engine.model import taps
-from nstgpu.engine.plan import Forecast, of_weights
 from nstgpu.kernels import open_device
 from nstgpu.kernels.cuda.device import Gpu
 

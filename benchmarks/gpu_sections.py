@@ -40,7 +40,7 @@ from gpu_variants import (  # type: ignore[import-not-found]
     stepping,
 )
 
-from nstgpu.engine.profile import OPERATIONS, Call, Recorder
+from nstgpu.engine.analysis.profile import OPERATIONS, Call, Recorder
 from nstgpu.kernels.cuda.device import Gpu
 
 BLOCK_SECONDS = 0.04

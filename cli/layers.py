@@ -19,7 +19,7 @@ from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFi
 from .progress import on_terminal, pulse
 
 if TYPE_CHECKING:
-    from ..engine.excitation import Observer
+    from ..engine.analysis.top_activations import Observer
     from ..weights import Weights
 
 DEFAULT_SIZE = 384
@@ -60,7 +60,7 @@ def layers(
     sheets.
     """
     del debug  # acted on where errors are reported
-    from ..engine.excitation import Observer
+    from ..engine.analysis.top_activations import Observer
     from ..engine.imaging.files import ImageError
     from ..engine.model.taps import SettingsError
     from ..weights import default_weights, load_weights
@@ -152,7 +152,7 @@ def _show(observer: "Observer", pictures: Sequence[Path], progress: _Progress) -
 
 def _write(observer: "Observer", network: "Weights", destination: Path) -> list[str]:
     """Writes a sheet per layer; returns the layers in which nothing was excited, which have none."""
-    from ..engine import sheets
+    from ..engine.analysis import contact_sheets as sheets
     from ..engine.imaging import files as images
 
     dead = []

@@ -14,7 +14,7 @@ from .messages import notes, printable
 from .options import Debug, DeviceName, Precision, Preprocessing, Threads, WeightsFile
 
 if TYPE_CHECKING:
-    from ..engine.plan import Forecast, Plan
+    from ..engine.analysis.plan import Forecast, Plan
 
 FIRST, LAST = 512, 32768  # px, of the sizes that are listed: doubling, up to the first that does not fit
 GIB = 2**30
@@ -61,12 +61,12 @@ def plan(
     on the CPU, what it is too short of is kept in files in the system's folder for them, or in TMPDIR.
     """
     del debug  # acted on where errors are reported
+    from ..engine.analysis.plan import LARGEST, of_weights
     from ..engine.imaging import files as images
     from ..engine.memory.arena import available, disk_space
     from ..engine.model import taps
     from ..engine.model.network import least_side
     from ..engine.optimizers import loop as optimise
-    from ..engine.plan import LARGEST, of_weights
     from ..engine.tiling import geometry as tiles
     from ..engine.tiling.memory_plan import SHARE
     from ..kernels import open_device

@@ -10,7 +10,7 @@ import typer
 from .options import Debug, DeviceName, Precision, Preprocessing, Threads
 
 if TYPE_CHECKING:
-    from ..engine.profile import Profile
+    from ..engine.analysis.profile import Profile
 
 DEFAULT_SIZE = 512
 EMULATED_SIZE = 48  # the emulator says nothing of time, and is slow
@@ -45,8 +45,8 @@ def profile(
     of the number of terms. On the emulator, correctness only.
     """
     del debug  # acted on where errors are reported
+    from ..engine.analysis.profile import profile as profile_iteration
     from ..engine.model.taps import SettingsError
-    from ..engine.profile import profile as profile_iteration
     from ..kernels import open_device
     from ..weights import load_weights
 

@@ -70,7 +70,7 @@ def reconstruct(
     with those before it: textures are kept, the arrangement is not. Ctrl-C ends early and still writes the sheet.
     """
     del debug  # acted on where errors are reported
-    from ..engine import sheets
+    from ..engine.analysis import contact_sheets as sheets
     from ..engine.imaging import files as images
     from ..engine.model.taps import SettingsError, classic_style, resolve
     from ..engine.transfer import StyleTransfer

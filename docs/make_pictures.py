@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 import nstgpu
+from nstgpu.engine.analysis.contact_sheets import row_sheet
 from nstgpu.engine.imaging import files as images
-from nstgpu.engine.sheets import row_sheet
 
 HERE = Path(__file__).parent
 CONTENT, STYLE = HERE.parent / "examples" / "content.jpg", HERE.parent / "examples" / "style.jpg"

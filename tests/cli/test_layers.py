@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nstgpu.cli import app
-from nstgpu.engine.excitation import Observer
+from nstgpu.engine.analysis.top_activations import Observer
 from nstgpu.engine.imaging import files as images
 
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nstgpu.cli import app
-from nstgpu.engine.profile import OPERATIONS, Recorder, profile
+from nstgpu.engine.analysis.profile import OPERATIONS, Recorder, profile
 from nstgpu.kernels import open_device
 
 

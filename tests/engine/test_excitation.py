@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine.excitation import Excitation, Observer, Unit
+from nstgpu.engine.analysis.top_activations import Excitation, Observer, Unit
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.model import network
 from nstgpu.engine.model.receptive_field import receptive_fields

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine import plan
+from nstgpu.engine.analysis import plan
 from nstgpu.engine.memory import arena as memory_module
 from nstgpu.engine.memory.arena import available, lay_out
 from nstgpu.engine.optimizers import loop as optimise

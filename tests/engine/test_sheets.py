@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine.excitation import Excitation, Unit
+from nstgpu.engine.analysis.contact_sheets import contact_sheet, row_sheet
+from nstgpu.engine.analysis.top_activations import Excitation, Unit
 from nstgpu.engine.model.receptive_field import ReceptiveField, Window
-from nstgpu.engine.sheets import contact_sheet, row_sheet
 
 FIELD = ReceptiveField(size=3, stride=1, margin=1)
 RED, GREEN = (255, 0, 0), (0, 255, 0)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .excitation import Excitation, Unit
-from .model.receptive_field import ReceptiveField
+from ..model.receptive_field import ReceptiveField
+from .top_activations import Excitation, Unit
 
 Sheet = NDArray[np.float32]
 

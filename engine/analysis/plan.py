@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.device import Array, Device
-from .costs.objective import Objective, SizedStyle, Weighting
-from .memory.arena import Buffer, allocate, lay_out, resident
-from .model import network
-from .model.network import Network
-from .optimizers.lbfgs import HISTORY
-from .tiling import geometry as tiles
-from .tiling.geometry import Tiling
-from .tiling.memory_plan import Cut, Footprint
-from .tiling.tile_pass import Walk, WindowBytes
+from ...kernels.device import Array, Device
+from ..costs.objective import Objective, SizedStyle, Weighting
+from ..memory.arena import Buffer, allocate, lay_out, resident
+from ..model import network
+from ..model.network import Network
+from ..optimizers.lbfgs import HISTORY
+from ..tiling import geometry as tiles
+from ..tiling.geometry import Tiling
+from ..tiling.memory_plan import Cut, Footprint
+from ..tiling.tile_pass import Walk, WindowBytes
 
 LARGEST = 1 << 17
 """px; no larger side is looked for."""
@@ -165,7 +165,7 @@ class Plan:
         """Measured on noise of `side` x `side` pixels; None where time says nothing of the device."""
         if self.device.name == "emulator":
             return None
-        from .optimizers.loop import make
+        from ..optimizers.loop import make
 
         device, shape = self.device, (side, side, 3)
         content, style, start = np.random.default_rng(0).random((3, *shape), np.float32)

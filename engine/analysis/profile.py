@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..kernels.device import Device
-from ..kernels.reference import Reference
-from ..weights import Weights
-from .memory.arena import Buffer, allocate
-from .model import taps
-from .optimizers.loop import Adam
-from .transfer import StyleTransfer
+from ...kernels.device import Device
+from ...kernels.reference import Reference
+from ...weights import Weights
+from ..memory.arena import Buffer, allocate
+from ..model import taps
+from ..optimizers.loop import Adam
+from ..transfer import StyleTransfer
 
 
 class Work(NamedTuple):
