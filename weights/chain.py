@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from . import front, graph
 from .architecture import VGG16, VGG19, Place, Step, blocks_between_pools, named_place, refuse_twins
 from .configured import configured_chain
-from .hdf5 import read_float32
+from .hdf5.access import read_float32
 from .model import CAFFE, Preprocessing, WeightsError
 from .stored import (
     FRONT,

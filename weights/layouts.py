@@ -13,8 +13,9 @@ from typing import Any
 
 import h5py
 
-from . import graph, hdf5, others
+from . import graph, others
 from .chain import chain_of
+from .hdf5 import access as hdf5
 from .model import WeightsError
 from .stored import SAVE_WHOLE, Entry, Listing, StoredChain, StoredConvolution, entry_of, ranks, role_of
 

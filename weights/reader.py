@@ -15,9 +15,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from . import archive, hdf5
+from . import archive
 from .architecture import places
 from .foreign import read_foreign
+from .hdf5 import access as hdf5
 from .layouts import stored_chain
 from .model import CUSTOM, PREPROCESSINGS, Convolution, Preprocessing, WeightsError
 from .shards import refuse_one_of_several, shards_of

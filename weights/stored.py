@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import h5py
 
-from . import front, hdf5
+from . import front
+from .hdf5 import access as hdf5
 from .model import Preprocessing, WeightsError
 
 NAME_THEM = "name its layers block1_conv1, block1_conv2, … and save it again"

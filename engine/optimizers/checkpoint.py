@@ -86,7 +86,8 @@ def _read(path: str | Path) -> Iterator[Any]:
     path = Path(path)
     if not path.is_file():
         raise SettingsError(f"{path}: there is no such checkpoint; give the file named with --checkpoint")
-    from ...weights import WeightsError, hdf5
+    from ...weights import WeightsError
+    from ...weights.hdf5 import access as hdf5
     from ...weights.shortage import is_shortage
 
     try:
@@ -127,7 +128,7 @@ def _check_seal(path: Path) -> None:
 
 
 def _state(file: Any) -> tuple[RunState, str]:
-    from ...weights import hdf5
+    from ...weights.hdf5 import access as hdf5
 
     if hdf5.text(file, "format") != FORMAT:
         raise SettingsError("it is of another version of nstgpu")
@@ -192,7 +193,7 @@ def _count(group: Any, name: str) -> int:
 
 def _array(group: Any, name: str) -> NDArray[Any]:
     """Numbers that lie in the file in one piece, so that they are no more than the file has bytes."""
-    from ...weights import hdf5
+    from ...weights.hdf5 import access as hdf5
 
     stored = hdf5.dataset(group, name)
     if stored is None:
@@ -208,7 +209,7 @@ def _array(group: Any, name: str) -> NDArray[Any]:
 
 
 def _history(file: Any) -> list[Costs]:
-    from ...weights import hdf5
+    from ...weights.hdf5 import access as hdf5
 
     group = hdf5.member(file, "history")
     layers = hdf5.name_list(group, "layers") if group is not None else None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nstgpu.weights import WeightsError, load_weights
-from nstgpu.weights.hdf5_guard import check_bytes
+from nstgpu.weights.hdf5.guard import check_bytes
 
 UNLIKELY = 0xCE00000C
 

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from . import hdf5_guard
-from .model import WeightsError
+from ..model import WeightsError
+from . import guard as hdf5_guard
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_VALUES = 100_000_000
