@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .architecture import VGG19, Place
+from .keras.architecture import VGG19, Place
 from .model import Convolution
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .architecture import named_place
+from .keras.architecture import named_place
 from .load import load_weights
 from .model import CUSTOM, Convolution, Preprocessing, Weights, WeightsError
 

@@ -7,7 +7,8 @@ import re
 import zipfile
 from pathlib import Path
 
-from . import archive, caffe, matconvnet, numpy_files, pytorch, safetensors
+from . import caffe, matconvnet, numpy_files, pytorch, safetensors
+from .keras import archive
 from .model import WeightsError
 from .tensors import ForeignWeights
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .architecture import VGG19
 from .catalogue import official_named
+from .keras.architecture import VGG19
 from .model import CAFFE, PREPROCESSINGS, Convolution, Preprocessing, Weights, WeightsError, WeightsGuess
 
 VGG19_WIDTHS = (64, 128, 256, 512, 512)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import h5py
 
-from . import front
 from .hdf5 import access as hdf5
+from .keras import front
 from .model import Preprocessing, WeightsError
 
 NAME_THEM = "name its layers block1_conv1, block1_conv2, … and save it again"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .architecture import named_place, places
+from .keras.architecture import named_place, places
 from .model import CAFFE, MATCONVNET, TORCHVISION, Convolution, Preprocessing, WeightsError
 
 MAX_CHANNELS = 4096

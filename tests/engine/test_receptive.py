@@ -10,7 +10,7 @@ from nstgpu.engine.model.receptive_field import ReceptiveField, Window, receptiv
 from nstgpu.kernels import open_device
 from nstgpu.kernels.device import Pooling
 from nstgpu.weights import Convolution, Weights
-from nstgpu.weights.architecture import VGG19
+from nstgpu.weights.keras.architecture import VGG19
 from nstgpu.weights.model import TORCHVISION
 
 Thin = Callable[..., Weights]

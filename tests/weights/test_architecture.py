@@ -3,7 +3,7 @@
 import pytest
 
 from nstgpu.weights import WeightsError
-from nstgpu.weights.architecture import VGG16, VGG19, places
+from nstgpu.weights.keras.architecture import VGG16, VGG19, places
 
 WIDTHS = (64, 128, 256, 512, 512)
 

@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from nstgpu.weights import WeightsError, archive, load_weights
+from nstgpu.weights import WeightsError, load_weights
+from nstgpu.weights.keras import archive
 
 
 def refusal(path, **options):

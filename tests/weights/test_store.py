@@ -18,8 +18,8 @@ from nstgpu.weights import (
     take,
     weights_folder,
 )
-from nstgpu.weights.architecture import Place
 from nstgpu.weights.download import DownloadError
+from nstgpu.weights.keras.architecture import Place
 
 
 @pytest.fixture

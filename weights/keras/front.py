@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..model import CUSTOM, PREPROCESSINGS, Preprocessing, WeightsError
 from . import graph
-from .model import CUSTOM, PREPROCESSINGS, Preprocessing, WeightsError
 
 TRAINING_ONLY = frozenset(
     {"Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization"}

@@ -8,12 +8,9 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from . import front, graph
-from .architecture import VGG16, VGG19, Place, Step, blocks_between_pools, named_place, refuse_twins
-from .configured import configured_chain
-from .hdf5.access import read_float32
-from .model import CAFFE, Preprocessing, WeightsError
-from .stored import (
+from ..hdf5.access import read_float32
+from ..model import CAFFE, Preprocessing, WeightsError
+from ..stored import (
     FRONT,
     NAME_THEM,
     SAVE_WHOLE,
@@ -29,6 +26,9 @@ from .stored import (
     notes_on,
     ranks,
 )
+from . import front, graph
+from .architecture import VGG16, VGG19, Place, Step, blocks_between_pools, named_place, refuse_twins
+from .configured import configured_chain
 from .trunk import KERAS_EPSILON, VGG_BLOCKS, trunk
 
 MAX_CONVOLUTIONS = 256

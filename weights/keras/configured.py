@@ -4,9 +4,8 @@ what normalizes them and what stands in front.
 
 from collections.abc import Sequence
 
-from . import front, graph
-from .model import WeightsError
-from .stored import (
+from ..model import WeightsError
+from ..stored import (
     NAME_THEM,
     Entry,
     Listing,
@@ -19,6 +18,7 @@ from .stored import (
     normalization_of,
     notes_on,
 )
+from . import front, graph
 from .trunk import Trunk, epsilon_of
 
 

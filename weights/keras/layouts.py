@@ -13,11 +13,12 @@ from typing import Any
 
 import h5py
 
-from . import graph, others
+from .. import others
+from ..hdf5 import access as hdf5
+from ..model import WeightsError
+from ..stored import SAVE_WHOLE, Entry, Listing, StoredChain, StoredConvolution, entry_of, ranks, role_of
+from . import graph
 from .chain import chain_of
-from .hdf5 import access as hdf5
-from .model import WeightsError
-from .stored import SAVE_WHOLE, Entry, Listing, StoredChain, StoredConvolution, entry_of, ranks, role_of
 
 MAX_GROUPS = 10_000
 MAX_NESTING = 16

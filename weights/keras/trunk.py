@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..model import WeightsError
 from . import front, graph
 from .architecture import VGG16, VGG19, Place, named_place, refuse_twins
-from .model import WeightsError
 
 KERAS_EPSILON = 1e-3
 """Of Keras's batch normalization, unless a model says another."""
