@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from .foreign import read_foreign
+from .formats.foreign import read_foreign
 from .hdf5 import access as hdf5
 from .keras import archive
 from .keras.architecture import places

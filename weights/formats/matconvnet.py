@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .model import MATCONVNET, WeightsError
+from ..model import MATCONVNET, WeightsError
 from .tensors import ForeignWeights, Tensor, chain
 
 SIGNATURE = b"MATLAB 5.0 MAT-file"

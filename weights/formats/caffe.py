@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from numpy.typing import NDArray
 
-from .model import CAFFE, WeightsError
+from ..model import CAFFE, WeightsError
 from .tensors import ForeignWeights, Tensor, chain, decoded
 
 MAX_FIELDS = 100_000

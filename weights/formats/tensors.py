@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .keras.architecture import named_place, places
-from .model import CAFFE, MATCONVNET, TORCHVISION, Convolution, Preprocessing, WeightsError
+from ..keras.architecture import named_place, places
+from ..model import CAFFE, MATCONVNET, TORCHVISION, Convolution, Preprocessing, WeightsError
 
 MAX_CHANNELS = 4096
 MAX_CONVOLUTIONS = 64

@@ -7,9 +7,9 @@ import re
 import zipfile
 from pathlib import Path
 
+from ..keras import archive
+from ..model import WeightsError
 from . import caffe, matconvnet, numpy_files, pytorch, safetensors
-from .keras import archive
-from .model import WeightsError
 from .tensors import ForeignWeights
 
 START = 1024
