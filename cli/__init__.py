@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import cache, doctor, layers, plan, profile, reconstruct, resume, run, streams, weights
-from .messages import Lines, printable, say
+from . import cache, doctor, layers, plan, profile, reconstruct, resume, run, weights
+from .terminal import streams
+from .terminal.messages import Lines, printable, say
 from .version import VERSION
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..engine.wording import counted
-from .messages import printable
 from .run_options import Options, method_of
+from .terminal.messages import printable
 
 if TYPE_CHECKING:
     from ..engine.imaging.files import Picture

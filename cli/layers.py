@@ -14,9 +14,9 @@ import typer
 
 from ..engine.wording import counted
 from .destinations import fresh, refuse_existing
-from .messages import printable, say
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
-from .progress import on_terminal, pulse
+from .terminal.messages import printable, say
+from .terminal.progress import on_terminal, pulse
 
 if TYPE_CHECKING:
     from ..engine.analysis.top_activations import Observer

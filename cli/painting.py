@@ -14,11 +14,11 @@ from ..engine.wording import counted
 from . import inputs, repeating, rescue, side_outputs
 from .checks import check_options
 from .destinations import check_files, folders
-from .messages import notes, printable, say
-from .progress import shown
 from .run_options import DEFAULT_SIZE, Options, layers_of, method_of, settled_of, styles_of
-from .stopping import asked_to_stop
-from .streams import complain
+from .terminal.messages import notes, printable, say
+from .terminal.progress import shown
+from .terminal.stopping import asked_to_stop
+from .terminal.streams import complain
 
 if TYPE_CHECKING:
     from ..engine.optimizers.coarse_to_fine import Progress, RunState

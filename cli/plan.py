@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine.optimizers.scales import ITERATIONS
-from .messages import notes, printable
 from .options import Debug, DeviceName, Precision, Preprocessing, Threads, WeightsFile
+from .terminal.messages import notes, printable
 
 if TYPE_CHECKING:
     from ..engine.analysis.plan import Forecast, Plan

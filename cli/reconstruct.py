@@ -13,10 +13,10 @@ import typer
 
 from ..engine.wording import counted
 from .destinations import fresh, refuse_existing
-from .messages import notes, say
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
-from .progress import on_terminal, pulse
 from .run_options import is_same_file
+from .terminal.messages import notes, say
+from .terminal.progress import on_terminal, pulse
 
 if TYPE_CHECKING:
     from ..engine.imaging.files import FloatArray

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ..engine.wording import counted
 from . import inputs
 from .inputs import SUMS, Source
-from .messages import say
 from .run_options import Options, Settings, checked, is_same_file, iterations_of
+from .terminal.messages import say
 
 if TYPE_CHECKING:
     from ..engine.optimizers.coarse_to_fine import RunState

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from . import streams
 from .destinations import numbered
-from .messages import say
 from .run_options import Options
+from .terminal import streams
+from .terminal.messages import say
 
 if TYPE_CHECKING:
     from ..engine.imaging.files import Picture

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .messages import printable
 from .options import Debug, Preprocessing
+from .terminal.messages import printable
 
 if TYPE_CHECKING:
     from ..weights import Inspection

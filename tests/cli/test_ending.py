@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nstgpu.cli import app, rescue
-from nstgpu.cli.stopping import asked_to_stop
+from nstgpu.cli.terminal.stopping import asked_to_stop
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.imaging.files import ImageError
 from nstgpu.engine.optimizers import checkpoint

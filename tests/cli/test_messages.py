@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nstgpu.cli import app
-from nstgpu.cli.messages import MOST, printable, say
+from nstgpu.cli.terminal.messages import MOST, printable, say
 from nstgpu.engine.imaging import files as images
 
 

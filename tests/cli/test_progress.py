@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nstgpu.cli.progress import FIRST_LINE, NEXT_LINE, clock, pulse, shown
+from nstgpu.cli.terminal.progress import FIRST_LINE, NEXT_LINE, clock, pulse, shown
 from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.optimizers.coarse_to_fine import Progress
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .messages import say
 
 if TYPE_CHECKING:
-    from ..engine.optimizers.coarse_to_fine import Progress
+    from ...engine.optimizers.coarse_to_fine import Progress
 
 FIRST_LINE, NEXT_LINE = 2.0, 10.0  # seconds: until the first line, and from one to the next
 
