@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ..engine.wording import counted
-from .destinations import fresh, refuse_existing
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
+from .painting.destinations import fresh, refuse_existing
 from .terminal.messages import printable, say
 from .terminal.progress import on_terminal, pulse
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..engine.wording import counted
-from .destinations import fresh, refuse_existing
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
-from .run_options import is_same_file
+from .painting.destinations import fresh, refuse_existing
+from .painting.run_options import is_same_file
 from .terminal.messages import notes, say
 from .terminal.progress import on_terminal, pulse
 

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from . import inputs, repeating
 from .options import Debug, Quiet, Yes
-from .painting import paint
+from .painting import inputs, paint, repeating
 
 
 def resume(

@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from . import repeating
-from .destinations import fresh, saved_on_the_way
 from .options import (
     DEVICE_HELP,
     PRECISION_HELP,
@@ -22,8 +20,9 @@ from .options import (
     Quiet,
     Yes,
 )
-from .painting import paint
-from .run_options import CHECKPOINT_SECONDS, DEFAULT_SIZE, PRESETS, Options, described, split_weight
+from .painting import paint, repeating
+from .painting.destinations import fresh, saved_on_the_way
+from .painting.run_options import CHECKPOINT_SECONDS, DEFAULT_SIZE, PRESETS, Options, described, split_weight
 from .version import VERSION
 
 PICTURES, SCALES, COST, METHOD, OUTPUT, MACHINE = (

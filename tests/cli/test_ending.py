@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from nstgpu.cli import app, rescue
+from nstgpu.cli import app
+from nstgpu.cli.painting import rescue
 from nstgpu.cli.terminal.stopping import asked_to_stop
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.imaging.files import ImageError

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from nstgpu.cli import app, repeating
-from nstgpu.cli.run_options import Options, Settings
+from nstgpu.cli import app
+from nstgpu.cli.painting import repeating
+from nstgpu.cli.painting.run_options import Options, Settings
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.reporting import recipe

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..engine.wording import counted
+from ...engine.wording import counted
+from ..terminal.messages import notes, printable, say
+from ..terminal.progress import shown
+from ..terminal.stopping import asked_to_stop
+from ..terminal.streams import complain
 from . import inputs, repeating, rescue, side_outputs
 from .checks import check_options
 from .destinations import check_files, folders
 from .run_options import DEFAULT_SIZE, Options, layers_of, method_of, settled_of, styles_of
-from .terminal.messages import notes, printable, say
-from .terminal.progress import shown
-from .terminal.stopping import asked_to_stop
-from .terminal.streams import complain
 
 if TYPE_CHECKING:
-    from ..engine.optimizers.coarse_to_fine import Progress, RunState
-    from ..engine.transfer import Result, StyleTransfer
-    from ..weights import Weights
+    from ...engine.optimizers.coarse_to_fine import Progress, RunState
+    from ...engine.transfer import Result, StyleTransfer
+    from ...weights import Weights
 
 FRAMES = 60  # of an animation, about
 
@@ -42,14 +42,14 @@ def paint(
     where they are opened already. Nothing but the picture itself can cost the picture; raises typer.Exit where it or
     something else could not be written where it should be, and where a signal has ended the run.
     """
-    from ..engine.imaging import files as images
-    from ..engine.imaging.codecs import whole_file
-    from ..engine.optimizers import checkpoint
-    from ..engine.reporting import recipe
-    from ..engine.reporting.animation import Animation
-    from ..engine.tiling import geometry as tiles
-    from ..engine.transfer import StyleTransfer
-    from ..weights.store import BUNDLED
+    from ...engine.imaging import files as images
+    from ...engine.imaging.codecs import whole_file
+    from ...engine.optimizers import checkpoint
+    from ...engine.reporting import recipe
+    from ...engine.reporting.animation import Animation
+    from ...engine.tiling import geometry as tiles
+    from ...engine.transfer import StyleTransfer
+    from ...weights.store import BUNDLED
 
     styles = styles_of(options)
     check_options(options, styles)
@@ -163,10 +163,10 @@ def _pooling(options: Options, network: "Weights") -> str:
 
 def _taken(options: Options, transfer: "StyleTransfer") -> Options:
     """The options with what was taken for those left open, where that may be another one another day."""
-    from ..engine.optimizers.scales import MIN_SIZE
-    from ..kernels.workers import default_count
-    from ..weights import default_weights
-    from ..weights.model import PREPROCESSINGS
+    from ...engine.optimizers.scales import MIN_SIZE
+    from ...kernels.workers import default_count
+    from ...weights import default_weights
+    from ...weights.model import PREPROCESSINGS
 
     settled = settled_of(options)
     network, preprocessing = transfer.weights, transfer.weights.preprocessing.name
@@ -217,7 +217,7 @@ def _conclude(options: Options, result: "Result", iterations: int) -> None:
 
 def _why_it_rose(options: Options, result: "Result") -> str:
     """What to do where the cost is higher at the end than at the start."""
-    from ..engine.optimizers.loop import ADAM_LEARNING_RATE
+    from ...engine.optimizers.loop import ADAM_LEARNING_RATE
 
     rose = f"the cost rose from {result.history[0].total:.4g} to {result.history[-1].total:.4g}"
     if options.learning_rate is None:

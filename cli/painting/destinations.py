@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .run_options import DEFAULT_SIZE, Options, is_same_file, iterations_of
 
 if TYPE_CHECKING:
-    from ..engine.transfer import Style
+    from ...engine.transfer import Style
 
 STANDARD = "-"
 """Standard input or output instead of a file."""
@@ -38,7 +38,7 @@ def saved_on_the_way(every: int | None) -> Callable[[Path], Iterable[str]]:
 
 def refuse_existing(path: str | Path, option: str, remedy: str = "") -> None:
     """Raises SettingsError for a file that is there; a device or a pipe is written to, not replaced."""
-    from ..engine.model.taps import SettingsError
+    from ...engine.model.taps import SettingsError
 
     if os.path.lexists(path) and (os.path.isfile(path) or not os.path.exists(path)):
         raise SettingsError(f"{path} exists already; {remedy}--force overwrites it, or choose another {option}")
@@ -50,8 +50,8 @@ def check_files(options: Options, styles: "list[Style]", *, resumed: bool = Fals
 
     Raises SettingsError and ImageError.
     """
-    from ..engine.imaging import files as images
-    from ..engine.reporting import animation, report
+    from ...engine.imaging import files as images
+    from ...engine.reporting import animation, report
 
     images.check_destination(options.output, depth=options.depth, quality=options.quality)
     if options.animation is not None:
@@ -77,7 +77,7 @@ def folders(options: Options) -> set[Path]:
 
 
 def _refuse_inputs(options: Options, styles: "list[Style]", named: dict[str, str]) -> None:
-    from ..engine.model.taps import SettingsError
+    from ...engine.model.taps import SettingsError
 
     read = [options.content, *(str(style.picture) for style in styles), *options.style_masks, *options.style_regions]
     read += [options.content_mask or "", options.weights or ""]
@@ -94,7 +94,7 @@ def _refuse_inputs(options: Options, styles: "list[Style]", named: dict[str, str
 
 
 def _refuse_twice(options: Options, named: dict[str, str]) -> None:
-    from ..engine.model.taps import SettingsError
+    from ...engine.model.taps import SettingsError
 
     seen: dict[str, str] = {}
     for option, path in named.items():
@@ -114,7 +114,7 @@ def _refuse_twice(options: Options, named: dict[str, str]) -> None:
 
 
 def _refuse_existing(options: Options, named: dict[str, str]) -> None:
-    from ..engine.model.taps import SettingsError
+    from ...engine.model.taps import SettingsError
 
     for option, path in named.items():
         if path != STANDARD:
@@ -152,7 +152,7 @@ def _number(name: str, output: Path) -> int | None:
 
 def _last(options: Options) -> int:
     """Iterations that the run has at most; its scales are known for sure once the pictures are."""
-    from ..engine.optimizers.scales import MIN_SIZE, plan_scales
+    from ...engine.optimizers.scales import MIN_SIZE, plan_scales
 
     iterations = iterations_of(options.iterations)
     if isinstance(iterations, list):

@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.wording import counted
+from ...engine.wording import counted
+from ..terminal.messages import say
 from . import inputs
 from .inputs import SUMS, Source
 from .run_options import Options, Settings, checked, is_same_file, iterations_of
-from .terminal.messages import say
 
 if TYPE_CHECKING:
-    from ..engine.optimizers.coarse_to_fine import RunState
+    from ...engine.optimizers.coarse_to_fine import RunState
 
 MOST_CHARACTERS = 1 << 18
 """Of a checkpoint's options."""
@@ -41,8 +41,8 @@ Sums = Mapping[str, Sequence[str]]
 
 def recipe_of(options: Options, sums: Sums) -> str:
     """The recipe of a run whose options were all taken, as text; defaults included, since those may change."""
-    from .. import __version__
-    from ..engine.reporting import recipe
+    from ... import __version__
+    from ...engine.reporting import recipe
 
     folder = Path(options.output).absolute().parent if options.relative_paths else None
     named = inputs.named_for(options, folder)
@@ -62,8 +62,8 @@ def from_recipe(file: Path, given: Mapping[str, Any], *, yes: bool, quiet: bool)
 
     Raises SettingsError and ImageError.
     """
-    from ..engine.model.taps import SettingsError
-    from ..engine.reporting import recipe
+    from ...engine.model.taps import SettingsError
+    from ...engine.reporting import recipe
 
     title = f"the recipe in {file}"
     values: dict[str, Any] = dict(recipe.load(file))
@@ -98,7 +98,7 @@ def _as_this_version_says(values: dict[str, Any]) -> None:
 
 def _apart(values: Mapping[str, Any], title: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """The settings, and the checksums of the files they name."""
-    from ..engine.model.taps import SettingsError
+    from ...engine.model.taps import SettingsError
 
     settings, sums = {}, {}
     for name, value in values.items():
@@ -128,7 +128,7 @@ class Anew:
 
 def checkpoint_text(options: Options, sums: Sums) -> str:
     """The options of a run whose options were all taken, with paths that hold in any folder, sealed."""
-    from .. import __version__
+    from ... import __version__
     from .ownership import sealed
 
     absolute = inputs.renamed(
@@ -168,7 +168,7 @@ def from_checkpoint(file: str, text: str, anew: Anew) -> Options:
             "say where with -o FILE, or --yes to all of it",
         )
     if anew.output is not None and not anew.yes and os.path.lexists(anew.output):
-        from ..engine.model.taps import SettingsError
+        from ...engine.model.taps import SettingsError
 
         if not is_same_file(anew.output, options.output):
             raise SettingsError(f"{anew.output} exists already; --yes overwrites it, or choose another --output")
@@ -184,7 +184,7 @@ def from_checkpoint(file: str, text: str, anew: Anew) -> Options:
 
 def _read(text: str, title: str) -> tuple[dict[str, Any], dict[str, list[str]], bool]:
     """The options, the checksums of the files, and whether this user wrote them."""
-    from ..engine.model.taps import SettingsError
+    from ...engine.model.taps import SettingsError
     from .ownership import is_ours
 
     damaged = f"{title} has options that cannot be read; it is damaged, or of another version"
@@ -214,7 +214,7 @@ def with_more(options: Options, asked: str, state: "RunState", decay: float, sca
 
     The average goes on with the decay that it had, so that the picture can be repeated in one go.
     """
-    from ..engine.model.taps import SettingsError
+    from ...engine.model.taps import SettingsError
 
     before, now = iterations_of(options.iterations), iterations_of(asked)
     earlier = before if isinstance(before, list) else [before] * scales

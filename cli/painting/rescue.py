@@ -13,7 +13,7 @@ def written(path: Path, write: Callable[[Path], None]) -> tuple[Path, Exception 
     Tries the current folder, the one for temporary files and the user's own, under a name that nothing has yet. Raises
     what `write` raised for `path` where it can be written nowhere.
     """
-    from ..engine.imaging.files import ImageError
+    from ...engine.imaging.files import ImageError
 
     try:
         write(path)

@@ -14,16 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from ..terminal import streams
+from ..terminal.messages import say
 from .destinations import numbered
 from .run_options import Options
-from .terminal import streams
-from .terminal.messages import say
 
 if TYPE_CHECKING:
-    from ..engine.imaging.files import Picture
-    from ..engine.optimizers.coarse_to_fine import Progress, RunState
-    from ..engine.reporting.animation import Animation
-    from ..engine.transfer import Result, Style, StyleTransfer
+    from ...engine.imaging.files import Picture
+    from ...engine.optimizers.coarse_to_fine import Progress, RunState
+    from ...engine.reporting.animation import Animation
+    from ...engine.transfer import Result, Style, StyleTransfer
 
 Report = Callable[["Progress"], None]
 Finish = Callable[["Result"], None]
@@ -84,7 +84,7 @@ def saver(transfer: "StyleTransfer", options: Options, stack: ExitStack) -> Side
     """Saves pictures in a thread of its own, one at a time, so that no iteration waits for a file."""
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    from ..engine.imaging import files as images
+    from ...engine.imaging import files as images
 
     pool = stack.enter_context(ThreadPoolExecutor(1))
     saving: list[Future[None]] = []
@@ -119,7 +119,7 @@ def checkpointer(
 
     text: the options. animation: whose frames are kept along. begun_with: the state that a resumed run goes on from.
     """
-    from ..engine.optimizers import checkpoint
+    from ...engine.optimizers import checkpoint
 
     tried, done = -math.inf, -1
     last: Progress | None = None
@@ -214,9 +214,9 @@ def reporter(options: Options, styles: "list[Style]", transfer: "StyleTransfer",
 def _write_report(
     options: Options, styles: "list[Style]", transfer: "StyleTransfer", content: "Picture", result: "Result"
 ) -> None:
-    from ..engine.imaging import files as images
-    from ..engine.imaging import masks
-    from ..engine.reporting import report
+    from ...engine.imaging import files as images
+    from ...engine.imaging import masks
+    from ...engine.reporting import report
 
     inputs = {f"content: {content.name}": content.pixels}
     for style in styles:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..engine.wording import counted
+from ...engine.wording import counted
+from ..terminal.messages import printable
 from .run_options import Options, method_of
-from .terminal.messages import printable
 
 if TYPE_CHECKING:
-    from ..engine.imaging.files import Picture
-    from ..engine.transfer import StyleTransfer
+    from ...engine.imaging.files import Picture
+    from ...engine.transfer import StyleTransfer
 
 
 def show(options: Options, transfer: "StyleTransfer", content: "Picture") -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..terminal.messages import say
 from .run_options import Settings, split_weight
-from .terminal.messages import say
 
 if TYPE_CHECKING:
-    from ..weights import Weights
+    from ...weights import Weights
 
 SUMS = "_sha256"
 """Behind the name of a setting that names files: their SHA-256, in the same order, "" where there is none."""
@@ -89,7 +89,7 @@ def checksums(settings: Settings) -> dict[str, list[str]]:
 def _checksum(path: Path) -> str:
     import hashlib
 
-    from ..engine.imaging.files import ImageError
+    from ...engine.imaging.files import ImageError
 
     digest = hashlib.sha256()
     try:
@@ -104,7 +104,7 @@ def _checksum(path: Path) -> str:
 def named_for(settings: AnySettings, folder: Path | None) -> AnySettings:
     """The settings as a recipe has them: files by name alone or, with the picture's folder, by the path from there."""
 
-    from ..engine.reporting.recipe import spelled
+    from ...engine.reporting.recipe import spelled
 
     def name(setting: str, number: int, path: str) -> str:
         del setting, number
@@ -124,8 +124,8 @@ def named_for(settings: AnySettings, folder: Path | None) -> AnySettings:
 
 def is_file_spec(weights: str) -> bool:
     """Whether `--weights` names a file, rather than weights that nstgpu knows."""
-    from ..weights.catalogue import official_named
-    from ..weights.store import BUNDLED
+    from ...weights.catalogue import official_named
+    from ...weights.store import BUNDLED
 
     return weights != BUNDLED and official_named(weights) is None and not weights.startswith("random:")
 
@@ -170,7 +170,7 @@ def found(settings: AnySettings, sums: Mapping[str, Sequence[str]], source: Sour
 
     Shows the paths first, and asks before it looks at any that lead out of the folders. Raises SettingsError.
     """
-    from ..engine.model.taps import SettingsError
+    from ...engine.model.taps import SettingsError
 
     places: dict[tuple[str, int], list[Path]] = {}
 
@@ -200,7 +200,7 @@ def found(settings: AnySettings, sums: Mapping[str, Sequence[str]], source: Sour
         if not there[place]:
             raise SettingsError(_missing(place[0], path, source))
     if weights:
-        from ..weights import weights_folder
+        from ...weights import weights_folder
 
         by_name = _candidates(Path(weights), [*source.folders, weights_folder()], source)
         settings = replace(settings, weights=str(by_name[0]) if by_name else weights)
@@ -221,7 +221,7 @@ def _missing(name: str, path: Path, source: Source) -> str:
 
 def ask(source: Source, lines: Sequence[str], question: str, refusal: str) -> None:
     """Goes on if the user has said yes, or does now in a terminal; else raises SettingsError with `refusal`."""
-    from ..engine.model.taps import SettingsError
+    from ...engine.model.taps import SettingsError
 
     if source.yes:
         return
@@ -240,7 +240,7 @@ def _candidates(path: Path, folders: Sequence[Path], source: Source) -> list[Pat
 
     A path that leads out of the source's folders has been asked about.
     """
-    from ..engine.reporting.recipe import spelled
+    from ...engine.reporting.recipe import spelled
 
     found: list[Path] = []
     within = source.within(path)
@@ -258,7 +258,7 @@ def _with_checksum(
     place: tuple[str, int], there: Sequence[Path], sums: Mapping[str, Sequence[str]], source: Source
 ) -> Path:
     """The one of some files that is meant; the first one where no checksum is said."""
-    from ..engine.model.taps import SettingsError
+    from ...engine.model.taps import SettingsError
 
     name, number = place
     listed = sums.get(name, ())
@@ -284,7 +284,7 @@ def open_weights(settings: Settings, *, only_named: bool = False) -> "Weights":
     They are looked for in the file that is named and, without `only_named`, among the bundled and fetched ones. Raises
     WeightsError.
     """
-    from ..weights import WeightsError, default_weights, known_weights, load_weights
+    from ...weights import WeightsError, default_weights, known_weights, load_weights
 
     wanted = settings.weights_sha256
     if wanted is None:
