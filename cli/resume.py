@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from .options import Debug, Quiet, Yes
-from .painting import inputs, paint, repeating
+from .painting import inputs, repeating
+from .painting.paint import paint
 
 
 def resume(

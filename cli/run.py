@@ -20,7 +20,8 @@ from .options import (
     Quiet,
     Yes,
 )
-from .painting import paint, repeating
+from .painting import repeating
+from .painting.paint import paint
 from .painting.destinations import fresh, saved_on_the_way
 from .painting.run_options import CHECKPOINT_SECONDS, DEFAULT_SIZE, PRESETS, Options, described, split_weight
 from .version import VERSION

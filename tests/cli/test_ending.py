@@ -108,7 +108,7 @@ def full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             raise ImageError(f"cannot write {path}: No space left on device; choose another place")
         save(path, *arguments, **options)
 
-    monkeypatch.setattr("nstgpu.engine.images.save", refuse)
+    monkeypatch.setattr("nstgpu.engine.imaging.files.save", refuse)
 
 
 RUN = ["run", "../folder/content.jpg", "../folder/style.png", "--weights", "../folder/small.h5", "--iterations", "2"]
@@ -153,7 +153,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_run(folder: Path, monkeypa
     def refuse(path: Any, *_: Any) -> None:
         raise ImageError(f"cannot write {path}: No space left on device; choose another place")
 
-    monkeypatch.setattr("nstgpu.engine.checkpoint.write", refuse)
+    monkeypatch.setattr("nstgpu.engine.optimizers.checkpoint.write", refuse)
     options = ["--checkpoint", "state.h5", "--checkpoint-every", "0", "-o", "out.png"]
     result = CliRunner().invoke(app, [*RUN, *options])
     assert result.exit_code == 1

@@ -58,7 +58,7 @@ def test_a_narrow_terminal_keeps_counter_and_time(width: int, whole: str) -> Non
 
 def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("nstgpu.cli.progress.pulse", lambda: pulse(lambda: now))
+    monkeypatch.setattr("nstgpu.cli.terminal.progress.pulse", lambda: pulse(lambda: now))
     with shown(500) as show:
         for iteration in range(1, 31):
             now = float(iteration)

@@ -213,7 +213,7 @@ def test_options_are_checked_before_anything_is_loaded(monkeypatch: pytest.Monke
         raise AssertionError("loaded")
 
     monkeypatch.setattr("nstgpu.weights.load_weights", too_early)
-    monkeypatch.setattr("nstgpu.engine.images.read", too_early)
+    monkeypatch.setattr("nstgpu.engine.imaging.files.read", too_early)
     result = nstgpu("run", "content.jpg", "style.png", *arguments)
     assert result.exit_code == 2, result.exception
     (line,) = result.stderr.splitlines()
@@ -261,7 +261,7 @@ def test_a_failure_is_exit_code_1_and_debug_shows_it(monkeypatch: pytest.MonkeyP
 
         raise NonFiniteCostError("the cost is not finite at iteration 7: the step is too large")
 
-    monkeypatch.setattr("nstgpu.engine.optimise.Descending.iterate", diverge)
+    monkeypatch.setattr("nstgpu.engine.optimizers.loop.Descending.iterate", diverge)
     result = nstgpu("run", "content.jpg", "style.png", *SHORT)
     assert result.exit_code == 1
     assert "nstgpu: the cost is not finite at iteration 7" in result.stderr
