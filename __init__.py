@@ -6,9 +6,8 @@ The public face and nothing else; every name is imported when it is first used, 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .engine.errors import NonFiniteCostError, SettingsError
     from .engine.imaging.files import ImageError
-    from .engine.model.taps import SettingsError
-    from .engine.optimizers.loop import NonFiniteCostError
     from .engine.transfer import Costs, Progress, Relative, Result, RunState, Settled, Style, StyleTransfer
     from .kernels import DeviceError
     from .weights import Weights, WeightsError, load_weights
@@ -36,14 +35,14 @@ __all__ = [
 _HOMES = {
     "Costs": "engine.transfer",
     "DeviceError": "kernels",
-    "ImageError": "engine.imaging.files",
-    "NonFiniteCostError": "engine.optimizers.loop",
+    "ImageError": "engine.errors",
+    "NonFiniteCostError": "engine.errors",
     "Progress": "engine.transfer",
     "Relative": "engine.transfer",
     "Result": "engine.transfer",
     "RunState": "engine.transfer",
     "Settled": "engine.transfer",
-    "SettingsError": "engine.model.taps",
+    "SettingsError": "engine.errors",
     "Style": "engine.transfer",
     "StyleTransfer": "engine.transfer",
     "Weights": "weights",

@@ -105,8 +105,8 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 def _is_bad_input(error: Exception) -> bool:
     if isinstance(error, MemoryError | ImportError):  # neither is, and nothing more may be importable
         return False
+    from ..engine.errors import SettingsError
     from ..engine.imaging.files import ImageError
-    from ..engine.model.taps import SettingsError
     from ..kernels import DeviceError
     from ..weights import WeightsError
 
@@ -121,7 +121,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, ImportError):
         lacking = "allocate memory" in message or "failed to map" in message  # of a library, by the loader
         return f"out of memory ({message}); free some, or raise its limit" if lacking else message
-    from ..engine.optimizers.loop import NonFiniteCostError
+    from ..engine.errors import NonFiniteCostError
 
     if _is_bad_input(error) or isinstance(error, NonFiniteCostError | OSError):
         return message

@@ -61,8 +61,8 @@ def layers(
     """
     del debug  # acted on where errors are reported
     from ..engine.analysis.top_activations import Observer
+    from ..engine.errors import SettingsError
     from ..engine.imaging.files import ImageError
-    from ..engine.model.taps import SettingsError
     from ..weights import default_weights, load_weights
 
     if unit and units is not None:
@@ -171,8 +171,8 @@ def _write(observer: "Observer", network: "Weights", destination: Path) -> list[
 
 def _check_folder(destination: Path, pictures: Sequence[Path]) -> None:
     """Refuses, before the work begins, a folder that cannot be written to, or that holds the pictures."""
+    from ..engine.errors import SettingsError
     from ..engine.imaging.files import check_destination
-    from ..engine.model.taps import SettingsError
 
     check_destination((destination if destination.is_dir() else destination.parent) / "sheet.png")
     if destination.exists() and not destination.is_dir():

@@ -62,6 +62,7 @@ def plan(
     """
     del debug  # acted on where errors are reported
     from ..engine.analysis.plan import LARGEST, of_weights
+    from ..engine.errors import SettingsError
     from ..engine.imaging import files as images
     from ..engine.memory.arena import available, disk_space
     from ..engine.model import taps
@@ -75,9 +76,9 @@ def plan(
     setting = tiles.setting(tile)
     optimise.check(optimizer, None)
     if memory is not None and not 0 < memory < float("inf"):
-        raise taps.SettingsError(f"the memory is {memory} GiB; it must be a finite number above zero")
+        raise SettingsError(f"the memory is {memory} GiB; it must be a finite number above zero")
     if size is not None and size > LARGEST:
-        raise taps.SettingsError(f"the size is {size}; at most {LARGEST} pixels can be planned for")
+        raise SettingsError(f"the size is {size}; at most {LARGEST} pixels can be planned for")
     shape = None
     if image is not None:
         with notes(quiet=True):  # what is said of the picture, `run` says
@@ -102,7 +103,7 @@ def plan(
     least, first = least_side(planned.network), FIRST
     if wanted is not None and min(size_of(wanted)) < least:
         (height, width), own = size_of(wanted), shape or (1, 1)
-        raise taps.SettingsError(
+        raise SettingsError(
             f"{image or 'the picture'} is {width}x{height} px, too small for {planned.network.layers[-1].tap}, which "
             f"needs {least} px on the short side; take a size of {images.long_side(own[0], own[1], least)}"
         )

@@ -46,7 +46,7 @@ def profile(
     """
     del debug  # acted on where errors are reported
     from ..engine.analysis.profile import profile as profile_iteration
-    from ..engine.model.taps import SettingsError
+    from ..engine.errors import SettingsError
     from ..kernels import open_device
     from ..weights import load_weights
 

@@ -71,8 +71,9 @@ def reconstruct(
     """
     del debug  # acted on where errors are reported
     from ..engine.analysis import contact_sheets as sheets
+    from ..engine.errors import SettingsError
     from ..engine.imaging import files as images
-    from ..engine.model.taps import SettingsError, classic_style, resolve
+    from ..engine.model.taps import classic_style, resolve
     from ..engine.transfer import StyleTransfer
     from ..kernels import open_device
     from ..weights import default_weights, load_weights

@@ -21,8 +21,8 @@ from .options import (
     Yes,
 )
 from .painting import repeating
-from .painting.paint import paint
 from .painting.destinations import fresh, saved_on_the_way
+from .painting.paint import paint
 from .painting.run_options import CHECKPOINT_SECONDS, DEFAULT_SIZE, PRESETS, Options, described, split_weight
 from .version import VERSION
 
@@ -404,7 +404,7 @@ def _was_given(context: typer.Context, name: str) -> bool:
 
 def _options(given: dict[str, Any], recipe: str | None, presets: list[str], *, yes: bool) -> Options:
     """What was given on the command line, over a preset's, over the recipe's, over the defaults."""
-    from ..engine.model.taps import SettingsError
+    from ..engine.errors import SettingsError
 
     positional = given.pop("style", None)
     styles = ([positional] if positional else []) + list(given.pop("styles", None) or [])

@@ -15,8 +15,8 @@ from ..weights import Weights
 from ..weights.store import BUNDLED
 from .costs.objective import Weighting
 from .costs.terms import Costs
+from .errors import LayersMissing, SettingsError
 from .model import taps
-from .model.taps import SettingsError
 from .wording import shortest
 
 CONTENT_SHARE = 1.0
@@ -73,7 +73,7 @@ def wanted(what: str, layers: Layers, weights: Weights) -> Wanted:
         warnings.warn(
             f"the weights {weights.name} end at {weights.taps[-1]}: {what} is taken at {', '.join(chosen)}, "
             f"not at {', '.join(missing)}",
-            taps.LayersMissing,
+            LayersMissing,
             stacklevel=4,
         )
     return Wanted(taps.resolve(chosen, weights.taps, weights.name), exact=False)

@@ -8,10 +8,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from .errors import SettingsError
 from .imaging import files as images
 from .imaging import masks, transparency
 from .imaging.masks import Mask
-from .model.taps import SettingsError
 from .optimizers.loop import Image
 
 Source = str | Path | NDArray[Any] | Any  # the last is PIL.Image.Image, which is not imported for its type alone

@@ -24,6 +24,7 @@ from .balance import Layers, Relative
 from .costs.objective import Objective, Reduction, SizedStyle, Weighting
 from .costs.places import Claims
 from .costs.terms import STATISTICS, Costs, Statistics
+from .errors import SettingsError
 from .imaging import colors as colours
 from .imaging import files as images
 from .imaging import masks, transparency
@@ -32,7 +33,6 @@ from .imaging.masks import Mask
 from .imaging.resize import resized, resized_alpha
 from .memory.arena import bands, empty, fetched
 from .model import network
-from .model.taps import SettingsError
 from .optimizers import loop as optimise
 from .optimizers.coarse_to_fine import Method, Progress, Run, RunState
 from .optimizers.loop import Image

@@ -50,7 +50,7 @@ def check_options(options: Options, styles: "list[Style]") -> None:
 
 
 def _check_iterations(options: Options) -> None:
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     iterations = iterations_of(options.iterations)
     for number in [iterations] if isinstance(iterations, int) else iterations:
@@ -59,7 +59,7 @@ def _check_iterations(options: Options) -> None:
 
 
 def _above_zero(what: str, value: float) -> None:
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     if not 0 < value < math.inf:
         raise SettingsError(f"{what} is {value}; it must be a finite number above zero")
@@ -67,8 +67,8 @@ def _above_zero(what: str, value: float) -> None:
 
 def _check_inputs(options: Options, styles: "list[Style]") -> None:
     """That the files are there; what is in them is found out when they are read."""
+    from ...engine.errors import SettingsError
     from ...engine.imaging.files import ImageError
-    from ...engine.model.taps import SettingsError
 
     if options.init not in INITS and not _is_there(options.init):
         raise SettingsError(

@@ -38,7 +38,7 @@ def saved_on_the_way(every: int | None) -> Callable[[Path], Iterable[str]]:
 
 def refuse_existing(path: str | Path, option: str, remedy: str = "") -> None:
     """Raises SettingsError for a file that is there; a device or a pipe is written to, not replaced."""
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     if os.path.lexists(path) and (os.path.isfile(path) or not os.path.exists(path)):
         raise SettingsError(f"{path} exists already; {remedy}--force overwrites it, or choose another {option}")
@@ -77,7 +77,7 @@ def folders(options: Options) -> set[Path]:
 
 
 def _refuse_inputs(options: Options, styles: "list[Style]", named: dict[str, str]) -> None:
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     read = [options.content, *(str(style.picture) for style in styles), *options.style_masks, *options.style_regions]
     read += [options.content_mask or "", options.weights or ""]
@@ -94,7 +94,7 @@ def _refuse_inputs(options: Options, styles: "list[Style]", named: dict[str, str
 
 
 def _refuse_twice(options: Options, named: dict[str, str]) -> None:
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     seen: dict[str, str] = {}
     for option, path in named.items():
@@ -114,7 +114,7 @@ def _refuse_twice(options: Options, named: dict[str, str]) -> None:
 
 
 def _refuse_existing(options: Options, named: dict[str, str]) -> None:
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     for option, path in named.items():
         if path != STANDARD:

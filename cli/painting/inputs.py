@@ -170,7 +170,7 @@ def found(settings: AnySettings, sums: Mapping[str, Sequence[str]], source: Sour
 
     Shows the paths first, and asks before it looks at any that lead out of the folders. Raises SettingsError.
     """
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     places: dict[tuple[str, int], list[Path]] = {}
 
@@ -221,7 +221,7 @@ def _missing(name: str, path: Path, source: Source) -> str:
 
 def ask(source: Source, lines: Sequence[str], question: str, refusal: str) -> None:
     """Goes on if the user has said yes, or does now in a terminal; else raises SettingsError with `refusal`."""
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     if source.yes:
         return
@@ -258,7 +258,7 @@ def _with_checksum(
     place: tuple[str, int], there: Sequence[Path], sums: Mapping[str, Sequence[str]], source: Source
 ) -> Path:
     """The one of some files that is meant; the first one where no checksum is said."""
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     name, number = place
     listed = sums.get(name, ())

@@ -62,7 +62,7 @@ def from_recipe(file: Path, given: Mapping[str, Any], *, yes: bool, quiet: bool)
 
     Raises SettingsError and ImageError.
     """
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
     from ...engine.reporting import recipe
 
     title = f"the recipe in {file}"
@@ -98,7 +98,7 @@ def _as_this_version_says(values: dict[str, Any]) -> None:
 
 def _apart(values: Mapping[str, Any], title: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """The settings, and the checksums of the files they name."""
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     settings, sums = {}, {}
     for name, value in values.items():
@@ -168,7 +168,7 @@ def from_checkpoint(file: str, text: str, anew: Anew) -> Options:
             "say where with -o FILE, or --yes to all of it",
         )
     if anew.output is not None and not anew.yes and os.path.lexists(anew.output):
-        from ...engine.model.taps import SettingsError
+        from ...engine.errors import SettingsError
 
         if not is_same_file(anew.output, options.output):
             raise SettingsError(f"{anew.output} exists already; --yes overwrites it, or choose another --output")
@@ -184,7 +184,7 @@ def from_checkpoint(file: str, text: str, anew: Anew) -> Options:
 
 def _read(text: str, title: str) -> tuple[dict[str, Any], dict[str, list[str]], bool]:
     """The options, the checksums of the files, and whether this user wrote them."""
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
     from .ownership import is_ours
 
     damaged = f"{title} has options that cannot be read; it is damaged, or of another version"
@@ -214,7 +214,7 @@ def with_more(options: Options, asked: str, state: "RunState", decay: float, sca
 
     The average goes on with the decay that it had, so that the picture can be repeated in one go.
     """
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     before, now = iterations_of(options.iterations), iterations_of(asked)
     earlier = before if isinstance(before, list) else [before] * scales

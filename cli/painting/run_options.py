@@ -131,7 +131,7 @@ def checked(values: Mapping[str, Any], kind: type[Settings], source: str) -> dic
 
     Raises SettingsError for what no field is called, or can be.
     """
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     known = {field.name: field.default for field in fields(kind)}
     hints = get_type_hints(kind)
@@ -200,7 +200,7 @@ def settled_of(options: Options) -> "Settled | None":
 
 
 def iterations_of(text: str) -> int | list[int]:
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     parts = text.split(",")
     if not all(part.strip().isdecimal() and len(part.strip()) < 10 for part in parts):
@@ -214,7 +214,7 @@ def iterations_of(text: str) -> int | list[int]:
 
 def styles_of(options: Options) -> "list[Style]":
     """The styles with their weights, scales, masks and regions, which are given in the same order."""
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
     from ...engine.transfer import Style
 
     if not options.styles:
@@ -271,7 +271,7 @@ def split_weight(text: str) -> tuple[str, float]:
 def layers_of(relative: tuple[str, ...], exact: tuple[str, ...], cost: str) -> "Layers":
     """What --style-layer and --style-lambda (or their like for the content's `cost`) say, as the library takes it."""
     from ...engine.balance import Relative
-    from ...engine.model.taps import SettingsError
+    from ...engine.errors import SettingsError
 
     layer, formula = {"content": ("--content-layer", "--content-w"), "style": ("--style-layer", "--style-lambda")}[cost]
     if relative and exact:
@@ -289,7 +289,8 @@ def _numbered(given: tuple[str, ...], option: str, default: float | None) -> dic
 
     Names are checked as far as they can be without the weights.
     """
-    from ...engine.model.taps import SettingsError, canonical
+    from ...engine.errors import SettingsError
+    from ...engine.model.taps import canonical
 
     numbered: dict[str, float] = {}
     for text in given:

@@ -16,12 +16,12 @@ from PIL import Image
 
 from ...kernels.device import Array, Device, Pooling, open_device
 from ...weights import Weights
+from ..errors import SettingsError
 from ..imaging import files as images
 from ..imaging.resize import resized
 from ..memory.arena import Buffer, allocate
 from ..model import network, taps
 from ..model.receptive_field import ReceptiveField, Window, receptive_fields
-from ..model.taps import SettingsError
 
 PER_UNIT = 9
 SPARE = 3  # times as many units are watched as are wanted

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import SettingsError
 from ..imaging import masks
 from ..imaging.masks import Mask
 from ..memory.arena import bands
-from ..model.taps import SettingsError
 from ..style import ReadStyle
 
 SLIVER = 0.01

@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from ..errors import ImageError
 from .codecs import strips
 from .codecs.color_profiles import srgb_profile
 from .codecs.conversion import assembled, deep_tiff, picture_of_array, picture_of_image
 from .codecs.decoding import decoding, in_parts, opened, whole
 from .codecs.encoding import EXIF_IMAGE_DESCRIPTION, check_destination, check_size, encode, preview, save
 from .codecs.whole_file import check_place, whole_file, write_whole
-from .picture import AnyArray, Float32Array, FloatArray, ImageError, Picture, long_side, output_size
+from .picture import AnyArray, Float32Array, FloatArray, Picture, long_side, output_size
 
 __all__ = [
     "AnyArray",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..model.taps import SettingsError
+from ..errors import SettingsError
 from . import colors as colours
 from . import files as images
 from .files import ImageError, Picture

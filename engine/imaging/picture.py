@@ -8,13 +8,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import ImageError
+
 AnyArray: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 Float32Array: TypeAlias = npt.NDArray[np.float32]
-
-
-class ImageError(ValueError):
-    """A picture that can't be read or written; the message is one line: what, which, and what to do."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels.device import Array, Device
-from ..model.taps import SettingsError
+from ..errors import SettingsError
 
 _log = logging.getLogger("nstgpu")
 

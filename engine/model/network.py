@@ -12,8 +12,8 @@ import numpy as np
 
 from ...kernels.device import Array, Device, Filters, Pooling
 from ...weights import Preprocessing, Weights
+from ..errors import SettingsError
 from ..memory.arena import Buffer, allocate
-from .taps import SettingsError
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,18 +3,12 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from ..errors import SettingsError
+
 STYLE_TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_TAP = ("relu4_2",)
 
 _NAME = re.compile(r"(?:relu(\d+)_(\d+)|block(\d+)_conv(\d+))")
-
-
-class SettingsError(ValueError):
-    """A setting that cannot be honoured; the message is one line: which, why, and what is allowed."""
-
-
-class LayersMissing(UserWarning):
-    """Some of the classic layers are not in the weights, and others are used instead."""
 
 
 def canonical(name: str) -> str:

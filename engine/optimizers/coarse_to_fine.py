@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from .. import balance
 from ..costs.terms import Costs
+from ..errors import SettingsError
 from ..imaging.resize import resized
 from ..memory.arena import Buffer, allocate, fetched
-from ..model.taps import SettingsError
 from ..wording import counted
 from . import loop as optimise
 from . import scales

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from ...kernels.device import Array, Device
 from ..costs.terms import Costs
+from ..errors import SettingsError
 from ..memory.arena import ALIGNMENT, Buffer, allocate
-from ..model.taps import SettingsError
 
 HISTORY = 10
 FIRST_STEP = 0.02  # root mean square, over all pixels, of the first step's change

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ...kernels.device import Array, Device
 from ..costs.terms import Costs
+from ..errors import NonFiniteCostError, SettingsError
 from ..memory.arena import Buffer, allocate, bands, fetched
-from ..model.taps import SettingsError
 
 OPTIMIZERS = ("adam", "lbfgs", "descent")
 ADAM_LEARNING_RATE = 0.02  # of the range of a pixel, per step
@@ -30,10 +30,6 @@ RETRIES = 3
 Image = NDArray[np.floating[Any]]
 Evaluate = Callable[[Array, Array], Costs]
 """Writes the gradient at an image to its second argument and returns the costs."""
-
-
-class NonFiniteCostError(ArithmeticError):
-    """The cost became infinite or NaN; the message is one line: at which iteration, the likely cause, what to do."""
 
 
 class Optimizer(Protocol):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..model.taps import SettingsError
+from ..errors import SettingsError
 from ..wording import counted
 
 ITERATIONS = 100  # at each scale, unless something else is asked for

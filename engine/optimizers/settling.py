@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..model.taps import SettingsError
+from ..errors import SettingsError
 from ..wording import counted
 from .graph_loop import AHEAD
 

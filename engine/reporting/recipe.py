@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..errors import SettingsError
 from ..imaging import files as images
-from ..model.taps import SettingsError
 
 if sys.version_info >= (3, 11):
     import tomllib

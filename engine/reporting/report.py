@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..costs.terms import Costs
+from ..errors import SettingsError
 from ..imaging import files as images
 from ..imaging.files import FloatArray, ImageError
-from ..model.taps import SettingsError
 from ..wording import counted
 from . import recipe
 

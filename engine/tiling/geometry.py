@@ -18,9 +18,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ..errors import SettingsError
 from ..imaging.masks import Mask
 from ..model.network import Network
-from ..model.taps import SettingsError
 from ..optimizers.loop import Image
 
 ROW_BYTES = 16  # a row of a window may begin where a device's widest load may

@@ -257,7 +257,7 @@ def test_usage_errors_are_exit_code_2(folder: Path, arguments: list[str]) -> Non
 @pytest.mark.usefixtures("folder")
 def test_a_failure_is_exit_code_1_and_debug_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def diverge(*_: object, **__: object) -> None:
-        from nstgpu.engine.optimizers.loop import NonFiniteCostError
+        from nstgpu.engine.errors import NonFiniteCostError
 
         raise NonFiniteCostError("the cost is not finite at iteration 7: the step is too large")
 

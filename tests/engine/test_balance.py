@@ -11,7 +11,7 @@ import pytest
 import nstgpu
 from nstgpu import Relative, StyleTransfer
 from nstgpu.engine.balance import spelled
-from nstgpu.engine.model.taps import LayersMissing, SettingsError
+from nstgpu.engine.errors import LayersMissing, SettingsError
 from nstgpu.engine.optimizers.scales import ITERATIONS
 from nstgpu.weights import Weights
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nstgpu.engine.errors import NonFiniteCostError
 from nstgpu.engine.optimizers import graph_loop as captured
-from nstgpu.engine.optimizers import loop as optimise
 from nstgpu.engine.optimizers.coarse_to_fine import Progress, RunState
 from nstgpu.engine.optimizers.settling import Settled
 from nstgpu.engine.transfer import Result, StyleTransfer
@@ -178,7 +178,7 @@ def test_a_cost_that_is_not_finite_takes_a_step_back(
 
 
 def test_costs_that_stay_infinite_end_the_run(make: Make) -> None:
-    with pytest.raises(optimise.NonFiniteCostError, match="iteration 1"):
+    with pytest.raises(NonFiniteCostError, match="iteration 1"):
         make(content_weight=1e38, style_weight=1e38).run(5, scales=1)
 
 

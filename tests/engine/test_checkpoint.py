@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from nstgpu.cli import app
 from nstgpu.engine.costs.terms import Costs
-from nstgpu.engine.model.taps import SettingsError
+from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.optimizers.coarse_to_fine import RunState
 

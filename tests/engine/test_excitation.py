@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from nstgpu.engine.analysis.top_activations import Excitation, Observer, Unit
+from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.model import network
 from nstgpu.engine.model.receptive_field import receptive_fields
-from nstgpu.engine.model.taps import SettingsError
 from nstgpu.kernels import open_device
 from nstgpu.weights import Convolution, Weights
 from nstgpu.weights.model import TORCHVISION

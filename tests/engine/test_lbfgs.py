@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nstgpu.engine.costs.terms import Costs
-from nstgpu.engine.model.taps import SettingsError
+from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.optimizers.lbfgs import CURVATURE, SUFFICIENT_DECREASE, Lbfgs, two_loop
 from nstgpu.kernels import open_device
 from nstgpu.kernels.device import Device

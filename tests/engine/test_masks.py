@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from nstgpu import Weights
+from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging import masks
 from nstgpu.engine.imaging.files import ImageError
 from nstgpu.engine.model import network
-from nstgpu.engine.model.taps import SettingsError
 from nstgpu.kernels import open_device
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nstgpu.engine.costs.terms import Costs
-from nstgpu.engine.model.taps import SettingsError
+from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.weights import Weights
 

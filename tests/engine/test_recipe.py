@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.imaging.files import ImageError
-from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.reporting import recipe
 
 OPTIONS: dict[str, Any] = {

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from nstgpu.engine.costs.terms import Costs
+from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging.files import ImageError
-from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.optimizers.coarse_to_fine import ScaleDone
 from nstgpu.engine.reporting import recipe, report
 from nstgpu.engine.reporting.report import Report, check_destination, write_report

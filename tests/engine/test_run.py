@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nstgpu.engine.costs.terms import Costs
-from nstgpu.engine.model.taps import SettingsError
+from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.optimizers import loop as optimise
 from nstgpu.engine.optimizers.coarse_to_fine import Progress, RunState

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nstgpu.engine.model.taps import SettingsError
+from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.optimizers.scales import Scale, plan_scales, remaining_seconds, tv_factor
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nstgpu import Progress, RunState, Settled, Style, StyleTransfer
-from nstgpu.engine.model.taps import SettingsError
+from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.optimizers.settling import DELAY, Watch
 from nstgpu.weights import Weights
 

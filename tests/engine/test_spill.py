@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging.resize import resized, resized_alpha
 from nstgpu.engine.memory import arena as memory
 from nstgpu.engine.memory.arena import Buffer, allocate, bands, empty, fetched, passing_folder, resident, spills
-from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.transfer import StyleTransfer
 from nstgpu.kernels import DeviceError, cpu, open_device

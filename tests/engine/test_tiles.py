@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from nstgpu.engine.costs.terms import Costs
+from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.model import network
 from nstgpu.engine.model.receptive_field import receptive_fields
-from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.tiling import geometry as tiles
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import open_device

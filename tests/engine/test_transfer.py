@@ -13,10 +13,10 @@ import pytest
 import nstgpu
 from nstgpu import Costs, StyleTransfer, Weights
 from nstgpu.engine.costs.terms import Costs as CostsType
+from nstgpu.engine.errors import NonFiniteCostError, SettingsError
 from nstgpu.engine.imaging import files as images
-from nstgpu.engine.model.taps import SettingsError, canonical
+from nstgpu.engine.model.taps import canonical
 from nstgpu.engine.optimizers.coarse_to_fine import Progress
-from nstgpu.engine.optimizers.loop import NonFiniteCostError
 from nstgpu.kernels import DeviceError
 
 Thin = Callable[..., Weights]

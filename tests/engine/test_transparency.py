@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from nstgpu import Weights
+from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging.files import Picture
 from nstgpu.engine.imaging.transparency import visible
-from nstgpu.engine.model.taps import SettingsError
 from nstgpu.engine.transfer import Style, StyleTransfer
 
 Thin = Callable[..., Weights]

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from nstgpu import Style, StyleTransfer, load_weights
-from nstgpu.engine.optimizers.loop import NonFiniteCostError
+from nstgpu.engine.errors import NonFiniteCostError
 from nstgpu.kernels.compiler import sources_for
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import TensorFilters, rounded, widened

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from ...errors import ImageError
 from ...memory.arena import bands, empty
-from ..picture import AnyArray, Float32Array, FloatArray, ImageError, Picture
+from ..picture import AnyArray, Float32Array, FloatArray, Picture
 from . import strips
 from .color_profiles import color_chart, look_alike, to_srgb
 from .decoding import content_of, decoding, note

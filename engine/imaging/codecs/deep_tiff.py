@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from ..picture import AnyArray, ImageError
+from ...errors import ImageError
+from ..picture import AnyArray
 from . import strips
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLORS = 256, 257, 258, 259, 262

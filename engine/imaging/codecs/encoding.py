@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from ...errors import ImageError
 from ...memory.arena import bands, host_memory
-from ..picture import AnyArray, Float32Array, FloatArray, ImageError, output_size
+from ..picture import AnyArray, Float32Array, FloatArray, output_size
 from . import strips
 from .color_profiles import srgb_profile
 from .whole_file import check_place, whole_file, write_whole

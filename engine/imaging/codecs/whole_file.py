@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..picture import ImageError
+from ...errors import ImageError
 
 _flock: Any
 try:
