@@ -6,9 +6,10 @@ h5py is imported when a file is first read, urllib when one is first fetched.
 """
 
 from .convert import convert
+from .errors import WeightsError
 from .inspection import Inspection, LayerFacts, inspect
 from .load import load_weights
-from .model import Convolution, Preprocessing, Weights, WeightsError
+from .model import Convolution, Preprocessing, Weights
 from .store import KnownWeights, default_weights, fetch, known_weights, take, weights_folder
 
 __all__ = [

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import WeightsError
 from .keras.architecture import named_place
 from .load import load_weights
-from .model import CUSTOM, Convolution, Preprocessing, Weights, WeightsError
+from .model import CUSTOM, Convolution, Preprocessing, Weights
 
 SUFFIXES = (".h5", ".hdf5")
 

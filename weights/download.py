@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .catalogue import OfficialFile, md5_of
+from .errors import DownloadError
 
 TIMEOUT = 20.0
 """Seconds without a byte after which a connection is given up."""
@@ -26,10 +27,6 @@ WORTHWHILE = 1024**2
 """Bytes. An attempt that brought so many new ones starts the row anew: a poor line gets there, and an end is sure."""
 PIECE = 64 * 1024
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class DownloadError(OSError):
-    """The file could not be downloaded; the message is one line: why, and how to get the file by hand."""
 
 
 class _BrokenOffError(Exception):

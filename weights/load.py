@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from .catalogue import official_named
+from .errors import WeightsError
 from .keras.architecture import VGG19
-from .model import CAFFE, PREPROCESSINGS, Convolution, Preprocessing, Weights, WeightsError, WeightsGuess
+from .model import CAFFE, PREPROCESSINGS, Convolution, Preprocessing, Weights, WeightsGuess
 
 VGG19_WIDTHS = (64, 128, 256, 512, 512)
 

@@ -9,10 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class WeightsError(ValueError):
-    """The weights cannot be used; the message is one line: what is wrong, in which file, and what to do."""
-
-
 class WeightsGuess(UserWarning):
     """Something that a weights file does not say was taken for granted."""
 

@@ -15,13 +15,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import WeightsError
 from .formats.foreign import read_foreign
 from .hdf5 import access as hdf5
 from .keras import archive
 from .keras.architecture import places
 from .keras.layouts import stored_chain
 from .keras.shards import refuse_one_of_several, shards_of
-from .model import CUSTOM, PREPROCESSINGS, Convolution, Preprocessing, WeightsError
+from .model import CUSTOM, PREPROCESSINGS, Convolution, Preprocessing
 from .shortage import is_shortage
 from .stored import StoredChain, StoredConvolution, StoredNormalization
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from . import catalogue
 from .catalogue import OfficialFile, has_layers_of, md5_of, official_named
-from .model import MATCONVNET, Convolution, WeightsError
+from .errors import WeightsError
+from .model import MATCONVNET, Convolution
 
 if TYPE_CHECKING:
     from .reader import StoredWeights
@@ -126,7 +127,8 @@ def fetch(
     The callbacks are as in `download.download`. Raises `WeightsError` for an unknown name and `download.DownloadError`
     for anything that goes wrong on the way.
     """
-    from .download import DownloadError, download  # urllib and ssl are needed, and paid for, only here
+    from .download import download
+    from .errors import DownloadError  # urllib and ssl are needed, and paid for, only here
 
     official = _known(name)
     path = _place(official)

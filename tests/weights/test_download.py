@@ -7,7 +7,8 @@ import pytest
 
 from nstgpu.weights import download as module
 from nstgpu.weights.catalogue import OfficialFile
-from nstgpu.weights.download import PAUSES, DownloadError, download
+from nstgpu.weights.download import PAUSES, download
+from nstgpu.weights.errors import DownloadError
 
 
 class Fetching:

@@ -18,7 +18,7 @@ from nstgpu.weights import (
     take,
     weights_folder,
 )
-from nstgpu.weights.download import DownloadError
+from nstgpu.weights.errors import DownloadError
 from nstgpu.weights.keras.architecture import Place
 
 

@@ -7,7 +7,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from numpy.typing import NDArray
 
-from ..model import CAFFE, WeightsError
+from ..errors import WeightsError
+from ..model import CAFFE
 from .tensors import ForeignWeights, Tensor, chain, decoded
 
 MAX_FIELDS = 100_000

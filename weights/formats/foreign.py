@@ -7,8 +7,8 @@ import re
 import zipfile
 from pathlib import Path
 
+from ..errors import WeightsError
 from ..keras import archive
-from ..model import WeightsError
 from . import caffe, matconvnet, numpy_files, pytorch, safetensors
 from .tensors import ForeignWeights
 

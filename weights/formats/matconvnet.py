@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..model import MATCONVNET, WeightsError
+from ..errors import WeightsError
+from ..model import MATCONVNET
 from .tensors import ForeignWeights, Tensor, chain
 
 SIGNATURE = b"MATLAB 5.0 MAT-file"

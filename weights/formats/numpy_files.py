@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import CAFFE, MATCONVNET, WeightsError
+from ..errors import WeightsError
+from ..model import CAFFE, MATCONVNET
 from .pickled import Call, Global, Span, entries, read_pickle, text_of
 from .tensors import ForeignWeights, Tensor, chain, decoded
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import h5py
 import numpy as np
 
+from ..errors import WeightsError
 from ..hdf5 import access as hdf5
 from ..keras.architecture import Place, named_place
-from ..model import CAFFE, MATCONVNET, TORCHVISION, Preprocessing, WeightsError
+from ..model import CAFFE, MATCONVNET, TORCHVISION, Preprocessing
 from ..stored import StoredChain, StoredConvolution, StoredNormalization, some_of
 
 TORCH_EPSILON = 1e-5

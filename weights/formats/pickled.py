@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
-from ..model import WeightsError
+from ..errors import WeightsError
 
 MAX_OPERATIONS = 2_000_000
 MAX_LINE = 4096

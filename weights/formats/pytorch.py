@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import WeightsError
+from ..errors import WeightsError
 from .pickled import Call, Global, Persistent, entries, read_pickle, text_of
 from .tensors import NUMBER_TYPES, ForeignWeights, Tensor, chain, decoded
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import WeightsError
+from ..errors import WeightsError
 from .tensors import NUMBER_TYPES, ForeignWeights, Tensor, chain, decoded
 
 MAX_HEADER = 16 * 1024**2

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import WeightsError
 from ..keras.architecture import named_place, places
-from ..model import CAFFE, MATCONVNET, TORCHVISION, Convolution, Preprocessing, WeightsError
+from ..model import CAFFE, MATCONVNET, TORCHVISION, Convolution, Preprocessing
 
 MAX_CHANNELS = 4096
 MAX_CONVOLUTIONS = 64

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import WeightsError
+from ..errors import WeightsError
 from . import guard as hdf5_guard
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"

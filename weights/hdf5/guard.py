@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import WeightsError
+from ..errors import WeightsError
 
 PIECE = 8 * 1024**2
 OVERLAP = 128 * 1024

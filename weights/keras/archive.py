@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..model import WeightsError
+from ..errors import WeightsError
 
 SIGNATURE = b"PK\x03\x04"
 WEIGHTS = "model.weights.h5"

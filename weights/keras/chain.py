@@ -8,8 +8,9 @@ import itertools
 import re
 from collections.abc import Sequence
 
+from ..errors import WeightsError
 from ..hdf5.access import read_float32
-from ..model import CAFFE, Preprocessing, WeightsError
+from ..model import CAFFE, Preprocessing
 from ..stored import (
     FRONT,
     NAME_THEM,

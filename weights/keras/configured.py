@@ -4,7 +4,7 @@ what normalizes them and what stands in front.
 
 from collections.abc import Sequence
 
-from ..model import WeightsError
+from ..errors import WeightsError
 from ..stored import (
     NAME_THEM,
     Entry,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..model import CUSTOM, PREPROCESSINGS, Preprocessing, WeightsError
+from ..errors import WeightsError
+from ..model import CUSTOM, PREPROCESSINGS, Preprocessing
 from . import graph
 
 TRAINING_ONLY = frozenset(

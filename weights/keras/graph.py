@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..model import WeightsError
+from ..errors import WeightsError
 
 MAX_LAYERS = 10_000
 MAX_NESTING = 16

@@ -13,9 +13,9 @@ from typing import Any
 
 import h5py
 
+from ..errors import WeightsError
 from ..formats import others
 from ..hdf5 import access as hdf5
-from ..model import WeightsError
 from ..stored import SAVE_WHOLE, Entry, Listing, StoredChain, StoredConvolution, entry_of, ranks, role_of
 from . import graph
 from .chain import chain_of

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..model import WeightsError
+from ..errors import WeightsError
 
 MAX_BYTES = 8 * 1024**2
 MAX_SHARDS = 256

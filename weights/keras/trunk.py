@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..model import WeightsError
+from ..errors import WeightsError
 from . import front, graph
 from .architecture import VGG16, VGG19, Place, named_place, refuse_twins
 
