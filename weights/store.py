@@ -153,9 +153,9 @@ def take(name: str, source: Path) -> Fetched:
     The official file is copied. Another that holds official VGG-19's convolutions, to the bit, is stored in the
     official layout, without whatever else it holds. Raises `WeightsError` for any other file.
     """
-    from .convert import write_canonical
     from .model import CAFFE
     from .reader import read_weights_file
+    from .writer import write_canonical
 
     official = _known(name)
     path = _place(official)

@@ -20,7 +20,7 @@ from nstgpu.engine.reporting import recipe
 from nstgpu.kernels.device import open_devices
 from nstgpu.kernels.workers import default_count
 from nstgpu.weights import load_weights, store
-from nstgpu.weights.convert import write_canonical
+from nstgpu.weights.writer import write_canonical
 
 SHORT = ["--weights", "small.h5", "--iterations", "3"]
 

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nstgpu.weights import Convolution, Weights, load_weights
-from nstgpu.weights.convert import write_canonical
 from nstgpu.weights.model import CAFFE
+from nstgpu.weights.writer import write_canonical
 
 Crop = NDArray[np.floating[Any]]
 """(CROP, CROP, 3), in [0, 1]"""
