@@ -22,9 +22,9 @@ from .keras import archive
 from .keras.architecture import places
 from .keras.layouts import stored_chain
 from .keras.shards import refuse_one_of_several, shards_of
+from .keras.stored import StoredChain, StoredConvolution, StoredNormalization
 from .model import CUSTOM, PREPROCESSINGS, Convolution, Preprocessing
 from .shortage import is_shortage
-from .stored import StoredChain, StoredConvolution, StoredNormalization
 
 PREPROCESSING_ATTRIBUTE = "nstgpu_preprocessing"
 """Of the root: the name of the preprocessing that belongs to the weights, in files that `convert` wrote."""

@@ -13,8 +13,8 @@ import numpy as np
 from ..errors import WeightsError
 from ..hdf5 import access as hdf5
 from ..keras.architecture import Place, named_place
+from ..keras.stored import StoredChain, StoredConvolution, StoredNormalization, some_of
 from ..model import CAFFE, MATCONVNET, TORCHVISION, Preprocessing
-from ..stored import StoredChain, StoredConvolution, StoredNormalization, some_of
 
 TORCH_EPSILON = 1e-5
 """Of PyTorch's batch normalization."""

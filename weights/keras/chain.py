@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from ..errors import WeightsError
 from ..hdf5.access import read_float32
 from ..model import CAFFE, Preprocessing
-from ..stored import (
+from . import front, graph
+from .architecture import VGG16, VGG19, Place, Step, blocks_between_pools, named_place, refuse_twins
+from .configured import configured_chain
+from .stored import (
     FRONT,
     NAME_THEM,
     SAVE_WHOLE,
@@ -27,9 +30,6 @@ from ..stored import (
     notes_on,
     ranks,
 )
-from . import front, graph
-from .architecture import VGG16, VGG19, Place, Step, blocks_between_pools, named_place, refuse_twins
-from .configured import configured_chain
 from .trunk import KERAS_EPSILON, VGG_BLOCKS, trunk
 
 MAX_CONVOLUTIONS = 256

@@ -5,7 +5,8 @@ what normalizes them and what stands in front.
 from collections.abc import Sequence
 
 from ..errors import WeightsError
-from ..stored import (
+from . import front, graph
+from .stored import (
     NAME_THEM,
     Entry,
     Listing,
@@ -18,7 +19,6 @@ from ..stored import (
     normalization_of,
     notes_on,
 )
-from . import front, graph
 from .trunk import Trunk, epsilon_of
 
 

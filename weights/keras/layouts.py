@@ -16,9 +16,9 @@ import h5py
 from ..errors import WeightsError
 from ..formats import others
 from ..hdf5 import access as hdf5
-from ..stored import SAVE_WHOLE, Entry, Listing, StoredChain, StoredConvolution, entry_of, ranks, role_of
 from . import graph
 from .chain import chain_of
+from .stored import SAVE_WHOLE, Entry, Listing, StoredChain, StoredConvolution, entry_of, ranks, role_of
 
 MAX_GROUPS = 10_000
 MAX_NESTING = 16

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import h5py
 
-from .errors import WeightsError
-from .hdf5 import access as hdf5
-from .keras import front
-from .model import Preprocessing
+from ..errors import WeightsError
+from ..hdf5 import access as hdf5
+from ..model import Preprocessing
+from . import front
 
 NAME_THEM = "name its layers block1_conv1, block1_conv2, … and save it again"
 SAVE_WHOLE = "save the whole model as .keras"
