@@ -23,7 +23,7 @@ def show(
     if context.invoked_subcommand is not None:
         return
     from ..kernels.cache import cache_base, cache_problem, kept
-    from ..weights.store import fetched_files, weights_folder
+    from ..weights.official.store import fetched_files, weights_folder
 
     problem = cache_problem()
     fetched = fetched_files()
@@ -66,7 +66,7 @@ def clear(
     for removed in clear_kernels():
         _say(KINDS[removed.kind], removed.files, removed.bytes)
     if weights:
-        from ..weights.store import remove_fetched
+        from ..weights.official.store import remove_fetched
 
         _say("fetched weights", *remove_fetched())
 

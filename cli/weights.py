@@ -142,7 +142,7 @@ def _bar(name: str) -> Iterator[tuple[Callable[[int], None], Callable[[str, floa
     from rich import progress as rich
     from rich.console import Console
 
-    from ..weights.catalogue import official_named
+    from ..weights.official.catalogue import official_named
 
     official = official_named(name)
     total = None if official is None else official.size

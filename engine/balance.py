@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..weights import Weights
-from ..weights.store import BUNDLED
+from ..weights.official.store import BUNDLED
 from .costs.objective import Weighting
 from .costs.terms import Costs
 from .errors import LayersMissing, SettingsError

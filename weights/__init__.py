@@ -10,7 +10,7 @@ from .errors import WeightsError
 from .inspection import Inspection, LayerFacts, inspect
 from .load import load_weights
 from .model import Convolution, Preprocessing, Weights
-from .store import KnownWeights, default_weights, fetch, known_weights, take, weights_folder
+from .official.store import KnownWeights, default_weights, fetch, known_weights, take, weights_folder
 
 __all__ = [
     "Convolution",

@@ -39,7 +39,7 @@ def convert(
 
 
 def _check_destination(destination: Path, source: str | Path) -> None:
-    from .store import file_of
+    from .official.store import file_of
 
     read = file_of(source)
     if destination.suffix.lower() not in SUFFIXES:

@@ -6,9 +6,9 @@ Printing is left to the command line.
 from dataclasses import dataclass
 from pathlib import Path
 
-from .catalogue import VGG19_LAYERS, VGG19_PLACES, md5_of, official_file, official_layers
 from .load import checksum_of, chosen_preprocessing
 from .model import CUSTOM, Preprocessing
+from .official.catalogue import VGG19_LAYERS, VGG19_PLACES, md5_of, official_file, official_layers
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def inspect(spec: str | Path, *, preprocessing: str | None = None, theano: bool 
     `spec` is its path, or "vgg19" or "vgg16" for a file that was fetched; `preprocessing` and `theano` as in
     `load_weights`. Raises `WeightsError`, one line, wherever `load_weights` would.
     """
+    from .official.store import file_of
     from .reader import read_weights_file  # h5py is needed, and paid for, only here
-    from .store import file_of
 
     path = file_of(spec)
     stored = read_weights_file(path, theano=theano, any_preprocessing=preprocessing is not None)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .catalogue import official_named
 from .errors import WeightsError
 from .keras.architecture import VGG19
 from .model import CAFFE, PREPROCESSINGS, Convolution, Preprocessing, Weights, WeightsGuess
+from .official.catalogue import official_named
 
 VGG19_WIDTHS = (64, 128, 256, 512, 512)
 
@@ -40,8 +40,8 @@ def load_weights(spec: str | Path, *, preprocessing: str | None = None, theano: 
     if isinstance(spec, str) and spec.startswith("random:"):
         return _random_vgg19(spec, chosen_preprocessing(preprocessing, None))
 
+    from .official.store import BUNDLED, file_of
     from .reader import read_weights_file  # h5py is needed, and paid for, only here
-    from .store import BUNDLED, file_of
 
     path = file_of(spec)
     stored = read_weights_file(path, theano=theano, any_preprocessing=preprocessing is not None)

@@ -124,8 +124,8 @@ def named_for(settings: AnySettings, folder: Path | None) -> AnySettings:
 
 def is_file_spec(weights: str) -> bool:
     """Whether `--weights` names a file, rather than weights that nstgpu knows."""
-    from ...weights.catalogue import official_named
-    from ...weights.store import BUNDLED
+    from ...weights.official.catalogue import official_named
+    from ...weights.official.store import BUNDLED
 
     return weights != BUNDLED and official_named(weights) is None and not weights.startswith("random:")
 

@@ -49,7 +49,7 @@ def paint(
     from ...engine.reporting.animation import Animation
     from ...engine.tiling import geometry as tiles
     from ...engine.transfer import StyleTransfer
-    from ...weights.store import BUNDLED
+    from ...weights.official.store import BUNDLED
 
     styles = styles_of(options)
     check_options(options, styles)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from nstgpu.cli import app
 from nstgpu.kernels.cache import cache_directory, cached, digest
-from nstgpu.weights.catalogue import OFFICIAL_FILES
+from nstgpu.weights.official.catalogue import OFFICIAL_FILES
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,8 @@ from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.reporting import recipe
 from nstgpu.kernels.device import open_devices
 from nstgpu.kernels.workers import default_count
-from nstgpu.weights import load_weights, store
+from nstgpu.weights import load_weights
+from nstgpu.weights.official import store
 from nstgpu.weights.writer import write_canonical
 
 SHORT = ["--weights", "small.h5", "--iterations", "3"]

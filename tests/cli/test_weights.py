@@ -16,7 +16,8 @@ from typer.testing import CliRunner, Result
 
 from nstgpu.cli import app
 from nstgpu.engine.imaging import files as images
-from nstgpu.weights import catalogue, load_weights
+from nstgpu.weights import load_weights
+from nstgpu.weights.official import catalogue
 
 
 def nstgpu(*arguments: str) -> Result:

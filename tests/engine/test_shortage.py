@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nstgpu.engine.imaging import files as images
-from nstgpu.weights.store import BUNDLED_FILE
+from nstgpu.weights.official.store import BUNDLED_FILE
 
 SCRIPT = """
 import resource, sys

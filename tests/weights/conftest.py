@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from nstgpu.weights import Weights
-from nstgpu.weights.catalogue import OfficialFile
+from nstgpu.weights.official.catalogue import OfficialFile
 
 
 @dataclass

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from nstgpu.weights import download as module
-from nstgpu.weights.catalogue import OfficialFile
-from nstgpu.weights.download import PAUSES, download
 from nstgpu.weights.errors import DownloadError
+from nstgpu.weights.official import download as module
+from nstgpu.weights.official.catalogue import OfficialFile
+from nstgpu.weights.official.download import PAUSES, download
 
 
 class Fetching:

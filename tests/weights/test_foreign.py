@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.weights import WeightsError, convert, inspect, load_weights, store
+from nstgpu.weights import WeightsError, convert, inspect, load_weights
 from nstgpu.weights.formats import tensors
 from nstgpu.weights.model import CAFFE, MATCONVNET, TORCHVISION
+from nstgpu.weights.official import store
 
 STORAGES = {"<f4": "Float", "<f2": "Half", "<f8": "Double", ">f4": "Float"}
 

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from nstgpu.cli.weights import app
-from nstgpu.weights import Convolution, WeightsError, catalogue, inspect, load_weights
+from nstgpu.weights import Convolution, WeightsError, inspect, load_weights
+from nstgpu.weights.official import catalogue
 
 
 def test_inspection_of_a_file(files):

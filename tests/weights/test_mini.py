@@ -9,7 +9,7 @@ from nstgpu.engine.memory.arena import Buffer, allocate
 from nstgpu.engine.model import network
 from nstgpu.kernels import open_device
 from nstgpu.weights import Weights, inspect, load_weights
-from nstgpu.weights.store import BUNDLED_FILE
+from nstgpu.weights.official.store import BUNDLED_FILE
 
 MOST_BYTES = 2_500_000
 

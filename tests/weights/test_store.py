@@ -9,7 +9,6 @@ import pytest
 
 from nstgpu.weights import (
     WeightsError,
-    catalogue,
     default_weights,
     fetch,
     inspect,
@@ -20,6 +19,7 @@ from nstgpu.weights import (
 )
 from nstgpu.weights.errors import DownloadError
 from nstgpu.weights.keras.architecture import Place
+from nstgpu.weights.official import catalogue
 
 
 @pytest.fixture

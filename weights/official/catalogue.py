@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .keras.architecture import VGG19, Place
-from .model import Convolution
+from ..keras.architecture import VGG19, Place
+from ..model import Convolution
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..errors import DownloadError
 from .catalogue import OfficialFile, md5_of
-from .errors import DownloadError
 
 TIMEOUT = 20.0
 """Seconds without a byte after which a connection is given up."""

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..errors import WeightsError
+from ..model import MATCONVNET, Convolution
 from . import catalogue
 from .catalogue import OfficialFile, has_layers_of, md5_of, official_named
-from .errors import WeightsError
-from .model import MATCONVNET, Convolution
 
 if TYPE_CHECKING:
-    from .reader import StoredWeights
+    from ..reader import StoredWeights
 
 PREFERRED = "vgg19"
 BUNDLED = "mini"
-BUNDLED_FILE = Path(__file__).with_name("mini.h5")
+BUNDLED_FILE = Path(__file__).parents[1] / "mini.h5"
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ def fetch(
     The callbacks are as in `download.download`. Raises `WeightsError` for an unknown name and `download.DownloadError`
     for anything that goes wrong on the way.
     """
+    from ..errors import DownloadError  # urllib and ssl are needed, and paid for, only here
     from .download import download
-    from .errors import DownloadError  # urllib and ssl are needed, and paid for, only here
 
     official = _known(name)
     path = _place(official)
@@ -153,9 +153,9 @@ def take(name: str, source: Path) -> Fetched:
     The official file is copied. Another that holds official VGG-19's convolutions, to the bit, is stored in the
     official layout, without whatever else it holds. Raises `WeightsError` for any other file.
     """
-    from .model import CAFFE
-    from .reader import read_weights_file
-    from .writer import write_canonical
+    from ..model import CAFFE
+    from ..reader import read_weights_file
+    from ..writer import write_canonical
 
     official = _known(name)
     path = _place(official)
@@ -252,7 +252,7 @@ def _is_verified(official: OfficialFile, path: Path) -> bool:
         return True
     if not path.is_file():
         return False
-    from .reader import read_weights_file
+    from ..reader import read_weights_file
 
     try:
         return has_layers_of(official, read_weights_file(path).convolutions)
