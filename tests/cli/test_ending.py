@@ -92,7 +92,7 @@ def test_signals_that_are_somebody_elses_are_left_alone() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_second_signal_ends_at_once() -> None:
     program = (
-        "import os, signal\nfrom nstgpu.cli.stopping import asked_to_stop\nwith asked_to_stop():\n"
+        "import os, signal\nfrom nstgpu.cli.terminal.stopping import asked_to_stop\nwith asked_to_stop():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n    os.kill(os.getpid(), signal.SIGTERM)\n    print('still here')\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -297,7 +297,7 @@ def test_resume_appends_lines_keeps_frames_and_knows_its_own_files(folder: Path)
 DIES = """
 import os, sys
 from pathlib import Path
-from nstgpu.engine.whole_file import whole_file
+from nstgpu.engine.imaging.codecs.whole_file import whole_file
 with whole_file(Path(sys.argv[1])) as file:
     file.write(b"half")
     print("there", flush=True)

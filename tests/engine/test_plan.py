@@ -91,7 +91,7 @@ def test_the_process_takes_what_is_forecast() -> None:
     script = """
         import sys
         import numpy as np
-        from nstgpu.engine.plan import of_weights
+        from nstgpu.engine.analysis.plan import of_weights
         from nstgpu.engine.transfer import StyleTransfer
         from nstgpu.kernels import open_device
         from nstgpu.weights import load_weights

@@ -14,8 +14,8 @@ from nstgpu.weights.official.store import BUNDLED_FILE
 SCRIPT = """
 import resource, sys
 import h5py
-from nstgpu.engine import images
-from nstgpu.weights.store import BUNDLED_FILE
+from nstgpu.engine.imaging import files as images
+from nstgpu.weights.official.store import BUNDLED_FILE
 from nstgpu.weights import WeightsError, load_weights
 import PIL.Image
 

@@ -317,7 +317,9 @@ def test_a_run_takes_less_memory_than_its_pictures(thin: Any, tmp_path: Path) ->
         import numpy as np
         from pathlib import Path
         from PIL import Image
-        from nstgpu.engine import images, memory, strips
+        from nstgpu.engine.imaging import files as images
+        from nstgpu.engine.imaging.codecs import strips
+        from nstgpu.engine.memory import arena as memory
         from nstgpu.engine.transfer import StyleTransfer
 
         def data():

@@ -99,7 +99,7 @@ def test_unknown_names():
 def test_only_one_process_fetches_at_a_time(store, tmp_path):
     store.mkdir(parents=True)
     code = (
-        "import sys; from pathlib import Path; from nstgpu.weights.store import _alone_in\n"
+        "import sys; from pathlib import Path; from nstgpu.weights.official.store import _alone_in\n"
         f"with _alone_in(Path({str(store)!r})) as alone: print(alone, flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
