@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .engine.optimise import NonFiniteCostError
     from .engine.taps import SettingsError
     from .engine.transfer import Costs, Progress, Relative, Result, RunState, Settled, Style, StyleTransfer
-    from .kernels import DeviceError
+    from .kernels import DeviceError, OutOfMemoryError
     from .weights import Weights, WeightsError, load_weights
 
 __version__ = "0.1.0"
@@ -19,6 +19,7 @@ __all__ = [
     "DeviceError",
     "ImageError",
     "NonFiniteCostError",
+    "OutOfMemoryError",
     "Progress",
     "Relative",
     "Result",
@@ -35,9 +36,10 @@ __all__ = [
 
 _HOMES = {
     "Costs": "engine.transfer",
-    "DeviceError": "kernels",
+    "DeviceError": "kernels.errors",
     "ImageError": "engine.images",
     "NonFiniteCostError": "engine.optimise",
+    "OutOfMemoryError": "kernels.errors",
     "Progress": "engine.transfer",
     "Relative": "engine.transfer",
     "Result": "engine.transfer",

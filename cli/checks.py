@@ -19,7 +19,7 @@ def check_options(options: Options, styles: "list[Style]") -> None:
     """Raises SettingsError, ImageError or DeviceError, each one line that names the option and what it may be."""
     from ..engine import balance, optimise, tiles, transfer
     from ..engine.costs import STATISTICS
-    from ..kernels.device import check_names
+    from ..kernels.open import check_names
 
     choice = transfer.check_choice
     choice("content reduction", options.content_reduction, ("mean", "sum"))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .cache import cache_directory, cached, digest
-from .device import DeviceError
+from .errors import DeviceError
 
 FOLDER = Path(__file__).parent / "cuda"
 """Where the CUDA sources lie, and the folder that their #include lines count from."""

@@ -1,7 +1,7 @@
 """What stands between this process and a GPU: the NVIDIA driver, what it says of its GPUs, CuPy and NVRTC.
 
 Everything is asked without importing CuPy, so that a machine without a GPU pays nothing. What fails is a `Problem` with
-its remedy; what follows from one is left to `device.open_device` and to `nstgpu doctor`.
+its remedy; what follows from one is left to `open.open_device` and to `nstgpu doctor`.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .compiler import architecture_for, find_nvrtc, wheel_of
-from .device import DeviceError
+from .errors import DeviceError
 
 NO_DEVICE, STUB_LIBRARY = 100, 34
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from .compiler import architecture_for, compile_sources, find_nvrtc, sources_for
 from .cuda.conv3x3.tile_model import H200, Chip, chip_of
 from .cuda.runtime.launch import Launch
-from .device import Array, DeviceError, OutOfMemoryError
+from .device import Array
 from .driver import problems
-from .reference import seconds_of
+from .errors import DeviceError, OutOfMemoryError
+from .timing import seconds_of
 
 STATIC_SHARED_BYTES = 48 * 1024  # what a launch may ask for without saying so beforehand
 MAX_DYNAMIC_SHARED_SIZE_BYTES = 8  # CU_FUNC_ATTRIBUTE_...

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..device import MOST_VECTORS, W2_SCRATCH, Array, DeviceError, Layout, Pooling
+from ..device import MOST_VECTORS, W2_SCRATCH, Array, Layout, Pooling
+from ..errors import DeviceError
 from ..runtimes import Runtime
 from .conv3x3 import launch_mma_sm80 as tensor_convolution
 from .conv3x3 import launch_simt as convolution

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from nstgpu.cli import app, repeating
 from nstgpu.cli.run_options import Options, Settings
 from nstgpu.engine import checkpoint, images, recipe
-from nstgpu.kernels.device import open_devices
+from nstgpu.kernels.open import open_devices
 from nstgpu.kernels.workers import default_count
 from nstgpu.weights import load_weights, store
 from nstgpu.weights.convert import write_canonical

@@ -13,7 +13,7 @@ from nstgpu.engine.transfer import Result, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.runtime.launch import Launch
-from nstgpu.kernels.device import DeviceError
+from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.runtimes import cuda_problem
 from nstgpu.weights import Weights
 

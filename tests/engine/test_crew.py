@@ -306,7 +306,7 @@ def test_names_of_several_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         opened.append(name)
         return Reference()
 
-    monkeypatch.setattr("nstgpu.kernels.device.open_device", opening)
+    monkeypatch.setattr("nstgpu.kernels.open.open_device", opening)
     monkeypatch.setattr("nstgpu.kernels.runtimes.cuda_problem", lambda index: None if index < 3 else "no such GPU")
     assert len(open_devices("cuda:all")) == len(open_devices("cuda:2,0")) + 1 == 3
     assert opened == ["cuda:0", "cuda:1", "cuda:2", "cuda:2", "cuda:0"]

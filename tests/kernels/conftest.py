@@ -7,8 +7,8 @@ import pytest
 
 from nstgpu.kernels import compiler, runtimes
 from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.device import DeviceError
 from nstgpu.kernels.emulator import NoCompilerError
+from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
 
 Runtimes = Callable[..., Runtime]

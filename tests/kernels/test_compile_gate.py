@@ -14,7 +14,7 @@ import pytest
 
 from nstgpu.kernels import compiler
 from nstgpu.kernels.compiler import CompileError, Cubin, Nvrtc, compile_sources, wheel_of
-from nstgpu.kernels.device import DeviceError
+from nstgpu.kernels.errors import DeviceError
 
 try:
     NVRTC = compiler.find_nvrtc()

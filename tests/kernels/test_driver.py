@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from nstgpu.kernels import diagnosis, driver, open_device
-from nstgpu.kernels.device import DeviceError
 from nstgpu.kernels.driver import ask_driver, problems
+from nstgpu.kernels.errors import DeviceError
 
 SOURCE = """
 #include <stddef.h>

@@ -24,8 +24,9 @@ from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3 import tile_model as tensor_tiles
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.runtime.launch import Launch
-from nstgpu.kernels.device import OutOfMemoryError, Pooling
+from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.emulator import NoCompilerError
+from nstgpu.kernels.errors import OutOfMemoryError
 from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, cuda_problem
 from nstgpu.weights import Weights
 

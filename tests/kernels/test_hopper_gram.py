@@ -20,8 +20,8 @@ from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import rounded, widened
 from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import Element
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.runtime.launch import Launch
-from nstgpu.kernels.device import DeviceError
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
+from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import EmulatorRuntime, Runtime
 

@@ -13,7 +13,7 @@ import pytest
 from nstgpu.kernels import compiler
 from nstgpu.kernels.compiler import FOLDER, Cubin, compile_sources
 from nstgpu.kernels.cuda.conv3x3.tile_model import CHANNEL_GROUP, PRODUCTS, Tile
-from nstgpu.kernels.device import DeviceError
+from nstgpu.kernels.errors import DeviceError
 
 try:
     NVRTC = compiler.find_nvrtc()

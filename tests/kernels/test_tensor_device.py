@@ -24,8 +24,8 @@ from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
 from nstgpu.kernels.cuda.gram import launch_simt as gram
 from nstgpu.kernels.cuda.runtime.launch import Launch
-from nstgpu.kernels.device import DeviceError
 from nstgpu.kernels.emulator import NoCompilerError
+from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference
 from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, cuda_problem
 from nstgpu.weights import Weights

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 
 from ...cache import cache_directory, cached, digest
 from ...compiler import FOLDER, cubin_key, find_nvrtc
-from ...device import Array, DeviceError, OutOfMemoryError, Pooling
+from ...device import Array, Pooling
+from ...errors import DeviceError, OutOfMemoryError
 from ...reference import Reference
 from ...runtimes import CudaRuntime, Runtime
 from ..gram.launch_simt import GramWork, add_slices
