@@ -39,7 +39,7 @@ def open_device(name: str = "auto", precision: str = "auto", threads: int | None
 
         return Reference(precision)
     from .cuda.device import Gpu
-    from .runtimes import CudaRuntime, EmulatorRuntime
+    from .cuda.runtime.cupy_runtime import CudaRuntime, EmulatorRuntime
 
     if kind == "cuda":
         return Gpu(CudaRuntime(int(index or 0), precision), precision)
@@ -63,7 +63,7 @@ def open_devices(name: str = "auto", precision: str = "auto", threads: int | Non
     """
     kind, _, listed = name.partition(":")
     if (kind, listed) == ("cuda", "all"):
-        from .runtimes import cuda_problem
+        from .cuda.runtime.cupy_runtime import cuda_problem
 
         usable = itertools.takewhile(lambda index: cuda_problem(index) is None, itertools.count())
         return [open_device(f"cuda:{index}", precision) for index in usable] or [open_device("cuda", precision)]
@@ -85,8 +85,8 @@ def open_devices(name: str = "auto", precision: str = "auto", threads: int | Non
 
 
 def _open_auto(precision: str, threads: int | None) -> Device:
-    from . import driver
-    from .runtimes import cuda_problem
+    from .cuda.runtime import driver
+    from .cuda.runtime.cupy_runtime import cuda_problem
 
     problem = cuda_problem()
     if problem is None:

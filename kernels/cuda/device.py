@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from ..device import MOST_VECTORS, W2_SCRATCH, Array, Layout, Pooling
 from ..errors import DeviceError
-from ..runtimes import Runtime
 from .conv3x3 import launch_mma_sm80 as tensor_convolution
 from .conv3x3 import launch_simt as convolution
 from .conv3x3 import launch_wgmma_sm90 as hopper
@@ -27,6 +26,7 @@ from .conv3x3.launch_simt import IMAGE_CHANNELS
 from .elementwise import launch as pointwise
 from .gram import launch_mma_sm80 as tensor_gram
 from .gram import launch_simt as gram
+from .runtime.cupy_runtime import Runtime
 from .runtime.launch import Launch
 from .wasserstein import launch as wasserstein
 

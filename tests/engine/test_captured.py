@@ -12,9 +12,9 @@ from nstgpu.engine.settling import Settled
 from nstgpu.engine.transfer import Result, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime.cupy_runtime import cuda_problem
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.errors import DeviceError
-from nstgpu.kernels.runtimes import cuda_problem
 from nstgpu.weights import Weights
 
 Make = Callable[..., StyleTransfer]

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from nstgpu.kernels import compiler, runtimes
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime import cupy_runtime as runtimes
+from nstgpu.kernels.cuda.runtime import nvrtc
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
 from nstgpu.kernels.emulator import NoCompilerError
 from nstgpu.kernels.errors import DeviceError
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
 
 Runtimes = Callable[..., Runtime]
 
@@ -38,8 +39,7 @@ def runtime_called() -> Runtimes:
 def hopper_called(runtime_called: Runtimes) -> Runtimes:
     """As `runtime_called`, with the Hopper kernels and no more; skips a GPU of another kind too."""
     sources = tuple(
-        compiler.FOLDER / name
-        for name in ("instantiations/sm90_bf16.cu", "instantiations/sm90_fp16.cu", "gram/simt.cu")
+        nvrtc.FOLDER / name for name in ("instantiations/sm90_bf16.cu", "instantiations/sm90_fp16.cu", "gram/simt.cu")
     )
 
     def call(name: str, seed: int = 0) -> Runtime:

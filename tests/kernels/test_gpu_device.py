@@ -19,15 +19,16 @@ from PIL import Image
 
 from nstgpu import Style, StyleTransfer
 from nstgpu.engine.run import Progress
-from nstgpu.kernels import DEVICES, DeviceError, open_device, runtimes
+from nstgpu.kernels import DEVICES, DeviceError, open_device
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3 import tile_model as tensor_tiles
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime import cupy_runtime as runtimes
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime, EmulatorRuntime, cuda_problem
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.emulator import NoCompilerError
 from nstgpu.kernels.errors import OutOfMemoryError
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, cuda_problem
 from nstgpu.weights import Weights
 
 WHOLE_NETWORK = 1e-5  # relative L2 error of a gradient in fp32, DESIGN section 7
@@ -779,7 +780,7 @@ def test_auto_takes_the_cpu_where_the_gpu_cannot_be_used(
     assert open_device("auto").name == "cpu"
     assert "the GPU is not used: NVRTC was not found" in caplog.text
     monkeypatch.setattr(runtimes, "cuda_problem", lambda: "no driver")
-    monkeypatch.setattr("nstgpu.kernels.driver.gpu_is_there", lambda: False)
+    monkeypatch.setattr("nstgpu.kernels.cuda.runtime.driver.gpu_is_there", lambda: False)
     caplog.clear()
     assert open_device("auto").name == "cpu"
     assert not caplog.text

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiler import architecture_for, compile_sources, find_nvrtc, sources_for
-from .cuda.conv3x3.tile_model import H200, Chip, chip_of
-from .cuda.runtime.launch import Launch
-from .device import Array
+from ...device import Array
+from ...errors import DeviceError, OutOfMemoryError
+from ...timing import seconds_of
+from ..conv3x3.tile_model import H200, Chip, chip_of
 from .driver import problems
-from .errors import DeviceError, OutOfMemoryError
-from .timing import seconds_of
+from .launch import Launch
+from .nvrtc import architecture_for, compile_sources, find_nvrtc, sources_for
 
 STATIC_SHARED_BYTES = 48 * 1024  # what a launch may ask for without saying so beforehand
 MAX_DYNAMIC_SHARED_SIZE_BYTES = 8  # CU_FUNC_ATTRIBUTE_...
@@ -265,7 +265,7 @@ class EmulatorRuntime:
     """What a graph that is being captured has so far."""
 
     def __init__(self, precision: str = "fp32", *, check: bool = False, seed: int = 0) -> None:
-        from .emulator import CompileError, NoCompilerError, compile_library
+        from ...emulator import CompileError, NoCompilerError, compile_library
 
         try:
             self._library = compile_library(sources_for(precision), check=check, seed=seed)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from .compiler import architecture_for, find_nvrtc, wheel_of
-from .errors import DeviceError
+from ...errors import DeviceError
+from .nvrtc import architecture_for, find_nvrtc, wheel_of
 
 NO_DEVICE, STUB_LIBRARY = 100, 34
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...

@@ -17,11 +17,19 @@ import numpy as np
 
 from .blas import find_openblas
 from .cache import cache_base, cache_problem, kept
-from .compiler import find_nvrtc
-from .driver import Problem, ask_driver, cupy_problem, driver_problem, gpu_problem, installed_cupy, nvrtc_problem
+from .cuda.runtime.cupy_runtime import cuda_problem
+from .cuda.runtime.driver import (
+    Problem,
+    ask_driver,
+    cupy_problem,
+    driver_problem,
+    gpu_problem,
+    installed_cupy,
+    nvrtc_problem,
+)
+from .cuda.runtime.nvrtc import find_nvrtc
 from .emulator import NoCompilerError, find_compiler
 from .errors import DeviceError
-from .runtimes import cuda_problem
 
 IMPORT_SECONDS = 60  # in which CuPy is imported, or something is amiss
 
