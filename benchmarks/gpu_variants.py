@@ -18,7 +18,8 @@ from nstgpu.engine.captured import Captured
 from nstgpu.engine.memory import Buffer, allocate
 from nstgpu.engine.optimise import Adam, Descending
 from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime, EmulatorRuntime
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 
 RATE, BETAS, EPSILON = 0.02, (Adam.beta1, Adam.beta2), Adam.epsilon
 DECAY = 0.98  # of the average of the iterates

@@ -16,7 +16,7 @@ import numpy as np
 from nstgpu import StyleTransfer, load_weights
 from nstgpu.engine.run import Progress
 from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.cuda.runtime.cupy_runtime import EmulatorRuntime
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import Array
 

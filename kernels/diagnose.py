@@ -17,10 +17,10 @@ import numpy as np
 
 from .blas import find_openblas
 from .cache import cache_base, cache_problem, kept
-from .cuda.runtime.cupy_runtime import cuda_problem
 from .cuda.runtime.driver import (
     Problem,
     ask_driver,
+    cuda_problem,
     cupy_problem,
     driver_problem,
     gpu_problem,

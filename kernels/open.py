@@ -39,7 +39,8 @@ def open_device(name: str = "auto", precision: str = "auto", threads: int | None
 
         return Reference(precision)
     from .cuda.device import Gpu
-    from .cuda.runtime.cupy_runtime import CudaRuntime, EmulatorRuntime
+    from .cuda.runtime.cupy_runtime import CudaRuntime
+    from .cuda.runtime.emulator_runtime import EmulatorRuntime
 
     if kind == "cuda":
         return Gpu(CudaRuntime(int(index or 0), precision), precision)
@@ -63,9 +64,9 @@ def open_devices(name: str = "auto", precision: str = "auto", threads: int | Non
     """
     kind, _, listed = name.partition(":")
     if (kind, listed) == ("cuda", "all"):
-        from .cuda.runtime.cupy_runtime import cuda_problem
+        from .cuda.runtime import driver
 
-        usable = itertools.takewhile(lambda index: cuda_problem(index) is None, itertools.count())
+        usable = itertools.takewhile(lambda index: driver.cuda_problem(index) is None, itertools.count())
         return [open_device(f"cuda:{index}", precision) for index in usable] or [open_device("cuda", precision)]
     numbers = listed.split(",")
     if len(numbers) == 1:
@@ -86,9 +87,8 @@ def open_devices(name: str = "auto", precision: str = "auto", threads: int | Non
 
 def _open_auto(precision: str, threads: int | None) -> Device:
     from .cuda.runtime import driver
-    from .cuda.runtime.cupy_runtime import cuda_problem
 
-    problem = cuda_problem()
+    problem = driver.cuda_problem()
     if problem is None:
         try:
             return open_device("cuda", precision)

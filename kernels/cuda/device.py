@@ -26,8 +26,8 @@ from .conv3x3.launch_simt import IMAGE_CHANNELS
 from .elementwise import launch as pointwise
 from .gram import launch_mma_sm80 as tensor_gram
 from .gram import launch_simt as gram
-from .runtime.cupy_runtime import Runtime
 from .runtime.launch import Launch
+from .runtime.protocol import Runtime
 from .wasserstein import launch as wasserstein
 
 FLOAT = np.dtype(np.float32)

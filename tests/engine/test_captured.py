@@ -12,7 +12,7 @@ from nstgpu.engine.settling import Settled
 from nstgpu.engine.transfer import Result, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.cuda.runtime.cupy_runtime import cuda_problem
+from nstgpu.kernels.cuda.runtime.driver import cuda_problem
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.errors import DeviceError
 from nstgpu.weights import Weights

@@ -20,7 +20,7 @@ from nstgpu.engine.taps import SettingsError
 from nstgpu.engine.transfer import StyleTransfer
 from nstgpu.kernels import DeviceError, cpu, open_device
 from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.cuda.runtime.cupy_runtime import EmulatorRuntime
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.errors import OutOfMemoryError
 from nstgpu.weights import load_weights
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 import pytest
 
 from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.cuda.runtime import cupy_runtime as runtimes
-from nstgpu.kernels.cuda.runtime import nvrtc
-from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
+from nstgpu.kernels.cuda.runtime import cupy_runtime, emulator_runtime, nvrtc
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
+from nstgpu.kernels.cuda.runtime.driver import cuda_problem
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.emulator import NoCompilerError
 from nstgpu.kernels.errors import DeviceError
 
@@ -44,7 +46,8 @@ def hopper_called(runtime_called: Runtimes) -> Runtimes:
 
     def call(name: str, seed: int = 0) -> Runtime:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runtimes, "sources_for", lambda _: sources)
+            for module in (cupy_runtime, emulator_runtime):
+                patch.setattr(module, "sources_for", lambda _: sources)
             runtime = runtime_called(name, seed)
         if isinstance(runtime, CudaRuntime) and runtime.architecture != "sm_90a":
             pytest.skip(f"the GPU is {runtime.architecture}, not sm_90a")

@@ -11,8 +11,8 @@ import pytest
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3.launch_simt import Work, choose_tile
 from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.cuda.runtime.cupy_runtime import Runtime
 from nstgpu.kernels.cuda.runtime.launch import Launch
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.reference import Reference
 

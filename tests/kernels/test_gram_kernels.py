@@ -12,8 +12,8 @@ from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.gram import launch_simt as gram
 from nstgpu.kernels.cuda.gram.launch_simt import choose_gram
-from nstgpu.kernels.cuda.runtime.cupy_runtime import Runtime
 from nstgpu.kernels.cuda.runtime.launch import Launch
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.reference import Reference
 
 EPSILON = float(np.finfo(np.float32).eps)

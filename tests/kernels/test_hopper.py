@@ -18,8 +18,9 @@ from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import MEMORY, rounded, widened
 from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import TILES, Element, Tile, Work
 from nstgpu.kernels.cuda.runtime import nvrtc
-from nstgpu.kernels.cuda.runtime.cupy_runtime import EmulatorRuntime, Runtime
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
 from nstgpu.kernels.errors import DeviceError

@@ -19,8 +19,9 @@ from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import rounded, widened
 from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import Element
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.runtime import nvrtc
-from nstgpu.kernels.cuda.runtime.cupy_runtime import EmulatorRuntime, Runtime
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
 from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference

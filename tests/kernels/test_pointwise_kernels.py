@@ -10,7 +10,7 @@ import pytest
 
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
-from nstgpu.kernels.cuda.runtime.cupy_runtime import Runtime
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.device import MOST_VECTORS, Pooling
 from nstgpu.kernels.reference import Reference
 

@@ -17,9 +17,12 @@ from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import MEMORY, pack_filters, pa
 from nstgpu.kernels.cuda.conv3x3.launch_simt import choice_layout, mask_layout
 from nstgpu.kernels.cuda.conv3x3.tile_model import PRODUCTS, Chip, Work, chip_of, cut
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
-from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
+from nstgpu.kernels.cuda.runtime.driver import cuda_problem
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
 from nstgpu.kernels.reference import Reference, ReferenceFilters

@@ -22,7 +22,9 @@ from nstgpu.kernels.cuda.conv3x3.tile_model import chip_of
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
 from nstgpu.kernels.cuda.gram import launch_simt as gram
-from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime, EmulatorRuntime, cuda_problem
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
+from nstgpu.kernels.cuda.runtime.driver import cuda_problem
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.nvrtc import sources_for
 from nstgpu.kernels.emulator import NoCompilerError

@@ -24,9 +24,12 @@ from nstgpu.kernels.cuda.gram.launch_mma_sm80 import (
     choose_gram,
     choose_style_gradient,
 )
-from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
+from nstgpu.kernels.cuda.runtime.driver import cuda_problem
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
 from nstgpu.kernels.reference import Reference
 

@@ -32,9 +32,10 @@ from ...device import Array, Pooling
 from ...errors import DeviceError, OutOfMemoryError
 from ...reference import Reference
 from ..gram.launch_simt import GramWork, add_slices
-from ..runtime.cupy_runtime import CudaRuntime, Runtime
+from ..runtime.cupy_runtime import CudaRuntime
 from ..runtime.launch import Launch
 from ..runtime.nvrtc import FOLDER, cubin_key, find_nvrtc
+from ..runtime.protocol import Runtime
 from .launch_mma_sm80 import MEMORY, rounded, widened
 
 _log = logging.getLogger("nstgpu")

@@ -133,6 +133,14 @@ def problems(index: int = 0) -> Iterator[Problem]:
                 yield each
 
 
+def cuda_problem(index: int = 0) -> str | None:
+    """Why GPU `index` can't be used, in one line that says what to do; None if it can.
+
+    Asks the driver before anything is imported, so that a machine without a GPU pays nothing.
+    """
+    return next((str(problem) for problem in problems(index)), None)
+
+
 def driver_problem(driver: Driver | None) -> Problem | None:
     """What is amiss with the driver as a whole."""
     if driver is None:
