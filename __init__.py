@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .engine.errors import NonFiniteCostError, SettingsError
     from .engine.imaging.files import ImageError
     from .engine.transfer import Costs, Progress, Relative, Result, RunState, Settled, Style, StyleTransfer
-    from .kernels import DeviceError
+    from .kernels import DeviceError, OutOfMemoryError
     from .weights import Weights, WeightsError, load_weights
 
 __version__ = "0.1.0"
@@ -18,6 +18,7 @@ __all__ = [
     "DeviceError",
     "ImageError",
     "NonFiniteCostError",
+    "OutOfMemoryError",
     "Progress",
     "Relative",
     "Result",
@@ -34,9 +35,10 @@ __all__ = [
 
 _HOMES = {
     "Costs": "engine.transfer",
-    "DeviceError": "kernels",
+    "DeviceError": "kernels.errors",
     "ImageError": "engine.errors",
     "NonFiniteCostError": "engine.errors",
+    "OutOfMemoryError": "kernels.errors",
     "Progress": "engine.transfer",
     "Relative": "engine.transfer",
     "Result": "engine.transfer",

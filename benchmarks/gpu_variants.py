@@ -18,7 +18,8 @@ from nstgpu.engine.memory.arena import Buffer, allocate
 from nstgpu.engine.optimizers.graph_loop import Captured
 from nstgpu.engine.optimizers.loop import Adam, Descending
 from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 
 RATE, BETAS, EPSILON = 0.02, (Adam.beta1, Adam.beta2), Adam.epsilon
 DECAY = 0.98  # of the average of the iterates

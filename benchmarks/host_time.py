@@ -16,9 +16,9 @@ import numpy as np
 from nstgpu import StyleTransfer, load_weights
 from nstgpu.engine.optimizers.coarse_to_fine import Progress
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import Array
-from nstgpu.kernels.runtimes import EmulatorRuntime
 
 
 class IdleRuntime(EmulatorRuntime):

@@ -15,7 +15,7 @@ def doctor(
 ) -> None:
     """Show GPU, driver, CUDA, CuPy, NVRTC, BLAS and caches, and what `--device auto` chooses here."""
     del debug  # acted on where errors are reported
-    from ..kernels.diagnosis import choice, diagnose
+    from ..kernels.diagnose import choice, diagnose
     from ..weights import default_weights, weights_folder
 
     findings = diagnose()

@@ -386,7 +386,7 @@ def run(
     presets = [name for name in PRESETS if given.pop(name, False)]
     for name in ("recipe", "yes", "debug", "version", "dry_run"):  # acted on here, and where errors are reported
         given.pop(name, None)
-    from ..kernels.device import DeviceError
+    from ..kernels.errors import DeviceError
 
     options = _options(dict(given), recipe, presets, yes=yes)
     try:

@@ -17,7 +17,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.device import Device, DeviceError, Pooling, open_devices
+from ..kernels.device import Device, Pooling
+from ..kernels.errors import DeviceError
+from ..kernels.open import open_devices
 from ..weights import Weights, default_weights, load_weights
 from . import balance
 from .balance import Layers, Relative

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from . import winograd
 from .blas import single_threaded
 from .cpu_strips import Strip, cut, plain_rows, scratch, tile_rows, tiles_across
-from .device import DeviceError, Layout, Pooling
-from .reference import host_roofline, seconds_of
+from .device import Layout, Pooling
+from .errors import DeviceError
+from .timing import host_roofline, seconds_of
 from .workers import Workers, check_threads, default_count
 
 Floats = NDArray[np.float32]

@@ -4,14 +4,15 @@ The other devices are tested against this one, in float64; nothing here is teste
 operation (which buffers, which options) stands in `kernels.device`; the docstrings here give the formulas.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .device import DeviceError, Layout, Pooling
+from .device import Layout, Pooling
+from .errors import DeviceError
+from .timing import host_roofline, seconds_of
 
 Floats = NDArray[np.floating[Any]]
 
@@ -283,22 +284,6 @@ def lanczos_matrix(size_in: int, size_out: int) -> NDArray[np.float64]:
     taps = np.where(np.abs(t) < 3, np.sinc(t) * np.sinc(t / 3), 0.0)
     weights: NDArray[np.float64] = taps / taps.sum(axis=1, keepdims=True)
     return weights
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    """Wall-clock seconds of a call on the host."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def host_roofline(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """What NumPy's BLAS and a copy reach here, the best of five: FLOP/s, and bytes/s read and written."""
-    side, length = 1536, 1 << 25
-    a, b = (np.random.default_rng(seed).random((side, side)).astype(dtype) for seed in (0, 1))
-    source, target, product = np.ones(length, np.uint8), np.ones(length, np.uint8), np.empty_like(a)
-    flops = 2 * side**3 / min(seconds_of(lambda: np.matmul(a, b, out=product)) for _ in range(5))
-    return flops, 2 * length / min(seconds_of(lambda: np.copyto(target, source)) for _ in range(5))
 
 
 def _convolve(x: Floats, kernel: Floats) -> Floats:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from .blas import find_openblas, single_threaded
-from .device import DeviceError
+from .errors import DeviceError
 
 Item = TypeVar("Item")
 MOST_WORKERS = 64

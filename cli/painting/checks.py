@@ -21,7 +21,7 @@ def check_options(options: Options, styles: "list[Style]") -> None:
     from ...engine.costs.terms import STATISTICS
     from ...engine.optimizers import loop as optimise
     from ...engine.tiling import geometry as tiles
-    from ...kernels.device import check_names
+    from ...kernels.open import check_names
 
     choice = transfer.check_choice
     choice("content reduction", options.content_reduction, ("mean", "sum"))

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...kernels.device import Array, Device, Pooling, open_device
+from ...kernels.device import Array, Device, Pooling
+from ...kernels.open import open_device
 from ...weights import Weights
 from ..errors import SettingsError
 from ..imaging import files as images

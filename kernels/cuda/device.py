@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..device import MOST_VECTORS, W2_SCRATCH, Array, DeviceError, Layout, Pooling
-from ..runtimes import Runtime
+from ..device import MOST_VECTORS, W2_SCRATCH, Array, Layout, Pooling
+from ..errors import DeviceError
 from .conv3x3 import launch_mma_sm80 as tensor_convolution
 from .conv3x3 import launch_simt as convolution
 from .conv3x3 import launch_wgmma_sm90 as hopper
@@ -27,6 +27,7 @@ from .elementwise import launch as pointwise
 from .gram import launch_mma_sm80 as tensor_gram
 from .gram import launch_simt as gram
 from .runtime.launch import Launch
+from .runtime.protocol import Runtime
 from .wasserstein import launch as wasserstein
 
 FLOAT = np.dtype(np.float32)

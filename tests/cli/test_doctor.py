@@ -8,9 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from nstgpu.cli import app
-from nstgpu.kernels import diagnosis, driver
+from nstgpu.kernels import diagnose
 from nstgpu.kernels.blas import find_openblas
-from nstgpu.kernels.driver import Driver, Gpu
+from nstgpu.kernels.cuda.runtime import driver
+from nstgpu.kernels.cuda.runtime.driver import Driver, Gpu
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def test_doctor_names_everything() -> None:
 
 
 def test_without_a_gpu_the_cpu_is_chosen_and_nothing_need_be_mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "cuda_problem", lambda: "no NVIDIA driver was found on this machine")
+    monkeypatch.setattr(diagnose, "cuda_problem", lambda: "no NVIDIA driver was found on this machine")
     report = doctor()
     assert report["auto"] == "cpu"
     assert report["why"] == "no NVIDIA driver was found on this machine"
@@ -42,8 +43,8 @@ def test_without_a_gpu_the_cpu_is_chosen_and_nothing_need_be_mended(monkeypatch:
 
 
 def test_with_a_gpu_but_no_cupy_the_remedy_is_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "cuda_problem", lambda: "CuPy is not installed: pip install 'nstgpu[cuda12]'")
-    monkeypatch.setattr(diagnosis, "ask_driver", lambda: Driver((12, 8), 0, (Gpu("NVIDIA Test", 8 << 30, (8, 0)),)))
+    monkeypatch.setattr(diagnose, "cuda_problem", lambda: "CuPy is not installed: pip install 'nstgpu[cuda12]'")
+    monkeypatch.setattr(diagnose, "ask_driver", lambda: Driver((12, 8), 0, (Gpu("NVIDIA Test", 8 << 30, (8, 0)),)))
     monkeypatch.setattr(driver, "installed_cupy", dict)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     report = doctor()
@@ -54,7 +55,7 @@ def test_with_a_gpu_but_no_cupy_the_remedy_is_one_command(monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(find_openblas() is None, reason="NumPy computes with another BLAS than OpenBLAS")
 def test_a_blas_that_is_told_its_processor_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "cuda_problem", lambda: "no NVIDIA driver was found on this machine")
+    monkeypatch.setattr(diagnose, "cuda_problem", lambda: "no NVIDIA driver was found on this machine")
     assert doctor()["remedy"] == ""
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     assert doctor()["remedy"] == "unset OPENBLAS_CORETYPE"

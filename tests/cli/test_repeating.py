@@ -17,7 +17,7 @@ from nstgpu.cli.painting.run_options import Options, Settings
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.reporting import recipe
-from nstgpu.kernels.device import open_devices
+from nstgpu.kernels.open import open_devices
 from nstgpu.kernels.workers import default_count
 from nstgpu.weights import load_weights
 from nstgpu.weights.official import store

@@ -13,9 +13,9 @@ from nstgpu.engine.optimizers.settling import Settled
 from nstgpu.engine.transfer import Result, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime.driver import cuda_problem
 from nstgpu.kernels.cuda.runtime.launch import Launch
-from nstgpu.kernels.device import DeviceError
-from nstgpu.kernels.runtimes import cuda_problem
+from nstgpu.kernels.errors import DeviceError
 from nstgpu.weights import Weights
 
 Make = Callable[..., StyleTransfer]

@@ -308,8 +308,10 @@ def test_names_of_several_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         opened.append(name)
         return Reference()
 
-    monkeypatch.setattr("nstgpu.kernels.device.open_device", opening)
-    monkeypatch.setattr("nstgpu.kernels.runtimes.cuda_problem", lambda index: None if index < 3 else "no such GPU")
+    monkeypatch.setattr("nstgpu.kernels.open.open_device", opening)
+    monkeypatch.setattr(
+        "nstgpu.kernels.cuda.runtime.driver.cuda_problem", lambda index: None if index < 3 else "no such GPU"
+    )
     assert len(open_devices("cuda:all")) == len(open_devices("cuda:2,0")) + 1 == 3
     assert opened == ["cuda:0", "cuda:1", "cuda:2", "cuda:2", "cuda:0"]
 
@@ -327,7 +329,7 @@ def test_names_of_several_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_names_of_no_devices(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nstgpu.kernels.runtimes.cuda_problem", lambda *_: "no NVIDIA driver was found")
+    monkeypatch.setattr("nstgpu.kernels.cuda.runtime.driver.cuda_problem", lambda *_: "no NVIDIA driver was found")
     with pytest.raises(DeviceError) as raised:
         open_devices(name)
     assert str(raised.value).startswith(message)

@@ -21,8 +21,8 @@ from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.transfer import StyleTransfer
 from nstgpu.kernels import DeviceError, cpu, open_device
 from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.device import OutOfMemoryError
-from nstgpu.kernels.runtimes import EmulatorRuntime
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
+from nstgpu.kernels.errors import OutOfMemoryError
 from nstgpu.weights import load_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:the weights")  # short networks lack the classic deep taps

@@ -168,7 +168,10 @@ def test_every_tiff_is_the_same_by_strips(
     expected = read(path)
     parts = request.getfixturevalue("by_strips")
     assert_same(read(path), expected)
-    whole = mode == "F" or (compression is not None and strip_bytes > 500)
+    if mode == "F":  # its range is the whole picture's; `deep_tiff` reads it
+        assert parts == []
+        return
+    whole = compression is not None and strip_bytes > 500
     assert (len(parts) == 1) == (whole or mode == "1")  # 148 bytes are one part
 
 

@@ -5,11 +5,14 @@ from collections.abc import Callable
 
 import pytest
 
-from nstgpu.kernels import compiler, runtimes
 from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.device import DeviceError
+from nstgpu.kernels.cuda.runtime import cupy_runtime, emulator_runtime, nvrtc
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
+from nstgpu.kernels.cuda.runtime.driver import cuda_problem
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.emulator import NoCompilerError
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
+from nstgpu.kernels.errors import DeviceError
 
 Runtimes = Callable[..., Runtime]
 
@@ -38,13 +41,13 @@ def runtime_called() -> Runtimes:
 def hopper_called(runtime_called: Runtimes) -> Runtimes:
     """As `runtime_called`, with the Hopper kernels and no more; skips a GPU of another kind too."""
     sources = tuple(
-        compiler.FOLDER / name
-        for name in ("instantiations/sm90_bf16.cu", "instantiations/sm90_fp16.cu", "gram/simt.cu")
+        nvrtc.FOLDER / name for name in ("instantiations/sm90_bf16.cu", "instantiations/sm90_fp16.cu", "gram/simt.cu")
     )
 
     def call(name: str, seed: int = 0) -> Runtime:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runtimes, "sources_for", lambda _: sources)
+            for module in (cupy_runtime, emulator_runtime):
+                patch.setattr(module, "sources_for", lambda _: sources)
             runtime = runtime_called(name, seed)
         if isinstance(runtime, CudaRuntime) and runtime.architecture != "sm_90a":
             pytest.skip(f"the GPU is {runtime.architecture}, not sm_90a")

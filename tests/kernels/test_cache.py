@@ -13,7 +13,7 @@ import pytest
 
 from nstgpu.kernels import cache, emulator
 from nstgpu.kernels.cache import Entry, cache_directory, cached, digest
-from nstgpu.kernels.compiler import FOLDER
+from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER
 from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
 
 KEY = digest(b"a key")

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from nstgpu.kernels import compiler
-from nstgpu.kernels.compiler import CompileError, Cubin, Nvrtc, compile_sources, wheel_of
-from nstgpu.kernels.device import DeviceError
+from nstgpu.kernels.cuda.runtime import nvrtc
+from nstgpu.kernels.cuda.runtime.nvrtc import CompileError, Cubin, Nvrtc, compile_sources, wheel_of
+from nstgpu.kernels.errors import DeviceError
 
 try:
-    NVRTC = compiler.find_nvrtc()
+    NVRTC = nvrtc.find_nvrtc()
 except DeviceError as error:
     warnings.warn(f"THE COMPILE GATE DOES NOT RUN: {error}", stacklevel=1)
     pytest.skip(str(error), allow_module_level=True)
@@ -28,10 +28,8 @@ if NVRTC.version[0] == 12:
 
 # CUDA 13's compiler gets every source once, and the long ones for the GPU that most of them are written for.
 WITH_NVRTC_13 = {
-    "sm_75": compiler.SOURCES,
-    "sm_90a": tuple(
-        compiler.FOLDER / f"{name}.cu" for name in ("instantiations/sm90_bf16", "instantiations/sm80_tf32")
-    ),
+    "sm_75": nvrtc.SOURCES,
+    "sm_90a": tuple(nvrtc.FOLDER / f"{name}.cu" for name in ("instantiations/sm90_bf16", "instantiations/sm80_tf32")),
 }
 CASES = [(NVRTC.version[0], architecture) for architecture in ARCHITECTURES]
 CASES += [(13, architecture) for architecture in WITH_NVRTC_13 if NVRTC.version[0] != 13]
@@ -50,17 +48,17 @@ STATIC_SHARED_BYTES = 48 * 1024
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"cuda{case[0]}-{case[1]}")
 def cubins(request: pytest.FixtureRequest) -> dict[str, Cubin]:
     major, architecture = request.param
-    nvrtc, sources = NVRTC, compiler.SOURCES
+    called, sources = NVRTC, nvrtc.SOURCES
     if major != NVRTC.version[0]:
-        nvrtc, sources = nvrtc_called(major), WITH_NVRTC_13[architecture]
-    compiled = compile_sources(sources, architecture, nvrtc)
+        called, sources = nvrtc_called(major), WITH_NVRTC_13[architecture]
+    compiled = compile_sources(sources, architecture, called)
     return {f"{source.parent.name}/{source.name}": cubin for source, cubin in zip(sources, compiled, strict=True)}
 
 
 def nvrtc_called(major: int) -> Nvrtc:
     """NVRTC of this version; skips, loudly, where it is not installed."""
     try:
-        return compiler.find_nvrtc(major)
+        return nvrtc.find_nvrtc(major)
     except DeviceError as error:
         warnings.warn(f"THE COMPILE GATE OF CUDA {major} DOES NOT RUN: {error}", stacklevel=1)
         pytest.skip(str(error))
@@ -202,13 +200,13 @@ def test_a_source_that_does_not_compile_is_named_with_the_log(source: Path, tmp_
 COMPILE = """
 import ctypes, sys
 from pathlib import Path
-from nstgpu.kernels import compiler
+from nstgpu.kernels.cuda.runtime import nvrtc
 folder = Path(sys.argv[1])
-compiler._candidates = lambda: [str(path) for path in folder.glob("*nvrtc.so.*")]
+nvrtc._candidates = lambda: [str(path) for path in folder.glob("*nvrtc.so.*")]
 (folder / "one.cu").write_text('extern "C" __global__ void one(int* x) { *x = 1; }')
 try:
-    print(*compiler.find_nvrtc().compile(folder / "one.cu", "sm_80").kernels)
-except compiler.DeviceError as error:
+    print(*nvrtc.find_nvrtc().compile(folder / "one.cu", "sm_80").kernels)
+except nvrtc.DeviceError as error:
     print(error)
 """
 
@@ -225,7 +223,7 @@ def compiled_with(folder: Path, libraries: list[Path]) -> str:
 def wheel(request: pytest.FixtureRequest) -> tuple[int, Path, list[Path]]:
     """A version, its library in the pip wheel, and the builtins beside it."""
     nvrtc_called(request.param)
-    libraries = (Path(name) for name in compiler._candidates() if "site-packages" in name)
+    libraries = (Path(name) for name in nvrtc._candidates() if "site-packages" in name)
     library = next((path for path in libraries if path.name == f"libnvrtc.so.{request.param}"), None)
     if library is None:
         pytest.skip(f"NVRTC {request.param} is no pip wheel's")
@@ -253,10 +251,10 @@ def test_missing_builtins_are_one_line_with_the_command(wheel: tuple[int, Path, 
     [((7, 5), "sm_75"), ((8, 0), "sm_80"), ((8, 8), "sm_86"), ((9, 0), "sm_90a"), ((12, 1), "sm_120")],
 )
 def test_architecture_of_a_gpu(capability: tuple[int, int], architecture: str) -> None:
-    assert compiler.architecture_for(capability, (70, 75, 80, 86, 90, 100, 120)) == architecture
+    assert nvrtc.architecture_for(capability, (70, 75, 80, 86, 90, 100, 120)) == architecture
 
 
 @pytest.mark.parametrize("capability", [(6, 1), (11, 0)])
 def test_a_gpu_we_cannot_compile_for_is_refused(capability: tuple[int, int]) -> None:
     with pytest.raises(DeviceError, match=r"{}\.{}".format(*capability)):
-        compiler.architecture_for(capability, (61, 75, 80, 90))
+        nvrtc.architecture_for(capability, (61, 75, 80, 90))

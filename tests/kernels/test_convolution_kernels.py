@@ -12,9 +12,9 @@ from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3.launch_simt import Work, choose_tile
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.runtime.launch import Launch
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import Runtime
 
 EPSILON = float(np.finfo(np.float32).eps)
 BUDGET = 0.5  # of eps sqrt(K): what rounding makes of a sum of K products, relative and root mean square

@@ -7,7 +7,8 @@ import pytest
 
 from nstgpu.kernels import cpu as cpu_module
 from nstgpu.kernels.cpu import Cpu
-from nstgpu.kernels.device import W2_SCRATCH, DeviceError, Pooling
+from nstgpu.kernels.device import W2_SCRATCH, Pooling
+from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference
 
 EPSILON = float(np.finfo(np.float32).eps)

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from nstgpu.kernels import diagnosis, driver, open_device
-from nstgpu.kernels.device import DeviceError
-from nstgpu.kernels.driver import ask_driver, problems
+from nstgpu.kernels import diagnose, open_device
+from nstgpu.kernels.cuda.runtime import driver
+from nstgpu.kernels.cuda.runtime.driver import ask_driver, problems
+from nstgpu.kernels.errors import DeviceError
 
 SOURCE = """
 #include <stddef.h>
@@ -59,18 +60,18 @@ def installed(monkeypatch: pytest.MonkeyPatch, *names: str, whole: bool = True) 
     monkeypatch.setattr(metadata, "distributions", lambda: found)
     spec = SimpleNamespace(origin="cupy/__init__.py" if whole else None) if names else None
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
-    monkeypatch.setattr(diagnosis, "_broken", lambda _: "")
+    monkeypatch.setattr(diagnose, "_broken", lambda _: "")
 
 
 def nvrtc_of(monkeypatch: pytest.MonkeyPatch, major: int, check: Callable[[], None] = lambda: None) -> None:
     known = (70, 75, 80, 90, 120) if major == 12 else (75, 80, 90, 110, 120)
     nvrtc = SimpleNamespace(version=(major, 0), architectures=known, check_builtins=check)
-    for module in (driver, diagnosis):
+    for module in (driver, diagnose):
         monkeypatch.setattr(module, "find_nvrtc", lambda: nvrtc)
 
 
 def to_mend() -> list[str]:
-    return [f"{finding.problem}: {finding.remedy}" for finding in diagnosis.diagnose() if finding.problem]
+    return [f"{finding.problem}: {finding.remedy}" for finding in diagnose.diagnose() if finding.problem]
 
 
 def test_a_machine_with_all_of_it_has_nothing_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +80,7 @@ def test_a_machine_with_all_of_it_has_nothing_to_mend(monkeypatch: pytest.Monkey
     assert not list(problems())
     assert not to_mend()
     assert driver.gpu_is_there()
-    assert diagnosis.choice()[0] == "cuda"
+    assert diagnose.choice()[0] == "cuda"
 
 
 CUDA_12_TOO_OLD = "the driver is too old for CUDA 12 (it speaks 11.4): update the NVIDIA driver to 525 or newer"
@@ -102,7 +103,7 @@ FAILS = "the NVIDIA driver fails with code"
 def test_what_the_driver_says_is_to_be_mended(says: dict[str, str], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in says.items():
         monkeypatch.setenv(name, value)
-    device, why = diagnosis.choice()
+    device, why = diagnose.choice()
     assert device == "cpu"
     assert why.startswith(line)
     assert [said for said in to_mend() if said.startswith(line)]
@@ -122,12 +123,12 @@ def test_a_cupy_that_cannot_work_is_to_be_mended(
 ) -> None:
     installed(monkeypatch, *names, whole=whole)
     monkeypatch.setenv("FAKE_VERSION", version)
-    assert diagnosis.choice() == ("cpu", line)
+    assert diagnose.choice() == ("cpu", line)
     assert line in to_mend()
 
 
 def test_a_card_without_a_driver_is_to_be_mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "ask_driver", lambda: None)
+    monkeypatch.setattr(diagnose, "ask_driver", lambda: None)
     monkeypatch.setattr(driver, "ask_driver", lambda: None)
     monkeypatch.setattr(driver, "has_nvidia_card", lambda: False)
     assert str(driver.driver_problem(None)) == ("no NVIDIA driver was found on this machine; the device cpu needs none")
@@ -151,7 +152,7 @@ def test_two_cupys_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_nvrtc_newer_than_the_driver_is_to_be_mended(monkeypatch: pytest.MonkeyPatch) -> None:
     nvrtc_of(monkeypatch, 13)
     line = "the driver is too old for CUDA 13 (it speaks 12.8): pip install nvidia-cuda-nvrtc-cu12"
-    assert diagnosis.choice() == ("cpu", line)
+    assert diagnose.choice() == ("cpu", line)
     assert line in to_mend()
 
 
@@ -170,7 +171,7 @@ def test_a_package_with_files_missing_is_seen(tmp_path: Path, monkeypatch: pytes
         SimpleNamespace(suffix=".py", locate=lambda name=name: tmp_path / name) for name in ("there.py", "gone.py")
     ]
     monkeypatch.setattr(metadata, "files", lambda _: files)
-    assert diagnosis._broken("cupy-cuda12x") == "1 of cupy-cuda12x's 2 files are missing"
+    assert diagnose._broken("cupy-cuda12x") == "1 of cupy-cuda12x's 2 files are missing"
 
 
 def test_whatever_fails_doctor_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,10 +187,10 @@ def test_whatever_fails_doctor_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "kept",
         "cuda_problem",
     ):
-        monkeypatch.setattr(diagnosis, name, fails)
-    names = [finding.name for finding in diagnosis.diagnose()]
+        monkeypatch.setattr(diagnose, name, fails)
+    names = [finding.name for finding in diagnose.diagnose()]
     assert names == ["host", "BLAS", "GPU", "CuPy", "NVRTC", "emulator", "kernel cache"]
-    assert diagnosis.choice()[0] == "cpu"
+    assert diagnose.choice()[0] == "cpu"
 
 
 # ---- auto -----------------------------------------------------------------------------------------------------------

@@ -19,14 +19,18 @@ from PIL import Image
 
 from nstgpu import Style, StyleTransfer
 from nstgpu.engine.optimizers.coarse_to_fine import Progress
-from nstgpu.kernels import DEVICES, DeviceError, open_device, runtimes
+from nstgpu.kernels import DEVICES, DeviceError, open_device
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3 import tile_model as tensor_tiles
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime import cupy_runtime, driver
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
+from nstgpu.kernels.cuda.runtime.driver import cuda_problem
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
-from nstgpu.kernels.device import OutOfMemoryError, Pooling
+from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.emulator import NoCompilerError
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, cuda_problem
+from nstgpu.kernels.errors import OutOfMemoryError
 from nstgpu.weights import Weights
 
 WHOLE_NETWORK = 1e-5  # relative L2 error of a gradient in fp32, DESIGN section 7
@@ -625,10 +629,10 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeCupy]]:
     FakeCupy.entered, FakeCupy.failure, FakeCupy.attributes, FakeCupy.library = [], "", [], library
     FakeCupy.captured = None
     monkeypatch.setitem(sys.modules, "cupy", FakeCupy)
-    monkeypatch.setattr(runtimes, "cuda_problem", lambda index=0: None if index == 0 else f"there is no GPU {index}")
-    monkeypatch.setattr(runtimes, "find_nvrtc", lambda: SimpleNamespace(architectures=(75, 80, 90)))
+    monkeypatch.setattr(driver, "cuda_problem", lambda index=0: None if index == 0 else f"there is no GPU {index}")
+    monkeypatch.setattr(cupy_runtime, "find_nvrtc", lambda: SimpleNamespace(architectures=(75, 80, 90)))
     cubin = SimpleNamespace(image=b"cubin", kernels=library.kernels)
-    monkeypatch.setattr(runtimes, "compile_sources", lambda _, architecture: [cubin] * (architecture == "sm_90a"))
+    monkeypatch.setattr(cupy_runtime, "compile_sources", lambda _, architecture: [cubin] * (architecture == "sm_90a"))
     yield FakeCupy
     assert not FakeCupy.entered
 
@@ -649,7 +653,7 @@ def test_16_bits_go_to_wgmma_through_cupy(thin: Callable[..., Weights], monkeypa
     library = EmulatorRuntime("fp16")._library
     cubin = SimpleNamespace(image=b"cubin", kernels=library.kernels)
     monkeypatch.setattr(FakeCupy, "library", library)
-    monkeypatch.setattr(runtimes, "compile_sources", lambda *_: [cubin])
+    monkeypatch.setattr(cupy_runtime, "compile_sources", lambda *_: [cubin])
     monkeypatch.setattr(hopper, "known_problem", lambda *_: None)
     monkeypatch.setattr(hopper, "encode_with_driver", hopper.encode_for_emulator)
     weights, emulated = thin(((8,), (16,))), Gpu(EmulatorRuntime("fp16"), "fp16", wgmma=True)
@@ -761,7 +765,7 @@ def test_a_gpu_that_takes_no_kernels_is_refused(cupy: type[FakeCupy]) -> None:
 
 
 def test_a_cupy_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtimes, "cuda_problem", lambda _: None)
+    monkeypatch.setattr(driver, "cuda_problem", lambda _: None)
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(DeviceError, match="CuPy is installed but cannot be imported: "):
         open_device("cuda")
@@ -774,11 +778,11 @@ def test_auto_takes_the_cpu_where_the_gpu_cannot_be_used(
     def no_nvrtc() -> None:
         raise DeviceError("NVRTC was not found")
 
-    monkeypatch.setattr(runtimes, "find_nvrtc", no_nvrtc)
+    monkeypatch.setattr(cupy_runtime, "find_nvrtc", no_nvrtc)
     assert open_device("auto").name == "cpu"
     assert "the GPU is not used: NVRTC was not found" in caplog.text
-    monkeypatch.setattr(runtimes, "cuda_problem", lambda: "no driver")
-    monkeypatch.setattr("nstgpu.kernels.driver.gpu_is_there", lambda: False)
+    monkeypatch.setattr(driver, "cuda_problem", lambda: "no driver")
+    monkeypatch.setattr("nstgpu.kernels.cuda.runtime.driver.gpu_is_there", lambda: False)
     caplog.clear()
     assert open_device("auto").name == "cpu"
     assert not caplog.text
@@ -822,7 +826,7 @@ def test_much_shared_memory_is_asked_for_once(cupy: type[FakeCupy]) -> None:
     memory = runtime.allocate(16)
     for nbytes in (0, 48 << 10, 64 << 10, 64 << 10):
         runtime.launch(Launch("zero_memory", (1, 1, 1), (32, 1, 1), (memory, np.int64(16)), nbytes))
-    assert cupy.attributes == [("zero_memory", runtimes.MAX_DYNAMIC_SHARED_SIZE_BYTES, 64 << 10)]
+    assert cupy.attributes == [("zero_memory", cupy_runtime.MAX_DYNAMIC_SHARED_SIZE_BYTES, 64 << 10)]
 
 
 def test_a_full_gpu_is_one_line(cupy: type[FakeCupy], monkeypatch: pytest.MonkeyPatch) -> None:

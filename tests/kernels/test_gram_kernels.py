@@ -13,8 +13,8 @@ from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.gram import launch_simt as gram
 from nstgpu.kernels.cuda.gram.launch_simt import choose_gram
 from nstgpu.kernels.cuda.runtime.launch import Launch
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import Runtime
 
 EPSILON = float(np.finfo(np.float32).eps)
 BUDGET = 0.5  # of eps sqrt(K): what rounding makes of a sum of K products, relative and root mean square

@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import compiler
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import MEMORY, rounded, widened
 from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import TILES, Element, Tile, Work
+from nstgpu.kernels.cuda.runtime import nvrtc
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
-from nstgpu.kernels.device import DeviceError, Pooling
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
+from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
+from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import EmulatorRuntime, Runtime
 
 # What rounding the result to 16 bits takes, relative; and absolutely, what adding up in fp32 takes of the typical size.
 HALF_STEP = {"bf16": 2.0**-8, "fp16": 2.0**-11}
@@ -223,12 +225,12 @@ def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch:
     """Then a kernel faults, or computes something else."""
     line, instead = MISTAKES[mistake]
     folder = tmp_path / "cuda"
-    (tmp_path / "emulator").symlink_to(compiler.FOLDER.parent / "emulator")
-    gram = compiler.FOLDER / "gram"  # has mistakes of its own, in test_hopper_gram.py
-    texts = {header: header.read_text() for header in compiler.FOLDER.rglob("*.cuh") if header.parent != gram}
+    (tmp_path / "emulator").symlink_to(nvrtc.FOLDER.parent / "emulator")
+    gram = nvrtc.FOLDER / "gram"  # has mistakes of its own, in test_hopper_gram.py
+    texts = {header: header.read_text() for header in nvrtc.FOLDER.rglob("*.cuh") if header.parent != gram}
     assert sum(text.count(line) for text in texts.values()) == 1
     for header, text in texts.items():
-        copy = folder / header.relative_to(compiler.FOLDER)
+        copy = folder / header.relative_to(nvrtc.FOLDER)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(text.replace(line, instead))
     source = folder / "one.cu"
@@ -468,16 +470,16 @@ def test_a_workspace_too_small_is_refused(hopper_called: Runtimes) -> None:
 
 # ---- what the compiler makes of it ----------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
-def cubin() -> compiler.Cubin:
+def cubin() -> nvrtc.Cubin:
     """Of the bf16 kernels for sm_90a."""
     try:
-        (compiled,) = compiler.compile_sources([compiler.FOLDER / "instantiations/sm90_bf16.cu"], "sm_90a")
+        (compiled,) = nvrtc.compile_sources([nvrtc.FOLDER / "instantiations/sm90_bf16.cu"], "sm_90a")
     except DeviceError as error:
         pytest.skip(str(error))
     return compiled
 
 
-def test_nothing_spills_and_no_product_is_serialised(cubin: compiler.Cubin) -> None:
+def test_nothing_spills_and_no_product_is_serialised(cubin: nvrtc.Cubin) -> None:
     """C7508: setmaxnreg ignored; C7510 and its like: products that wait for each other."""
     names = {name for name in cubin.kernels if "slices" not in name}
     convolutions = {name: cubin.kernels[name] for name in names if "gram" not in name}
@@ -518,7 +520,7 @@ def instructions(image: bytes) -> dict[str, Counter[str]]:
             for name, first in words(image).items()}  # fmt: skip
 
 
-def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: compiler.Cubin) -> None:
+def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: nvrtc.Cubin) -> None:
     """24 products in three batches, a fence before and a wait after each and one wait at the end; a load for each box
     and each of three taps' filters; registers given and taken once."""
     found = instructions(cubin.image)
@@ -528,7 +530,7 @@ def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: compiler.Cubin
             assert found[f"hopper_bf16_{direction}_{tile.variant}"] == wanted
 
 
-def test_so_is_that_of_the_gram(cubin: compiler.Cubin) -> None:
+def test_so_is_that_of_the_gram(cubin: nvrtc.Cubin) -> None:
     """A product for each 16 pixels of a step, in one batch; one load, in a loop, and no passing on of registers."""
     found = instructions(cubin.image)
     for tile in hopper.GRAM_TILES:
@@ -536,9 +538,9 @@ def test_so_is_that_of_the_gram(cubin: compiler.Cubin) -> None:
         assert found[f"hopper_bf16_gram_{tile.variant}"] == wanted
 
 
-def test_both_operands_of_the_gram_lie_across_and_none_of_a_convolution(cubin: compiler.Cubin) -> None:
+def test_both_operands_of_the_gram_lie_across_and_none_of_a_convolution(cubin: nvrtc.Cubin) -> None:
     """The emulator knows what a product is asked for, the SASS whether that reached the instruction."""
-    (fp16,) = compiler.compile_sources([compiler.FOLDER / "instantiations/sm90_fp16.cu"], "sm_90a")
+    (fp16,) = nvrtc.compile_sources([nvrtc.FOLDER / "instantiations/sm90_fp16.cu"], "sm_90a")
     for name, first in (words(cubin.image) | words(fp16.image)).items():
         flags = {word & TRANSPOSED for word in first if OPCODES.get(word & 0xFFF) == "HGMMA"}
         assert flags == (set() if "slices" in name else {TRANSPOSED} if "gram" in name else {0}), name

@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import compiler
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import rounded, widened
 from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import Element
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.runtime import nvrtc
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
-from nstgpu.kernels.device import DeviceError
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
+from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import EmulatorRuntime, Runtime
 
 Shape = tuple[int, int, int]
 Runtimes = Callable[..., Runtime]
@@ -153,18 +154,18 @@ def test_the_emulator_shows_a_mistake(mistake: str | None, tmp_path: Path, monke
     folder = tmp_path / "cuda"
     for room in ("common", "conv3x3", "gram"):
         (folder / room).mkdir(parents=True)
-    (tmp_path / "emulator").symlink_to(compiler.FOLDER.parent / "emulator")
-    texts = {name: (compiler.FOLDER / name).read_text() for name in ("gram/wgmma_sm90.cuh", "conv3x3/wgmma_layout.cuh")}
+    (tmp_path / "emulator").symlink_to(nvrtc.FOLDER.parent / "emulator")
+    texts = {name: (nvrtc.FOLDER / name).read_text() for name in ("gram/wgmma_sm90.cuh", "conv3x3/wgmma_layout.cuh")}
     assert sum(text.count(line) for text in texts.values()) == 1
     for name in ("common/ptx_sm90.cuh", "gram/upper_triangle.cuh", "common/ptx_sm80.cuh", "common/platform.cuh"):
-        (folder / name).symlink_to(compiler.FOLDER / name)
+        (folder / name).symlink_to(nvrtc.FOLDER / name)
     for name, text in texts.items():
         (folder / name).write_text(text.replace(line, instead))
     source = folder / "one.cu"
     source.write_text('#include "gram/wgmma_sm90.cuh"\nHOPPER_GRAM(128x128, bf16)\n')
     monkeypatch.setenv("NSTGPU_CXXFLAGS", "-O1")  # compiles faster
     try:
-        runtime = OneKernel(compile_library([source, compiler.FOLDER / "gram/simt.cu"]))
+        runtime = OneKernel(compile_library([source, nvrtc.FOLDER / "gram/simt.cu"]))
     except NoCompilerError as error:
         pytest.skip(str(error))
     features = integers((33, 17, 136))

@@ -10,9 +10,9 @@ import pytest
 
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.device import MOST_VECTORS, Pooling
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import Runtime
 
 EPSILON = float(np.finfo(np.float32).eps)
 SIZES = [(16, 16), (17, 23), (33, 18), (1, 7), (65, 31)]

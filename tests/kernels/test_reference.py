@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels.device import W2_SCRATCH, DeviceError, Pooling
+from nstgpu.kernels.device import W2_SCRATCH, Pooling
+from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference, lanczos_matrix
 
 device = Reference()

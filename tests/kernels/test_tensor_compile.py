@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from nstgpu.kernels import compiler
-from nstgpu.kernels.compiler import FOLDER, Cubin, compile_sources
 from nstgpu.kernels.cuda.conv3x3.tile_model import CHANNEL_GROUP, PRODUCTS, Tile
-from nstgpu.kernels.device import DeviceError
+from nstgpu.kernels.cuda.runtime import nvrtc
+from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER, Cubin, compile_sources
+from nstgpu.kernels.errors import DeviceError
 
 try:
-    NVRTC = compiler.find_nvrtc()
+    NVRTC = nvrtc.find_nvrtc()
 except DeviceError as error:
     warnings.warn(f"THE COMPILE GATE DOES NOT RUN: {error}", stacklevel=1)
     pytest.skip(str(error), allow_module_level=True)
@@ -64,12 +64,12 @@ PRODUCTS_PER_SLICE = {"bf16": 1, "fp16": 1, "tf32": 1, "3xtf32": 3}
 def cubin(request: pytest.FixtureRequest) -> tuple[str, Cubin]:
     major, source, architecture = request.param
     try:
-        nvrtc = compiler.find_nvrtc(major)
+        called = nvrtc.find_nvrtc(major)
     except DeviceError as error:
         warnings.warn(f"THE COMPILE GATE OF CUDA {major} DOES NOT RUN: {error}", stacklevel=1)
         pytest.skip(str(error))
     sources = [name for by, name, claimed in CASES if (by, claimed) == (major, architecture)]  # at once, on all cores
-    compiled = compile_sources([FOLDER / name for name in sources], architecture, nvrtc)
+    compiled = compile_sources([FOLDER / name for name in sources], architecture, called)
     return architecture, compiled[sources.index(source)]
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels.compiler import FOLDER
 from nstgpu.kernels.cuda.conv3x3 import launch_mma_sm80 as tensor_convolution
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3 import tile_model as tensor_tiles
@@ -18,11 +17,15 @@ from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import MEMORY, pack_filters, pa
 from nstgpu.kernels.cuda.conv3x3.launch_simt import choice_layout, mask_layout
 from nstgpu.kernels.cuda.conv3x3.tile_model import PRODUCTS, Chip, Work, chip_of, cut
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
+from nstgpu.kernels.cuda.runtime.driver import cuda_problem
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
+from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
 from nstgpu.kernels.reference import Reference, ReferenceFilters
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
 
 try:
     find_compiler()

@@ -16,18 +16,20 @@ from PIL import Image
 
 from nstgpu import Style, StyleTransfer, load_weights
 from nstgpu.engine.errors import NonFiniteCostError
-from nstgpu.kernels.compiler import sources_for
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import TensorFilters, rounded, widened
 from nstgpu.kernels.cuda.conv3x3.tile_model import chip_of
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
 from nstgpu.kernels.cuda.gram import launch_simt as gram
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
+from nstgpu.kernels.cuda.runtime.driver import cuda_problem
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
-from nstgpu.kernels.device import DeviceError
+from nstgpu.kernels.cuda.runtime.nvrtc import sources_for
 from nstgpu.kernels.emulator import NoCompilerError
+from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, cuda_problem
 from nstgpu.weights import Weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:the weights .* end at")

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels.compiler import FOLDER
 from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import MEMORY, rounded, widened
 from nstgpu.kernels.cuda.conv3x3.tile_model import H200, PRODUCTS, Chip, chip_of
 from nstgpu.kernels.cuda.gram import launch_mma_sm80 as tensor_gram
@@ -25,10 +24,14 @@ from nstgpu.kernels.cuda.gram.launch_mma_sm80 import (
     choose_gram,
     choose_style_gradient,
 )
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
+from nstgpu.kernels.cuda.runtime.driver import cuda_problem
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
+from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import CudaRuntime, EmulatorRuntime, Runtime, cuda_problem
 
 try:
     find_compiler()

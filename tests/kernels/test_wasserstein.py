@@ -10,10 +10,10 @@ import pytest
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
 from nstgpu.kernels.cuda.runtime.launch import Launch
+from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.cuda.wasserstein import launch as wasserstein
 from nstgpu.kernels.device import W2_SCRATCH
 from nstgpu.kernels.reference import Reference
-from nstgpu.kernels.runtimes import Runtime
 
 EPSILON = float(np.finfo(np.float32).eps)
 ROUNDING = 1e-5

@@ -15,7 +15,7 @@ import pytest
 import nstgpu
 from nstgpu.kernels import open_device
 from nstgpu.kernels.blas import find_openblas, single_threaded
-from nstgpu.kernels.device import DeviceError
+from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.workers import MOST_THREADS, Workers
 
 

@@ -28,12 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...cache import cache_directory, cached, digest
-from ...compiler import FOLDER, cubin_key, find_nvrtc
-from ...device import Array, DeviceError, OutOfMemoryError, Pooling
+from ...device import Array, Pooling
+from ...errors import DeviceError, OutOfMemoryError
 from ...reference import Reference
-from ...runtimes import CudaRuntime, Runtime
 from ..gram.launch_simt import GramWork, add_slices
+from ..runtime.cupy_runtime import CudaRuntime
 from ..runtime.launch import Launch
+from ..runtime.nvrtc import FOLDER, cubin_key, find_nvrtc
+from ..runtime.protocol import Runtime
 from .launch_mma_sm80 import MEMORY, rounded, widened
 
 _log = logging.getLogger("nstgpu")

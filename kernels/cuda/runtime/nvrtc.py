@@ -20,10 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from .cache import cache_directory, cached, digest
-from .device import DeviceError
+from ...cache import cache_directory, cached, digest
+from ...errors import DeviceError
 
-FOLDER = Path(__file__).parent / "cuda"
+FOLDER = Path(__file__).parents[1]
 """Where the CUDA sources lie, and the folder that their #include lines count from."""
 SOURCES = tuple(sorted(FOLDER.rglob("*.cu")))
 PLAIN = tuple(source for source in SOURCES if source.parent.name != "instantiations")

@@ -1,6 +1,6 @@
 """What this machine offers, found by asking: the GPU and all that stands between it and us, the compilers, the BLAS.
 
-Nothing is chosen here; `device.open_device` chooses, and `nstgpu doctor` shows both.
+Nothing is chosen here; `open.open_device` chooses, and `nstgpu doctor` shows both.
 """
 
 import os
@@ -17,11 +17,19 @@ import numpy as np
 
 from .blas import find_openblas
 from .cache import cache_base, cache_problem, kept
-from .compiler import find_nvrtc
-from .device import DeviceError
-from .driver import Problem, ask_driver, cupy_problem, driver_problem, gpu_problem, installed_cupy, nvrtc_problem
+from .cuda.runtime.driver import (
+    Problem,
+    ask_driver,
+    cuda_problem,
+    cupy_problem,
+    driver_problem,
+    gpu_problem,
+    installed_cupy,
+    nvrtc_problem,
+)
+from .cuda.runtime.nvrtc import find_nvrtc
 from .emulator import NoCompilerError, find_compiler
-from .runtimes import cuda_problem
+from .errors import DeviceError
 
 IMPORT_SECONDS = 60  # in which CuPy is imported, or something is amiss
 

@@ -1,74 +1,24 @@
-"""Where kernels run: on a GPU through CuPy, or on the host's processor through the emulator.
-
-A runtime holds the compiled kernels, hands out memory, moves arrays in and out and launches; which kernel with which
-arguments is decided elsewhere. CuPy is asked for nothing but memory, copies, streams and launches.
-"""
+"""Kernels on a GPU, through CuPy, which is asked for nothing but memory, copies, streams and launches."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiler import architecture_for, compile_sources, find_nvrtc, sources_for
-from .cuda.conv3x3.tile_model import H200, Chip, chip_of
-from .cuda.runtime.launch import Launch
-from .device import Array, DeviceError, OutOfMemoryError
-from .driver import problems
-from .reference import seconds_of
+from ...device import Array
+from ...errors import DeviceError, OutOfMemoryError
+from ..conv3x3.tile_model import chip_of
+from . import driver
+from .launch import Launch
+from .nvrtc import architecture_for, compile_sources, find_nvrtc, sources_for
 
 STATIC_SHARED_BYTES = 48 * 1024  # what a launch may ask for without saying so beforehand
 MAX_DYNAMIC_SHARED_SIZE_BYTES = 8  # CU_FUNC_ATTRIBUTE_...
 DELAY_BYTES = 256 << 20  # a tenth of a millisecond, and more than any cache holds
 WGMMA_PRODUCTS = 2048  # of 16-bit numbers, in a clock of a multiprocessor of Hopper's; mma.sync reaches fewer
-POISON = 0xFF  # four of them are a NaN: emulated memory that is read before it is written shows
-
-
-class Runtime(Protocol):
-    """Memory and launches, in order; nothing waits but `download`."""
-
-    name: str
-    chip: Chip
-    """What the choice of tiles for tensor cores goes by."""
-
-    def allocate(self, nbytes: int) -> Array:
-        """Uninitialised memory as uint8, on a 256-byte boundary."""
-
-    def upload(self, values: NDArray[Any], out: Array) -> None:
-        """out := values, C-contiguous and of out's dtype."""
-
-    def download(self, values: Array) -> NDArray[Any]:
-        """A copy in host memory, once all that was launched is done."""
-
-    def free_bytes(self) -> int | None:
-        """What could still be allocated; None where only the host's memory limits it."""
-
-    def address(self, array: Array) -> int:
-        """Where an array starts; raises ValueError for one that is not in this runtime's memory."""
-
-    def launch(self, launch: Launch) -> None:
-        """Raises DeviceError naming the kernel."""
-
-    def capture(self, work: Callable[[], object]) -> Callable[[], None]:
-        """What `work` launches, without launching it: returns a function that launches all of it at once."""
-
-    def mark(self) -> Callable[[], None]:
-        """Returns a function that waits for all that was launched until now."""
-
-    def fetch(self, values: Array) -> Callable[[], NDArray[Any]]:
-        """Copies values once what was launched until now is done, beside what is launched afterwards; returns a
-        function that waits for the copy, in any thread."""
-
-    def mailbox(self, nbytes: int) -> tuple[Array, NDArray[np.uint8]]:
-        """Memory that kernels write and the host reads, as each of them sees it."""
-
-    def elapsed(self, work: Callable[[], object]) -> float:
-        """Seconds that what `work` launches takes."""
-
-    def roofline(self, precision: str) -> tuple[float, float] | None:
-        """FLOP/s in a precision and bytes/s of memory, at best; None where they mean nothing."""
 
 
 class CudaRuntime:
@@ -80,7 +30,7 @@ class CudaRuntime:
     name = "cuda"
 
     def __init__(self, index: int = 0, precision: str = "fp32") -> None:
-        if problem := cuda_problem(index):
+        if problem := driver.cuda_problem(index):
             raise DeviceError(problem)
         try:
             import cupy
@@ -253,93 +203,3 @@ class CudaRuntime:
         if nbytes > self._shared_bytes.get(kernel, STATIC_SHARED_BYTES):
             self._cupy.cuda.driver.funcSetAttribute(function.ptr, MAX_DYNAMIC_SHARED_SIZE_BYTES, nbytes)
             self._shared_bytes[kernel] = nbytes
-
-
-class EmulatorRuntime:
-    """The same sources on the host's processor. With `check`, every access to memory is watched, and slow."""
-
-    name = "emulator"
-    chip = H200
-    _captured: list[Launch] | None = None
-    """What a graph that is being captured has so far."""
-
-    def __init__(self, precision: str = "fp32", *, check: bool = False, seed: int = 0) -> None:
-        from .emulator import CompileError, NoCompilerError, compile_library
-
-        try:
-            self._library = compile_library(sources_for(precision), check=check, seed=seed)
-        except (CompileError, NoCompilerError) as error:
-            raise DeviceError(str(error)) from error
-
-    def allocate(self, nbytes: int) -> Array:
-        room = np.full(nbytes + 256, POISON, np.uint8)
-        start = -room.ctypes.data % 256
-        return room[start : start + nbytes]
-
-    def free_bytes(self) -> None:
-        """The host's memory is what there is."""
-
-    def upload(self, values: NDArray[Any], out: Array) -> None:
-        self._check_not_capturing("uploaded")
-        out[...] = values
-
-    def download(self, values: Array) -> NDArray[Any]:
-        self._check_not_capturing("downloaded")
-        return np.array(values)
-
-    def capture(self, work: Callable[[], object]) -> Callable[[], None]:
-        self._check_not_capturing("captured")
-        launches: list[Launch] = []
-        self._captured = launches
-        try:
-            work()
-        finally:
-            self._captured = None
-
-        def launch() -> None:
-            for each in launches:
-                self.launch(each)
-
-        return launch
-
-    def mark(self) -> Callable[[], None]:
-        return lambda: None  # a launch is done when it returns
-
-    def fetch(self, values: Array) -> Callable[[], NDArray[Any]]:
-        host = self.download(values)
-        return lambda: host
-
-    def mailbox(self, nbytes: int) -> tuple[Array, NDArray[np.uint8]]:
-        memory = self.allocate(nbytes)
-        return memory, memory
-
-    def _check_not_capturing(self, done: str) -> None:
-        """As on a GPU."""
-        if self._captured is not None:
-            raise DeviceError(f"nothing can be {done} while a graph is captured")
-
-    def address(self, array: Array) -> int:
-        if not isinstance(array, np.ndarray):
-            raise ValueError(f"is a {type(array).__name__}, not an array of NumPy's")
-        return int(array.ctypes.data)
-
-    def launch(self, launch: Launch) -> None:
-        if self._captured is not None:
-            self._captured.append(launch)
-            return
-        args: tuple[Any, ...] = launch.args
-        self._library.launch(launch.kernel, launch.grid, launch.block, args, shared_bytes=launch.shared_bytes)
-
-    def elapsed(self, work: Callable[[], object]) -> float:
-        return seconds_of(work)
-
-    def roofline(self, precision: str) -> None:
-        """How long an emulated kernel takes says nothing of a GPU."""
-
-
-def cuda_problem(index: int = 0) -> str | None:
-    """Why GPU `index` can't be used, in one line that says what to do; None if it can.
-
-    Asks the driver before anything is imported, so that a machine without a GPU pays nothing.
-    """
-    return next((str(problem) for problem in problems(index)), None)

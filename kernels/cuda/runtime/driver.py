@@ -1,7 +1,7 @@
 """What stands between this process and a GPU: the NVIDIA driver, what it says of its GPUs, CuPy and NVRTC.
 
 Everything is asked without importing CuPy, so that a machine without a GPU pays nothing. What fails is a `Problem` with
-its remedy; what follows from one is left to `device.open_device` and to `nstgpu doctor`.
+its remedy; what follows from one is left to `open.open_device` and to `nstgpu doctor`.
 """
 
 import ctypes
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from .compiler import architecture_for, find_nvrtc, wheel_of
-from .device import DeviceError
+from ...errors import DeviceError
+from .nvrtc import architecture_for, find_nvrtc, wheel_of
 
 NO_DEVICE, STUB_LIBRARY = 100, 34
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
@@ -131,6 +131,14 @@ def problems(index: int = 0) -> Iterator[Problem]:
         for each in (gpu_problem(driver, index), cupy_problem(driver), nvrtc_problem(driver, index)):
             if each:
                 yield each
+
+
+def cuda_problem(index: int = 0) -> str | None:
+    """Why GPU `index` can't be used, in one line that says what to do; None if it can.
+
+    Asks the driver before anything is imported, so that a machine without a GPU pays nothing.
+    """
+    return next((str(problem) for problem in problems(index)), None)
 
 
 def driver_problem(driver: Driver | None) -> Problem | None:
