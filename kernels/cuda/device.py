@@ -81,7 +81,7 @@ class Gpu:
         if precision not in ("auto", *PRECISIONS):
             known = f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
             raise DeviceError(f"the {runtime.name} device has no precision {precision!r}; choose {known}")
-        capability = runtime.chip.capability
+        capability = runtime.spec.capability
         self.precision = _chosen(runtime) if precision == "auto" else precision
         if capability < LEAST_CAPABILITY.get(self.precision, 0):
             raise DeviceError(f"this GPU's tensor cores know no {self.precision}; choose fp32")
@@ -160,11 +160,11 @@ class Gpu:
             if self._hopper and hopper.serves(channels_in, channels_out):
                 needs.append(hopper.workspace_bytes(*sizes))
             elif self._on_tensor_cores:
-                needs.append(tensor_convolution.workspace_bytes(*sizes, self.precision, self._runtime.chip))
+                needs.append(tensor_convolution.workspace_bytes(*sizes, self.precision, self._runtime.spec))
             else:
                 needs.append(convolution.workspace_bytes(*sizes))
             if self._multiplies_in_tensor_cores(channels_out):
-                needs.append(tensor_gram.gram_workspace_bytes(*shape, self.precision, self._runtime.chip))
+                needs.append(tensor_gram.gram_workspace_bytes(*shape, self.precision, self._runtime.spec))
                 needs.append(tensor_gram.style_gradient_workspace_bytes(channels_out, self.precision))
                 if self._hopper and hopper.serves_gram(channels_out):
                     needs.append(hopper.gram_workspace_bytes(*shape))
@@ -236,7 +236,7 @@ class Gpu:
             )  # fmt: skip
         else:  # filters that no tensor core can take are packed for, and go to, the plain kernels
             launches = tensor_convolution.conv3x3_relu(
-                x, filters, self._runtime.chip, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice,
+                x, filters, self._runtime.spec, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice,
                 workspace=self._workspace,
             )  # fmt: skip
         self._run(launches)
@@ -258,7 +258,7 @@ class Gpu:
             )  # fmt: skip
         else:
             launches = tensor_convolution.conv3x3_input_gradient(
-                gradient, filters, self._runtime.chip, out=out, mask=mask, accumulate=accumulate,
+                gradient, filters, self._runtime.spec, out=out, mask=mask, accumulate=accumulate,
                 workspace=self._workspace,
             )  # fmt: skip
         self._run(launches)
@@ -304,7 +304,7 @@ class Gpu:
         if self._hopper and weights is None and hopper.serves_gram(shape[2]):
             launches = hopper.gram(features, out, self._workspace, self._hopper)
         elif self._multiplies_in_tensor_cores(shape[2]):
-            launches = tensor_gram.gram(features, out, weights, self._workspace, self.precision, self._runtime.chip)
+            launches = tensor_gram.gram(features, out, weights, self._workspace, self.precision, self._runtime.spec)
         else:
             launches = gram.gram(features, out, weights, self._workspace)
         self._run(launches)
@@ -363,7 +363,7 @@ class Gpu:
         if self._multiplies_in_tensor_cores(shape[2]):
             launches = tensor_gram.style_gradient(
                 features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights,
-                workspace=self._workspace, precision=self.precision, chip=self._runtime.chip,
+                workspace=self._workspace, precision=self.precision, spec=self._runtime.spec,
                 factor=self.gradient_scale,
             )  # fmt: skip
         else:
@@ -566,7 +566,7 @@ class Gpu:
 def _chosen(runtime: Runtime) -> str:
     """What "auto" is. An emulated tensor core is slower than an emulated multiplication, and whoever asks the emulator
     for nothing in particular wants to see what is wrong, rather than what is rounded."""
-    fast = runtime.name == "cuda" and runtime.chip.capability >= LEAST_CAPABILITY["bf16"]
+    fast = runtime.name == "cuda" and runtime.spec.capability >= LEAST_CAPABILITY["bf16"]
     return "bf16" if fast else "fp32"
 
 
@@ -575,7 +575,7 @@ def _hopper_target(runtime: Runtime, element: hopper.Element) -> hopper.Target |
     if problem := hopper.known_problem(runtime, element):
         _log.warning("the wgmma kernels are not used, but slower ones: %s", problem)
         return None
-    return hopper.target_of(runtime, runtime.chip.multiprocessors)
+    return hopper.target_of(runtime, runtime.spec.multiprocessors)
 
 
 def _alignment(size: int) -> int:

@@ -21,8 +21,8 @@ from nstgpu import Style, StyleTransfer
 from nstgpu.engine.run import Progress
 from nstgpu.kernels import DEVICES, DeviceError, open_device
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
-from nstgpu.kernels.cuda.conv3x3 import tile_model as tensor_tiles
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.gpu_spec import spec_of
 from nstgpu.kernels.cuda.runtime import cupy_runtime, driver
 from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
 from nstgpu.kernels.cuda.runtime.driver import cuda_problem
@@ -190,7 +190,7 @@ def test_a_whole_gradient_on_tensor_cores(
 
 def test_old_tensor_cores_are_refused() -> None:
     runtime = EmulatorRuntime()
-    runtime.chip = tensor_tiles.chip_of((7, 5), 40)
+    runtime.spec = spec_of((7, 5), 40)
     with pytest.raises(DeviceError, match="know no 3xtf32; choose fp32"):
         Gpu(runtime, "3xtf32")
 

@@ -18,9 +18,9 @@ from nstgpu import Style, StyleTransfer, load_weights
 from nstgpu.engine.optimise import NonFiniteCostError
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import TensorFilters, rounded, widened
-from nstgpu.kernels.cuda.conv3x3.tile_model import chip_of
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
+from nstgpu.kernels.cuda.gpu_spec import spec_of
 from nstgpu.kernels.cuda.gram import launch_simt as gram
 from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
 from nstgpu.kernels.cuda.runtime.driver import cuda_problem
@@ -353,7 +353,7 @@ class Described:
     """As much of a runtime as choosing a precision looks at."""
 
     def __init__(self, name: str, capability: tuple[int, int]) -> None:
-        self.name, self.chip = name, chip_of(capability, 100)
+        self.name, self.spec = name, spec_of(capability, 100)
 
     def allocate(self, nbytes: int) -> Any:
         return np.empty(nbytes, np.uint8)

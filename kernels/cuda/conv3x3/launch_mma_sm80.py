@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...device import Array, Pooling
+from ..gpu_spec import GpuSpec
 from ..runtime.launch import Launch
 from . import launch_simt as convolution
 from .launch_simt import IMAGE_CHANNELS, PackedFilters
-from .tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, TAPS, TILE_WIDTH, Chip, Work, choose
+from .tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, TAPS, TILE_WIDTH, Work, choose
 
 CHANNELS_MULTIPLE = 8
 CHUNKS = 8  # of 16 bytes in a row of 128
@@ -106,12 +107,12 @@ def widened(values: NDArray[Any], precision: str) -> NDArray[np.float32]:
     return values.astype(np.float32)
 
 
-def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int, precision: str, chip: Chip) -> int:
+def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int, precision: str, spec: GpuSpec) -> int:
     """Scratch memory that a convolution of these sizes needs, forward and backward."""
     if channels_in % CHANNELS_MULTIPLE or channels_out % CHANNELS_MULTIPLE:
         return convolution.workspace_bytes(height, width, channels_in, channels_out)
     directions = ((height, width, channels_in, channels_out), (height, width, channels_out, channels_in))
-    return max(partial_bytes(choose(shape, precision, chip), shape) for shape in directions)
+    return max(partial_bytes(choose(shape, precision, spec), shape) for shape in directions)
 
 
 def partial_bytes(work: Work, shape: tuple[int, int, int, int]) -> int:
@@ -120,7 +121,7 @@ def partial_bytes(work: Work, shape: tuple[int, int, int, int]) -> int:
     return work.slices * height * width * channels_out * 4 if work.slices > 1 else 0
 
 
-def conv3x3_relu(x: Array, filters: Filters, chip: Chip, *, out: Array | None, mask: Array | None, pooling: Pooling,
+def conv3x3_relu(x: Array, filters: Filters, spec: GpuSpec, *, out: Array | None, mask: Array | None, pooling: Pooling,
                  pooled: Array | None, choice: Array | None, workspace: Array | None,
                  work: Work | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_relu`; `workspace` is uint8, `workspace_bytes` long. `work` overrides the model's choice."""
@@ -136,7 +137,7 @@ def conv3x3_relu(x: Array, filters: Filters, chip: Chip, *, out: Array | None, m
         grid = (tiles * _ceil_div(filters.channels_out, CHANNEL_GROUP), 1, 1)
         name = f"tensor_{filters.precision}_forward_image"
         return [Launch(name, grid, (128, 1, 1), (x, filters.forward, *outputs, *results))]
-    work = work or choose(shape, filters.precision, chip)
+    work = work or choose(shape, filters.precision, spec)
     partials = _partials_in(workspace, work, shape)
     name = f"tensor_{filters.precision}_forward_{work.tile.name}"
     args = (x, filters.forward, *outputs, partials, *map(np.int32, shape), results[-1])
@@ -148,7 +149,7 @@ def conv3x3_relu(x: Array, filters: Filters, chip: Chip, *, out: Array | None, m
     return [launch, Launch(name, _slices_grid(shape), (256, 1, 1), args)]
 
 
-def conv3x3_input_gradient(gradient: Array, filters: Filters, chip: Chip, *, out: Array, mask: Array | None,
+def conv3x3_input_gradient(gradient: Array, filters: Filters, spec: GpuSpec, *, out: Array, mask: Array | None,
                            accumulate: bool, workspace: Array | None,
                            work: Work | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_input_gradient`; `workspace` is uint8, `workspace_bytes` long. `work` overrides the choice."""
@@ -162,7 +163,7 @@ def conv3x3_input_gradient(gradient: Array, filters: Filters, chip: Chip, *, out
         args = (gradient, filters.backward, out, mask, *map(np.int32, shape[:3]), np.int32(accumulate))
         halo_bytes = (GRADIENT_TILE_HEIGHT + 2) * (TILE_WIDTH + 2) * ROW_BYTES
         return [Launch(f"tensor_{filters.precision}_backward_image", grid, (128, 1, 1), args, halo_bytes)]
-    work = work or choose(shape, filters.precision, chip)
+    work = work or choose(shape, filters.precision, spec)
     partials = _partials_in(workspace, work, shape)
     name = f"tensor_{filters.precision}_backward_{work.tile.name}"
     args = (gradient, filters.backward, out, mask, partials, *map(np.int32, shape), np.int32(accumulate))

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...device import Array, Layout, Pooling
+from ..gpu_spec import SIMT_MULTIPROCESSORS
 from ..runtime.launch import Launch
 
 DEPTH = 8  # input channels per step of the main loop: `tile::depth` in cuda/common/gemm_simt.cuh
 IMAGE_CHANNELS = 3  # an input of this many channels is an image, and has kernels of its own
 WORTH_SPLITTING = 16  # steps; shorter slices of the sum cost more to keep and add up than they save
-MULTIPROCESSORS = 128  # of the GPU that the slices are to fill: 108 to 170 in those at hand, 132 in an H200
 
 
 class PackedFilters(NamedTuple):
@@ -121,7 +121,7 @@ def choose_tile(height: int, width: int, channels_in: int, channels_out: int, ta
     squares = _ceil_div(height, 2) * _ceil_div(width, 2)
     down, across = _ceil_div(squares * 4, tile.pixels), _ceil_div(channels_out, tile.channels)
     steps = taps * _ceil_div(channels_in, DEPTH)
-    slices = min(MULTIPROCESSORS * tile.resident // (down * across), steps // WORTH_SPLITTING)
+    slices = min(SIMT_MULTIPROCESSORS * tile.resident // (down * across), steps // WORTH_SPLITTING)
     return Work(tile, down, across, max(1, slices))
 
 

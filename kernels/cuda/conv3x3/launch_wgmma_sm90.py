@@ -461,7 +461,7 @@ def known_problem(runtime: Runtime, element: Element) -> str | None:
     but is not kept.
     """
     if not isinstance(runtime, CudaRuntime):
-        return problem_with(runtime, runtime.chip.multiprocessors, (element,))
+        return problem_with(runtime, runtime.spec.multiprocessors, (element,))
     index = runtime.allocate(1).data.device_id
 
     def produce(target: Path) -> None:

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...device import Array
-from ..conv3x3.launch_simt import DEPTH, MULTIPROCESSORS, choose_tile, partial_bytes, partials_in
+from ..conv3x3.launch_simt import DEPTH, choose_tile, partial_bytes, partials_in
 from ..elementwise.launch import BLOCK
+from ..gpu_spec import SIMT_MULTIPROCESSORS
 from ..runtime.launch import Launch
 
 WORTH_SPLITTING = 16  # steps of DEPTH pixels; what a shorter slice saves is lost in adding it up
@@ -50,7 +51,7 @@ def choose_gram(height: int, width: int, channels: int) -> GramWork:
     across = -(-channels // side)
     tiles = across * (across + 1) // 2
     steps = -(-height * width // DEPTH)
-    slices = min(MULTIPROCESSORS * resident // tiles, steps // WORTH_SPLITTING)
+    slices = min(SIMT_MULTIPROCESSORS * resident // tiles, steps // WORTH_SPLITTING)
     return GramWork(variant, side, threads, resident, tiles, max(1, slices))
 
 
@@ -84,7 +85,7 @@ def add_slices(work: GramWork, shape: tuple[int, int, int], workspace: Array, ou
 def mean_slices(height: int, width: int, channels: int) -> int:
     """Blocks that share the pixels of a mean: eight for each multiprocessor, of MEAN_PIXELS pixels at least."""
     groups = -(-channels // MEAN_CHANNELS)
-    return max(1, min(8 * MULTIPROCESSORS // groups, height * width // MEAN_PIXELS))
+    return max(1, min(8 * SIMT_MULTIPROCESSORS // groups, height * width // MEAN_PIXELS))
 
 
 def mean_workspace_bytes(height: int, width: int, channels: int) -> int:
