@@ -13,7 +13,7 @@ import pytest
 from nstgpu.kernels.cuda.conv3x3 import launch_mma_sm80 as tensor_convolution
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3 import tile_model as tensor_tiles
-from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import MEMORY, pack_filters, partial_bytes, rounded, widened
+from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import pack_filters, partial_bytes
 from nstgpu.kernels.cuda.conv3x3.launch_simt import choice_layout, mask_layout
 from nstgpu.kernels.cuda.conv3x3.tile_model import PRODUCTS, Work, cut
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
@@ -24,6 +24,7 @@ from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
+from nstgpu.kernels.cuda.storage import MEMORY, rounded, widened
 from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
 from nstgpu.kernels.reference import Reference, ReferenceFilters

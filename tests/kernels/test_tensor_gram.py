@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import MEMORY, rounded, widened
 from nstgpu.kernels.cuda.conv3x3.tile_model import PRODUCTS
 from nstgpu.kernels.cuda.gpu_spec import H200, GpuSpec, spec_of
 from nstgpu.kernels.cuda.gram import launch_mma_sm80 as tensor_gram
@@ -31,6 +30,7 @@ from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
+from nstgpu.kernels.cuda.storage import MEMORY, rounded, widened
 from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
 from nstgpu.kernels.reference import Reference
 

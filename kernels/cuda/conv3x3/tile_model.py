@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..gpu_spec import GpuSpec
+from ..split_k import ceil_div
 
 ROW_BYTES = 128  # of a pixel's channels, or a filter's, that one step takes: `row_bytes` in cuda/conv3x3/mma_sm80.cuh
 TAPS = 9
@@ -129,9 +130,9 @@ class Work(NamedTuple):
 def cut(tile: Tile, shape: tuple[int, int, int, int], slices: int, products: Products, capability: int) -> Work:
     """The work of a convolution of this (H, W, C_in, C_out) in `slices` of its blocks of input channels."""
     height, width, channels_in, channels_out = shape
-    blocks = _ceil_div(channels_in, products.row_channels)
-    shared = tile.shared_bytes(_ceil_div(blocks, slices), capability)
-    tiles = _ceil_div(height, tile.height), _ceil_div(width, TILE_WIDTH), _ceil_div(channels_out, tile.channels)
+    blocks = ceil_div(channels_in, products.row_channels)
+    shared = tile.shared_bytes(ceil_div(blocks, slices), capability)
+    tiles = ceil_div(height, tile.height), ceil_div(width, TILE_WIDTH), ceil_div(channels_out, tile.channels)
     return Work(tile, *tiles, slices, shared)
 
 
@@ -149,9 +150,9 @@ def cycles(work: Work, shape: tuple[int, int, int, int], products: Products, spe
     tile, resident = work.tile, resident_blocks(work, spec)
     if resident == 0:
         return float("inf")
-    blocks = _ceil_div(_ceil_div(channels_in, products.row_channels), work.slices)
+    blocks = ceil_div(ceil_div(channels_in, products.row_channels), work.slices)
     steps = blocks * TAPS
-    turns = _ceil_div(work.blocks, spec.multiprocessors)
+    turns = ceil_div(work.blocks, spec.multiprocessors)
     sums = tile.pixels * tile.channels
     beside = min(resident, turns)
 
@@ -166,7 +167,7 @@ def cycles(work: Work, shape: tuple[int, int, int, int], products: Products, spe
     memory = once / (spec.memory_bytes * spec.multiprocessors)
     times = (tensor, shared, l2, memory)
 
-    fill_and_drain = (FILL_CYCLES + DRAIN_CYCLES_PER_SUM * sums) * _ceil_div(turns, beside)
+    fill_and_drain = (FILL_CYCLES + DRAIN_CYCLES_PER_SUM * sums) * ceil_div(turns, beside)
     total = max(times) + OVERLAP_LOSS * (sum(times) - max(times)) + fill_and_drain
     if work.slices > 1:
         partials = 2 * work.slices * height * width * channels_out * 4
@@ -182,16 +183,12 @@ def choose(shape: tuple[int, int, int, int], precision: str, spec: GpuSpec) -> W
     every GPU of a kind. Raises ValueError where no tile fits the GPU.
     """
     products = PRODUCTS[precision]
-    blocks = _ceil_div(shape[2], products.row_channels)
+    blocks = ceil_div(shape[2], products.row_channels)
     # A tile of 128 channels would run past filters that are padded to 64.
-    groups = _ceil_div(shape[3], CHANNEL_GROUP)
+    groups = ceil_div(shape[3], CHANNEL_GROUP)
     tiles = [tile for tile in products.tiles if groups * CHANNEL_GROUP % tile.channels == 0]
     works = [cut(tile, shape, slices, products, spec.capability) for tile in tiles for slices in range(1, blocks + 1)]
     best = min(works, key=lambda work: cycles(work, shape, products, spec))
     if resident_blocks(best, spec) == 0:
         raise ValueError(f"no {precision} tile fits {spec.block_shared_bytes} bytes of shared memory")
     return best
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)

@@ -19,10 +19,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ...device import Array
-from ..conv3x3.launch_mma_sm80 import CHANNELS_MULTIPLE, MEMORY
+from ..conv3x3.launch_mma_sm80 import CHANNELS_MULTIPLE
 from ..conv3x3.tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES
 from ..gpu_spec import GpuSpec
 from ..runtime.launch import Launch
+from ..split_k import ceil_div, check_workspace
+from ..storage import MEMORY
 from .launch_simt import GramWork, add_slices
 
 OPERAND_BYTES = 8192  # of a step of the Gram matrix: `operand_bytes` in cuda/gram/mma_sm80.cuh
@@ -42,9 +44,9 @@ def choose_gram(height: int, width: int, channels: int, precision: str, spec: Gp
     block of the wide or two of the narrow, as long as each has a few steps."""
     wide = channels > 64 and precision != "3xtf32"
     side, resident = (128, 1) if wide else (64, 2)
-    across = _ceil_div(channels, side)
+    across = ceil_div(channels, side)
     tiles = across * (across + 1) // 2
-    steps = _ceil_div(height * width, _depth(side, precision))
+    steps = ceil_div(height * width, _depth(side, precision))
     slices = max(1, min(spec.multiprocessors * resident // tiles, steps // WORTH_SPLITTING))
     return GramWork(f"{side}x{side}", side, 2 * side, resident, tiles, slices)
 
@@ -60,7 +62,7 @@ def gram(features: Array, out: Array, weights: Array | None, workspace: Array, p
     uint8, `gram_workspace_bytes` long. Raises ValueError for one that is shorter."""
     height, width, channels = features.shape
     work = choose_gram(height, width, channels, precision, spec)
-    _check_workspace(workspace, work.nbytes)
+    check_workspace(workspace, work.nbytes)
     operands = 1 if channels <= work.side else 2
     weights_bytes = _depth(work.side, precision) * 4
     shared_bytes = _stages(GRAM_STAGES, spec) * (operands * OPERAND_BYTES + weights_bytes)
@@ -85,23 +87,23 @@ class StyleWork(NamedTuple):
 
 def choose_style_gradient(height: int, width: int, channels: int, precision: str, spec: GpuSpec) -> StyleWork:
     """Wide tiles, which ask less of L2, unless narrow ones keep the busiest multiprocessor less long."""
-    down = _ceil_div(height * width, PIXELS)
-    groups = _ceil_div(channels, CHANNEL_GROUP)
+    down = ceil_div(height * width, PIXELS)
+    groups = ceil_div(channels, CHANNEL_GROUP)
 
     def cost(width: int) -> int:
-        return _ceil_div(down * groups * CHANNEL_GROUP // width, spec.multiprocessors) * width
+        return ceil_div(down * groups * CHANNEL_GROUP // width, spec.multiprocessors) * width
 
     wide = 2 * CHANNEL_GROUP
     tile = wide if groups % 2 == 0 and cost(wide) <= cost(CHANNEL_GROUP) else CHANNEL_GROUP
-    steps = _ceil_div(channels, PRODUCTS[precision].row_channels)
+    steps = ceil_div(channels, PRODUCTS[precision].row_channels)
     shared_bytes = min(steps, _stages(STYLE_STAGES, spec)) * (PIXELS + tile) * ROW_BYTES
     return StyleWork(tile, down, groups * CHANNEL_GROUP // tile, shared_bytes)
 
 
 def style_gradient_workspace_bytes(channels: int, precision: str) -> int:
     """Scratch memory that `style_gradient` needs: the packed difference, and a scale for each of its columns."""
-    columns = _ceil_div(channels, CHANNEL_GROUP) * CHANNEL_GROUP
-    blocks = _ceil_div(channels, PRODUCTS[precision].row_channels)
+    columns = ceil_div(channels, CHANNEL_GROUP) * CHANNEL_GROUP
+    blocks = ceil_div(channels, PRODUCTS[precision].row_channels)
     return columns * (blocks * ROW_BYTES + 4)
 
 
@@ -113,8 +115,8 @@ def style_gradient(features: Array, difference: Array, *, out: Array, accumulate
     ValueError for one that is shorter."""
     height, width, channels = features.shape
     work = choose_style_gradient(height, width, channels, precision, spec)
-    _check_workspace(workspace, style_gradient_workspace_bytes(channels, precision))
-    columns = _ceil_div(channels, CHANNEL_GROUP) * CHANNEL_GROUP
+    check_workspace(workspace, style_gradient_workspace_bytes(channels, precision))
+    columns = ceil_div(channels, CHANNEL_GROUP) * CHANNEL_GROUP
     grid = (columns // PACKED_COLUMNS, 1, 1)
     args = (difference, workspace, np.int32(channels))
     packing = Launch(f"tensor_{precision}_pack_difference", grid, (PACKING_THREADS, 1, 1), args)
@@ -131,12 +133,3 @@ def _depth(side: int, precision: str) -> int:
 
 def _stages(stages: int, spec: GpuSpec) -> int:
     return stages if spec.capability >= 80 else SYNCHRONOUS_STAGES
-
-
-def _check_workspace(workspace: Array, needed: int) -> None:
-    if workspace.nbytes < needed:
-        raise ValueError(f"the workspace has {workspace.nbytes} bytes of {needed}")
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
