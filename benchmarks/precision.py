@@ -17,7 +17,7 @@ import numpy as np
 
 from nstgpu import StyleTransfer, load_weights
 from nstgpu.kernels.cpu import Cpu
-from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import rounded, widened
+from nstgpu.kernels.cuda.storage import rounded, widened
 from nstgpu.kernels.device import Array
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")

@@ -32,7 +32,8 @@ def first_iteration(rounds: int = 5) -> float:
         for _ in range(rounds):
             began = time.perf_counter()
             command = [sys.executable, "-c", MAIN, "run", str(EXAMPLES / "content.jpg"), str(EXAMPLES / "style.jpg")]
-            command += ["--size", "256", "--iterations", "1", "--json", "-", "--quiet", "-o", f"{folder}/out.png"]
+            command += ["--size", "256", "--iterations", "1", "--json", "-", "--quiet", "--force"]
+            command += ["-o", f"{folder}/out.png"]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
             assert json.loads(process.stdout.readline())["iteration"] == 1

@@ -10,15 +10,14 @@ import warnings
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from . import cache, doctor, layers, plan, profile, reconstruct, resume, run, weights
-from .terminal import streams
+from .terminal import streams, usage
 from .terminal.messages import Lines, printable, say
 from .version import VERSION
 
 
-class OneLineErrors(TyperGroup):
+class OneLineErrors(usage.Group):
     """Turns an error into one line on stderr and an exit code: 2 for bad input, 1 for a failure.
 
     `--debug` on the command lets the traceback through.
@@ -28,7 +27,7 @@ class OneLineErrors(TyperGroup):
         streams.spell_what_they_lack()
         try:
             try:
-                return super().main(*args, **kwargs)
+                return self._main(*args, **kwargs)
             finally:
                 streams.flush_output()
         except BrokenPipeError:
@@ -38,6 +37,23 @@ class OneLineErrors(TyperGroup):
             if isinstance(end.__context__, BrokenPipeError):  # rich and click end with 1 over it
                 raise SystemExit(streams.READER_GONE) from None
             raise
+
+    def _main(self, *args: Any, **kwargs: Any) -> Any:
+        alone = kwargs.setdefault("standalone_mode", True)
+        try:
+            code = super().main(*args, **(kwargs | {"standalone_mode": False}))
+            if not alone:
+                return code
+        except typer.Abort:
+            if not alone:
+                raise
+            streams.complain("nstgpu: aborted")
+            code = 1
+        except Exception as error:
+            if not alone:
+                raise
+            code = usage.answer(error)
+        raise SystemExit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
         _show_messages()
@@ -72,13 +88,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(name="run")(run.run)
-app.command(name="resume")(resume.resume)
-app.command(name="layers")(layers.layers)
-app.command(name="reconstruct")(reconstruct.reconstruct)
-app.command(name="plan")(plan.plan)
-app.command(name="profile")(profile.profile)
-app.command(name="doctor")(doctor.doctor)
+app.command(name="run", cls=usage.Command)(run.run)
+app.command(name="resume", cls=usage.Command)(resume.resume)
+app.command(name="layers", cls=usage.Command)(layers.layers)
+app.command(name="reconstruct", cls=usage.Command)(reconstruct.reconstruct)
+app.command(name="plan", cls=usage.Command)(plan.plan)
+app.command(name="profile", cls=usage.Command)(profile.profile)
+app.command(name="doctor", cls=usage.Command)(doctor.doctor)
 app.add_typer(weights.app, name="weights")
 app.add_typer(cache.app, name="cache")
 

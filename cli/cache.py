@@ -6,8 +6,11 @@ from typing import Annotated
 import typer
 
 from .options import Debug
+from .terminal import usage
 
-app = typer.Typer(help="Show or clear what is kept on this machine: compiled kernels, fetched weights.")
+app = typer.Typer(
+    cls=usage.Group, help="Show or clear what is kept on this machine: compiled kernels, fetched weights."
+)
 
 KINDS = {"cubin": "kernels for GPUs", "emulator": "the emulator's libraries"}
 
@@ -31,7 +34,7 @@ def show(
     rows = {entry.kind: (entry.files, entry.bytes, entry.folder) for entry in kept()} | {"weights": weights}
     if as_json:
         facts = {kind: {"files": files, "bytes": size, "folder": str(at)} for kind, (files, size, at) in rows.items()}
-        typer.echo(json.dumps({"folder": str(cache_base()), "problem": problem, "kinds": facts}, indent=2))
+        print(json.dumps({"folder": str(cache_base()), "problem": problem, "kinds": facts}, indent=2))
         return
 
     from rich.console import Console
@@ -54,7 +57,7 @@ def show(
     )
 
 
-@app.command()
+@app.command(cls=usage.Command)
 def clear(
     weights: Annotated[bool, typer.Option("--weights", help="Remove the fetched weights too.")] = False,
     debug: Debug = False,
@@ -72,4 +75,4 @@ def clear(
 
 
 def _say(what: str, files: int, size: int) -> None:
-    typer.echo(f"{what}: removed {files} file{'' if files == 1 else 's'}, {size / 1e6:.1f} MB")
+    print(f"{what}: removed {files} file{'' if files == 1 else 's'}, {size / 1e6:.1f} MB")

@@ -27,7 +27,7 @@ def doctor(
         facts = {finding.name: asdict(finding) for finding in findings}
         mend = [{"problem": problem, "remedy": command} for problem, command in to_mend]
         report = {"auto": device, "why": reason, "remedy": remedy, "to_mend": mend, "weights": weights}
-        typer.echo(json.dumps({**report, "findings": facts}, indent=2))
+        print(json.dumps({**report, "findings": facts}, indent=2))
         return
 
     from rich.console import Console

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-WEIGHTS_HELP = "mini, vgg19, vgg16, a VGG weights file (.h5, .keras, .pth, .safetensors, …), or random:SEED."
+WEIGHTS_HELP = "mini, vgg19, vgg16, a VGG weights file (.h5, .keras, .pth, .safetensors and others), or random:SEED."
 WEIGHTS_DEFAULT = "vgg19 once fetched, else mini"
 PREPROCESSING_HELP = "The weights' own: caffe, torchvision, unit (RGB 0..1), tf (-1..1) or matconvnet."
 PREPROCESSING_DEFAULT = "what the file says, else caffe"

@@ -127,7 +127,7 @@ def plan(
             "sizes": [_facts(one) for one in rows.values()],
             "asked": None if wanted is None else _facts(rows[wanted]),
         }
-        typer.echo(json.dumps(facts, indent=2))
+        print(json.dumps(facts, indent=2))
         return
     _print(rows, wanted)
     where = f"{network.name} on {opened.name} ({opened.precision}), {optimizer}"
@@ -260,7 +260,7 @@ def _advice(row: Row, image: str, side: int, tile: str, *, limited: bool) -> str
 
 
 def _say(text: str) -> None:
-    typer.echo(printable(text))
+    print(printable(text))
 
 
 def _gib(nbytes: float) -> str:

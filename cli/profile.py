@@ -63,7 +63,7 @@ def profile(
     if json_file is not None:
         text = json.dumps(asdict(result), indent=1)
         if str(json_file) == "-":
-            typer.echo(text)
+            print(text)
             return
         beside = json_file.with_name(f"{json_file.name}.part")
         beside.write_text(text + "\n", encoding="utf-8")

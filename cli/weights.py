@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import Debug, Preprocessing
+from .terminal import usage
 from .terminal.messages import printable
 
 if TYPE_CHECKING:
     from ..weights import Inspection
 
-app = typer.Typer(help="Fetch, list, inspect and convert weights.", no_args_is_help=True)
+app = typer.Typer(cls=usage.Group, help="Fetch, list, inspect and convert weights.", no_args_is_help=True)
 
 
 @app.callback()
@@ -26,7 +27,7 @@ def weights() -> None:
     """Fetch, list, inspect and convert weights."""
 
 
-@app.command()
+@app.command(cls=usage.Command)
 def fetch(
     name: Annotated[str, typer.Argument(help="vgg19 or vgg16.", show_default=False)],
     source: Annotated[
@@ -48,10 +49,10 @@ def fetch(
     else:
         with _bar(name) as (on_progress, on_retry):
             path, was_there = fetch_official(name, on_progress=on_progress, on_retry=on_retry)
-    typer.echo(printable(f"{name} is {'already ' if was_there else ''}there, verified: {path}"))
+    print(printable(f"{name} is {'already ' if was_there else ''}there, verified: {path}"))
 
 
-@app.command(name="list")
+@app.command(name="list", cls=usage.Command)
 def list_known(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
     debug: Debug = False,
@@ -63,7 +64,7 @@ def list_known(
     known, default = known_weights(), default_weights()
     if as_json:
         facts = {"default": default, "folder": str(weights_folder()), "weights": [asdict(entry) for entry in known]}
-        typer.echo(json.dumps(facts, indent=2))
+        print(json.dumps(facts, indent=2))
         return
 
     from rich.console import Console
@@ -85,7 +86,7 @@ def list_known(
     console.print(Text(printable(f"folder: {weights_folder()}")), soft_wrap=True)
 
 
-@app.command()
+@app.command(cls=usage.Command)
 def convert(
     source: Annotated[
         str, typer.Argument(metavar="IN", help="A weights file of any layout, or vgg19 or vgg16.", show_default=False)
@@ -112,10 +113,10 @@ def convert(
     written = convert_file(source, destination, half=half, up_to=up_to, preprocessing=preprocessing, theano=theano)
     precision = "float16" if half else "float32"
     facts = f"{written.taps[0]} to {written.taps[-1]}, {precision}, {written.preprocessing.name} preprocessing"
-    typer.echo(printable(f"wrote {destination}: {facts}, {destination.stat().st_size / 1e6:.1f} MB"))
+    print(printable(f"wrote {destination}: {facts}, {destination.stat().st_size / 1e6:.1f} MB"))
 
 
-@app.command()
+@app.command(cls=usage.Command)
 def inspect(
     file: Annotated[
         str,
@@ -131,7 +132,7 @@ def inspect(
 
     inspection = inspect_file(file, preprocessing=preprocessing)
     if as_json:
-        typer.echo(json.dumps(asdict(inspection), indent=2))
+        print(json.dumps(asdict(inspection), indent=2))
     else:
         _print(inspection)
 

@@ -18,16 +18,20 @@ from numpy.typing import NDArray
 
 from ..device import MOST_VECTORS, W2_SCRATCH, Array, Layout, Pooling
 from ..errors import DeviceError
+from . import self_test
 from .conv3x3 import launch_mma_sm80 as tensor_convolution
 from .conv3x3 import launch_simt as convolution
 from .conv3x3 import launch_wgmma_sm90 as hopper
-from .conv3x3.launch_mma_sm80 import CHANNELS_MULTIPLE, MEMORY, rounded, widened
+from .conv3x3.launch_mma_sm80 import CHANNELS_MULTIPLE
 from .conv3x3.launch_simt import IMAGE_CHANNELS
 from .elementwise import launch as pointwise
 from .gram import launch_mma_sm80 as tensor_gram
 from .gram import launch_simt as gram
+from .gram import launch_wgmma_sm90 as wgmma_gram
+from .runtime import tensor_map
 from .runtime.launch import Launch
 from .runtime.protocol import Runtime
+from .storage import MEMORY, rounded, widened
 from .wasserstein import launch as wasserstein
 
 FLOAT = np.dtype(np.float32)
@@ -37,7 +41,7 @@ ALIGNMENT = 16  # bytes, of a float4
 
 PRECISIONS = ("fp32", "tf32", "3xtf32", "bf16", "fp16")
 LEAST_CAPABILITY = {"fp16": 75, "bf16": 80, "tf32": 80, "3xtf32": 80}
-IN_16_BITS: tuple[hopper.Element, ...] = ("bf16", "fp16")
+IN_16_BITS: tuple[tensor_map.Element, ...] = ("bf16", "fp16")
 
 GRADIENT_SCALE = 2.0**16
 """Of fp16, whose normal numbers reach from 2^-14 to 2^16. With the weights that are chosen where none are given,
@@ -81,7 +85,7 @@ class Gpu:
         if precision not in ("auto", *PRECISIONS):
             known = f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
             raise DeviceError(f"the {runtime.name} device has no precision {precision!r}; choose {known}")
-        capability = runtime.chip.capability
+        capability = runtime.spec.capability
         self.precision = _chosen(runtime) if precision == "auto" else precision
         if capability < LEAST_CAPABILITY.get(self.precision, 0):
             raise DeviceError(f"this GPU's tensor cores know no {self.precision}; choose fp32")
@@ -160,14 +164,14 @@ class Gpu:
             if self._hopper and hopper.serves(channels_in, channels_out):
                 needs.append(hopper.workspace_bytes(*sizes))
             elif self._on_tensor_cores:
-                needs.append(tensor_convolution.workspace_bytes(*sizes, self.precision, self._runtime.chip))
+                needs.append(tensor_convolution.workspace_bytes(*sizes, self.precision, self._runtime.spec))
             else:
                 needs.append(convolution.workspace_bytes(*sizes))
             if self._multiplies_in_tensor_cores(channels_out):
-                needs.append(tensor_gram.gram_workspace_bytes(*shape, self.precision, self._runtime.chip))
+                needs.append(tensor_gram.gram_workspace_bytes(*shape, self.precision, self._runtime.spec))
                 needs.append(tensor_gram.style_gradient_workspace_bytes(channels_out, self.precision))
-                if self._hopper and hopper.serves_gram(channels_out):
-                    needs.append(hopper.gram_workspace_bytes(*shape))
+                if self._hopper and wgmma_gram.serves(channels_out):
+                    needs.append(wgmma_gram.gram_workspace_bytes(*shape))
             else:
                 needs.append(gram.gram_workspace_bytes(*shape))
                 needs.append(gram.style_gradient_workspace_bytes(*shape))
@@ -236,7 +240,7 @@ class Gpu:
             )  # fmt: skip
         else:  # filters that no tensor core can take are packed for, and go to, the plain kernels
             launches = tensor_convolution.conv3x3_relu(
-                x, filters, self._runtime.chip, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice,
+                x, filters, self._runtime.spec, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice,
                 workspace=self._workspace,
             )  # fmt: skip
         self._run(launches)
@@ -258,7 +262,7 @@ class Gpu:
             )  # fmt: skip
         else:
             launches = tensor_convolution.conv3x3_input_gradient(
-                gradient, filters, self._runtime.chip, out=out, mask=mask, accumulate=accumulate,
+                gradient, filters, self._runtime.spec, out=out, mask=mask, accumulate=accumulate,
                 workspace=self._workspace,
             )  # fmt: skip
         self._run(launches)
@@ -301,10 +305,10 @@ class Gpu:
         self._check("gram", features=(features, shape, self.activation_dtype), out=(out, (shape[2], shape[2]), FLOAT),
                     weights=(weights, shape[:2], FLOAT))  # fmt: skip
         self._check_eights("gram", shape[2])
-        if self._hopper and weights is None and hopper.serves_gram(shape[2]):
-            launches = hopper.gram(features, out, self._workspace, self._hopper)
+        if self._hopper and weights is None and wgmma_gram.serves(shape[2]):
+            launches = wgmma_gram.gram(features, out, self._workspace, self._hopper)
         elif self._multiplies_in_tensor_cores(shape[2]):
-            launches = tensor_gram.gram(features, out, weights, self._workspace, self.precision, self._runtime.chip)
+            launches = tensor_gram.gram(features, out, weights, self._workspace, self.precision, self._runtime.spec)
         else:
             launches = gram.gram(features, out, weights, self._workspace)
         self._run(launches)
@@ -363,7 +367,7 @@ class Gpu:
         if self._multiplies_in_tensor_cores(shape[2]):
             launches = tensor_gram.style_gradient(
                 features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights,
-                workspace=self._workspace, precision=self.precision, chip=self._runtime.chip,
+                workspace=self._workspace, precision=self.precision, spec=self._runtime.spec,
                 factor=self.gradient_scale,
             )  # fmt: skip
         else:
@@ -513,7 +517,7 @@ class Gpu:
         """What a convolution's input is held in, and the gradient with respect to it."""
         return FLOAT if filters.channels_in == IMAGE_CHANNELS else self.activation_dtype
 
-    def _wgmma(self) -> hopper.Target:
+    def _wgmma(self) -> tensor_map.Target:
         if self._hopper is None:
             raise ValueError("these filters were packed by a device that uses wgmma, which this one does not")
         return self._hopper
@@ -566,16 +570,16 @@ class Gpu:
 def _chosen(runtime: Runtime) -> str:
     """What "auto" is. An emulated tensor core is slower than an emulated multiplication, and whoever asks the emulator
     for nothing in particular wants to see what is wrong, rather than what is rounded."""
-    fast = runtime.name == "cuda" and runtime.chip.capability >= LEAST_CAPABILITY["bf16"]
+    fast = runtime.name == "cuda" and runtime.spec.capability >= LEAST_CAPABILITY["bf16"]
     return "bf16" if fast else "fp32"
 
 
-def _hopper_target(runtime: Runtime, element: hopper.Element) -> hopper.Target | None:
+def _hopper_target(runtime: Runtime, element: tensor_map.Element) -> tensor_map.Target | None:
     """How to launch the kernels for compute capability 9.0; None, with a warning, where they fail their test."""
-    if problem := hopper.known_problem(runtime, element):
+    if problem := self_test.known_problem(runtime, element):
         _log.warning("the wgmma kernels are not used, but slower ones: %s", problem)
         return None
-    return hopper.target_of(runtime, runtime.chip.multiprocessors)
+    return tensor_map.target_of(runtime, runtime.spec.multiprocessors)
 
 
 def _alignment(size: int) -> int:

@@ -74,3 +74,46 @@ def test_a_reader_that_leaves_does_not_end_a_run(tmp_path: Path, small_weights: 
     assert done.returncode == 0, done.stderr
     assert "wrote content_style.png (5 iterations" in done.stderr
     assert images.read(tmp_path / "content_style.png").pixels.shape == (20, 24, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--sise", "3"], "No such option: --sise"),
+        (["run", "--size", "banana"], "'--size'"),
+        (["run", "--style"], "'--style' requires an argument"),
+        (["run", "a", "b", "c\x1b[2J"], "c\\x1b[2J"),
+        (["weights", "show"], "No such command 'show'"),
+        (["resume"], "Missing argument 'FILE'"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    with pytest.raises(SystemExit) as end:
+        app(arguments, prog_name="nstgpu")
+    assert end.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert said in shown.err
+    assert "--help" in shown.err
+
+
+@pytest.mark.parametrize("columns", [24, 40, 80])
+def test_help_names_every_option_in_full_at_any_width(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for call, names in {
+        ("run", "--help"): ["--style-statistics", "--stop-when-settled", "--checkpoint-every", "CONTENT"],
+        ("--help",): ["reconstruct", "weights"],
+        ("weights", "--help"): ["convert"],
+    }.items():
+        with pytest.raises(SystemExit) as end:
+            app(list(call), prog_name="nstgpu")
+        shown = capsys.readouterr().out
+        assert end.value.code == 0
+        assert max(map(len, shown.splitlines())) <= columns
+        assert all(name in shown for name in names)

@@ -11,6 +11,7 @@ import pytest
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3.launch_simt import Work, choose_tile
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.gpu_spec import SIMT_MULTIPROCESSORS
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.device import Pooling
@@ -284,7 +285,7 @@ def test_tiles_cover_everything_and_slices_fill_at_most_one_wave(shape: tuple[in
     assert work.grid[0] < 2**31
     assert max(work.grid[1:]) < 65536
     blocks = work.down * work.across * work.slices
-    assert work.slices == 1 or blocks <= convolution.MULTIPROCESSORS * work.tile.resident
+    assert work.slices == 1 or blocks <= SIMT_MULTIPROCESSORS * work.tile.resident
     steps = taps * -(-shape[2] // convolution.DEPTH)
     assert work.slices == 1 or steps // work.slices >= convolution.WORTH_SPLITTING
 
@@ -309,7 +310,7 @@ def test_the_tile_for_a_shape(shape: tuple[int, int, int, int], variant: str, sl
 
 def test_large_networks_keep_a_small_workspace() -> None:
     """Slices are for small maps: what they need is bounded by one wave of tiles, however large the image."""
-    wave = convolution.MULTIPROCESSORS * 2 * 128 * 128 * 4
+    wave = SIMT_MULTIPROCESSORS * 2 * 128 * 128 * 4
     assert max(convolution.workspace_bytes(*shape) for shape in NETWORK) <= wave
     assert convolution.workspace_bytes(2048, 2048, 64, 64) == 0
 

@@ -20,10 +20,11 @@ from PIL import Image
 from nstgpu import Style, StyleTransfer
 from nstgpu.engine.optimizers.coarse_to_fine import Progress
 from nstgpu.kernels import DEVICES, DeviceError, open_device
+from nstgpu.kernels.cuda import self_test
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
-from nstgpu.kernels.cuda.conv3x3 import tile_model as tensor_tiles
 from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.cuda.runtime import cupy_runtime, driver
+from nstgpu.kernels.cuda.gpu_spec import spec_of
+from nstgpu.kernels.cuda.runtime import cupy_runtime, driver, tensor_map
 from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
 from nstgpu.kernels.cuda.runtime.driver import cuda_problem
 from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
@@ -190,7 +191,7 @@ def test_a_whole_gradient_on_tensor_cores(
 
 def test_old_tensor_cores_are_refused() -> None:
     runtime = EmulatorRuntime()
-    runtime.chip = tensor_tiles.chip_of((7, 5), 40)
+    runtime.spec = spec_of((7, 5), 40)
     with pytest.raises(DeviceError, match="know no 3xtf32; choose fp32"):
         Gpu(runtime, "3xtf32")
 
@@ -654,8 +655,8 @@ def test_16_bits_go_to_wgmma_through_cupy(thin: Callable[..., Weights], monkeypa
     cubin = SimpleNamespace(image=b"cubin", kernels=library.kernels)
     monkeypatch.setattr(FakeCupy, "library", library)
     monkeypatch.setattr(cupy_runtime, "compile_sources", lambda *_: [cubin])
-    monkeypatch.setattr(hopper, "known_problem", lambda *_: None)
-    monkeypatch.setattr(hopper, "encode_with_driver", hopper.encode_for_emulator)
+    monkeypatch.setattr(self_test, "known_problem", lambda *_: None)
+    monkeypatch.setattr(tensor_map, "encode_with_driver", tensor_map.encode_for_emulator)
     weights, emulated = thin(((8,), (16,))), Gpu(EmulatorRuntime("fp16"), "fp16", wgmma=True)
     painters = [transfer(device, weights, (20, 18), precision="fp16") for device in ("cuda", emulated)]
     assert isinstance(painters[0]._network.layers[1].filters, hopper.PackedFilters)
@@ -667,7 +668,7 @@ def test_16_bits_go_to_wgmma_through_cupy(thin: Callable[..., Weights], monkeypa
 def test_auto_is_fp32_for_channels_that_bf16_cannot_take(
     thin: Callable[..., Weights], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hopper, "known_problem", lambda *_: None)
+    monkeypatch.setattr(self_test, "known_problem", lambda *_: None)
     with caplog.at_level("INFO", "nstgpu"):
         painter = transfer("cuda", thin(ODD), (40, 33), precision="auto")
     assert painter.device.precision == "fp32"

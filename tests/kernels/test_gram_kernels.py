@@ -10,6 +10,7 @@ import pytest
 
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.gpu_spec import SIMT_MULTIPROCESSORS
 from nstgpu.kernels.cuda.gram import launch_simt as gram
 from nstgpu.kernels.cuda.gram.launch_simt import choose_gram
 from nstgpu.kernels.cuda.runtime.launch import Launch
@@ -220,9 +221,9 @@ def test_the_slices_of_a_mean_keep_a_gpu_busy_and_none_is_empty(shape: tuple[int
     height, width, channels = shape
     slices, groups = gram.mean_slices(*shape), -(-channels // gram.MEAN_CHANNELS)
     assert 1 <= slices <= max(1, height * width // gram.MEAN_PIXELS)
-    assert slices * groups <= max(groups, 8 * convolution.MULTIPROCESSORS)
+    assert slices * groups <= max(groups, 8 * SIMT_MULTIPROCESSORS)
     if height * width >= 512**2:
-        assert slices * groups >= 4 * convolution.MULTIPROCESSORS
+        assert slices * groups >= 4 * SIMT_MULTIPROCESSORS
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, *TAPS, (16384, 16384, 64)], ids=str)
@@ -231,10 +232,10 @@ def test_tiles_cover_the_upper_triangle_and_slices_fill_at_most_one_wave(shape: 
     across = -(-shape[2] // work.side)
     assert work.tiles == len([(row, column) for row in range(across) for column in range(across) if row <= column])
     assert work.slices >= 1
-    assert work.slices == 1 or work.tiles * work.slices <= convolution.MULTIPROCESSORS * work.resident
+    assert work.slices == 1 or work.tiles * work.slices <= SIMT_MULTIPROCESSORS * work.resident
     steps = -(-shape[0] * shape[1] // convolution.DEPTH)
     assert work.slices == 1 or steps // work.slices >= gram.WORTH_SPLITTING
-    assert work.nbytes <= max(1, convolution.MULTIPROCESSORS * 2) * 128 * 128 * 4
+    assert work.nbytes <= max(1, SIMT_MULTIPROCESSORS * 2) * 128 * 128 * 4
 
 
 def test_a_workspace_too_small_is_refused() -> None:

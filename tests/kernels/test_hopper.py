@@ -13,14 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nstgpu.kernels.cuda import self_test
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
-from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import MEMORY, rounded, widened
-from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import TILES, Element, Tile, Work
-from nstgpu.kernels.cuda.runtime import nvrtc
+from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import TILES, Tile, Work
+from nstgpu.kernels.cuda.gpu_spec import MULTIPROCESSORS, WGMMA_PER_CLOCK
+from nstgpu.kernels.cuda.gram import launch_wgmma_sm90 as wgmma_gram
+from nstgpu.kernels.cuda.runtime import nvrtc, tensor_map
 from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
+from nstgpu.kernels.cuda.runtime.tensor_map import Element
+from nstgpu.kernels.cuda.storage import MEMORY, rounded, widened
 from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
 from nstgpu.kernels.errors import DeviceError
@@ -115,7 +119,7 @@ def forward(runtime: Runtime, shape: Shape4, element: Element, work: Work, pooli
     workspace = empty(runtime, (hopper.partial_bytes(work, height, width, channels),), np.uint8)
     x_held = held(runtime, x_bits)
     run(runtime, hopper.conv3x3_relu(x_held, filters, pooling=pooling, workspace=workspace, work=work,
-                                     target=hopper.target_of(runtime, multiprocessors), **buffers))  # fmt: skip
+                                     target=tensor_map.target_of(runtime, multiprocessors), **buffers))  # fmt: skip
     expected = {
         "out": np.empty((height, width, channels)), "mask": np.empty((height, width, channels), bool),
         "pooled": np.empty(pooled), "choice": np.empty(pooled, np.uint8),
@@ -153,7 +157,7 @@ def check_forward(runtime: Runtime, shape: Shape4, element: Element, work: Work,
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
 @pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
 def test_forward(runtime: Runtime, shape: Shape4, slices: int, tile: Tile, element: Element) -> None:
-    slices = min(slices, 3 * -(-shape[2] // hopper.STEP_CHANNELS))
+    slices = min(slices, 3 * -(-shape[2] // tensor_map.STEP_CHANNELS))
     check_forward(runtime, shape, element, hopper.cut_up(tile, *shape, slices), "max", "out mask pooled choice")
 
 
@@ -177,7 +181,7 @@ def test_what_is_not_a_number_stays_so(runtime: Runtime) -> None:
     filters, _ = packed(runtime, kernel, bias, "bf16")
     out, x_held = empty(runtime, (9, 9, 8), np.uint16), held(runtime, rounded(x, "bf16"))
     run(runtime, hopper.conv3x3_relu(x_held, filters, out=out, mask=None, pooling="max", pooled=None, choice=None,
-                                     workspace=None, target=hopper.target_of(runtime)))  # fmt: skip
+                                     workspace=None, target=tensor_map.target_of(runtime)))  # fmt: skip
     expected = np.zeros(out.shape, bool)
     expected[3:6, 3:6] = True
     np.testing.assert_array_equal(np.isnan(widened(runtime.download(out), "bf16")), expected)
@@ -272,7 +276,7 @@ def check_backward(
     workspace = empty(runtime, (hopper.partial_bytes(work, height, width, channels_in),), np.uint8)
     gradient_held = held(runtime, gradient)
     run(runtime, hopper.conv3x3_input_gradient(gradient_held, filters, out=out, mask=bits, accumulate=accumulate,
-                                               workspace=workspace, target=hopper.target_of(runtime, 3),
+                                               workspace=workspace, target=tensor_map.target_of(runtime, 3),
                                                work=work))  # fmt: skip
     expected = widened(before, element).astype(np.float64)
     reference.conv3x3_input_gradient(widened(gradient, element).astype(np.float64),
@@ -303,7 +307,7 @@ def test_backward_masks_and_accumulates_as_asked(runtime: Runtime, masked: bool,
 
 # ---- the self-test --------------------------------------------------------------------------------------------------
 def test_the_self_test_finds_nothing(runtime: Runtime) -> None:
-    assert hopper.problem_with(runtime, 3) is None
+    assert self_test.problem_with(runtime, 3) is None
 
 
 def test_the_self_test_names_a_kernel_that_is_wrong(hopper_called: Runtimes) -> None:
@@ -317,7 +321,7 @@ def test_the_self_test_names_a_kernel_that_is_wrong(hopper_called: Runtimes) -> 
         launched(launch)
 
     runtime.launch = launch  # type: ignore[method-assign]
-    problem = hopper.problem_with(runtime, 3)
+    problem = self_test.problem_with(runtime, 3)
     assert problem is not None
     assert re.fullmatch(r"tile 256x128 in bf16, 2 slices: off by [\d.]+ of the largest value", problem)
 
@@ -329,7 +333,7 @@ def test_the_self_test_passes_on_what_the_device_says(hopper_called: Runtimes) -
         raise DeviceError(f"launching kernel {launch.kernel!r}: no")
 
     runtime.launch = launch  # type: ignore[method-assign]
-    problem = hopper.problem_with(runtime)
+    problem = self_test.problem_with(runtime)
     assert problem == "tile 256x128 in bf16: launching kernel 'hopper_bf16_forward_256x128': no"
 
 
@@ -357,26 +361,26 @@ def fresh_driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], No
     """fresh_driver(what ctypes.CDLL is to do)."""
 
     def install(load: Any) -> None:
-        hopper._driver.cache_clear()
-        hopper.encode_with_driver.cache_clear()
+        tensor_map.driver.cache_clear()
+        tensor_map.encode_with_driver.cache_clear()
         monkeypatch.setattr(ctypes, "CDLL", load)
 
     yield install
-    hopper._driver.cache_clear()
-    hopper.encode_with_driver.cache_clear()
+    tensor_map.driver.cache_clear()
+    tensor_map.encode_with_driver.cache_clear()
 
 
 def test_the_driver_is_asked_for_boxes_that_read_zeros_outside(fresh_driver: Callable[[Any], None]) -> None:
     driver = FakeDriver()
     fresh_driver(lambda _: driver)
-    encoded = hopper.encode_with_driver(MAP)
-    assert (encoded.dtype, encoded.size) == (hopper.ENCODED, 1)
+    encoded = tensor_map.encode_with_driver(MAP)
+    assert (encoded.dtype, encoded.size) == (tensor_map.ENCODED, 1)
     assert encoded.tobytes() == b"\xab" * 128
     # BFLOAT16, rank, address, sizes, pitches, box, steps; no interleave, 128-byte swizzle, 256 bytes into L2, zeros.
     assert driver.asked == [[9, 3, MAP.address, [72, 50, 37], [144, 7200], [64, 8, 18], [1, 1, 1], 0, 3, 3, 0]]
-    hopper.encode_with_driver(MAP)
+    tensor_map.encode_with_driver(MAP)
     assert len(driver.asked) == 1
-    hopper.encode_with_driver(hopper.filters_map(4096, "fp16", 72, 136, TILES[0]))
+    tensor_map.encode_with_driver(hopper.filters_map(4096, "fp16", 72, 136, TILES[0]))
     assert driver.asked[1][:6] == [6, 3, 4096, [72, 9, 136], [144, 1296], [64, 1, 128]]
 
 
@@ -386,19 +390,19 @@ def test_without_a_driver_there_are_no_tensor_maps(fresh_driver: Callable[[Any],
 
     fresh_driver(fail)
     with pytest.raises(DeviceError, match=r"^no NVIDIA driver was found on this machine.*$"):
-        hopper.encode_with_driver(MAP)
+        tensor_map.encode_with_driver(MAP)
 
 
 def test_a_driver_without_tensor_maps_is_too_old(fresh_driver: Callable[[Any], None]) -> None:
     fresh_driver(lambda _: object())
     with pytest.raises(DeviceError, match=r"^the NVIDIA driver knows no tensor maps: install version 525 or newer$"):
-        hopper.encode_with_driver(MAP)
+        tensor_map.encode_with_driver(MAP)
 
 
 def test_what_the_driver_refuses_is_named(fresh_driver: Callable[[Any], None]) -> None:
     fresh_driver(lambda _: FakeDriver(status=1))
     with pytest.raises(DeviceError, match=r"^cuTensorMapEncodeTiled: error 1 for TensorMap\(address=.*$"):
-        hopper.encode_with_driver(MAP)
+        tensor_map.encode_with_driver(MAP)
 
 
 # ---- filters, tiles, slices -----------------------------------------------------------------------------------------
@@ -436,7 +440,7 @@ def test_the_reckoning_promises_no_more_than_the_tensor_cores_have(side: int) ->
     for block, channels_in, channels_out in [(1, 64, 64), (2, 128, 128), (4, 256, 256), (8, 512, 512), (16, 512, 512)]:
         shape = (side // block, side // block, channels_in, channels_out)
         work = hopper.choose_work(*shape)
-        least = 9 * np.prod(shape, dtype=float) / hopper.PRODUCTS_PER_CLOCK / hopper.MULTIPROCESSORS
+        least = 9 * np.prod(shape, dtype=float) / WGMMA_PER_CLOCK / MULTIPROCESSORS
         assert least < hopper.reckoned_clocks(work, channels_in)
 
 
@@ -446,7 +450,7 @@ def test_work_covers_everything_and_slices_fill_at_most_one_wave(shape: Shape4) 
     assert 0 <= work.down * hopper.BOX_HEIGHT - shape[0] < hopper.BOX_HEIGHT
     assert 0 <= work.across * work.tile.width - shape[1] < work.tile.width
     assert 0 <= work.channel_tiles * work.tile.channels - shape[3] < work.tile.channels
-    assert work.slices == 1 or work.items <= hopper.MULTIPROCESSORS
+    assert work.slices == 1 or work.items <= MULTIPROCESSORS
     assert hopper.workspace_bytes(*shape) >= hopper.partial_bytes(work, shape[0], shape[1], shape[3])
 
 
@@ -465,7 +469,7 @@ def test_a_workspace_too_small_is_refused(hopper_called: Runtimes) -> None:
     for workspace, has in ((None, 0), (np.zeros(needed - 1, np.uint8), needed - 1)):
         with pytest.raises(ValueError, match=f"the workspace has {has} bytes of {needed}"):
             hopper.conv3x3_relu(x, filters, out=x, mask=None, pooling="max", pooled=None, choice=None,
-                                workspace=workspace, target=hopper.target_of(runtime), work=work)  # fmt: skip
+                                workspace=workspace, target=tensor_map.target_of(runtime), work=work)  # fmt: skip
 
 
 # ---- what the compiler makes of it ----------------------------------------------------------------------------------
@@ -484,7 +488,7 @@ def test_nothing_spills_and_no_product_is_serialised(cubin: nvrtc.Cubin) -> None
     names = {name for name in cubin.kernels if "slices" not in name}
     convolutions = {name: cubin.kernels[name] for name in names if "gram" not in name}
     assert len(convolutions) == 2 * len(TILES)
-    assert len(names - set(convolutions)) == len(hopper.GRAM_TILES)
+    assert len(names - set(convolutions)) == len(wgmma_gram.GRAM_TILES)
     assert not cubin.warnings
     for taken in cubin.kernels.values():
         assert taken.spill_bytes == taken.stack_bytes == 0
@@ -533,7 +537,7 @@ def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: nvrtc.Cubin) -
 def test_so_is_that_of_the_gram(cubin: nvrtc.Cubin) -> None:
     """A product for each 16 pixels of a step, in one batch; one load, in a loop, and no passing on of registers."""
     found = instructions(cubin.image)
-    for tile in hopper.GRAM_TILES:
+    for tile in wgmma_gram.GRAM_TILES:
         wanted = {"HGMMA": tile.depth // 16, "WARPGROUP": 3, "UTMALDG": 1}
         assert found[f"hopper_bf16_gram_{tile.variant}"] == wanted
 

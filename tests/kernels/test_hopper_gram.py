@@ -1,4 +1,4 @@
-"""The Gram matrix on Hopper's tensor cores (kernels/cuda/conv3x3/launch_wgmma_sm90.py, cuda/gram/wgmma_sm90.cuh)
+"""The Gram matrix on Hopper's tensor cores (kernels/cuda/gram/launch_wgmma_sm90.py, cuda/gram/wgmma_sm90.cuh)
 against the reference in float64, on the emulator and on a GPU of compute capability 9.0 where there is one. The
 emulated wgmma reads matrices that lie across by PTX's canonical layouts; test_hopper_layout.py has the descriptors,
 test_hopper.py what the compiler makes of it, and test_tensor_device.py a whole gradient.
@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nstgpu.kernels.cuda import self_test
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
-from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import rounded, widened
-from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import Element
 from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.cuda.runtime import nvrtc
+from nstgpu.kernels.cuda.gpu_spec import MULTIPROCESSORS
+from nstgpu.kernels.cuda.gram import launch_wgmma_sm90 as wgmma_gram
+from nstgpu.kernels.cuda.runtime import nvrtc, tensor_map
 from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
+from nstgpu.kernels.cuda.runtime.tensor_map import Element
+from nstgpu.kernels.cuda.storage import rounded, widened
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
 from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference
@@ -60,10 +63,10 @@ def gram_by(runtime: Runtime, features: Any, element: Element, slices: int | Non
     """Of float32 features that the element type holds exactly."""
     height, width, channels = features.shape
     out = held(runtime, np.full((channels, channels), np.nan, np.float32))
-    needed = hopper.choose_gram(height, width, channels, slices).nbytes
+    needed = wgmma_gram.choose_gram(height, width, channels, slices).nbytes
     workspace = held(runtime, np.full(needed, 0xEE, np.uint8))
     features = held(runtime, rounded(features, element))
-    for launch in hopper.gram(features, out, workspace, hopper.target_of(runtime), slices):
+    for launch in wgmma_gram.gram(features, out, workspace, tensor_map.target_of(runtime), slices):
         runtime.launch(launch)
     return runtime.download(out)
 
@@ -182,7 +185,7 @@ def test_the_emulator_shows_a_mistake(mistake: str | None, tmp_path: Path, monke
 def test_the_self_test_names_a_gram_that_is_wrong(hopper_called: Runtimes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hopper, "TILES", ())
     runtime = hopper_called("emulator")
-    assert hopper.problem_with(runtime) is None
+    assert self_test.problem_with(runtime) is None
     launched = runtime.launch
 
     def launch(launch: Launch) -> None:
@@ -191,7 +194,7 @@ def test_the_self_test_names_a_gram_that_is_wrong(hopper_called: Runtimes, monke
         launched(launch)
 
     monkeypatch.setattr(runtime, "launch", launch)
-    problem = hopper.problem_with(runtime)
+    problem = self_test.problem_with(runtime)
     assert problem is not None
     assert re.fullmatch(r"gram 128x128 in fp16, 1 slices: off by [\d.]+ of the largest value", problem)
 
@@ -199,7 +202,7 @@ def test_the_self_test_names_a_gram_that_is_wrong(hopper_called: Runtimes, monke
 # ---- through the device ---------------------------------------------------------------------------------------------
 def test_the_device_takes_it_where_nothing_is_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
     """With weights, mma.sync has it; both find the workspace large enough."""
-    monkeypatch.setattr(hopper, "known_problem", lambda *_: None)
+    monkeypatch.setattr(self_test, "known_problem", lambda *_: None)
     launched: list[str] = []
     try:
         device = Gpu(EmulatorRuntime("bf16"), "bf16", wgmma=True, on_launch=lambda at: launched.append(at.kernel))
@@ -230,24 +233,24 @@ def test_the_device_takes_it_where_nothing_is_weighted(monkeypatch: pytest.Monke
     ids=str,
 )  # fmt: skip
 def test_the_tiles_for_a_shape(shape: Shape, variant: str, tiles: int, slices: int) -> None:
-    work = hopper.choose_gram(*shape)
+    work = wgmma_gram.choose_gram(*shape)
     assert (work.variant, work.tiles, work.slices) == (variant, tiles, slices)
-    assert work.tiles * work.slices <= hopper.MULTIPROCESSORS
-    assert hopper.gram_workspace_bytes(*shape) == tiles * slices * work.side**2 * 4
+    assert work.tiles * work.slices <= MULTIPROCESSORS
+    assert wgmma_gram.gram_workspace_bytes(*shape) == tiles * slices * work.side**2 * 4
 
 
 def test_what_cannot_be_launched_is_refused(hopper_called: Runtimes) -> None:
-    assert hopper.serves_gram(72)
-    assert not hopper.serves_gram(12)
+    assert wgmma_gram.serves(72)
+    assert not wgmma_gram.serves(12)
     with pytest.raises(ValueError, match="4 slices of 3 steps"):
-        hopper.choose_gram(8, 17, 128, 4)
+        wgmma_gram.choose_gram(8, 17, 128, 4)
     runtime = hopper_called("emulator")
     features, out = held(runtime, np.zeros((2, 2, 64), np.uint16)), held(runtime, np.zeros((64, 64), np.float32))
     with pytest.raises(ValueError, match="the workspace has 16383 bytes of 16384"):
-        hopper.gram(features, out, np.zeros(16383, np.uint8), hopper.target_of(runtime))
+        wgmma_gram.gram(features, out, np.zeros(16383, np.uint8), tensor_map.target_of(runtime))
 
 
 def test_pixels_are_counted_through_by_the_tensor_map() -> None:
-    tensor_map = hopper.features_map(4096, "fp16", (33, 17, 72), hopper.GRAM_TILES[1])
-    assert tensor_map == hopper.TensorMap(4096, "fp16", (72, 33 * 17, 1), (64, 64, 1))
-    assert tensor_map.pitches == (144, 144 * 33 * 17)
+    features = wgmma_gram.features_map(4096, "fp16", (33, 17, 72), wgmma_gram.GRAM_TILES[1])
+    assert features == tensor_map.TensorMap(4096, "fp16", (72, 33 * 17, 1), (64, 64, 1))
+    assert features.pitches == (144, 144 * 33 * 17)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import rounded, widened
-from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import TensorMap, encode_for_emulator
+from nstgpu.kernels.cuda.runtime.tensor_map import TensorMap, encode_for_emulator
+from nstgpu.kernels.cuda.storage import rounded, widened
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
 
 SOURCE = Path(__file__).parent / "hopper_faults.cu"

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
+from nstgpu.kernels.cuda.gram import launch_wgmma_sm90 as wgmma_gram
+from nstgpu.kernels.cuda.runtime import tensor_map
 from nstgpu.kernels.emulator import Library, NoCompilerError, compile_library
 
-STEP, WIDTH, HEIGHT, LOADED = hopper.STEP_CHANNELS, hopper.BOX_WIDTH, hopper.BOX_HEIGHT, hopper.LOADED_ROWS
+STEP, WIDTH, HEIGHT, LOADED = tensor_map.STEP_CHANNELS, hopper.BOX_WIDTH, hopper.BOX_HEIGHT, hopper.LOADED_ROWS
 BANKS = 32
 
 
@@ -101,8 +103,8 @@ def read_across(image: np.ndarray, descriptor: int, rows: int) -> np.ndarray:
     return matrix
 
 
-@pytest.mark.parametrize("tile", hopper.GRAM_TILES, ids=lambda tile: tile.variant)
-def test_descriptors_find_channels_that_lie_across(probe: Library, tile: hopper.GramTile) -> None:
+@pytest.mark.parametrize("tile", wgmma_gram.GRAM_TILES, ids=lambda tile: tile.variant)
+def test_descriptors_find_channels_that_lie_across(probe: Library, tile: wgmma_gram.GramTile) -> None:
     """For every 16 pixels of a step: all the tile's channels, and the last 64, as a consumer's rows, alone."""
     features = np.arange(tile.depth * tile.side).reshape(tile.depth, tile.side)  # every number another one
     boxes = [shared_image(features[:, 64 * box : 64 * box + 64]) for box in range(tile.side // 64)]
@@ -212,6 +214,6 @@ def test_python_knows_the_tiles_sizes(probe: Library) -> None:
 def test_python_knows_the_gram_tiles_sizes(probe: Library) -> None:
     sizes = np.empty((2, 4), np.int32)
     ask(probe, "probe_gram_tiles", sizes)
-    for tile, found in zip(hopper.GRAM_TILES, sizes, strict=True):
+    for tile, found in zip(wgmma_gram.GRAM_TILES, sizes, strict=True):
         assert (tile.shared_bytes, tile.threads, tile.side, tile.depth) == tuple(found)
         assert tile.shared_bytes <= 227 * 1024

@@ -13,16 +13,18 @@ import pytest
 from nstgpu.kernels.cuda.conv3x3 import launch_mma_sm80 as tensor_convolution
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3 import tile_model as tensor_tiles
-from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import MEMORY, pack_filters, partial_bytes, rounded, widened
+from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import pack_filters, partial_bytes
 from nstgpu.kernels.cuda.conv3x3.launch_simt import choice_layout, mask_layout
-from nstgpu.kernels.cuda.conv3x3.tile_model import PRODUCTS, Chip, Work, chip_of, cut
+from nstgpu.kernels.cuda.conv3x3.tile_model import PRODUCTS, Work, cut
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
+from nstgpu.kernels.cuda.gpu_spec import GpuSpec, spec_of
 from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
 from nstgpu.kernels.cuda.runtime.driver import cuda_problem
 from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
+from nstgpu.kernels.cuda.storage import MEMORY, rounded, widened
 from nstgpu.kernels.device import Pooling
 from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
 from nstgpu.kernels.reference import Reference, ReferenceFilters
@@ -41,7 +43,7 @@ SOURCES = {
     "tf32": ["instantiations/sm80_tf32.cu", "conv3x3/rgb_simt.cu", "elementwise/pooling.cu"],
     "3xtf32": ["instantiations/sm80_tf32.cu", "conv3x3/rgb_simt.cu", "elementwise/pooling.cu"],
 }
-TURING, HOPPER = chip_of((7, 5), 40), chip_of((9, 0), 132)
+TURING, HOPPER = spec_of((7, 5), 40), spec_of((9, 0), 132)
 
 # What a layer may lose, relative and root mean square, given the numbers that its products take: to the rounding of
 # the result, which is at most 2^-8 of a bf16 and on average less than half of that, and to the additions (budget_of).
@@ -74,8 +76,8 @@ class Emulated(EmulatorRuntime):
 class Bench:
     """A runtime, a precision, and a note of every kernel that was launched."""
 
-    def __init__(self, runtime: Runtime, precision: str, chip: Chip) -> None:
-        self.runtime, self.precision, self.chip = runtime, precision, chip
+    def __init__(self, runtime: Runtime, precision: str, spec: GpuSpec) -> None:
+        self.runtime, self.precision, self.spec = runtime, precision, spec
         self.launched: set[str] = set()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -108,7 +110,7 @@ def bench(request: pytest.FixtureRequest) -> Callable[[str], Bench]:
         return lambda precision: Bench(Emulated(precision), precision, HOPPER)
     if problem := cuda_problem():
         pytest.skip(problem)
-    return lambda precision: Bench(runtime := CudaRuntime(precision=precision), precision, runtime.chip)
+    return lambda precision: Bench(runtime := CudaRuntime(precision=precision), precision, runtime.spec)
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -173,7 +175,7 @@ def forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, work: Wor
     workspace = bench.empty((partial_bytes(work, shape) if work else 1 << 20,), np.uint8)
     bench.run(
         tensor_convolution.conv3x3_relu(
-            values, filters, bench.chip, pooling=pooling, workspace=workspace, work=work, **buffers
+            values, filters, bench.spec, pooling=pooling, workspace=workspace, work=work, **buffers
         )
     )
     return {name: bench.fetched(buffer) for name, buffer in buffers.items() if buffer is not None}
@@ -252,7 +254,7 @@ def test_of_equal_pixels_the_first_is_chosen(bench: Callable[[str], Bench], prec
     choice = on.empty(*choice_layout((4, 4, 8)))
     on.run(
         tensor_convolution.conv3x3_relu(
-            on.held(in_memory(random(8, 8, 8), precision)), filters, on.chip, out=None, mask=None, pooling="max",
+            on.held(in_memory(random(8, 8, 8), precision)), filters, on.spec, out=None, mask=None, pooling="max",
             pooled=on.empty((4, 4, 8), MEMORY[precision]), choice=choice, workspace=None,
         )
     )  # fmt: skip
@@ -268,7 +270,7 @@ def test_what_is_not_a_number_stays_so(bench: Callable[[str], Bench], precision:
     values = on.held(x if shape[2] == 3 else in_memory(x, precision))
     on.run(
         tensor_convolution.conv3x3_relu(
-            values, held_filters(on, kernel, bias), on.chip, out=out, mask=None, pooling="max", pooled=None,
+            values, held_filters(on, kernel, bias), on.spec, out=out, mask=None, pooling="max", pooled=None,
             choice=None, workspace=None,
         )
     )  # fmt: skip
@@ -291,7 +293,7 @@ def backward(bench: Bench, shape: Shape, masked: bool, accumulate: bool, work: W
     workspace = bench.empty((partial_bytes(work, turned) if work else 1 << 20,), np.uint8)
     bench.run(
         tensor_convolution.conv3x3_input_gradient(
-            bench.held(in_memory(gradient, precision)), held_filters(bench, kernel, bias), bench.chip, out=out,
+            bench.held(in_memory(gradient, precision)), held_filters(bench, kernel, bias), bench.spec, out=out,
             mask=None if mask is None else bench.held(np.packbits(mask, axis=2, bitorder="little")),
             accumulate=accumulate, workspace=workspace, work=work,
         )
@@ -443,7 +445,7 @@ def test_a_network_there_and_back(bench: Callable[[str], Bench], precision: str)
     x = on.held(100 * random(20, 18, 3))
     for i, y in enumerate(activations):
         outputs = {"out": None, "pooled": y, "choice": choice} if i == 1 else {"out": y, "pooled": None, "choice": None}
-        on.run(tensor_convolution.conv3x3_relu(x, filters[i], on.chip, mask=masks[i], pooling="max",
+        on.run(tensor_convolution.conv3x3_relu(x, filters[i], on.spec, mask=masks[i], pooling="max",
                                                workspace=workspace, **outputs))  # fmt: skip
         x = y
     passed = [np.unpackbits(on.fetched(mask), axis=2, bitorder="little").astype(bool) for mask in masks]
@@ -457,7 +459,7 @@ def test_a_network_there_and_back(bench: Callable[[str], Bench], precision: str)
     def convolve_back(i: int, mask: int | None) -> tuple[Any, Any]:
         out = on.empty((*gradient.shape[:2], shapes[i][2]), memory if i > 0 else np.float32)
         on.run(tensor_convolution.conv3x3_input_gradient(
-            gradient, filters[i], on.chip, out=out, mask=None if mask is None else masks[mask], accumulate=False,
+            gradient, filters[i], on.spec, out=out, mask=None if mask is None else masks[mask], accumulate=False,
             workspace=workspace))  # fmt: skip
         expected = np.empty(out.shape)
         reference.conv3x3_input_gradient(exact, exact_filters[i], out=expected,

@@ -16,17 +16,20 @@ from PIL import Image
 
 from nstgpu import Style, StyleTransfer, load_weights
 from nstgpu.engine.errors import NonFiniteCostError
+from nstgpu.kernels.cuda import self_test
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
-from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import TensorFilters, rounded, widened
-from nstgpu.kernels.cuda.conv3x3.tile_model import chip_of
+from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import TensorFilters
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
+from nstgpu.kernels.cuda.gpu_spec import spec_of
 from nstgpu.kernels.cuda.gram import launch_simt as gram
+from nstgpu.kernels.cuda.runtime import tensor_map
 from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
 from nstgpu.kernels.cuda.runtime.driver import cuda_problem
 from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.nvrtc import sources_for
+from nstgpu.kernels.cuda.storage import rounded, widened
 from nstgpu.kernels.emulator import NoCompilerError
 from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference
@@ -353,7 +356,7 @@ class Described:
     """As much of a runtime as choosing a precision looks at."""
 
     def __init__(self, name: str, capability: tuple[int, int]) -> None:
-        self.name, self.chip = name, chip_of(capability, 100)
+        self.name, self.spec = name, spec_of(capability, 100)
 
     def allocate(self, nbytes: int) -> Any:
         return np.empty(nbytes, np.uint8)
@@ -414,7 +417,7 @@ def test_what_a_precision_compiles() -> None:
 
 # ---- which kernels --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("element", ELEMENTS)
-def test_wgmma_convolves_what_it_serves(element: hopper.Element, thin: Callable[..., Weights]) -> None:
+def test_wgmma_convolves_what_it_serves(element: tensor_map.Element, thin: Callable[..., Weights]) -> None:
     """Not the image, which has three channels; and to the same gradient as the kernels that others get."""
     weights, size, launched = thin(((8, 8), (16,))), (20, 18), list[str]()
     device = Noting(runtime("emulator", element), element, wgmma=True, on_launch=lambda at: launched.append(at.kernel))
@@ -428,7 +431,7 @@ def test_wgmma_convolves_what_it_serves(element: hopper.Element, thin: Callable[
 
 
 def test_one_layer_by_wgmma_is_what_the_launcher_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hopper, "known_problem", lambda *_: None)
+    monkeypatch.setattr(self_test, "known_problem", lambda *_: None)
     on = runtime("emulator", "bf16")
     device, x, kernel = Gpu(on, "bf16", wgmma=True), random(9, 11, 16), random(3, 3, 16, 24, seed=1)
     device.bind_workspace(device.allocate(device.workspace_bytes([(9, 11, 16, 24)])))
@@ -438,7 +441,7 @@ def test_one_layer_by_wgmma_is_what_the_launcher_computes(monkeypatch: pytest.Mo
     wanted: dict[str, Any] = {"mask": None, "pooling": "max", "pooled": None, "choice": None}
     device.conv3x3_relu(x, filters, out=ours, **wanted)
     for launch in hopper.conv3x3_relu(x, filters, out=theirs, workspace=device.allocate(1 << 16),
-                                      target=hopper.target_of(on, 7), **wanted):  # fmt: skip
+                                      target=tensor_map.target_of(on, 7), **wanted):  # fmt: skip
         on.launch(launch)
     np.testing.assert_array_equal(device.download(ours), device.download(theirs))
     assert device.download(ours).any()
@@ -469,7 +472,7 @@ def test_kernels_that_fail_their_test_are_not_used(caplog: pytest.LogCaptureFixt
 def test_wgmma_is_for_16_bits_on_one_capability(
     precision: str, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hopper, "known_problem", lambda *_: pytest.fail("nobody should test the kernels"))
+    monkeypatch.setattr(self_test, "known_problem", lambda *_: pytest.fail("nobody should test the kernels"))
     device: Any = Described("cuda", capability)
     Gpu(device, precision, wgmma=True)
 
@@ -484,7 +487,7 @@ def test_a_gpu_takes_wgmma_after_a_test(
         tested.append(element)
         return problem
 
-    monkeypatch.setattr(hopper, "known_problem", known_problem)
+    monkeypatch.setattr(self_test, "known_problem", known_problem)
     device: Any = Described("cuda", (9, 0))
     device.upload = lambda *_: None
     gpu = Gpu(device, "auto")
@@ -496,7 +499,7 @@ def test_a_gpu_takes_wgmma_after_a_test(
 
 
 def test_the_emulator_takes_wgmma_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hopper, "known_problem", lambda *_: pytest.fail("nobody should test the kernels"))
+    monkeypatch.setattr(self_test, "known_problem", lambda *_: pytest.fail("nobody should test the kernels"))
     Gpu(runtime("emulator", "bf16"), "bf16")
 
 
@@ -513,8 +516,8 @@ class Driver:
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CudaRuntime:
     """The first GPU, as far as the test of its kernels can tell."""
     monkeypatch.setenv("NSTGPU_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(hopper, "_driver", lambda: Driver(12080))
-    monkeypatch.setattr(hopper, "find_nvrtc", lambda: SimpleNamespace(version=(12, 9)))
+    monkeypatch.setattr(tensor_map, "driver", lambda: Driver(12080))
+    monkeypatch.setattr(self_test, "find_nvrtc", lambda: SimpleNamespace(version=(12, 9)))
     on = CudaRuntime.__new__(CudaRuntime)
     on.architecture = "sm_90a"
     monkeypatch.setattr(on, "allocate", lambda _: SimpleNamespace(data=SimpleNamespace(device_id=1)))
@@ -532,11 +535,11 @@ def test_the_answer_is_kept_until_something_changes(
         return subprocess.CompletedProcess(command, 0, f"a line of CuPy's\n{json.dumps(answer)}\n", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert [hopper.known_problem(gpu, "fp16") for _ in range(3)] == [answer] * 3
+    assert [self_test.known_problem(gpu, "fp16") for _ in range(3)] == [answer] * 3
     assert [command[1:] for command in commands] == [["-m", "nstgpu.kernels.hopper", "1", "fp16"]]
-    hopper.known_problem(gpu, "bf16")
-    monkeypatch.setattr(hopper, "_driver", lambda: Driver(12090))
-    hopper.known_problem(gpu, "fp16")
+    self_test.known_problem(gpu, "bf16")
+    monkeypatch.setattr(tensor_map, "driver", lambda: Driver(12090))
+    self_test.known_problem(gpu, "fp16")
     assert [command[-1] for command in commands] == ["fp16", "bf16", "fp16"]
 
 
@@ -549,15 +552,15 @@ def test_a_kernel_that_never_ends_is_a_problem_for_good(gpu: CudaRuntime, monkey
 
     monkeypatch.setattr(subprocess, "run", run)
     for _ in range(2):
-        assert hopper.known_problem(gpu, "bf16") == f"their test did not end in {hopper.SELF_TEST_SECONDS} s"
-    assert tries == [hopper.SELF_TEST_SECONDS]
+        assert self_test.known_problem(gpu, "bf16") == f"their test did not end in {self_test.SELF_TEST_SECONDS} s"
+    assert tries == [self_test.SELF_TEST_SECONDS]
 
 
 def test_a_process_that_breaks_down_is_a_problem_this_time(gpu: CudaRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here, a real one, for want of a GPU with the number 1."""
-    problem = hopper.known_problem(gpu, "bf16")
+    problem = self_test.known_problem(gpu, "bf16")
     assert problem is not None
     assert problem.startswith("they could not be tested: the test ended with code 1 and said: ")
     assert "DeviceError" in problem
     monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, "null\n", ""))
-    assert hopper.known_problem(gpu, "bf16") is None
+    assert self_test.known_problem(gpu, "bf16") is None

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import MEMORY, rounded, widened
-from nstgpu.kernels.cuda.conv3x3.tile_model import H200, PRODUCTS, Chip, chip_of
+from nstgpu.kernels.cuda.conv3x3.tile_model import PRODUCTS
+from nstgpu.kernels.cuda.gpu_spec import H200, GpuSpec, spec_of
 from nstgpu.kernels.cuda.gram import launch_mma_sm80 as tensor_gram
 from nstgpu.kernels.cuda.gram.launch_mma_sm80 import (
     OPERAND_BYTES,
@@ -30,6 +30,7 @@ from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
+from nstgpu.kernels.cuda.storage import MEMORY, rounded, widened
 from nstgpu.kernels.emulator import NoCompilerError, compile_library, find_compiler
 from nstgpu.kernels.reference import Reference
 
@@ -40,7 +41,7 @@ except NoCompilerError as missing:
     pytest.skip(str(missing), allow_module_level=True)
 
 PRECISIONS = ("bf16", "fp16", "tf32", "3xtf32")
-TURING = chip_of((7, 5), 40)
+TURING = spec_of((7, 5), 40)
 
 # (H, W, C): a pixel, odd sides, channels that end within a chunk of rows or a tile, one tile and several, slices.
 SHAPES = [(1, 1, 8), (3, 7, 24), (33, 35, 64), (5, 9, 72), (17, 33, 136)]
@@ -70,8 +71,8 @@ class Emulated(EmulatorRuntime):
 class Bench:
     """A runtime, a precision, a GPU that tiles are chosen for, and a note of every kernel that was launched."""
 
-    def __init__(self, runtime: Runtime, precision: str, chip: Chip) -> None:
-        self.runtime, self.precision, self.chip = runtime, precision, chip
+    def __init__(self, runtime: Runtime, precision: str, spec: GpuSpec) -> None:
+        self.runtime, self.precision, self.spec = runtime, precision, spec
         self.launched: set[str] = set()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -93,11 +94,11 @@ class Bench:
         """Of features in float32 that the precision holds exactly."""
         height, width, channels = features.shape
         out = self.empty((channels, channels), np.float32)
-        needed = tensor_gram.gram_workspace_bytes(height, width, channels, self.precision, self.chip)
+        needed = tensor_gram.gram_workspace_bytes(height, width, channels, self.precision, self.spec)
         self.run(
             tensor_gram.gram(
                 self.held(in_memory(features, self.precision)), out, None if weights is None else self.held(weights),
-                self.empty((needed,), np.uint8), self.precision, self.chip,
+                self.empty((needed,), np.uint8), self.precision, self.spec,
             )
         )  # fmt: skip
         return self.runtime.download(out)
@@ -113,7 +114,7 @@ class Bench:
                 self.held(in_memory(features, self.precision)), self.held(difference), out=out,
                 accumulate=before is not None, shift=None if shift is None else self.held(shift),
                 weights=None if weights is None else self.held(weights), workspace=self.empty((needed,), np.uint8),
-                precision=self.precision, chip=self.chip, factor=factor,
+                precision=self.precision, spec=self.spec, factor=factor,
             )
         )  # fmt: skip
         return widened(self.runtime.download(out), self.precision)
@@ -131,8 +132,8 @@ def bench(request: pytest.FixtureRequest) -> Callable[..., Bench]:
             pytest.skip(problem)
         else:
             runtime = CudaRuntime(precision=precision)
-        chip = dataclasses.replace(runtime.chip, multiprocessors=1) if wide else runtime.chip
-        return Bench(runtime, precision, chip)
+        spec = dataclasses.replace(runtime.spec, multiprocessors=1) if wide else runtime.spec
+        return Bench(runtime, precision, spec)
 
     return make
 
@@ -319,32 +320,32 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(precision: str) -> None:
 
 # ---- tiles, slices and grids ----------------------------------------------------------------------------------------
 TAPS = [(size >> block, size >> block, 64 << min(block, 3)) for size in (224, 512, 2048) for block in range(5)]
-CHIPS = {"T4": TURING, "A100": chip_of((8, 0), 108), "RTX 4090": chip_of((8, 9), 128), "H200": H200}
+CHIPS = {"T4": TURING, "A100": spec_of((8, 0), 108), "RTX 4090": spec_of((8, 9), 128), "H200": H200}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
-def test_the_gram_covers_the_triangle_and_fits_the_chip(chip: Chip, precision: str) -> None:
+@pytest.mark.parametrize("spec", CHIPS.values(), ids=CHIPS)
+def test_the_gram_covers_the_triangle_and_fits_the_chip(spec: GpuSpec, precision: str) -> None:
     for shape in [*SHAPES, *TAPS, (16384, 16384, 64), (7, 9, 1024)]:
         height, width, channels = shape
-        work = choose_gram(*shape, precision, chip)
+        work = choose_gram(*shape, precision, spec)
         across = -(-channels // work.side)
         assert work.tiles == len([(row, column) for row in range(across) for column in range(across) if row <= column])
-        assert work.slices == 1 or work.tiles * work.slices <= chip.multiprocessors * work.resident
+        assert work.slices == 1 or work.tiles * work.slices <= spec.multiprocessors * work.resident
         steps = -(-height * width * PRODUCTS[precision].itemsize * work.side // OPERAND_BYTES)
         assert work.slices == 1 or steps // work.slices >= WORTH_SPLITTING
-        products, sums = gram_launches(shape, precision, chip)
+        products, sums = gram_launches(shape, precision, spec)
         assert products.kernel == f"tensor_{precision}_gram_{work.side}x{work.side}"
         assert products.grid[:2] == (work.tiles, work.slices)
-        assert products.shared_bytes <= chip.block_shared_bytes
+        assert products.shared_bytes <= spec.block_shared_bytes
         assert sums.grid[0] == work.tiles
-        assert work.nbytes == tensor_gram.gram_workspace_bytes(*shape, precision, chip)
+        assert work.nbytes == tensor_gram.gram_workspace_bytes(*shape, precision, spec)
 
 
-def gram_launches(shape: Shape, precision: str, chip: Chip) -> list[Launch]:
+def gram_launches(shape: Shape, precision: str, spec: GpuSpec) -> list[Launch]:
     features = np.broadcast_to(np.zeros((), MEMORY[precision]), shape)
-    workspace = np.broadcast_to(np.uint8(0), (tensor_gram.gram_workspace_bytes(*shape, precision, chip),))
-    return tensor_gram.gram(features, np.zeros(1, np.float32), None, workspace, precision, chip)
+    workspace = np.broadcast_to(np.uint8(0), (tensor_gram.gram_workspace_bytes(*shape, precision, spec),))
+    return tensor_gram.gram(features, np.zeros(1, np.float32), None, workspace, precision, spec)
 
 
 @pytest.mark.parametrize(("shape", "slices"), [((512, 512, 64), 264), ((256, 256, 128), 132), ((64, 64, 512), 13)])
@@ -354,14 +355,14 @@ def test_slices_fill_a_gpu_where_there_is_work_for_it(shape: Shape, slices: int)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
-def test_the_style_gradient_is_covered_and_fits_the_chip(chip: Chip, precision: str) -> None:
+@pytest.mark.parametrize("spec", CHIPS.values(), ids=CHIPS)
+def test_the_style_gradient_is_covered_and_fits_the_chip(spec: GpuSpec, precision: str) -> None:
     for shape in [*SHAPES, *TAPS, (7, 9, 1024)]:
         height, width, channels = shape
-        work = choose_style_gradient(*shape, precision, chip)
+        work = choose_style_gradient(*shape, precision, spec)
         assert 0 <= work.down * PIXELS - height * width < PIXELS
         assert work.across * work.channels == -(-channels // 64) * 64, "what is packed"
-        assert work.shared_bytes <= chip.block_shared_bytes
+        assert work.shared_bytes <= spec.block_shared_bytes
 
 
 @pytest.mark.parametrize(("shape", "tile"), [((512, 512, 64), 64), ((256, 256, 128), 128), ((64, 64, 512), 128),
@@ -384,4 +385,4 @@ def test_a_workspace_too_small_is_refused() -> None:
     small = np.zeros(tensor_gram.style_gradient_workspace_bytes(64, "bf16") - 1, np.uint8)
     with pytest.raises(ValueError, match="the workspace has 8447 bytes of 8448"):
         tensor_gram.style_gradient(features, matrix, out=features, accumulate=False, shift=None, weights=None,
-                                   workspace=small, precision="bf16", chip=H200)  # fmt: skip
+                                   workspace=small, precision="bf16", spec=H200)  # fmt: skip

@@ -6,27 +6,25 @@ from typing import Any
 import pytest
 
 from nstgpu.kernels.cuda.conv3x3.tile_model import (
-    H200,
     PRODUCTS,
     TAPS,
     TILE_WIDTH,
-    Chip,
     Tile,
-    chip_of,
     choose,
     cut,
     cycles,
     resident_blocks,
 )
+from nstgpu.kernels.cuda.gpu_spec import H200, GpuSpec, spec_of
 
 CHIPS = {
-    "T4": chip_of((7, 5), 40),
-    "A100": chip_of((8, 0), 108),
-    "RTX 3090": chip_of((8, 6), 82),
-    "RTX 4090": chip_of((8, 9), 128),
+    "T4": spec_of((7, 5), 40),
+    "A100": spec_of((8, 0), 108),
+    "RTX 3090": spec_of((8, 6), 82),
+    "RTX 4090": spec_of((8, 9), 128),
     "H200": H200,
-    "B200": chip_of((10, 0), 148),
-    "RTX 5090": chip_of((12, 0), 170),
+    "B200": spec_of((10, 0), 148),
+    "RTX 5090": spec_of((12, 0), 170),
 }
 LAYERS = [(0, 64, 64), (1, 64, 128), (1, 128, 128), (2, 128, 256), (2, 256, 256), (3, 256, 512), (3, 512, 512),
           (4, 512, 512)]  # fmt: skip
@@ -41,23 +39,23 @@ ODD = [(1, 1, 8, 8), (17, 341, 16, 24), (83, 61, 72, 200), (500, 1, 8, 192), (16
 BF16 = PRODUCTS["bf16"]
 
 
-def changed(chip: Chip, **values: Any) -> Chip:
-    return Chip(**{**chip.__dict__, **values})
+def changed(spec: GpuSpec, **values: Any) -> GpuSpec:
+    return GpuSpec(**{**spec.__dict__, **values})
 
 
 @pytest.mark.parametrize("precision", PRODUCTS)
-@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
-def test_the_choice_covers_the_map_and_fits_the_chip(chip: Chip, precision: str) -> None:
+@pytest.mark.parametrize("spec", CHIPS.values(), ids=CHIPS)
+def test_the_choice_covers_the_map_and_fits_the_chip(spec: GpuSpec, precision: str) -> None:
     for shape in NETWORK + ODD:
         height, width, channels_in, channels_out = shape
-        work = choose(shape, precision, chip)
+        work = choose(shape, precision, spec)
         assert 0 <= work.down * work.tile.height - height < work.tile.height
         assert 0 <= work.across * TILE_WIDTH - width < TILE_WIDTH
         assert 0 <= work.columns * work.tile.channels - channels_out < work.tile.channels
         assert -(-channels_out // 64) * 64 % work.tile.channels == 0, "beyond the packed filters"
         assert 1 <= work.slices <= -(-channels_in // PRODUCTS[precision].row_channels)
-        assert work.shared_bytes <= chip.block_shared_bytes
-        assert resident_blocks(work, chip) >= 1
+        assert work.shared_bytes <= spec.block_shared_bytes
+        assert resident_blocks(work, spec) >= 1
         assert work.grid[0] < 2**31
         assert work.grid[2] < 65536
         assert work.grid[0] * work.grid[2] == work.blocks
@@ -84,27 +82,27 @@ def test_blocks_that_a_multiprocessor_holds() -> None:
 
 def test_a_block_too_many_is_a_turn_more() -> None:
     """66 x 2 tiles on 132 multiprocessors against 67 x 2, where math is all that counts."""
-    chip = changed(H200, l2_bytes=1e9, memory_bytes=1e9)
+    spec = changed(H200, l2_bytes=1e9, memory_bytes=1e9)
     tile = BF16.tiles[0]
 
     def time_of(tiles: int) -> float:
         shape = (8 * tiles, TILE_WIDTH, 512, 256)
-        return cycles(cut(tile, shape, 1, BF16, 90), shape, BF16, chip)
+        return cycles(cut(tile, shape, 1, BF16, 90), shape, BF16, spec)
 
     assert time_of(67) > 1.15 * time_of(66)
     assert 0.95 * time_of(66) < time_of(30) <= time_of(66)
 
 
 def test_the_time_never_beats_the_tensor_cores() -> None:
-    for chip in CHIPS.values():
+    for spec in CHIPS.values():
         for shape in NETWORK:
             height, width, channels_in, channels_out = shape
             products = height * width * TAPS * channels_in * channels_out
-            least = products / (chip.products * chip.multiprocessors)
-            assert cycles(choose(shape, "fp16", chip), shape, PRODUCTS["fp16"], chip) >= least
+            least = products / (spec.mma_per_clock * spec.multiprocessors)
+            assert cycles(choose(shape, "fp16", spec), shape, PRODUCTS["fp16"], spec) >= least
 
 
-@pytest.mark.parametrize("rate", ["products", "l2_bytes", "memory_bytes"])
+@pytest.mark.parametrize("rate", ["mma_per_clock", "l2_bytes", "memory_bytes"])
 def test_a_faster_chip_is_not_slower(rate: str) -> None:
     for shape in NETWORK[:16]:
         for tile in BF16.tiles:
@@ -133,9 +131,9 @@ def test_small_maps_are_sliced_and_large_ones_are_not() -> None:
 
 @pytest.mark.parametrize("precision", PRODUCTS)
 def test_slices_take_little_memory(precision: str) -> None:
-    for chip in CHIPS.values():
+    for spec in CHIPS.values():
         for shape in NETWORK + ODD:
-            work = choose(shape, precision, chip)
+            work = choose(shape, precision, spec)
             if work.slices > 1:
                 assert work.slices * shape[0] * shape[1] * shape[3] * 4 <= 128 << 20
 
@@ -147,9 +145,9 @@ def test_the_tile_for_a_layer() -> None:
 
 
 def test_a_gpu_that_is_not_in_the_table_is_like_the_next_older_one() -> None:
-    assert chip_of((8, 7), 16).block_shared_bytes == chip_of((8, 6), 16).block_shared_bytes
-    assert chip_of((12, 1), 48).products == chip_of((12, 0), 48).products
-    assert chip_of((8, 7), 16).capability == 87
+    assert spec_of((8, 7), 16).block_shared_bytes == spec_of((8, 6), 16).block_shared_bytes
+    assert spec_of((12, 1), 48).mma_per_clock == spec_of((12, 0), 48).mma_per_clock
+    assert spec_of((8, 7), 16).capability == 87
 
 
 def test_a_chip_too_small_is_refused() -> None:

@@ -17,24 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...device import Array, Pooling
+from ..gpu_spec import GpuSpec
 from ..runtime.launch import Launch
+from ..split_k import ceil_div, finish_grid, partials_in, split_k_bytes
+from ..storage import MEMORY, rounded
 from . import launch_simt as convolution
 from .launch_simt import IMAGE_CHANNELS, PackedFilters
-from .tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, TAPS, TILE_WIDTH, Chip, Work, choose
+from .tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, TAPS, TILE_WIDTH, Work, choose
 
 CHANNELS_MULTIPLE = 8
 CHUNKS = 8  # of 16 bytes in a row of 128
 SLICE = 16  # 16-bit numbers that one product takes of a row
 IMAGE_TILE_HEIGHT, GRADIENT_TILE_HEIGHT = 8, 16  # of the image's kernels, 16 wide
 MOST_BLOCKS = 4096  # of a kernel that loops
-
-MEMORY: dict[str, np.dtype[Any]] = {
-    "bf16": np.dtype(np.uint16),
-    "fp16": np.dtype(np.float16),
-    "tf32": np.dtype(np.float32),
-    "3xtf32": np.dtype(np.float32),
-}
-"""What activations and gradients of a precision are in memory."""
 
 SUMS_OF_SLICES = {"bf16": "tensor_bf16", "fp16": "tensor_fp16", "tf32": "tensor_fp32", "3xtf32": "tensor_fp32"}
 
@@ -85,42 +80,21 @@ def pack_filters(kernel: NDArray[np.float32], bias: NDArray[np.float32], precisi
     return TensorFilters(precision, forward, backward, padded_bias, channels_in, channels_out)
 
 
-def rounded(values: NDArray[np.float32], precision: str) -> NDArray[Any]:
-    """Numbers as a precision's products take them, in its memory's dtype; 3xtf32 takes float32 as it is."""
-    values = np.ascontiguousarray(values, np.float32)
-    if precision == "bf16":
-        bits = values.view(np.uint32)
-        to_even = (bits >> 16 & 1) + np.uint32(0x7FFF)
-        upper: NDArray[np.uint32] = np.where(np.isnan(values), np.uint32(0x7FFF), (bits + to_even) >> 16)
-        return upper.astype(np.uint16)
-    if precision == "tf32":
-        bits = (values.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
-        return np.where(np.isfinite(values), bits.view(np.float32), values)
-    return values.astype(MEMORY[precision])
-
-
-def widened(values: NDArray[Any], precision: str) -> NDArray[np.float32]:
-    """Float32 of what is in memory."""
-    if precision == "bf16":
-        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return values.astype(np.float32)
-
-
-def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int, precision: str, chip: Chip) -> int:
+def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int, precision: str, spec: GpuSpec) -> int:
     """Scratch memory that a convolution of these sizes needs, forward and backward."""
     if channels_in % CHANNELS_MULTIPLE or channels_out % CHANNELS_MULTIPLE:
         return convolution.workspace_bytes(height, width, channels_in, channels_out)
     directions = ((height, width, channels_in, channels_out), (height, width, channels_out, channels_in))
-    return max(partial_bytes(choose(shape, precision, chip), shape) for shape in directions)
+    return max(partial_bytes(choose(shape, precision, spec), shape) for shape in directions)
 
 
 def partial_bytes(work: Work, shape: tuple[int, int, int, int]) -> int:
     """Scratch memory for the sums of the slices; none for a single one."""
     height, width, _, channels_out = shape
-    return work.slices * height * width * channels_out * 4 if work.slices > 1 else 0
+    return split_k_bytes(work.slices, height * width * channels_out)
 
 
-def conv3x3_relu(x: Array, filters: Filters, chip: Chip, *, out: Array | None, mask: Array | None, pooling: Pooling,
+def conv3x3_relu(x: Array, filters: Filters, spec: GpuSpec, *, out: Array | None, mask: Array | None, pooling: Pooling,
                  pooled: Array | None, choice: Array | None, workspace: Array | None,
                  work: Work | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_relu`; `workspace` is uint8, `workspace_bytes` long. `work` overrides the model's choice."""
@@ -132,12 +106,12 @@ def conv3x3_relu(x: Array, filters: Filters, chip: Chip, *, out: Array | None, m
     outputs = (filters.bias, out, mask, pooled, choice)
     results = (np.int32(height), np.int32(width), np.int32(filters.channels_out), np.int32(pooling == "average"))
     if channels_in == IMAGE_CHANNELS:
-        tiles = _ceil_div(height, IMAGE_TILE_HEIGHT) * _ceil_div(width, TILE_WIDTH)
-        grid = (tiles * _ceil_div(filters.channels_out, CHANNEL_GROUP), 1, 1)
+        tiles = ceil_div(height, IMAGE_TILE_HEIGHT) * ceil_div(width, TILE_WIDTH)
+        grid = (tiles * ceil_div(filters.channels_out, CHANNEL_GROUP), 1, 1)
         name = f"tensor_{filters.precision}_forward_image"
         return [Launch(name, grid, (128, 1, 1), (x, filters.forward, *outputs, *results))]
-    work = work or choose(shape, filters.precision, chip)
-    partials = _partials_in(workspace, work, shape)
+    work = work or choose(shape, filters.precision, spec)
+    partials = partials_in(workspace, partial_bytes(work, shape))
     name = f"tensor_{filters.precision}_forward_{work.tile.name}"
     args = (x, filters.forward, *outputs, partials, *map(np.int32, shape), results[-1])
     launch = Launch(name, work.grid, (work.tile.threads, 1, 1), args, work.shared_bytes)
@@ -145,10 +119,10 @@ def conv3x3_relu(x: Array, filters: Filters, chip: Chip, *, out: Array | None, m
         return [launch]
     args = (partials, *outputs, np.int32(work.slices), *results)
     name = f"{SUMS_OF_SLICES[filters.precision]}_forward_slices"
-    return [launch, Launch(name, _slices_grid(shape), (256, 1, 1), args)]
+    return [launch, Launch(name, finish_grid(height, width, shape[3]), (256, 1, 1), args)]
 
 
-def conv3x3_input_gradient(gradient: Array, filters: Filters, chip: Chip, *, out: Array, mask: Array | None,
+def conv3x3_input_gradient(gradient: Array, filters: Filters, spec: GpuSpec, *, out: Array, mask: Array | None,
                            accumulate: bool, workspace: Array | None,
                            work: Work | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_input_gradient`; `workspace` is uint8, `workspace_bytes` long. `work` overrides the choice."""
@@ -158,12 +132,12 @@ def conv3x3_input_gradient(gradient: Array, filters: Filters, chip: Chip, *, out
     height, width, channels_out = gradient.shape
     shape = (height, width, channels_out, filters.channels_in)
     if filters.channels_in == IMAGE_CHANNELS:
-        grid = (_ceil_div(height, GRADIENT_TILE_HEIGHT) * _ceil_div(width, TILE_WIDTH), 1, 1)
+        grid = (ceil_div(height, GRADIENT_TILE_HEIGHT) * ceil_div(width, TILE_WIDTH), 1, 1)
         args = (gradient, filters.backward, out, mask, *map(np.int32, shape[:3]), np.int32(accumulate))
         halo_bytes = (GRADIENT_TILE_HEIGHT + 2) * (TILE_WIDTH + 2) * ROW_BYTES
         return [Launch(f"tensor_{filters.precision}_backward_image", grid, (128, 1, 1), args, halo_bytes)]
-    work = work or choose(shape, filters.precision, chip)
-    partials = _partials_in(workspace, work, shape)
+    work = work or choose(shape, filters.precision, spec)
+    partials = partials_in(workspace, partial_bytes(work, shape))
     name = f"tensor_{filters.precision}_backward_{work.tile.name}"
     args = (gradient, filters.backward, out, mask, partials, *map(np.int32, shape), np.int32(accumulate))
     launch = Launch(name, work.grid, (work.tile.threads, 1, 1), args, work.shared_bytes)
@@ -171,7 +145,8 @@ def conv3x3_input_gradient(gradient: Array, filters: Filters, chip: Chip, *, out
         return [launch]
     sizes = (np.int32(work.slices), np.int32(height), np.int32(width), np.int32(filters.channels_in))
     name = f"{SUMS_OF_SLICES[filters.precision]}_backward_slices"
-    return [launch, Launch(name, _slices_grid(shape), (256, 1, 1), (partials, out, mask, *sizes, np.int32(accumulate)))]
+    args = (partials, out, mask, *sizes, np.int32(accumulate))
+    return [launch, Launch(name, finish_grid(height, width, shape[3]), (256, 1, 1), args)]
 
 
 def pool_input_gradient(gradient: Array, choice: Array | None, out: Array, mask: Array, accumulate: bool,
@@ -179,31 +154,15 @@ def pool_input_gradient(gradient: Array, choice: Array | None, out: Array, mask:
     """`Device.pool_input_gradient` of a precision of 16 bits: max pooling where there is a choice, else average."""
     height, width, channels = out.shape
     name = f"tensor_{precision}_{'average' if choice is None else 'max'}_pool_input_gradient"
-    grid = (_ceil_div(_ceil_div(width, 2) * (channels // 8), 256), _ceil_div(height, 2), 1)
+    grid = (ceil_div(ceil_div(width, 2) * (channels // 8), 256), ceil_div(height, 2), 1)
     sizes = (np.int32(height), np.int32(width), np.int32(channels))
     return [Launch(name, grid, (256, 1, 1), (gradient, choice, out, mask, *sizes, np.int32(accumulate)))]
 
 
 def relu_gradient(gradient: Array, mask: Array, precision: str) -> list[Launch]:
     """`Device.relu_gradient` of a precision of 16 bits."""
-    grid = (max(1, min(_ceil_div(mask.size, 256), MOST_BLOCKS)), 1, 1)
+    grid = (max(1, min(ceil_div(mask.size, 256), MOST_BLOCKS)), 1, 1)
     return [Launch(f"tensor_{precision}_relu_gradient", grid, (256, 1, 1), (gradient, mask, np.int64(mask.size)))]
-
-
-def _partials_in(workspace: Array | None, work: Work, shape: tuple[int, int, int, int]) -> Array | None:
-    """The workspace if there are slices to keep, else None: how a kernel knows that it is to finish by itself."""
-    needed = partial_bytes(work, shape)
-    if needed == 0:
-        return None
-    if workspace is None or workspace.nbytes < needed:
-        raise ValueError(f"the workspace has {0 if workspace is None else workspace.nbytes} bytes of {needed}")
-    return workspace
-
-
-def _slices_grid(shape: tuple[int, int, int, int]) -> tuple[int, int, int]:
-    height, width, _, channels = shape
-    threads = _ceil_div(height, 2) * _ceil_div(width, 2) * (channels // 8)
-    return (_ceil_div(threads, 256), 1, 1)
 
 
 def _pack(kernel: NDArray[np.float32], precision: str) -> NDArray[Any]:
@@ -243,7 +202,3 @@ def _fragments(matrices: NDArray[np.float32], precision: str) -> NDArray[np.uint
     words = halves[..., 0::2, :] | halves[..., 1::2, :] << np.uint32(16)  # (..., 8 pairs of rows, 8 columns)
     lanes = words.reshape(*words.shape[:-2], 2, 4, 8).swapaxes(-1, -3)  # (..., g, t, word)
     return np.ascontiguousarray(lanes.reshape(*words.shape[:-2], 32, 2))
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)

@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...device import Array, Layout, Pooling
+from ..gpu_spec import SIMT_MULTIPROCESSORS
 from ..runtime.launch import Launch
+from ..split_k import ceil_div, partials_in, split_k_bytes
 
 DEPTH = 8  # input channels per step of the main loop: `tile::depth` in cuda/common/gemm_simt.cuh
 IMAGE_CHANNELS = 3  # an input of this many channels is an image, and has kernels of its own
 WORTH_SPLITTING = 16  # steps; shorter slices of the sum cost more to keep and add up than they save
-MULTIPROCESSORS = 128  # of the GPU that the slices are to fill: 108 to 170 in those at hand, 132 in an H200
 
 
 class PackedFilters(NamedTuple):
@@ -84,13 +85,13 @@ class Work(NamedTuple):
 def mask_layout(shape: tuple[int, int, int]) -> Layout:
     """(H, W, ceil(C / 8)) bytes: bit c % 8 of byte c / 8 says that channel c is positive."""
     height, width, channels = shape
-    return (height, width, _ceil_div(channels, 8)), np.dtype(np.uint8)
+    return (height, width, ceil_div(channels, 8)), np.dtype(np.uint8)
 
 
 def choice_layout(pooled_shape: tuple[int, int, int]) -> Layout:
     """(H, W, ceil(C / 4)) bytes: bits 2 (c % 4) and up of byte c / 4 are 2 r + s of channel c's first maximum."""
     height, width, channels = pooled_shape
-    return (height, width, _ceil_div(channels, 4)), np.dtype(np.uint8)
+    return (height, width, ceil_div(channels, 4)), np.dtype(np.uint8)
 
 
 def pack_filters(kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> PackedFilters:
@@ -115,19 +116,19 @@ def choose_tile(height: int, width: int, channels_in: int, channels_out: int, ta
     candidates = (ANY_TILE,) if channels_in % 4 else TILES if taps == 9 else TILES[1:]
 
     def cost(tile: Tile) -> float:
-        return _ceil_div(channels_out, tile.channels) * tile.channels / tile.efficiency
+        return ceil_div(channels_out, tile.channels) * tile.channels / tile.efficiency
 
     tile = min(candidates, key=cost)
-    squares = _ceil_div(height, 2) * _ceil_div(width, 2)
-    down, across = _ceil_div(squares * 4, tile.pixels), _ceil_div(channels_out, tile.channels)
-    steps = taps * _ceil_div(channels_in, DEPTH)
-    slices = min(MULTIPROCESSORS * tile.resident // (down * across), steps // WORTH_SPLITTING)
+    squares = ceil_div(height, 2) * ceil_div(width, 2)
+    down, across = ceil_div(squares * 4, tile.pixels), ceil_div(channels_out, tile.channels)
+    steps = taps * ceil_div(channels_in, DEPTH)
+    slices = min(SIMT_MULTIPROCESSORS * tile.resident // (down * across), steps // WORTH_SPLITTING)
     return Work(tile, down, across, max(1, slices))
 
 
 def partial_bytes(work: Work, channels_out: int) -> int:
     """Scratch memory for the sums of the slices; none for a single one."""
-    return work.slices * work.rows * _ceil_div(channels_out, 4) * 16 if work.slices > 1 else 0
+    return split_k_bytes(work.slices, work.rows * ceil_div(channels_out, 4) * 4)
 
 
 def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int) -> int:
@@ -149,11 +150,11 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
     outputs = (filters.bias, out, mask, pooled, choice)
     sizes = (np.int32(height), np.int32(width))
     if channels_in == IMAGE_CHANNELS:
-        grid = (_ceil_div(width, 16), _ceil_div(height, 8), _ceil_div(channels_out, 64))
+        grid = (ceil_div(width, 16), ceil_div(height, 8), ceil_div(channels_out, 64))
         image_args = (x, filters.forward, *outputs, *sizes, np.int32(channels_out), average)
         return [Launch("conv3x3_forward_image", _flat(grid), (256, 1, 1), image_args)]
     work = choose_tile(height, width, channels_in, channels_out)
-    partials = partials_in(workspace, work, channels_out)
+    partials = partials_in(workspace, partial_bytes(work, channels_out))
     launch = Launch(
         f"conv3x3_forward_{work.tile.variant}",
         work.grid,
@@ -163,7 +164,7 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
     if work.slices == 1:
         return [launch]
     args = (partials, *outputs, np.int32(work.slices), np.int32(work.rows), *sizes, np.int32(channels_out), average)
-    return [launch, Launch("conv3x3_forward_slices", _slices_grid(height, width, channels_out), (256, 1, 1), args)]
+    return [launch, Launch("conv3x3_forward_slices", slices_grid(height, width, channels_out), (256, 1, 1), args)]
 
 
 def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Array, mask: Array | None,
@@ -172,12 +173,12 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
     height, width, channels_out = gradient.shape
     channels_in = filters.channels_in
     if channels_in == IMAGE_CHANNELS:
-        grid = (_ceil_div(width, 32), _ceil_div(height, 16), 1)
+        grid = (ceil_div(width, 32), ceil_div(height, 16), 1)
         args = (gradient, filters.backward, out, mask, np.int32(height), np.int32(width), np.int32(channels_out),
                 np.int32(accumulate))  # fmt: skip
         return [Launch("conv3x3_backward_image", _flat(grid), (128, 1, 1), args)]
     work = choose_tile(height, width, channels_out, channels_in)
-    partials = partials_in(workspace, work, channels_in)
+    partials = partials_in(workspace, partial_bytes(work, channels_in))
     launch = Launch(
         f"conv3x3_backward_{work.tile.variant}",
         work.grid,
@@ -195,17 +196,7 @@ def add_slices(work: Work, partials: Array | None, out: Array, mask: Array | Non
     height, width, channels = out.shape
     args = (partials, out, mask, np.int32(work.slices), np.int32(work.rows), np.int32(height), np.int32(width),
             np.int32(channels), np.int32(accumulate))  # fmt: skip
-    return [Launch("conv3x3_backward_slices", _slices_grid(height, width, channels), (256, 1, 1), args)]
-
-
-def partials_in(workspace: Array | None, work: Work, channels_out: int) -> Array | None:
-    """The workspace if there are slices to keep, else None: how a kernel knows that it is to finish by itself."""
-    needed = partial_bytes(work, channels_out)
-    if needed == 0:
-        return None
-    if workspace is None or workspace.nbytes < needed:
-        raise ValueError(f"the workspace has {0 if workspace is None else workspace.nbytes} bytes of {needed}")
-    return workspace
+    return [Launch("conv3x3_backward_slices", slices_grid(height, width, channels), (256, 1, 1), args)]
 
 
 def _walk(width: int, channels: int, channels_out: int) -> tuple[np.int32, ...]:
@@ -213,13 +204,14 @@ def _walk(width: int, channels: int, channels_out: int) -> tuple[np.int32, ...]:
     implicit_gemm_simt.cuh)."""
     next_row = (width - 2) * channels
     next_channels = DEPTH - (2 * width + 2) * channels
-    return (np.int32(channels), np.int32(channels_out), np.int32(_ceil_div(channels_out, 4) * 4), np.int32(next_row),
+    return (np.int32(channels), np.int32(channels_out), np.int32(ceil_div(channels_out, 4) * 4), np.int32(next_row),
             np.int32(next_channels))  # fmt: skip
 
 
-def _slices_grid(height: int, width: int, channels: int) -> tuple[int, int, int]:
-    threads = _ceil_div(height, 2) * _ceil_div(width, 2) * _ceil_div(channels, 8) * 2
-    return (_ceil_div(threads, 256), 1, 1)
+def slices_grid(height: int, width: int, channels: int) -> tuple[int, int, int]:
+    """Of the launch that adds parts up: a thread for four channels of a 2x2 square of pixels."""
+    threads = ceil_div(height, 2) * ceil_div(width, 2) * ceil_div(channels, 8) * 2
+    return (ceil_div(threads, 256), 1, 1)
 
 
 def _flat(grid: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -239,7 +231,3 @@ def _pad(values: NDArray[np.float32], axis: int, multiple: int) -> NDArray[np.fl
     widths = [(0, 0)] * values.ndim
     widths[axis] = (0, -values.shape[axis] % multiple)
     return np.ascontiguousarray(np.pad(values, widths), np.float32)
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)

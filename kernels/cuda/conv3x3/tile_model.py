@@ -21,6 +21,9 @@ import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..gpu_spec import GpuSpec
+from ..split_k import ceil_div
+
 ROW_BYTES = 128  # of a pixel's channels, or a filter's, that one step takes: `row_bytes` in cuda/conv3x3/mma_sm80.cuh
 TAPS = 9
 TILE_WIDTH = 16
@@ -103,43 +106,6 @@ PRODUCTS = {
 }
 
 
-@dataclass(frozen=True)
-class Chip:
-    """A GPU as the model sees it."""
-
-    capability: int  # 80 for 8.0
-    multiprocessors: int
-    shared_bytes: int  # of a multiprocessor
-    block_shared_bytes: int  # of these, what one block may have
-    # Per clock and multiprocessor:
-    products: int  # of 16-bit numbers
-    l2_bytes: float
-    memory_bytes: float
-
-
-_KINDS = {
-    # by capability: KB of shared memory of a multiprocessor and of a block, then the rates
-    75: (64, 64, 512, 20, 5),
-    80: (164, 163, 1024, 30, 13),
-    86: (100, 99, 512, 18, 6.5),
-    89: (100, 99, 512, 16, 3),
-    90: (228, 227, 1280, 30, 18),  # wgmma would have 2048
-    100: (228, 227, 1280, 30, 26),
-    120: (100, 99, 512, 16, 4),
-}
-
-
-def chip_of(capability: tuple[int, int], multiprocessors: int) -> Chip:
-    """The model of a GPU of this compute capability; one that is not known is taken for the next lower that is."""
-    number = capability[0] * 10 + capability[1]
-    known = max((kind for kind in _KINDS if kind <= number), default=min(_KINDS))
-    shared, block_shared, *rates = _KINDS[known]
-    return Chip(number, multiprocessors, int(shared) << 10, int(block_shared) << 10, int(rates[0]), *rates[1:])
-
-
-H200 = chip_of((9, 0), 132)  # also what the emulator stands for
-
-
 class Work(NamedTuple):
     """A convolution cut up: `across` x `down` tiles of pixels for each of `columns` tiles of output channels, and the
     sum over input channels in `slices`."""
@@ -164,69 +130,65 @@ class Work(NamedTuple):
 def cut(tile: Tile, shape: tuple[int, int, int, int], slices: int, products: Products, capability: int) -> Work:
     """The work of a convolution of this (H, W, C_in, C_out) in `slices` of its blocks of input channels."""
     height, width, channels_in, channels_out = shape
-    blocks = _ceil_div(channels_in, products.row_channels)
-    shared = tile.shared_bytes(_ceil_div(blocks, slices), capability)
-    tiles = _ceil_div(height, tile.height), _ceil_div(width, TILE_WIDTH), _ceil_div(channels_out, tile.channels)
+    blocks = ceil_div(channels_in, products.row_channels)
+    shared = tile.shared_bytes(ceil_div(blocks, slices), capability)
+    tiles = ceil_div(height, tile.height), ceil_div(width, TILE_WIDTH), ceil_div(channels_out, tile.channels)
     return Work(tile, *tiles, slices, shared)
 
 
-def resident_blocks(work: Work, chip: Chip) -> int:
+def resident_blocks(work: Work, spec: GpuSpec) -> int:
     """How many blocks a multiprocessor holds at once; 0 if not even one."""
-    if work.shared_bytes > chip.block_shared_bytes:
+    if work.shared_bytes > spec.block_shared_bytes:
         return 0
     by_registers = REGISTERS // ((work.tile.registers + 7) // 8 * 8 * work.tile.threads)
-    return min(by_registers, chip.shared_bytes // (work.shared_bytes + RESERVED_SHARED_BYTES))
+    return min(by_registers, spec.shared_bytes // (work.shared_bytes + RESERVED_SHARED_BYTES))
 
 
-def cycles(work: Work, shape: tuple[int, int, int, int], products: Products, chip: Chip) -> float:
-    """The model: clock cycles that this work takes, infinitely many if the chip cannot hold a block of it."""
+def cycles(work: Work, shape: tuple[int, int, int, int], products: Products, spec: GpuSpec) -> float:
+    """The model: clock cycles that this work takes, infinitely many if the GPU cannot hold a block of it."""
     height, width, channels_in, channels_out = shape
-    tile, resident = work.tile, resident_blocks(work, chip)
+    tile, resident = work.tile, resident_blocks(work, spec)
     if resident == 0:
         return float("inf")
-    blocks = _ceil_div(_ceil_div(channels_in, products.row_channels), work.slices)
+    blocks = ceil_div(ceil_div(channels_in, products.row_channels), work.slices)
     steps = blocks * TAPS
-    turns = _ceil_div(work.blocks, chip.multiprocessors)
+    turns = ceil_div(work.blocks, spec.multiprocessors)
     sums = tile.pixels * tile.channels
     beside = min(resident, turns)
 
     warps = tile.threads // 32
     busy = min(1, (1 + warps * beside / WARPS_WANTED) / 2)
-    tensor = turns * sums * steps * products.row_channels / (chip.products * products.rate * busy)
+    tensor = turns * sums * steps * products.row_channels / (spec.mma_per_clock * products.rate * busy)
     loads = 4 * warps * (tile.warp_pixels // 16 + CHANNEL_GROUP // 16) * MATRIX_LOAD_BYTES
     copies = blocks * tile.halo_bytes + steps * tile.filter_bytes
     shared = turns * (steps * loads + copies) / SHARED_BYTES_PER_CYCLE
-    l2 = work.blocks * copies / (chip.l2_bytes * chip.multiprocessors)
+    l2 = work.blocks * copies / (spec.l2_bytes * spec.multiprocessors)
     once = height * width * (channels_in + channels_out) * products.itemsize
-    memory = once / (chip.memory_bytes * chip.multiprocessors)
+    memory = once / (spec.memory_bytes * spec.multiprocessors)
     times = (tensor, shared, l2, memory)
 
-    fill_and_drain = (FILL_CYCLES + DRAIN_CYCLES_PER_SUM * sums) * _ceil_div(turns, beside)
+    fill_and_drain = (FILL_CYCLES + DRAIN_CYCLES_PER_SUM * sums) * ceil_div(turns, beside)
     total = max(times) + OVERLAP_LOSS * (sum(times) - max(times)) + fill_and_drain
     if work.slices > 1:
         partials = 2 * work.slices * height * width * channels_out * 4
-        total += LAUNCH_CYCLES + partials / (chip.memory_bytes * chip.multiprocessors)
+        total += LAUNCH_CYCLES + partials / (spec.memory_bytes * spec.multiprocessors)
     return total
 
 
 @functools.lru_cache(maxsize=256)
-def choose(shape: tuple[int, int, int, int], precision: str, chip: Chip) -> Work:
+def choose(shape: tuple[int, int, int, int], precision: str, spec: GpuSpec) -> Work:
     """The work that the model finds fastest for a convolution of this (H, W, C_in, C_out).
 
     Of the shape, the precision and the GPU alone: the same convolution is added up in the same order every time, on
-    every GPU of a kind. Raises ValueError where no tile fits the chip.
+    every GPU of a kind. Raises ValueError where no tile fits the GPU.
     """
     products = PRODUCTS[precision]
-    blocks = _ceil_div(shape[2], products.row_channels)
+    blocks = ceil_div(shape[2], products.row_channels)
     # A tile of 128 channels would run past filters that are padded to 64.
-    groups = _ceil_div(shape[3], CHANNEL_GROUP)
+    groups = ceil_div(shape[3], CHANNEL_GROUP)
     tiles = [tile for tile in products.tiles if groups * CHANNEL_GROUP % tile.channels == 0]
-    works = [cut(tile, shape, slices, products, chip.capability) for tile in tiles for slices in range(1, blocks + 1)]
-    best = min(works, key=lambda work: cycles(work, shape, products, chip))
-    if resident_blocks(best, chip) == 0:
-        raise ValueError(f"no {precision} tile fits {chip.block_shared_bytes} bytes of shared memory")
+    works = [cut(tile, shape, slices, products, spec.capability) for tile in tiles for slices in range(1, blocks + 1)]
+    best = min(works, key=lambda work: cycles(work, shape, products, spec))
+    if resident_blocks(best, spec) == 0:
+        raise ValueError(f"no {precision} tile fits {spec.block_shared_bytes} bytes of shared memory")
     return best
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)

@@ -19,9 +19,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ...device import Array
-from ..conv3x3.launch_mma_sm80 import CHANNELS_MULTIPLE, MEMORY
-from ..conv3x3.tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, Chip
+from ..conv3x3.launch_mma_sm80 import CHANNELS_MULTIPLE
+from ..conv3x3.tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES
+from ..gpu_spec import GpuSpec
 from ..runtime.launch import Launch
+from ..split_k import ceil_div, check_workspace
+from ..storage import MEMORY
 from .launch_simt import GramWork, add_slices
 
 OPERAND_BYTES = 8192  # of a step of the Gram matrix: `operand_bytes` in cuda/gram/mma_sm80.cuh
@@ -36,33 +39,33 @@ def serves(channels: int, precision: str) -> bool:
     return precision in MEMORY and channels % CHANNELS_MULTIPLE == 0
 
 
-def choose_gram(height: int, width: int, channels: int, precision: str, chip: Chip) -> GramWork:
+def choose_gram(height: int, width: int, channels: int, precision: str, spec: GpuSpec) -> GramWork:
     """Narrow tiles where wide ones would be mostly padding, or would spill; slices until every multiprocessor has one
     block of the wide or two of the narrow, as long as each has a few steps."""
     wide = channels > 64 and precision != "3xtf32"
     side, resident = (128, 1) if wide else (64, 2)
-    across = _ceil_div(channels, side)
+    across = ceil_div(channels, side)
     tiles = across * (across + 1) // 2
-    steps = _ceil_div(height * width, _depth(side, precision))
-    slices = max(1, min(chip.multiprocessors * resident // tiles, steps // WORTH_SPLITTING))
+    steps = ceil_div(height * width, _depth(side, precision))
+    slices = max(1, min(spec.multiprocessors * resident // tiles, steps // WORTH_SPLITTING))
     return GramWork(f"{side}x{side}", side, 2 * side, resident, tiles, slices)
 
 
-def gram_workspace_bytes(height: int, width: int, channels: int, precision: str, chip: Chip) -> int:
+def gram_workspace_bytes(height: int, width: int, channels: int, precision: str, spec: GpuSpec) -> int:
     """Scratch memory that `gram` needs for features of this shape."""
-    return choose_gram(height, width, channels, precision, chip).nbytes
+    return choose_gram(height, width, channels, precision, spec).nbytes
 
 
 def gram(features: Array, out: Array, weights: Array | None, workspace: Array, precision: str,
-         chip: Chip) -> list[Launch]:  # fmt: skip
+         spec: GpuSpec) -> list[Launch]:  # fmt: skip
     """`Device.gram`: features (H, W, C) in MEMORY[precision], out (C, C) and weights (H, W) float32; `workspace` is
     uint8, `gram_workspace_bytes` long. Raises ValueError for one that is shorter."""
     height, width, channels = features.shape
-    work = choose_gram(height, width, channels, precision, chip)
-    _check_workspace(workspace, work.nbytes)
+    work = choose_gram(height, width, channels, precision, spec)
+    check_workspace(workspace, work.nbytes)
     operands = 1 if channels <= work.side else 2
     weights_bytes = _depth(work.side, precision) * 4
-    shared_bytes = _stages(GRAM_STAGES, chip) * (operands * OPERAND_BYTES + weights_bytes)
+    shared_bytes = _stages(GRAM_STAGES, spec) * (operands * OPERAND_BYTES + weights_bytes)
     args = (features, weights, workspace, np.int32(height * width), np.int32(channels))
     grid = (work.tiles, work.slices, 1)
     products = Launch(f"tensor_{precision}_gram_{work.variant}", grid, (work.threads, 1, 1), args, shared_bytes)
@@ -82,38 +85,38 @@ class StyleWork(NamedTuple):
         return 2 * self.channels
 
 
-def choose_style_gradient(height: int, width: int, channels: int, precision: str, chip: Chip) -> StyleWork:
+def choose_style_gradient(height: int, width: int, channels: int, precision: str, spec: GpuSpec) -> StyleWork:
     """Wide tiles, which ask less of L2, unless narrow ones keep the busiest multiprocessor less long."""
-    down = _ceil_div(height * width, PIXELS)
-    groups = _ceil_div(channels, CHANNEL_GROUP)
+    down = ceil_div(height * width, PIXELS)
+    groups = ceil_div(channels, CHANNEL_GROUP)
 
     def cost(width: int) -> int:
-        return _ceil_div(down * groups * CHANNEL_GROUP // width, chip.multiprocessors) * width
+        return ceil_div(down * groups * CHANNEL_GROUP // width, spec.multiprocessors) * width
 
     wide = 2 * CHANNEL_GROUP
     tile = wide if groups % 2 == 0 and cost(wide) <= cost(CHANNEL_GROUP) else CHANNEL_GROUP
-    steps = _ceil_div(channels, PRODUCTS[precision].row_channels)
-    shared_bytes = min(steps, _stages(STYLE_STAGES, chip)) * (PIXELS + tile) * ROW_BYTES
+    steps = ceil_div(channels, PRODUCTS[precision].row_channels)
+    shared_bytes = min(steps, _stages(STYLE_STAGES, spec)) * (PIXELS + tile) * ROW_BYTES
     return StyleWork(tile, down, groups * CHANNEL_GROUP // tile, shared_bytes)
 
 
 def style_gradient_workspace_bytes(channels: int, precision: str) -> int:
     """Scratch memory that `style_gradient` needs: the packed difference, and a scale for each of its columns."""
-    columns = _ceil_div(channels, CHANNEL_GROUP) * CHANNEL_GROUP
-    blocks = _ceil_div(channels, PRODUCTS[precision].row_channels)
+    columns = ceil_div(channels, CHANNEL_GROUP) * CHANNEL_GROUP
+    blocks = ceil_div(channels, PRODUCTS[precision].row_channels)
     return columns * (blocks * ROW_BYTES + 4)
 
 
 def style_gradient(features: Array, difference: Array, *, out: Array, accumulate: bool, shift: Array | None,
-                   weights: Array | None, workspace: Array, precision: str, chip: Chip,
+                   weights: Array | None, workspace: Array, precision: str, spec: GpuSpec,
                    factor: float = 1.0) -> list[Launch]:  # fmt: skip
     """`Device.style_gradient`, times `factor`: features and out (H, W, C) in MEMORY[precision], difference (C, C),
     shift (C,) and weights (H, W) float32; `workspace` is uint8, `style_gradient_workspace_bytes` long. Raises
     ValueError for one that is shorter."""
     height, width, channels = features.shape
-    work = choose_style_gradient(height, width, channels, precision, chip)
-    _check_workspace(workspace, style_gradient_workspace_bytes(channels, precision))
-    columns = _ceil_div(channels, CHANNEL_GROUP) * CHANNEL_GROUP
+    work = choose_style_gradient(height, width, channels, precision, spec)
+    check_workspace(workspace, style_gradient_workspace_bytes(channels, precision))
+    columns = ceil_div(channels, CHANNEL_GROUP) * CHANNEL_GROUP
     grid = (columns // PACKED_COLUMNS, 1, 1)
     args = (difference, workspace, np.int32(channels))
     packing = Launch(f"tensor_{precision}_pack_difference", grid, (PACKING_THREADS, 1, 1), args)
@@ -128,14 +131,5 @@ def _depth(side: int, precision: str) -> int:
     return OPERAND_BYTES // (side * PRODUCTS[precision].itemsize)
 
 
-def _stages(stages: int, chip: Chip) -> int:
-    return stages if chip.capability >= 80 else SYNCHRONOUS_STAGES
-
-
-def _check_workspace(workspace: Array, needed: int) -> None:
-    if workspace.nbytes < needed:
-        raise ValueError(f"the workspace has {workspace.nbytes} bytes of {needed}")
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
+def _stages(stages: int, spec: GpuSpec) -> int:
+    return stages if spec.capability >= 80 else SYNCHRONOUS_STAGES

@@ -15,9 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ...device import Array
-from ..conv3x3.launch_simt import DEPTH, MULTIPROCESSORS, choose_tile, partial_bytes, partials_in
+from ..conv3x3.launch_simt import DEPTH, choose_tile, partial_bytes, slices_grid
 from ..elementwise.launch import BLOCK
+from ..gpu_spec import SIMT_MULTIPROCESSORS
 from ..runtime.launch import Launch
+from ..split_k import ceil_div, check_workspace, partials_in
 
 WORTH_SPLITTING = 16  # steps of DEPTH pixels; what a shorter slice saves is lost in adding it up
 MEAN_CHANNELS, MEAN_PIXELS = 64, 64  # of a block that adds up pixels: all its channels, and at least so many pixels
@@ -47,10 +49,10 @@ def choose_gram(height: int, width: int, channels: int) -> GramWork:
         variant, side, threads, resident = "64x64", 64, 64, 6
     else:
         variant, side, threads, resident = "128x128", 128, 256, 2
-    across = -(-channels // side)
+    across = ceil_div(channels, side)
     tiles = across * (across + 1) // 2
     steps = -(-height * width // DEPTH)
-    slices = min(MULTIPROCESSORS * resident // tiles, steps // WORTH_SPLITTING)
+    slices = min(SIMT_MULTIPROCESSORS * resident // tiles, steps // WORTH_SPLITTING)
     return GramWork(variant, side, threads, resident, tiles, max(1, slices))
 
 
@@ -63,7 +65,7 @@ def gram(features: Array, out: Array, weights: Array | None, workspace: Array) -
     """`Device.gram`; `workspace` is uint8, `gram_workspace_bytes` long."""
     height, width, channels = features.shape
     work = choose_gram(height, width, channels)
-    _check_workspace(workspace, work.nbytes)
+    check_workspace(workspace, work.nbytes)
     products = Launch(
         f"gram_{work.variant}" if weights is None else f"gram_weighted_{work.variant}",
         (work.tiles, work.slices, 1),
@@ -83,8 +85,8 @@ def add_slices(work: GramWork, shape: tuple[int, int, int], workspace: Array, ou
 
 def mean_slices(height: int, width: int, channels: int) -> int:
     """Blocks that share the pixels of a mean: eight for each multiprocessor, of MEAN_PIXELS pixels at least."""
-    groups = -(-channels // MEAN_CHANNELS)
-    return max(1, min(8 * MULTIPROCESSORS // groups, height * width // MEAN_PIXELS))
+    groups = ceil_div(channels, MEAN_CHANNELS)
+    return max(1, min(8 * SIMT_MULTIPROCESSORS // groups, height * width // MEAN_PIXELS))
 
 
 def mean_workspace_bytes(height: int, width: int, channels: int) -> int:
@@ -99,14 +101,14 @@ def mean(
     bits."""
     height, width, channels = features.shape
     slices = mean_slices(height, width, channels)
-    _check_workspace(workspace, mean_workspace_bytes(height, width, channels))
+    check_workspace(workspace, mean_workspace_bytes(height, width, channels))
     sizes = (np.int32(height * width), np.int32(channels))
-    grid = (-(-channels // MEAN_CHANNELS), slices, 1)
+    grid = (ceil_div(channels, MEAN_CHANNELS), slices, 1)
     adds = (workspace, out, np.int32(slices), np.int32(channels), np.float32(1 / (height * width)))
     kernel = f"tensor_{element}_mean" if element else "mean_any" if channels % 4 else "mean"
     return [
         Launch(kernel, grid, BLOCK, (features, weights, workspace, *sizes)),
-        Launch("mean_slices", (-(-channels // 8), 1, 1), BLOCK, adds),
+        Launch("mean_slices", (ceil_div(channels, 8), 1, 1), BLOCK, adds),
     ]
 
 
@@ -120,17 +122,11 @@ def style_gradient(features: Array, difference: Array, *, out: Array, accumulate
     """`Device.style_gradient`; `workspace` is uint8, `style_gradient_workspace_bytes` long."""
     height, width, channels = features.shape
     work = choose_tile(height, width, channels, channels, taps=1)
-    partials = partials_in(workspace, work, channels)
+    partials = partials_in(workspace, partial_bytes(work, channels))
     sizes = (np.int32(height), np.int32(width), np.int32(channels), np.int32(accumulate))
     args = (features, difference, shift, weights, out, partials, *sizes)
     launch = Launch(f"style_gradient_{work.tile.variant}", work.grid, (work.tile.threads, 1, 1), args)
     if work.slices == 1:
         return [launch]
     adds = (partials, shift, weights, out, np.int32(work.slices), np.int32(work.rows), *sizes)
-    threads = -(-height // 2) * -(-width // 2) * -(-channels // 8) * 2  # one for four channels of a 2x2 square
-    return [launch, Launch("style_gradient_slices", (-(-threads // BLOCK[0]), 1, 1), BLOCK, adds)]
-
-
-def _check_workspace(workspace: Array, needed: int) -> None:
-    if workspace.nbytes < needed:
-        raise ValueError(f"the workspace has {workspace.nbytes} bytes of {needed}")
+    return [launch, Launch("style_gradient_slices", slices_grid(height, width, channels), BLOCK, adds)]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...device import Array
 from ...errors import DeviceError, OutOfMemoryError
-from ..conv3x3.tile_model import chip_of
+from ..gpu_spec import spec_of
 from . import driver
 from .launch import Launch
 from .nvrtc import architecture_for, compile_sources, find_nvrtc, sources_for
@@ -18,7 +18,6 @@ from .nvrtc import architecture_for, compile_sources, find_nvrtc, sources_for
 STATIC_SHARED_BYTES = 48 * 1024  # what a launch may ask for without saying so beforehand
 MAX_DYNAMIC_SHARED_SIZE_BYTES = 8  # CU_FUNC_ATTRIBUTE_...
 DELAY_BYTES = 256 << 20  # a tenth of a millisecond, and more than any cache holds
-WGMMA_PRODUCTS = 2048  # of 16-bit numbers, in a clock of a multiprocessor of Hopper's; mma.sync reaches fewer
 
 
 class CudaRuntime:
@@ -46,7 +45,7 @@ class CudaRuntime:
             digits = self._device.compute_capability
             self._capability = (int(digits[:-1]), int(digits[-1]))
             self.architecture = architecture_for(self._capability, find_nvrtc().architectures)
-            self.chip = chip_of(self._capability, self._device.attributes["MultiProcessorCount"])
+            self.spec = spec_of(self._capability, self._device.attributes["MultiProcessorCount"])
             cubins = compile_sources(sources_for(precision), self.architecture)
             with self._device:
                 self._stream = cupy.cuda.Stream(non_blocking=True)
@@ -193,10 +192,7 @@ class CudaRuntime:
     def roofline(self, precision: str) -> tuple[float, float] | None:
         """By the data sheet: two FLOP per lane or product and clock; memory transfers on both edges of its clock."""
         has = self._device.attributes
-        products = WGMMA_PRODUCTS if self._capability == (9, 0) else self.chip.products
-        lanes = 64 if self._capability <= (8, 0) else 128
-        per_clock = {"bf16": products, "fp16": products, "tf32": products / 2, "3xtf32": products / 6}
-        flops = 2 * per_clock.get(precision, lanes) * has["MultiProcessorCount"] * has["ClockRate"] * 1e3
+        flops = 2 * self.spec.peak(precision) * has["MultiProcessorCount"] * has["ClockRate"] * 1e3
         return flops, has["MemoryClockRate"] * 1e3 * 2 * has["GlobalMemoryBusWidth"] / 8
 
     def _allow_shared(self, kernel: str, function: Any, nbytes: int) -> None:

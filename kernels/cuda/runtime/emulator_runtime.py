@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ...device import Array
 from ...errors import DeviceError
 from ...timing import seconds_of
-from ..conv3x3.tile_model import H200
+from ..gpu_spec import H200
 from .launch import Launch
 from .nvrtc import sources_for
 
@@ -20,7 +20,7 @@ class EmulatorRuntime:
     """The same sources on the host's processor. With `check`, every access to memory is watched, and slow."""
 
     name = "emulator"
-    chip = H200
+    spec = H200
     _captured: list[Launch] | None = None
     """What a graph that is being captured has so far."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...device import Array
-from ..conv3x3.tile_model import Chip
+from ..gpu_spec import GpuSpec
 from .launch import Launch
 
 
@@ -19,7 +19,7 @@ class Runtime(Protocol):
     """Memory and launches, in order; nothing waits but `download`."""
 
     name: str
-    chip: Chip
+    spec: GpuSpec
     """What the choice of tiles for tensor cores goes by."""
 
     def allocate(self, nbytes: int) -> Array:
