@@ -80,7 +80,7 @@ class OneLineErrors(usage.Group):
             raise typer.Exit(2 if _is_bad_input(error) else 1) from None
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="nstgpu",
     cls=OneLineErrors,
     help="Neural style transfer by optimising pixels, with no deep-learning framework.",

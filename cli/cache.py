@@ -8,7 +8,7 @@ import typer
 from .options import Debug
 from .terminal import usage
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=usage.Group, help="Show or clear what is kept on this machine: compiled kernels, fetched weights."
 )
 

@@ -19,7 +19,7 @@ from .terminal.messages import printable
 if TYPE_CHECKING:
     from ..weights import Inspection
 
-app = typer.Typer(cls=usage.Group, help="Fetch, list, inspect and convert weights.", no_args_is_help=True)
+app: typer.Typer = typer.Typer(cls=usage.Group, help="Fetch, list, inspect and convert weights.", no_args_is_help=True)
 
 
 @app.callback()
