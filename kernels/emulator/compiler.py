@@ -106,9 +106,8 @@ def build_library(
     flags += GCC_CHECKED_KERNEL_FLAGS if check and compiler.is_gcc else ()
     flags += (f"-D{name}={value}" for name, value in sorted(defines.items()))
     flags += shlex.split(os.environ.get("NSTGPU_CXXFLAGS", ""))  # for a debugger: -O0
-    for source in sources:
-        path = Path(source).resolve()
-        units.append((path, [*flags, f"-I{path.parent}", f"-I{INCLUDES}"]))
+    for path in (Path(source).resolve() for source in sources):
+        units.append((path, [*flags, *_include_flags(path)]))
     keys = [_key(compiler, source, unit_flags) for source, unit_flags in units]
     directory = directory or cache_directory("emulator")
 
@@ -116,9 +115,7 @@ def build_library(
         def produce(target: Path) -> None:
             unit = f'#include "{source}"\n'
             if source not in runtime:
-                # Kernels are found in the preprocessed text, since a macro may have written them.
-                preprocessed = _compile(compiler, [*unit_flags, "-E", "-x", "c++", str(source)])
-                kernels = dict.fromkeys(KERNEL.findall(preprocessed))
+                kernels = _kernels_in(compiler, source, unit_flags)
                 unit += "".join(f"EMULATOR_REGISTER({kernel})\n" for kernel in kernels)
             _compile(compiler, [*unit_flags, "-x", "c++", "-", "-c", "-o", str(target)], unit)
 
@@ -135,6 +132,21 @@ def build_library(
             _compile(compiler, ["-shared", *map(str, objects), "-pthread", "-o", str(target)])
 
     return cached(directory, digest("".join(keys).encode()), ".so", link).path
+
+
+def kernels_in(source: Path) -> list[str]:
+    """The names of the kernels that a .cu file defines, in its order. Raises NoCompilerError or CompileError."""
+    path = source.resolve()
+    return _kernels_in(find_compiler(), path, [*FLAGS, "-DEMULATOR_CHECK=0", *_include_flags(path)])
+
+
+def _kernels_in(compiler: Compiler, source: Path, flags: Sequence[str]) -> list[str]:
+    """In the preprocessed text, since a macro may have written them."""
+    return list(dict.fromkeys(KERNEL.findall(_compile(compiler, [*flags, "-E", "-x", "c++", str(source)]))))
+
+
+def _include_flags(source: Path) -> tuple[str, str]:
+    return f"-I{source.parent}", f"-I{INCLUDES}"
 
 
 def _key(compiler: Compiler, source: Path, flags: Sequence[str]) -> str:

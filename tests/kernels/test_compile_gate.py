@@ -36,8 +36,8 @@ CASES += [(13, architecture) for architecture in WITH_NVRTC_13 if NVRTC.version[
 
 # Registers a thread may take, by the first pattern that its kernel's name holds. An SM has 65536.
 REGISTERS = {
-    r"^tensor_": 255,  # test_tensor_compile.py has their budgets
-    r"^hopper_": 168,  # what they start with; setmaxnreg then moves registers from the producer to the consumers
+    r"_mma_sm80_": 255,  # test_tensor_compile.py has their budgets
+    r"_wgmma_sm90_": 168,  # what they start with; setmaxnreg then moves registers from the producer to the consumers
     r"_128x128$": 128,  # tiles of 256 threads: two blocks to an SM
     r"^(conv3x3|gram|style_gradient|square_product)": 168,  # narrower tiles, of 64 or 128 threads: 384 to an SM
     r"": 64,  # bound by device memory: 1024 threads to an SM hide its latency

@@ -216,7 +216,7 @@ def test_naive_kernels_agree_with_the_reference_and_the_fast_ones(
 
     out = empty(device, (height, width, channels_out))
     arguments = (held(device, x), held(device, kernel), held(device, bias), out, *sizes)
-    runtime.launch(Launch("naive_conv3x3_forward", (out.size // 64 + 1, 1, 1), (64, 1, 1), arguments))
+    runtime.launch(Launch("conv3x3_relu_naive", (out.size // 64 + 1, 1, 1), (64, 1, 1), arguments))
     expected = np.empty(out.shape)
     reference.conv3x3_relu(x.astype(np.float64), reference.pack_filters(kernel, bias), out=expected, mask=None,
                            pooling="max", pooled=None, choice=None)  # fmt: skip
@@ -225,7 +225,7 @@ def test_naive_kernels_agree_with_the_reference_and_the_fast_ones(
 
     gradient, out = random(height, width, channels_out, seed=3), empty(device, (height, width, channels_in))
     arguments = (held(device, gradient), held(device, kernel), out, *sizes)
-    runtime.launch(Launch("naive_conv3x3_backward", (out.size // 64 + 1, 1, 1), (64, 1, 1), arguments))
+    runtime.launch(Launch("conv3x3_input_gradient_naive", (out.size // 64 + 1, 1, 1), (64, 1, 1), arguments))
     fast, expected = backward(device, shape, masked=False, accumulate=False)
     within("naive backward", device.download(out), expected, 9 * channels_out)
     within("fast backward", fast, device.download(out), 9 * channels_out)
@@ -246,7 +246,9 @@ def test_the_checked_shapes_launch_every_kernel(runtime_called: Runtimes) -> Non
         forward(device, shape, "max", "out")
         backward(device, shape, masked=False, accumulate=False)
     variants = [tile.variant for tile in (*convolution.TILES, convolution.ANY_TILE)]
-    kernels = {f"conv3x3_{way}_{kind}" for way in ("forward", "backward") for kind in (*variants, "image", "slices")}
+    kernels = {
+        f"conv3x3_{way}_simt_{kind}" for way in ("relu", "input_gradient") for kind in (*variants, "rgb", "split_k_sum")
+    }
     assert names == kernels
 
 

@@ -164,7 +164,7 @@ def test_a_difference_that_is_not_symmetric_is_multiplied_from_the_right(device:
 
 @pytest.mark.parametrize("name", ["emulator", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("shape", [(9, 14, 20), (8, 11, 7)], ids=str)
-def test_the_naive_gram_agrees_with_the_reference_and_the_fast_one(
+def test_the_gram_naive_agrees_with_the_reference_and_the_fast_one(
     runtime_called: Runtimes, name: str, shape: tuple[int, int, int]
 ) -> None:
     runtime = runtime_called(name)
@@ -172,7 +172,7 @@ def test_the_naive_gram_agrees_with_the_reference_and_the_fast_one(
     features, channels = activations(shape), shape[2]
     out, expected = empty(device, (channels, channels)), np.empty((channels, channels))
     arguments = (held(device, features), out, np.int32(shape[0] * shape[1]), np.int32(channels))
-    runtime.launch(Launch("naive_gram", (1, channels, 1), (64, 1, 1), arguments))
+    runtime.launch(Launch("gram_naive", (1, channels, 1), (64, 1, 1), arguments))
     reference.gram(features.astype(np.float64), expected)
     within("naive", device.download(out), expected, shape[0] * shape[1])
     within("fast", gram_of(device, features), device.download(out), shape[0] * shape[1])
@@ -195,9 +195,11 @@ def test_the_checked_shapes_launch_every_kernel(runtime_called: Runtimes) -> Non
             mean_of(device, activations(shape), weights)
         style_gradient(device, shape, accumulate=False, moved=True)
     assert names == {
-        *("gram_128x128", "gram_64x64", "gram_64x64_any", "gram_slices", "mean", "mean_any", "mean_slices"),
-        *("gram_weighted_128x128", "gram_weighted_64x64", "gram_weighted_64x64_any"),
-        *("style_gradient_128x64", "style_gradient_128x32", "style_gradient_128x64_any", "style_gradient_slices"),
+        *("gram_simt_128x128", "gram_simt_64x64", "gram_simt_64x64_any", "gram_split_k_sum"),
+        *("mean_fp32", "mean_fp32_any", "mean_split_k_sum"),
+        *("gram_weighted_simt_128x128", "gram_weighted_simt_64x64", "gram_weighted_simt_64x64_any"),
+        *("style_gradient_simt_128x64", "style_gradient_simt_128x32"),
+        *("style_gradient_simt_128x64_any", "style_gradient_simt_split_k_sum"),
     }
 
 

@@ -315,7 +315,7 @@ def test_the_self_test_names_a_kernel_that_is_wrong(hopper_called: Runtimes) -> 
     launched = runtime.launch
 
     def launch(launch: Launch) -> None:
-        if "slices" in launch.kernel:  # forgets the second of two
+        if "split_k" in launch.kernel:  # forgets the second of two
             count = next(i for i, arg in enumerate(launch.args) if isinstance(arg, np.int32))
             launch = launch._replace(args=(*launch.args[:count], np.int32(1), *launch.args[count + 1 :]))
         launched(launch)
@@ -334,7 +334,7 @@ def test_the_self_test_passes_on_what_the_device_says(hopper_called: Runtimes) -
 
     runtime.launch = launch  # type: ignore[method-assign]
     problem = self_test.problem_with(runtime)
-    assert problem == "tile 256x128 in bf16: launching kernel 'hopper_bf16_forward_256x128': no"
+    assert problem == "tile 256x128 in bf16: launching kernel 'conv3x3_relu_wgmma_sm90_bf16_256x128': no"
 
 
 # ---- tensor maps ----------------------------------------------------------------------------------------------------
@@ -485,7 +485,7 @@ def cubin() -> nvrtc.Cubin:
 
 def test_nothing_spills_and_no_product_is_serialised(cubin: nvrtc.Cubin) -> None:
     """C7508: setmaxnreg ignored; C7510 and its like: products that wait for each other."""
-    names = {name for name in cubin.kernels if "slices" not in name}
+    names = {name for name in cubin.kernels if "split_k" not in name}
     convolutions = {name: cubin.kernels[name] for name in names if "gram" not in name}
     assert len(convolutions) == 2 * len(TILES)
     assert len(names - set(convolutions)) == len(wgmma_gram.GRAM_TILES)
@@ -530,8 +530,8 @@ def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: nvrtc.Cubin) -
     found = instructions(cubin.image)
     for tile in TILES:
         wanted = {"HGMMA": 24, "WARPGROUP": 7, "USETMAXREG": 2, "UTMALDG": tile.boxes + 3}
-        for direction in ("forward", "backward"):
-            assert found[f"hopper_bf16_{direction}_{tile.variant}"] == wanted
+        for direction in ("relu", "input_gradient"):
+            assert found[f"conv3x3_{direction}_wgmma_sm90_bf16_{tile.variant}"] == wanted
 
 
 def test_so_is_that_of_the_gram(cubin: nvrtc.Cubin) -> None:
@@ -539,7 +539,7 @@ def test_so_is_that_of_the_gram(cubin: nvrtc.Cubin) -> None:
     found = instructions(cubin.image)
     for tile in wgmma_gram.GRAM_TILES:
         wanted = {"HGMMA": tile.depth // 16, "WARPGROUP": 3, "UTMALDG": 1}
-        assert found[f"hopper_bf16_gram_{tile.variant}"] == wanted
+        assert found[f"gram_wgmma_sm90_bf16_{tile.variant}"] == wanted
 
 
 def test_both_operands_of_the_gram_lie_across_and_none_of_a_convolution(cubin: nvrtc.Cubin) -> None:
@@ -547,4 +547,4 @@ def test_both_operands_of_the_gram_lie_across_and_none_of_a_convolution(cubin: n
     (fp16,) = nvrtc.compile_sources([nvrtc.FOLDER / "instantiations/sm90_fp16.cu"], "sm_90a")
     for name, first in (words(cubin.image) | words(fp16.image)).items():
         flags = {word & TRANSPOSED for word in first if OPCODES.get(word & 0xFFF) == "HGMMA"}
-        assert flags == (set() if "slices" in name else {TRANSPOSED} if "gram" in name else {0}), name
+        assert flags == (set() if "split_k" in name else {TRANSPOSED} if "gram" in name else {0}), name

@@ -38,7 +38,7 @@ if MAJOR == 12:
 # The lower twelve bits of an instruction name it, on every architecture from sm_70 on.
 OPCODES = {0x23C: "HMMA", 0x83B: "LDSM", 0xFAE: "LDGSTS"}
 
-# Of the Gram matrix and its gradient, by the end of a kernel's name: 16x8 products of a warp in the unrolled loop,
+# Of the Gram matrix and its gradient, by operation and tile: 16x8 products of a warp in the unrolled loop,
 # loads of matrices, and registers that leave room for two blocks of 256 threads, or three of 128. 32-bit numbers that
 # lie across are not loaded as matrices. 3xTF32 unrolls no loop, multiplies three times, has no wide Gram, and one block
 # of the wide gradient.
@@ -76,7 +76,7 @@ def cubin(request: pytest.FixtureRequest) -> tuple[str, Cubin]:
 def tiled(cubin: Cubin) -> Iterator[tuple[str, str, Tile]]:
     """The kernels of the main loop: name, precision and tile."""
     for kernel in cubin.kernels:
-        if match := re.fullmatch(r"tensor_(\w+)_(?:forward|backward)_(\d+x\d+)", kernel):
+        if match := re.fullmatch(r"conv3x3_(?:relu|input_gradient)_mma_sm80_(\w+)_(\d+x\d+)", kernel):
             precision, name = match.groups()
             (tile,) = (tile for tile in PRODUCTS[precision].tiles if tile.name == name)
             yield kernel, precision, tile
@@ -85,8 +85,8 @@ def tiled(cubin: Cubin) -> Iterator[tuple[str, str, Tile]]:
 def moments(cubin: Cubin) -> Iterator[tuple[str, str, str]]:
     """The kernels of the Gram matrix and its gradient: name, precision, and how MOMENTS calls it."""
     for kernel in cubin.kernels:
-        if match := re.fullmatch(r"tensor_(\w+?)_((?:gram|style_gradient)_\d+x\d+)", kernel):
-            yield kernel, match[1], match[2]
+        if match := re.fullmatch(r"(gram|style_gradient)_mma_sm80_(\w+)_(\d+x\d+)", kernel):
+            yield kernel, match[2], f"{match[1]}_{match[3]}"
 
 
 def instructions(cubin: Cubin) -> dict[str, Counter[str]]:
@@ -127,7 +127,7 @@ def test_other_kernels_leave_room_for_many_blocks(cubin: tuple[str, Cubin]) -> N
     _, compiled = cubin
     names = {name for name, _, _ in tiled(compiled)} | {name for name, *_ in moments(compiled)}
     others = {name: taken for name, taken in compiled.kernels.items() if name not in names}
-    assert not {name: taken for name, taken in others.items() if taken.registers > (168 if "image" in name else 96)}
+    assert not {name: taken for name, taken in others.items() if taken.registers > (168 if "rgb" in name else 96)}
 
 
 def test_the_main_loop_multiplies_on_tensor_cores(cubin: tuple[str, Cubin]) -> None:

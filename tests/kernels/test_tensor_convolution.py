@@ -70,7 +70,7 @@ class Emulated(EmulatorRuntime):
 
     @property
     def tensor_kernels(self) -> set[str]:
-        return {kernel for kernel in self._library.kernels if kernel.startswith("tensor_")}
+        return {kernel for kernel in self._library.kernels if re.search(r"_mma_sm80_|_(bf16|fp16)$", kernel)}
 
 
 class Bench:
@@ -392,7 +392,7 @@ def test_the_checking_build_finds_nothing(precision: str) -> None:
     others = {"tf32": "3xtf32", "3xtf32": "tf32"}.get(precision, "none")
     assert isinstance(on.runtime, Emulated)
     missed = on.runtime.tensor_kernels - on.launched
-    elsewhere = re.compile(rf"tensor_{others}_|tensor_\w+_(mean|content_|gram_|pack_difference|style_gradient)")
+    elsewhere = re.compile(rf"\w+_mma_sm80_{others}_|mean|content_|gram_|pack_gram_error|style_gradient")
     assert not {kernel for kernel in missed if not elsewhere.match(kernel)}
 
 
@@ -510,10 +510,10 @@ def test_filters_of_other_widths_go_to_the_kernels_without_tensor_cores() -> Non
         x, out = np.zeros((8, 8, channels), np.float32), np.zeros((8, 8, 12), np.float32)
         (launch,) = tensor_convolution.conv3x3_relu(x, packed, HOPPER, out=out, mask=None, pooling="max", pooled=None,
                                                     choice=None, workspace=None)  # fmt: skip
-        assert launch.kernel.startswith("conv3x3_forward_")
+        assert launch.kernel.startswith("conv3x3_relu_simt_")
         gradients = tensor_convolution.conv3x3_input_gradient(out, packed, HOPPER, out=x, mask=None, accumulate=False,
                                                               workspace=None)  # fmt: skip
-        assert gradients[0].kernel.startswith("conv3x3_backward_")
+        assert gradients[0].kernel.startswith("conv3x3_input_gradient_simt_")
     for precision in HALVES:
         with pytest.raises(
             ValueError, match=f"{precision} takes channels in multiples of 8, not 20 to 12; choose fp32"

@@ -423,10 +423,11 @@ def test_wgmma_convolves_what_it_serves(element: tensor_map.Element, thin: Calla
     device = Noting(runtime("emulator", element), element, wgmma=True, on_launch=lambda at: launched.append(at.kernel))
     ours = evaluated(device, weights, size)
     agree(ours, evaluated(Following(device.decisions), weights, size))
-    convolved = {kernel for kernel in launched if "forward" in kernel or "backward" in kernel}
-    assert {kernel.split("_")[0] for kernel in convolved if "image" not in kernel} == {"hopper"}
-    assert {kernel for kernel in convolved if kernel.startswith("tensor")} == {
-        f"tensor_{element}_forward_image", f"tensor_{element}_backward_image"
+    convolved = {kernel for kernel in launched if kernel.startswith("conv3x3")}
+    assert all("_wgmma_sm90_" in kernel for kernel in convolved if "rgb" not in kernel)
+    assert {kernel for kernel in convolved if "_wgmma_sm90_" not in kernel} == {
+        f"conv3x3_relu_mma_sm80_{element}_rgb",
+        f"conv3x3_input_gradient_mma_sm80_{element}_rgb",
     }  # fmt: skip
 
 
@@ -452,7 +453,7 @@ def test_kernels_that_fail_their_test_are_not_used(caplog: pytest.LogCaptureFixt
     launched = on.launch
 
     def launch(launch: Launch) -> None:
-        if launch.kernel.startswith("hopper"):
+        if "_wgmma_sm90_" in launch.kernel:
             raise DeviceError(f"{launch.kernel}: illegal instruction")
         launched(launch)
 
@@ -461,7 +462,7 @@ def test_kernels_that_fail_their_test_are_not_used(caplog: pytest.LogCaptureFixt
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "the wgmma kernels are not used" in record.message
-    assert "hopper_bf16_forward_256x128: illegal instruction" in record.message
+    assert "conv3x3_relu_wgmma_sm90_bf16_256x128: illegal instruction" in record.message
     filters = device.pack_filters(random(3, 3, 16, 16), random(16))
     assert isinstance(filters, TensorFilters)
 

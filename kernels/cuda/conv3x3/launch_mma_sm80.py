@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...device import Array, Pooling
+from ..elementwise.kernel_names import AVERAGE_POOL_INPUT_GRADIENT, MAX_POOL_INPUT_GRADIENT, RELU_GRADIENT
 from ..gpu_spec import GpuSpec
 from ..runtime.launch import Launch
 from ..split_k import ceil_div, finish_grid, partials_in, split_k_bytes
 from ..storage import MEMORY, rounded
 from . import launch_simt as convolution
+from .kernel_names import MMA_SM80
 from .launch_simt import IMAGE_CHANNELS, PackedFilters
 from .tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, TAPS, TILE_WIDTH, Work, choose
 
@@ -30,8 +32,6 @@ CHUNKS = 8  # of 16 bytes in a row of 128
 SLICE = 16  # 16-bit numbers that one product takes of a row
 IMAGE_TILE_HEIGHT, GRADIENT_TILE_HEIGHT = 8, 16  # of the image's kernels, 16 wide
 MOST_BLOCKS = 4096  # of a kernel that loops
-
-SUMS_OF_SLICES = {"bf16": "tensor_bf16", "fp16": "tensor_fp16", "tf32": "tensor_fp32", "3xtf32": "tensor_fp32"}
 
 # Column 8 j + 2 t + b of 32 is output channel 8 t + 2 j + b: cuda/conv3x3/mma_sm80.cuh says why.
 COLUMNS = np.array([8 * t + 2 * j + b for j in range(4) for t in range(4) for b in range(2)])
@@ -108,17 +108,17 @@ def conv3x3_relu(x: Array, filters: Filters, spec: GpuSpec, *, out: Array | None
     if channels_in == IMAGE_CHANNELS:
         tiles = ceil_div(height, IMAGE_TILE_HEIGHT) * ceil_div(width, TILE_WIDTH)
         grid = (tiles * ceil_div(filters.channels_out, CHANNEL_GROUP), 1, 1)
-        name = f"tensor_{filters.precision}_forward_image"
+        name = MMA_SM80["relu", filters.precision, "rgb"]
         return [Launch(name, grid, (128, 1, 1), (x, filters.forward, *outputs, *results))]
     work = work or choose(shape, filters.precision, spec)
     partials = partials_in(workspace, partial_bytes(work, shape))
-    name = f"tensor_{filters.precision}_forward_{work.tile.name}"
+    name = MMA_SM80["relu", filters.precision, work.tile.name]
     args = (x, filters.forward, *outputs, partials, *map(np.int32, shape), results[-1])
     launch = Launch(name, work.grid, (work.tile.threads, 1, 1), args, work.shared_bytes)
     if work.slices == 1:
         return [launch]
     args = (partials, *outputs, np.int32(work.slices), *results)
-    name = f"{SUMS_OF_SLICES[filters.precision]}_forward_slices"
+    name = MMA_SM80["relu", filters.precision, "split_k_sum"]
     return [launch, Launch(name, finish_grid(height, width, shape[3]), (256, 1, 1), args)]
 
 
@@ -135,16 +135,17 @@ def conv3x3_input_gradient(gradient: Array, filters: Filters, spec: GpuSpec, *, 
         grid = (ceil_div(height, GRADIENT_TILE_HEIGHT) * ceil_div(width, TILE_WIDTH), 1, 1)
         args = (gradient, filters.backward, out, mask, *map(np.int32, shape[:3]), np.int32(accumulate))
         halo_bytes = (GRADIENT_TILE_HEIGHT + 2) * (TILE_WIDTH + 2) * ROW_BYTES
-        return [Launch(f"tensor_{filters.precision}_backward_image", grid, (128, 1, 1), args, halo_bytes)]
+        name = MMA_SM80["input_gradient", filters.precision, "rgb"]
+        return [Launch(name, grid, (128, 1, 1), args, halo_bytes)]
     work = work or choose(shape, filters.precision, spec)
     partials = partials_in(workspace, partial_bytes(work, shape))
-    name = f"tensor_{filters.precision}_backward_{work.tile.name}"
+    name = MMA_SM80["input_gradient", filters.precision, work.tile.name]
     args = (gradient, filters.backward, out, mask, partials, *map(np.int32, shape), np.int32(accumulate))
     launch = Launch(name, work.grid, (work.tile.threads, 1, 1), args, work.shared_bytes)
     if work.slices == 1:
         return [launch]
     sizes = (np.int32(work.slices), np.int32(height), np.int32(width), np.int32(filters.channels_in))
-    name = f"{SUMS_OF_SLICES[filters.precision]}_backward_slices"
+    name = MMA_SM80["input_gradient", filters.precision, "split_k_sum"]
     args = (partials, out, mask, *sizes, np.int32(accumulate))
     return [launch, Launch(name, finish_grid(height, width, shape[3]), (256, 1, 1), args)]
 
@@ -153,7 +154,7 @@ def pool_input_gradient(gradient: Array, choice: Array | None, out: Array, mask:
                         precision: str) -> list[Launch]:  # fmt: skip
     """`Device.pool_input_gradient` of a precision of 16 bits: max pooling where there is a choice, else average."""
     height, width, channels = out.shape
-    name = f"tensor_{precision}_{'average' if choice is None else 'max'}_pool_input_gradient"
+    name = (AVERAGE_POOL_INPUT_GRADIENT if choice is None else MAX_POOL_INPUT_GRADIENT)[precision]
     grid = (ceil_div(ceil_div(width, 2) * (channels // 8), 256), ceil_div(height, 2), 1)
     sizes = (np.int32(height), np.int32(width), np.int32(channels))
     return [Launch(name, grid, (256, 1, 1), (gradient, choice, out, mask, *sizes, np.int32(accumulate)))]
@@ -162,7 +163,7 @@ def pool_input_gradient(gradient: Array, choice: Array | None, out: Array, mask:
 def relu_gradient(gradient: Array, mask: Array, precision: str) -> list[Launch]:
     """`Device.relu_gradient` of a precision of 16 bits."""
     grid = (max(1, min(ceil_div(mask.size, 256), MOST_BLOCKS)), 1, 1)
-    return [Launch(f"tensor_{precision}_relu_gradient", grid, (256, 1, 1), (gradient, mask, np.int64(mask.size)))]
+    return [Launch(RELU_GRADIENT[precision], grid, (256, 1, 1), (gradient, mask, np.int64(mask.size)))]
 
 
 def _pack(kernel: NDArray[np.float32], precision: str) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from ...device import Array, Layout, Pooling
 from ..gpu_spec import SIMT_MULTIPROCESSORS
 from ..runtime.launch import Launch
 from ..split_k import ceil_div, partials_in, split_k_bytes
+from .kernel_names import SIMT
 
 DEPTH = 8  # input channels per step of the main loop: `tile::depth` in cuda/common/gemm_simt.cuh
 IMAGE_CHANNELS = 3  # an input of this many channels is an image, and has kernels of its own
@@ -152,11 +153,11 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
     if channels_in == IMAGE_CHANNELS:
         grid = (ceil_div(width, 16), ceil_div(height, 8), ceil_div(channels_out, 64))
         image_args = (x, filters.forward, *outputs, *sizes, np.int32(channels_out), average)
-        return [Launch("conv3x3_forward_image", _flat(grid), (256, 1, 1), image_args)]
+        return [Launch(SIMT["relu", "rgb"], _flat(grid), (256, 1, 1), image_args)]
     work = choose_tile(height, width, channels_in, channels_out)
     partials = partials_in(workspace, partial_bytes(work, channels_out))
     launch = Launch(
-        f"conv3x3_forward_{work.tile.variant}",
+        SIMT["relu", work.tile.variant],
         work.grid,
         (work.tile.threads, 1, 1),
         (x, filters.forward, *outputs, partials, *sizes, *_walk(width, channels_in, channels_out), average),
@@ -164,7 +165,8 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
     if work.slices == 1:
         return [launch]
     args = (partials, *outputs, np.int32(work.slices), np.int32(work.rows), *sizes, np.int32(channels_out), average)
-    return [launch, Launch("conv3x3_forward_slices", slices_grid(height, width, channels_out), (256, 1, 1), args)]
+    grid = slices_grid(height, width, channels_out)
+    return [launch, Launch(SIMT["relu", "split_k_sum"], grid, (256, 1, 1), args)]
 
 
 def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Array, mask: Array | None,
@@ -176,11 +178,11 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
         grid = (ceil_div(width, 32), ceil_div(height, 16), 1)
         args = (gradient, filters.backward, out, mask, np.int32(height), np.int32(width), np.int32(channels_out),
                 np.int32(accumulate))  # fmt: skip
-        return [Launch("conv3x3_backward_image", _flat(grid), (128, 1, 1), args)]
+        return [Launch(SIMT["input_gradient", "rgb"], _flat(grid), (128, 1, 1), args)]
     work = choose_tile(height, width, channels_out, channels_in)
     partials = partials_in(workspace, partial_bytes(work, channels_in))
     launch = Launch(
-        f"conv3x3_backward_{work.tile.variant}",
+        SIMT["input_gradient", work.tile.variant],
         work.grid,
         (work.tile.threads, 1, 1),
         (gradient, filters.backward, out, mask, partials, np.int32(height), np.int32(width),
@@ -196,7 +198,8 @@ def add_slices(work: Work, partials: Array | None, out: Array, mask: Array | Non
     height, width, channels = out.shape
     args = (partials, out, mask, np.int32(work.slices), np.int32(work.rows), np.int32(height), np.int32(width),
             np.int32(channels), np.int32(accumulate))  # fmt: skip
-    return [Launch("conv3x3_backward_slices", slices_grid(height, width, channels), (256, 1, 1), args)]
+    grid = slices_grid(height, width, channels)
+    return [Launch(SIMT["input_gradient", "split_k_sum"], grid, (256, 1, 1), args)]
 
 
 def _walk(width: int, channels: int, channels_out: int) -> tuple[np.int32, ...]:

@@ -20,6 +20,7 @@ from ..runtime.launch import Launch
 from ..runtime.tensor_map import CHANNELS, ELEMENT_BYTES, STEP_CHANNELS, Element, Target, TensorMap
 from ..split_k import ceil_div, finish_grid, int32s, partials_in, split_k_bytes
 from ..storage import rounded
+from .kernel_names import WGMMA_SM90
 
 BOX_WIDTH, BOX_HEIGHT, LOADED_ROWS = 8, 16, 18  # the box's, as in cuda/conv3x3/wgmma_layout.cuh
 THREADS = 384
@@ -187,10 +188,10 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
     average = np.int32(pooling == "average")
     maps = _maps(x, filters.forward, filters.element, work.tile, target)
     args = (*maps, *outputs, partials, *int32s(height, width, channels_in, channels_out, work.slices), average)
-    launches = [_launch("forward", work, filters.element, args, target)]
+    launches = [_launch("relu", work, filters.element, args, target)]
     if work.slices > 1:
         sliced = (partials, *outputs, *int32s(work.slices, height, width, channels_out), average)
-        launches.append(_finish("forward", filters.element, (height, width, channels_out), sliced))
+        launches.append(_finish("relu", filters.element, (height, width, channels_out), sliced))
     return launches
 
 
@@ -205,10 +206,10 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
     maps = _maps(gradient, filters.backward, filters.element, work.tile, target)
     args = (*maps, out, mask, partials, *int32s(height, width, channels_out, channels_in, work.slices),
             np.int32(accumulate))  # fmt: skip
-    launches = [_launch("backward", work, filters.element, args, target)]
+    launches = [_launch("input_gradient", work, filters.element, args, target)]
     if work.slices > 1:
         sliced = (partials, out, mask, *int32s(work.slices, height, width, channels_in), np.int32(accumulate))
-        launches.append(_finish("backward", filters.element, (height, width, channels_in), sliced))
+        launches.append(_finish("input_gradient", filters.element, (height, width, channels_in), sliced))
     return launches
 
 
@@ -219,14 +220,14 @@ def _maps(x: Array, filters: Array, element: Element, tile: Tile, target: Target
     return target.encode(of_pixels), target.encode(of_filters)
 
 
-def _launch(direction: str, work: Work, element: Element, args: tuple[object, ...], target: Target) -> Launch:
-    kernel = f"hopper_{element}_{direction}_{work.tile.variant}"
+def _launch(operation: str, work: Work, element: Element, args: tuple[object, ...], target: Target) -> Launch:
+    kernel = WGMMA_SM90[operation, element, work.tile.variant]
     grid = (min(work.items, target.multiprocessors), 1, 1)
     return Launch(kernel, grid, (THREADS, 1, 1), args, work.tile.shared_bytes)
 
 
-def _finish(direction: str, element: Element, shape: tuple[int, int, int], args: tuple[object, ...]) -> Launch:
-    return Launch(f"hopper_{element}_{direction}_slices", finish_grid(*shape), (256, 1, 1), args)
+def _finish(operation: str, element: Element, shape: tuple[int, int, int], args: tuple[object, ...]) -> Launch:
+    return Launch(WGMMA_SM90[operation, element, "split_k_sum"], finish_grid(*shape), (256, 1, 1), args)
 
 
 def _worthwhile_slices(tile: Tile, height: int, width: int, channels_in: int, channels_out: int) -> Iterator[int]:

@@ -503,10 +503,10 @@ __device__ __forceinline__ void add_partials(const float* partials, int slices, 
 
 }  // namespace tensor
 
-// The kernels of one kind of products, named NAME_forward_TILE and so on. Backward, "in" and "out" are those of the
-// product, not of the layer.
-#define TENSOR_CONVOLUTION(name, Products, tile, Tile)                                                                 \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name##_forward_##tile(            \
+// Kernels by their full names, for one kind of products and one tile. Of the input gradient "in" and "out" are those of
+// the product, not of the layer.
+#define CONV3X3_RELU_MMA_SM80(name, Products, Tile)                                                                 \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(            \
         const Products::Element* __restrict__ x, const void* __restrict__ filters, const float* __restrict__ bias,     \
         Products::Element* __restrict__ out, uint8_t* __restrict__ mask, Products::Element* __restrict__ pooled,       \
         uint8_t* __restrict__ choice, void* __restrict__ partials, int height, int width, int channels_in,             \
@@ -515,8 +515,10 @@ __device__ __forceinline__ void add_partials(const float* partials, int slices, 
             x, {height, width, channels_in}, filters, {height, width, channels_out},                                   \
             tensor::Forward<Products::Element>{bias, out, mask, pooled, choice, average},                              \
             static_cast<float*>(partials));                                                                            \
-    }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name##_backward_##tile(           \
+    }
+
+#define CONV3X3_INPUT_GRADIENT_MMA_SM80(name, Products, Tile)                                                          \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(           \
         const Products::Element* __restrict__ gradient, const void* __restrict__ filters,                              \
         Products::Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials,            \
         int height, int width, int channels_in, int channels_out, int accumulate) {                                    \
@@ -526,15 +528,18 @@ __device__ __forceinline__ void add_partials(const float* partials, int slices, 
                                          static_cast<float*>(partials));                                               \
     }
 
-#define TENSOR_CONVOLUTION_SLICES(name, Element)                                                                       \
-    extern "C" __global__ void __launch_bounds__(256) name##_forward_slices(                                           \
+// Those that add up what the blocks of a split sum have left.
+#define CONV3X3_RELU_SPLIT_K_SUM(name, Element)                                                                       \
+    extern "C" __global__ void __launch_bounds__(256) name(                                           \
         const void* __restrict__ partials, const float* __restrict__ bias, Element* __restrict__ out,                  \
         uint8_t* __restrict__ mask, Element* __restrict__ pooled, uint8_t* __restrict__ choice, int slices,            \
         int height, int width, int channels, int average) {                                                            \
         tensor::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},                   \
                              tensor::Forward<Element>{bias, out, mask, pooled, choice, average});                      \
-    }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(256) name##_backward_slices(                                          \
+    }
+
+#define CONV3X3_INPUT_GRADIENT_SPLIT_K_SUM(name, Element)                                                              \
+    extern "C" __global__ void __launch_bounds__(256) name(                                          \
         const void* __restrict__ partials, Element* __restrict__ out, const uint8_t* __restrict__ mask, int slices,    \
         int height, int width, int channels, int accumulate) {                                                         \
         tensor::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},                   \

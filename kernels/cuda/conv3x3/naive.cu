@@ -5,7 +5,7 @@
 #include "common/platform.cuh"
 
 // out[i, j, k] = max(0, bias[k] + sum_{r,s,c} x[i+r-1, j+s-1, c] kernel[r, s, c, k])
-extern "C" __global__ void naive_conv3x3_forward(const float* x, const float* kernel, const float* bias, float* out,
+extern "C" __global__ void conv3x3_relu_naive(const float* x, const float* kernel, const float* bias, float* out,
                                                  int height, int width, int channels_in, int channels_out) {
     const int64_t index = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, pixel = index / channels_out;
     const int k = index % channels_out, i = pixel / width, j = pixel % width;
@@ -24,7 +24,7 @@ extern "C" __global__ void naive_conv3x3_forward(const float* x, const float* ke
 }
 
 // out[i, j, c] = sum_{r,s,k} gradient[i-r+1, j-s+1, k] kernel[r, s, c, k]
-extern "C" __global__ void naive_conv3x3_backward(const float* gradient, const float* kernel, float* out, int height,
+extern "C" __global__ void conv3x3_input_gradient_naive(const float* gradient, const float* kernel, float* out, int height,
                                                   int width, int channels_in, int channels_out) {
     const int64_t index = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, pixel = index / channels_in;
     const int c = index % channels_in, i = pixel / width, j = pixel % width;
@@ -43,7 +43,7 @@ extern "C" __global__ void naive_conv3x3_backward(const float* gradient, const f
 }
 
 // out[k, m] = 1/pixels sum_p features[p, k] features[p, m]
-extern "C" __global__ void naive_gram(const float* features, float* out, int pixels, int channels) {
+extern "C" __global__ void gram_naive(const float* features, float* out, int pixels, int channels) {
     const int m = blockIdx.x * blockDim.x + threadIdx.x, k = blockIdx.y;
     if (m >= channels) return;
     float sum = 0.0f;

@@ -24,7 +24,7 @@ __device__ __forceinline__ float dot(const float4& a, const float4& b, float sum
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(forward_threads, 2)
-    conv3x3_forward_image(const float* __restrict__ x, const float* __restrict__ filters,
+    conv3x3_relu_simt_rgb(const float* __restrict__ x, const float* __restrict__ filters,
                           const float* __restrict__ bias, float* __restrict__ out, uint8_t* __restrict__ mask,
                           float* __restrict__ pooled, uint8_t* __restrict__ choice, int height, int width,
                           int channels, int average) {
@@ -89,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(forward_threads, 2)
 }
 
 extern "C" __global__ void __launch_bounds__(backward_threads, 4)
-    conv3x3_backward_image(const float* __restrict__ gradient, const float* __restrict__ filters,
+    conv3x3_input_gradient_simt_rgb(const float* __restrict__ gradient, const float* __restrict__ filters,
                            float* __restrict__ out, const uint8_t* __restrict__ mask, int height, int width,
                            int channels, int accumulate) {
     constexpr int halo_rows = backward_rows + 2, halo_columns = backward_columns + 2;

@@ -289,34 +289,24 @@ using Tile64x256 = Tile<2, 64, false, true, 4, 6>;
 
 }  // namespace hopper
 
-// Backward, "in" and "out" are those of the product, not of the layer.
-#define HOPPER_TILE(tile, Element)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(hopper::Tile##tile::threads, 1)                                       \
-        hopper_##Element##_forward_##tile(                                                                             \
-            const __grid_constant__ hopper::TensorMap pixels, const __grid_constant__ hopper::TensorMap filters,       \
-            const float* __restrict__ bias, Element* __restrict__ out, uint8_t* __restrict__ mask,                     \
-            Element* __restrict__ pooled, uint8_t* __restrict__ choice, void* __restrict__ partials, int height,       \
-            int width, int channels_in, int channels_out, int slices, int average) {                                   \
-        hopper::convolve<hopper::Tile##tile, Element>(                                                                 \
+// Kernels by their full names. Of the input gradient "in" and "out" are those of the product, not of the layer.
+#define CONV3X3_RELU_WGMMA_SM90(name, Element, Tile)                                                                   \
+    extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1)                                             \
+        name(const __grid_constant__ hopper::TensorMap pixels, const __grid_constant__ hopper::TensorMap filters,      \
+             const float* __restrict__ bias, Element* __restrict__ out, uint8_t* __restrict__ mask,                    \
+             Element* __restrict__ pooled, uint8_t* __restrict__ choice, void* __restrict__ partials, int height,      \
+             int width, int channels_in, int channels_out, int slices, int average) {                                  \
+        hopper::convolve<hopper::Tile, Element>(                                                                       \
             pixels, filters, {height, width, channels_out}, channels_in, slices,                                       \
             tensor::Forward<Element>{bias, out, mask, pooled, choice, average}, static_cast<float*>(partials));        \
-    }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(hopper::Tile##tile::threads, 1)                                       \
-        hopper_##Element##_backward_##tile(                                                                            \
-            const __grid_constant__ hopper::TensorMap pixels, const __grid_constant__ hopper::TensorMap filters,       \
-            Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials, int height,      \
-            int width, int channels_in, int channels_out, int slices, int accumulate) {                                \
-        hopper::convolve<hopper::Tile##tile, Element>(                                                                 \
+    }
+
+#define CONV3X3_INPUT_GRADIENT_WGMMA_SM90(name, Element, Tile)                                                         \
+    extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1)                                             \
+        name(const __grid_constant__ hopper::TensorMap pixels, const __grid_constant__ hopper::TensorMap filters,      \
+             Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials, int height,     \
+             int width, int channels_in, int channels_out, int slices, int accumulate) {                               \
+        hopper::convolve<hopper::Tile, Element>(                                                                       \
             pixels, filters, {height, width, channels_out}, channels_in, slices,                                       \
             tensor::Backward<Element>{out, mask, accumulate}, static_cast<float*>(partials));                          \
     }
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !(defined(__CUDACC__) || defined(__CUDACC_RTC__))
-#define HOPPER_KERNELS(Element)   \
-    HOPPER_TILE(256x128, Element) \
-    HOPPER_TILE(128x128, Element) \
-    HOPPER_TILE(64x256, Element)  \
-    TENSOR_CONVOLUTION_SLICES(hopper_##Element, Element)
-#else  // the sources of one architecture are compiled for all
-#define HOPPER_KERNELS(Element) TENSOR_CONVOLUTION_SLICES(hopper_##Element, Element)
-#endif

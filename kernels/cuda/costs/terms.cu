@@ -82,7 +82,7 @@ moments_cost(const float* __restrict__ gram, const float* __restrict__ mean, con
 
 // partials[block] := its share of sum (features - target)^2
 extern "C" __global__ void __launch_bounds__(THREADS)
-content_cost(const float* __restrict__ features, const float* __restrict__ target, int64_t n,
+content_cost_fp32(const float* __restrict__ features, const float* __restrict__ target, int64_t n,
              void* __restrict__ partials) {
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -137,24 +137,28 @@ __device__ __forceinline__ void content_gradient_by_weight(const float* features
 
 // The same with weights: partials[block] := its share of sum_p weights[p] |features[p] - target[p]|^2, and
 // out[p] := scale * weights[p] (features[p] - target[p]) [+ out[p]].
-#define CONTENT(name, vector)                                                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS) content_cost_##name(                                     \
-        const float* __restrict__ features, const float* __restrict__ target, const float* __restrict__ weights,   \
-        int64_t count, int per_pixel, void* __restrict__ partials) {                                               \
-        content_cost_by_weight<vector>(features, target, weights, count, per_pixel, static_cast<float*>(partials)); \
-    }                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS) content_gradient_##name(                                 \
-        const float* __restrict__ features, const float* __restrict__ target, const float* __restrict__ weights,   \
-        int64_t count, int per_pixel, float scale, float* __restrict__ out, int accumulate) {                      \
-        content_gradient_by_weight<vector>(features, target, weights, count, per_pixel, scale, out, accumulate);   \
+#define CONTENT_COST_WEIGHTED(name, vector)                                                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                                      \
+        const float* __restrict__ features, const float* __restrict__ target, const float* __restrict__ weights,     \
+        int64_t count, int per_pixel, void* __restrict__ partials) {                                                 \
+        content_cost_by_weight<vector>(features, target, weights, count, per_pixel, static_cast<float*>(partials));  \
     }
 
-CONTENT(weighted, true)
-CONTENT(weighted_any, false)
+#define CONTENT_GRADIENT_WEIGHTED(name, vector)                                                                      \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                                      \
+        const float* __restrict__ features, const float* __restrict__ target, const float* __restrict__ weights,     \
+        int64_t count, int per_pixel, float scale, float* __restrict__ out, int accumulate) {                        \
+        content_gradient_by_weight<vector>(features, target, weights, count, per_pixel, scale, out, accumulate);     \
+    }
+
+CONTENT_COST_WEIGHTED(content_cost_weighted_fp32, true)
+CONTENT_COST_WEIGHTED(content_cost_weighted_fp32_any, false)
+CONTENT_GRADIENT_WEIGHTED(content_gradient_weighted_fp32, true)
+CONTENT_GRADIENT_WEIGHTED(content_gradient_weighted_fp32_any, false)
 
 // out := scale * (features - target) [+ out]
 extern "C" __global__ void __launch_bounds__(THREADS)
-content_gradient(const float* __restrict__ features, const float* __restrict__ target, int64_t n, float scale,
+content_gradient_fp32(const float* __restrict__ features, const float* __restrict__ target, int64_t n, float scale,
                  float* __restrict__ out, int accumulate) {
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     for (int64_t i = thread; i < n / 4; i += threads) {

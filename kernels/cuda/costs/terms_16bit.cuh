@@ -1,5 +1,5 @@
 // Means of activations of 16-bit numbers, the content cost and what it sends back; gram/simt.cu and costs/terms.cu have the same
-// for float32. Sums are float32 and are added up as there: partial sums, then `mean_slices` or `finish_sums`, in an
+// for float32. Sums are float32 and are added up as there: partial sums, then one launch that adds them up, in an
 // order that depends on the shape alone. Bound by memory: a thread takes eight channels, 16 bytes, of a pixel. Launched
 // by kernels/cuda/gram/launch_simt.py and kernels/cuda/elementwise/launch.py.
 #pragma once
@@ -81,18 +81,23 @@ __device__ __forceinline__ void content_gradient(const T* features, const T* tar
 
 }  // namespace tensor
 
-#define TENSOR_COSTS(name, T)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(THREADS) name##_mean(                                                \
+// Kernels by their full names.
+#define MEAN_16BIT(name, T)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                                \
         const T* __restrict__ features, const float* __restrict__ weights, void* __restrict__ partials, int pixels,   \
         int channels) {                                                                                               \
         tensor::mean_slice(features, weights, static_cast<float*>(partials), pixels, channels);                       \
-    }                                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(THREADS) name##_content_cost(                                        \
+    }
+
+#define CONTENT_COST_16BIT(name, T)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                        \
         const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights,              \
         int64_t eights, int per_pixel, void* __restrict__ partials) {                                                 \
         tensor::content_cost(features, target, weights, eights, per_pixel, static_cast<float*>(partials));            \
-    }                                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(THREADS) name##_content_gradient(                                    \
+    }
+
+#define CONTENT_GRADIENT_16BIT(name, T)                                                                               \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                    \
         const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights,              \
         int64_t eights, int per_pixel, float scale, T* __restrict__ out, int accumulate) {                            \
         tensor::content_gradient(features, target, weights, eights, per_pixel, scale, out, accumulate);               \

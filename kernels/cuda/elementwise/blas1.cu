@@ -11,7 +11,7 @@ struct Coefficients {
 
 // out := out + weight * (values - out)
 extern "C" __global__ void __launch_bounds__(THREADS)
-blend(const float* __restrict__ values, float* __restrict__ out, int64_t n, float weight) {
+lerp(const float* __restrict__ values, float* __restrict__ out, int64_t n, float weight) {
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     const int64_t quads = n % 4 ? 0 : n / 4;
     for (int64_t i = thread; i < quads; i += threads) {
@@ -26,9 +26,9 @@ blend(const float* __restrict__ values, float* __restrict__ out, int64_t n, floa
     for (int64_t i = 4 * quads + thread; i < n; i += threads) out[i] += weight * (values[i] - out[i]);
 }
 
-// partials[k][block] := the block's share of vectors[k] . values, k = blockIdx.y; finish_sums adds them up.
+// partials[k][block] := the block's share of vectors[k] . values, k = blockIdx.y; costs/terms.cu adds them up.
 extern "C" __global__ void __launch_bounds__(THREADS)
-dots(const float* __restrict__ vectors, const float* __restrict__ values, int64_t n, void* __restrict__ partials) {
+gemv(const float* __restrict__ vectors, const float* __restrict__ values, int64_t n, void* __restrict__ partials) {
     const float* const vector = vectors + int64_t{blockIdx.y} * n;
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     const int64_t quads = n % 4 ? 0 : n / 4;
@@ -47,7 +47,7 @@ dots(const float* __restrict__ vectors, const float* __restrict__ values, int64_
 
 // out := sum_k by.of[k] vectors[k], in the order of k
 extern "C" __global__ void __launch_bounds__(THREADS)
-combine(const float* __restrict__ vectors, const __grid_constant__ Coefficients by, int count, int64_t n,
+linear_combination(const float* __restrict__ vectors, const __grid_constant__ Coefficients by, int count, int64_t n,
         float* __restrict__ out) {
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     const int64_t quads = n % 4 ? 0 : n / 4;

@@ -12,6 +12,14 @@ import numpy as np
 
 from ...device import MOST_VECTORS, Array
 from ..runtime.launch import Launch
+from .kernel_names import (
+    AVERAGE_POOL_INPUT_GRADIENT,
+    CONTENT_COST,
+    CONTENT_GRADIENT,
+    COPY_WINDOW,
+    MAX_POOL_INPUT_GRADIENT,
+    RELU_GRADIENT,
+)
 
 THREADS = 256  # of a block
 BLOCK = (THREADS, 1, 1)
@@ -34,7 +42,7 @@ def copy_window(values: Array, out: Array, aligned: bool) -> list[Launch]:
     rows, row_words = len(out), out[0].nbytes // word
     pitches = [np.int64(array.strides[0] // word) for array in (values, out)]
     grid = (math.ceil(row_words / THREADS), min(rows, MOST_BLOCKS), 1)
-    return [Launch(f"copy_window_{word}", grid, BLOCK, (values, out, np.int32(rows), np.int32(row_words), *pitches))]
+    return [Launch(COPY_WINDOW[word], grid, BLOCK, (values, out, np.int32(rows), np.int32(row_words), *pitches))]
 
 
 def zero(out: Array) -> list[Launch]:
@@ -58,8 +66,8 @@ def pool_input_gradient(gradient: Array, choice: Array | None, out: Array, mask:
                         accumulate: bool) -> list[Launch]:  # fmt: skip
     """Max pooling where there is a choice, average pooling where there is none."""
     height, width, channels = out.shape
-    kernel = "average_pool_input_gradient" if choice is None else "max_pool_input_gradient"
-    kernel, groups = (kernel, channels // 4) if channels % 4 == 0 else (f"{kernel}_any", channels)
+    variant, groups = ("fp32", channels // 4) if channels % 4 == 0 else ("fp32_any", channels)
+    kernel = (AVERAGE_POOL_INPUT_GRADIENT if choice is None else MAX_POOL_INPUT_GRADIENT)[variant]
     grid = (math.ceil(math.ceil(width / 2) * groups / THREADS), math.ceil(height / 2), 1)
     sizes = (np.int32(height), np.int32(width), np.int32(channels))
     return [Launch(kernel, grid, BLOCK, (gradient, choice, out, mask, *sizes, np.int32(accumulate)))]
@@ -69,9 +77,9 @@ def relu_gradient(gradient: Array, mask: Array) -> list[Launch]:
     height, width, channels = gradient.shape
     grid = _grid(gradient.size, 4)
     if channels % 8 == 0:
-        return [Launch("relu_gradient", grid, BLOCK, (gradient, mask, np.int64(mask.size)))]
+        return [Launch(RELU_GRADIENT["fp32"], grid, BLOCK, (gradient, mask, np.int64(mask.size)))]
     args = (gradient, mask, np.int64(height * width), np.int32(channels))
-    return [Launch("relu_gradient_any", grid, BLOCK, args)]
+    return [Launch(RELU_GRADIENT["fp32_any"], grid, BLOCK, args)]
 
 
 def style_cost(gram: Array, target: Array, scale: float, cost: Array, difference: Array, accumulate: bool,
@@ -95,12 +103,13 @@ def content_cost(features: Array, target: Array, scale: float, cost: Array, weig
     grid = _reduction_grid(features.size)
     if element:
         args = (features, target, weights, *_in_eights(features), workspace)
-        launch = Launch(f"tensor_{element}_content_cost", grid, BLOCK, args)
+        launch = Launch(CONTENT_COST[element], grid, BLOCK, args)
     elif weights is None:
-        launch = Launch("content_cost", grid, BLOCK, (features, target, np.int64(features.size), workspace))
+        launch = Launch(CONTENT_COST["fp32"], grid, BLOCK, (features, target, np.int64(features.size), workspace))
     else:
-        suffix, count, per_pixel = _by_weight(features)
-        launch = Launch(f"content_cost_{suffix}", grid, BLOCK, (features, target, weights, count, per_pixel, workspace))
+        variant, count, per_pixel = _by_weight(features)
+        args = (features, target, weights, count, per_pixel, workspace)
+        launch = Launch(CONTENT_COST[variant], grid, BLOCK, args)
     return [launch, finish_sums(grid[0], 1, scale / 2, cost, workspace)]
 
 
@@ -110,11 +119,11 @@ def content_gradient(features: Array, target: Array, scale: float, out: Array, a
     grid, rest = _grid(out.size, 4), (np.float32(scale), out, np.int32(accumulate))
     if element:
         args = (features, target, weights, *_in_eights(features), *rest)
-        return [Launch(f"tensor_{element}_content_gradient", _grid(out.size, 8), BLOCK, args)]
+        return [Launch(CONTENT_GRADIENT[element], _grid(out.size, 8), BLOCK, args)]
     if weights is None:
-        return [Launch("content_gradient", grid, BLOCK, (features, target, np.int64(out.size), *rest))]
-    suffix, count, per_pixel = _by_weight(features)
-    return [Launch(f"content_gradient_{suffix}", grid, BLOCK, (features, target, weights, count, per_pixel, *rest))]
+        return [Launch(CONTENT_GRADIENT["fp32"], grid, BLOCK, (features, target, np.int64(out.size), *rest))]
+    variant, count, per_pixel = _by_weight(features)
+    return [Launch(CONTENT_GRADIENT[variant], grid, BLOCK, (features, target, weights, count, per_pixel, *rest))]
 
 
 def tv_cost(image: Array, scale: float, cost: Array, gradient: Array, workspace: Array) -> list[Launch]:
@@ -161,16 +170,16 @@ def descent_step(image: Array, gradient: Array, learning_rate: float) -> list[La
 
 def step_within(image: Array, direction: Array, step: float, out: Array) -> list[Launch]:
     args = (image, direction, np.int64(out.size), np.float32(step), out)
-    return [Launch("step_within", _grid(out.size, 4), BLOCK, args)]
+    return [Launch("clamped_step", _grid(out.size, 4), BLOCK, args)]
 
 
 def free_gradient(image: Array, gradient: Array, out: Array) -> list[Launch]:
-    return [Launch("free_gradient", _grid(out.size, 4), BLOCK, (image, gradient, np.int64(out.size), out))]
+    return [Launch("project_gradient", _grid(out.size, 4), BLOCK, (image, gradient, np.int64(out.size), out))]
 
 
 def weigh(image: Array, weights: Array) -> list[Launch]:
     args = (image, weights, np.int64(image.size), np.int32(image.shape[2]))
-    return [Launch("weigh", _grid(image.size, 1), BLOCK, args)]
+    return [Launch("weigh_pixels", _grid(image.size, 1), BLOCK, args)]
 
 
 def clamp(image: Array) -> list[Launch]:
@@ -193,18 +202,18 @@ def extend(image: Array, out: Array) -> list[Launch]:
     height, width = image.shape[:2]
     border = (out.shape[0] - height) // 2
     args = (image, out, np.int32(height), np.int32(width), np.int32(border))
-    return [Launch("extend", _grid(out.size, 1), BLOCK, args)]
+    return [Launch("pad_edge", _grid(out.size, 1), BLOCK, args)]
 
 
 def extend_gradient(gradient: Array, out: Array) -> list[Launch]:
     height, width = out.shape[:2]
     border = (gradient.shape[0] - height) // 2
     args = (gradient, out, np.int32(height), np.int32(width), np.int32(border))
-    return [Launch("extend_gradient", _grid(out.size, 1), BLOCK, args)]
+    return [Launch("pad_edge_gradient", _grid(out.size, 1), BLOCK, args)]
 
 
 def blend(values: Array, weight: float, out: Array) -> list[Launch]:
-    return [Launch("blend", _grid(out.size, 4), BLOCK, (values, out, np.int64(out.size), np.float32(weight)))]
+    return [Launch("lerp", _grid(out.size, 4), BLOCK, (values, out, np.int64(out.size), np.float32(weight)))]
 
 
 def dots(vectors: Array, values: Array, out: Array, workspace: Array) -> list[Launch]:
@@ -212,7 +221,7 @@ def dots(vectors: Array, values: Array, out: Array, workspace: Array) -> list[La
     count = len(vectors)
     blocks = min(_grid(values.size, 4)[0], MOST_PARTIALS // count)
     args = (vectors, values, np.int64(values.size), workspace)
-    return [Launch("dots", (blocks, count, 1), BLOCK, args), finish_sums(blocks, count, 1, out, workspace)]
+    return [Launch("gemv", (blocks, count, 1), BLOCK, args), finish_sums(blocks, count, 1, out, workspace)]
 
 
 def combine(vectors: Array, coefficients: Sequence[float], out: Array) -> list[Launch]:
@@ -220,7 +229,7 @@ def combine(vectors: Array, coefficients: Sequence[float], out: Array) -> list[L
     by = np.zeros(1, [("of", np.float32, MOST_VECTORS)])
     by["of"][0, : len(coefficients)] = coefficients
     args = (vectors, by, np.int32(len(vectors)), np.int64(out.size), out)
-    return [Launch("combine", _grid(out.size, 4), BLOCK, args)]
+    return [Launch("linear_combination", _grid(out.size, 4), BLOCK, args)]
 
 
 def rows_grid(channels: int) -> tuple[int, int, int]:
@@ -240,8 +249,8 @@ def _by_weight(features: Array) -> tuple[str, np.int64, np.int32]:
     """Of a kernel whose pixels have weights: its variant; and in steps of four channels or one, those of all pixels and
     those of one."""
     channels = features.shape[2]
-    suffix, step = ("weighted", 4) if channels % 4 == 0 else ("weighted_any", 1)
-    return suffix, np.int64(features.size // step), np.int32(channels // step)
+    variant, step = ("weighted_fp32", 4) if channels % 4 == 0 else ("weighted_fp32_any", 1)
+    return variant, np.int64(features.size // step), np.int32(channels // step)
 
 
 def _in_eights(features: Array) -> tuple[np.int64, np.int32]:

@@ -34,7 +34,7 @@ preprocess_gradient(const float* __restrict__ gradient, float* __restrict__ out,
 
 // (H, W, 3) -> (H + 2 border, W + 2 border, 3): beyond the image its nearest pixel.
 extern "C" __global__ void __launch_bounds__(256)
-extend(const float* __restrict__ image, float* __restrict__ out, int height, int width, int border) {
+pad_edge(const float* __restrict__ image, float* __restrict__ out, int height, int width, int border) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const int row_elements = 3 * (width + 2 * border);
     const int64_t elements = int64_t{height + 2 * border} * row_elements;
@@ -47,7 +47,7 @@ extend(const float* __restrict__ image, float* __restrict__ out, int height, int
 
 // Its transpose: a pixel at the edge takes the gradients of its copies, row by row.
 extern "C" __global__ void __launch_bounds__(256)
-extend_gradient(const float* __restrict__ gradient, float* __restrict__ out, int height, int width, int border) {
+pad_edge_gradient(const float* __restrict__ gradient, float* __restrict__ out, int height, int width, int border) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const int64_t elements = int64_t{height} * width * 3, row_elements = 3 * (int64_t{width} + 2 * border);
     for (int64_t i = thread; i < elements; i += threads) {
@@ -197,7 +197,7 @@ extern "C" __global__ void __launch_bounds__(256) clamp_pixels(float* __restrict
 // out := clamp(image + step * direction); `out` may be one of the two. Here and below n is a multiple of four or the
 // arrays may start anywhere: rows of a matrix do.
 extern "C" __global__ void __launch_bounds__(256)
-step_within(const float* image, const float* direction, int64_t n, float step, float* out) {
+clamped_step(const float* image, const float* direction, int64_t n, float step, float* out) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const int64_t quads = n % 4 ? 0 : n / 4;
     for (int64_t i = thread; i < quads; i += threads) {
@@ -214,7 +214,7 @@ __device__ __forceinline__ float freed(float x, float g) {
 
 // out := gradient, 0 where a step against it would leave [0, 1]; `out` may be `gradient`.
 extern "C" __global__ void __launch_bounds__(256)
-free_gradient(const float* __restrict__ image, const float* gradient, int64_t n, float* out) {
+project_gradient(const float* __restrict__ image, const float* gradient, int64_t n, float* out) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const int64_t quads = n % 4 ? 0 : n / 4;
     for (int64_t i = thread; i < quads; i += threads) {
@@ -227,7 +227,7 @@ free_gradient(const float* __restrict__ image, const float* gradient, int64_t n,
 
 // image[p, k] := image[p, k] * weights[p]. n = H W channels.
 extern "C" __global__ void __launch_bounds__(256)
-weigh(float* __restrict__ image, const float* __restrict__ weights, int64_t n, int channels) {
+weigh_pixels(float* __restrict__ image, const float* __restrict__ weights, int64_t n, int channels) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     for (int64_t i = thread; i < n; i += threads) image[i] *= weights[i / channels];
 }

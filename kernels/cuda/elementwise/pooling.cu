@@ -66,15 +66,15 @@ __device__ __forceinline__ void pool_input_gradient(
          const uint8_t* __restrict__ mask, int height, int columns, int channels, int accumulate) {           \
         pool_input_gradient<maximum, width>(gradient, choice, out, mask, height, columns, channels, accumulate); \
     }
-POOL_INPUT_GRADIENT(max_pool_input_gradient, true, 4)
-POOL_INPUT_GRADIENT(max_pool_input_gradient_any, true, 1)
-POOL_INPUT_GRADIENT(average_pool_input_gradient, false, 4)
-POOL_INPUT_GRADIENT(average_pool_input_gradient_any, false, 1)
+POOL_INPUT_GRADIENT(max_pool_input_gradient_fp32, true, 4)
+POOL_INPUT_GRADIENT(max_pool_input_gradient_fp32_any, true, 1)
+POOL_INPUT_GRADIENT(average_pool_input_gradient_fp32, false, 4)
+POOL_INPUT_GRADIENT(average_pool_input_gradient_fp32_any, false, 1)
 
 // gradient := gradient * mask, for C a multiple of eight: no mask byte is shared by two pixels or padded, so the whole
 // array is one run of float4s, two to a byte.
 extern "C" __global__ void __launch_bounds__(256)
-relu_gradient(float* __restrict__ gradient, const uint8_t* __restrict__ mask, int64_t bytes) {
+relu_gradient_fp32(float* __restrict__ gradient, const uint8_t* __restrict__ mask, int64_t bytes) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     for (int64_t i = thread; i < 2 * bytes; i += threads) {
         const unsigned passed = mask[i / 2] >> (i % 2 * 4);
@@ -87,7 +87,7 @@ relu_gradient(float* __restrict__ gradient, const uint8_t* __restrict__ mask, in
 
 // The same for any C.
 extern "C" __global__ void __launch_bounds__(256)
-relu_gradient_any(float* __restrict__ gradient, const uint8_t* __restrict__ mask, int64_t pixels, int channels) {
+relu_gradient_fp32_any(float* __restrict__ gradient, const uint8_t* __restrict__ mask, int64_t pixels, int channels) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     for (int64_t i = thread; i < pixels * channels; i += threads) {
         const int64_t pixel = i / channels;

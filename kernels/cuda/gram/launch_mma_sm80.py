@@ -25,6 +25,7 @@ from ..gpu_spec import GpuSpec
 from ..runtime.launch import Launch
 from ..split_k import ceil_div, check_workspace
 from ..storage import MEMORY
+from .kernel_names import GRAM_MMA_SM80, PACK_GRAM_ERROR_MMA_SM80, STYLE_GRADIENT_MMA_SM80
 from .launch_simt import GramWork, add_slices
 
 OPERAND_BYTES = 8192  # of a step of the Gram matrix: `operand_bytes` in cuda/gram/mma_sm80.cuh
@@ -68,7 +69,7 @@ def gram(features: Array, out: Array, weights: Array | None, workspace: Array, p
     shared_bytes = _stages(GRAM_STAGES, spec) * (operands * OPERAND_BYTES + weights_bytes)
     args = (features, weights, workspace, np.int32(height * width), np.int32(channels))
     grid = (work.tiles, work.slices, 1)
-    products = Launch(f"tensor_{precision}_gram_{work.variant}", grid, (work.threads, 1, 1), args, shared_bytes)
+    products = Launch(GRAM_MMA_SM80[precision, work.variant], grid, (work.threads, 1, 1), args, shared_bytes)
     return [products, add_slices(work, features.shape, workspace, out)]
 
 
@@ -119,8 +120,8 @@ def style_gradient(features: Array, difference: Array, *, out: Array, accumulate
     columns = ceil_div(channels, CHANNEL_GROUP) * CHANNEL_GROUP
     grid = (columns // PACKED_COLUMNS, 1, 1)
     args = (difference, workspace, np.int32(channels))
-    packing = Launch(f"tensor_{precision}_pack_difference", grid, (PACKING_THREADS, 1, 1), args)
-    name = f"tensor_{precision}_style_gradient_{PIXELS}x{work.channels}"
+    packing = Launch(PACK_GRAM_ERROR_MMA_SM80[precision], grid, (PACKING_THREADS, 1, 1), args)
+    name = STYLE_GRADIENT_MMA_SM80[precision, f"{PIXELS}x{work.channels}"]
     sizes = (np.int32(height * width), np.int32(channels), np.float32(factor), np.int32(accumulate))
     grid, block = (work.down * work.across, 1, 1), (work.threads, 1, 1)
     return [packing, Launch(name, grid, block, (features, workspace, shift, weights, out, *sizes), work.shared_bytes)]

@@ -20,6 +20,7 @@ from ..elementwise.launch import BLOCK
 from ..gpu_spec import SIMT_MULTIPROCESSORS
 from ..runtime.launch import Launch
 from ..split_k import ceil_div, check_workspace, partials_in
+from .kernel_names import GRAM_SIMT, GRAM_WEIGHTED_SIMT, MEAN, STYLE_GRADIENT_SIMT
 
 WORTH_SPLITTING = 16  # steps of DEPTH pixels; what a shorter slice saves is lost in adding it up
 MEAN_CHANNELS, MEAN_PIXELS = 64, 64  # of a block that adds up pixels: all its channels, and at least so many pixels
@@ -67,7 +68,7 @@ def gram(features: Array, out: Array, weights: Array | None, workspace: Array) -
     work = choose_gram(height, width, channels)
     check_workspace(workspace, work.nbytes)
     products = Launch(
-        f"gram_{work.variant}" if weights is None else f"gram_weighted_{work.variant}",
+        (GRAM_SIMT if weights is None else GRAM_WEIGHTED_SIMT)[work.variant],
         (work.tiles, work.slices, 1),
         (work.threads, 1, 1),
         (features, *(() if weights is None else (weights,)), workspace, np.int32(height * width), np.int32(channels)),
@@ -80,7 +81,7 @@ def add_slices(work: GramWork, shape: tuple[int, int, int], workspace: Array, ou
     height, width, channels = shape
     grid = (work.tiles, work.side**2 // SUM_ELEMENTS, 1)
     sizes = (np.int32(work.slices), np.int32(work.side), np.int32(channels), np.float32(1 / (height * width)))
-    return Launch("gram_slices", grid, (256, 1, 1), (workspace, out, *sizes))
+    return Launch("gram_split_k_sum", grid, (256, 1, 1), (workspace, out, *sizes))
 
 
 def mean_slices(height: int, width: int, channels: int) -> int:
@@ -105,10 +106,10 @@ def mean(
     sizes = (np.int32(height * width), np.int32(channels))
     grid = (ceil_div(channels, MEAN_CHANNELS), slices, 1)
     adds = (workspace, out, np.int32(slices), np.int32(channels), np.float32(1 / (height * width)))
-    kernel = f"tensor_{element}_mean" if element else "mean_any" if channels % 4 else "mean"
+    kernel = MEAN[element or ("fp32_any" if channels % 4 else "fp32")]
     return [
         Launch(kernel, grid, BLOCK, (features, weights, workspace, *sizes)),
-        Launch("mean_slices", (ceil_div(channels, 8), 1, 1), BLOCK, adds),
+        Launch("mean_split_k_sum", (ceil_div(channels, 8), 1, 1), BLOCK, adds),
     ]
 
 
@@ -125,8 +126,8 @@ def style_gradient(features: Array, difference: Array, *, out: Array, accumulate
     partials = partials_in(workspace, partial_bytes(work, channels))
     sizes = (np.int32(height), np.int32(width), np.int32(channels), np.int32(accumulate))
     args = (features, difference, shift, weights, out, partials, *sizes)
-    launch = Launch(f"style_gradient_{work.tile.variant}", work.grid, (work.tile.threads, 1, 1), args)
+    launch = Launch(STYLE_GRADIENT_SIMT[work.tile.variant], work.grid, (work.tile.threads, 1, 1), args)
     if work.slices == 1:
         return [launch]
     adds = (partials, shift, weights, out, np.int32(work.slices), np.int32(work.rows), *sizes)
-    return [launch, Launch("style_gradient_slices", slices_grid(height, width, channels), BLOCK, adds)]
+    return [launch, Launch("style_gradient_simt_split_k_sum", slices_grid(height, width, channels), BLOCK, adds)]

@@ -12,6 +12,7 @@ from ..runtime.launch import Launch
 from ..runtime.tensor_map import CHANNELS, ELEMENT_BYTES, STEP_CHANNELS, Element, Target, TensorMap
 from ..split_k import ceil_div, check_workspace, int32s
 from ..storage import MEMORY
+from .kernel_names import GRAM_WGMMA_SM90
 from .launch_simt import GramWork, add_slices
 
 WORTH_SPLITTING = 4  # steps of a Gram matrix; what a shorter slice saves is lost in adding it up
@@ -81,7 +82,7 @@ def gram(features: Array, out: Array, workspace: Array, target: Target, slices: 
     encoded = target.encode(features_map(target.address(features), element, features.shape, tile))
     args = (encoded, workspace, *int32s(height * width, channels))
     grid, block = (work.tiles, work.slices, 1), (tile.threads, 1, 1)
-    products = Launch(f"hopper_{element}_gram_{tile.variant}", grid, block, args, tile.shared_bytes)
+    products = Launch(GRAM_WGMMA_SM90[element, tile.variant], grid, block, args, tile.shared_bytes)
     return [products, add_slices(work, features.shape, workspace, out)]
 
 

@@ -146,7 +146,7 @@ __device__ __forceinline__ void weigh(const float* weights, uint32_t (&a)[m][4])
     }
 }
 
-// `partials` is [tile][slice][row][column], as `gram_slices` in gram/simt.cu takes them; null weights are ones.
+// `partials` is [tile][slice][row][column], as gram/simt.cu adds them up; null weights are ones.
 template <class Products, class Tile>
 __device__ __forceinline__ void gram_slice(const typename Products::Element* features, const float* weights,
                                            float* partials, int pixels, int channels) {
@@ -436,20 +436,20 @@ __device__ __forceinline__ void style_gradient(const typename Products::Element*
 
 }  // namespace tensor
 
-// The kernels of one kind of products.
-#define TENSOR_GRAM(name, Products, side)                                                                             \
+// Kernels by their full names, for one kind of products and one tile.
+#define GRAM_MMA_SM80(name, Products, side)                                                                             \
     extern "C" __global__ void __launch_bounds__(tensor::GramTile<Products::Element, side>::threads,                  \
                                                  tensor::GramTile<Products::Element, side>::blocks_per_sm)            \
-        name##_gram_##side##x##side(const Products::Element* __restrict__ features,                                   \
+        name(const Products::Element* __restrict__ features,                                   \
                                     const float* __restrict__ weights, void* __restrict__ partials, int pixels,       \
                                     int channels) {                                                                   \
         tensor::gram_slice<Products, tensor::GramTile<Products::Element, side>>(                                      \
             features, weights, static_cast<float*>(partials), pixels, channels);                                      \
     }
-#define TENSOR_STYLE_GRADIENT(name, Products, columns)                                                                \
+#define STYLE_GRADIENT_MMA_SM80(name, Products, columns)                                                                \
     extern "C" __global__ void __launch_bounds__(tensor::FlatTile<Products, columns>::threads,                        \
                                                  tensor::FlatTile<Products, columns>::blocks_per_sm)                  \
-        name##_style_gradient_128x##columns(                                                                          \
+        name(                                                                          \
             const Products::Element* __restrict__ features, const void* __restrict__ packed,                          \
             const float* __restrict__ shift, const float* __restrict__ weights, Products::Element* __restrict__ out,  \
             int pixels, int channels, float factor, int accumulate) {                                                 \
@@ -457,8 +457,8 @@ __device__ __forceinline__ void style_gradient(const typename Products::Element*
             features, static_cast<const unsigned char*>(packed), shift, weights, out, pixels, channels, factor,       \
             accumulate);                                                                                              \
     }
-#define TENSOR_DIFFERENCE(name, Element, rounds)                                                                      \
-    extern "C" __global__ void __launch_bounds__(256) name##_pack_difference(                                         \
+#define PACK_GRAM_ERROR_MMA_SM80(name, Element, rounds)                                                                      \
+    extern "C" __global__ void __launch_bounds__(256) name(                                         \
         const float* __restrict__ difference, void* __restrict__ packed, int channels) {                              \
         tensor::pack_difference<Element, rounds>(difference, static_cast<unsigned char*>(packed), channels);          \
     }

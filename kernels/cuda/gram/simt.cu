@@ -97,24 +97,29 @@ constexpr int sum_elements = 16, sum_groups = 16;  // of a block: neighbours in 
 
 }  // namespace
 
-#define GRAM(name, Tile, vector)                                                                                   \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) gram_##name(                  \
+#define GRAM_SIMT(name, Tile, vector)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                         \
         const float* __restrict__ features, void* __restrict__ partials, int pixels, int channels) {               \
         gram_slice<Tile, vector, false>(features, nullptr, static_cast<float*>(partials), pixels, channels);       \
-    }                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) gram_weighted_##name(         \
+    }
+
+#define GRAM_WEIGHTED_SIMT(name, Tile, vector)                                                                     \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                         \
         const float* __restrict__ features, const float* __restrict__ weights, void* __restrict__ partials,        \
         int pixels, int channels) {                                                                                \
         gram_slice<Tile, vector, true>(features, weights, static_cast<float*>(partials), pixels, channels);        \
     }
 
-GRAM(128x128, tile::Tile128x128, true)
-GRAM(64x64, tile::Tile64x64, true)
-GRAM(64x64_any, tile::Tile64x64, false)
+GRAM_SIMT(gram_simt_128x128, tile::Tile128x128, true)
+GRAM_SIMT(gram_simt_64x64, tile::Tile64x64, true)
+GRAM_SIMT(gram_simt_64x64_any, tile::Tile64x64, false)
+GRAM_WEIGHTED_SIMT(gram_weighted_simt_128x128, tile::Tile128x128, true)
+GRAM_WEIGHTED_SIMT(gram_weighted_simt_64x64, tile::Tile64x64, true)
+GRAM_WEIGHTED_SIMT(gram_weighted_simt_64x64_any, tile::Tile64x64, false)
 
 // Adds up the slices and mirrors: a thread adds every 16th slice of one element, then one adds these sixteen sums.
 extern "C" __global__ void __launch_bounds__(sum_elements* sum_groups)
-    gram_slices(const void* __restrict__ partials, float* __restrict__ out, int slices, int side, int channels,
+    gram_split_k_sum(const void* __restrict__ partials, float* __restrict__ out, int slices, int side, int channels,
                 float scale) {
     SHARED(float, sums, [sum_groups][sum_elements]);
     const int group = threadIdx.x / sum_elements, element = blockIdx.y * sum_elements + threadIdx.x % sum_elements;
@@ -174,12 +179,12 @@ __device__ __forceinline__ void mean_slice(const float* features, const float* w
         mean_slice<vector>(features, weights, static_cast<float*>(partials), pixels, channels);                    \
     }
 
-MEAN(mean, true)
-MEAN(mean_any, false)
+MEAN(mean_fp32, true)
+MEAN(mean_fp32_any, false)
 
 // Adds up the slices of a mean: a warp to a channel.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    mean_slices(const void* __restrict__ partials, float* __restrict__ out, int slices, int channels, float scale) {
+    mean_split_k_sum(const void* __restrict__ partials, float* __restrict__ out, int slices, int channels, float scale) {
     const int channel = blockIdx.x * WARPS + threadIdx.x / 32;
     if (channel >= channels) return;
     float sum = 0.0f;
@@ -225,8 +230,8 @@ struct StyleGradient {
     }
 };
 
-#define STYLE_GRADIENT(name, Tile, vector)                                                                         \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) style_gradient_##name(        \
+#define STYLE_GRADIENT_SIMT(name, Tile, vector)                                                                    \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                         \
         const float* __restrict__ features, const float* __restrict__ difference, const float* __restrict__ shift, \
         const float* __restrict__ weights, float* __restrict__ out, void* __restrict__ partials, int height,       \
         int width, int channels, int accumulate) {                                                                 \
@@ -236,12 +241,12 @@ struct StyleGradient {
                                           static_cast<float*>(partials));                                          \
     }
 
-STYLE_GRADIENT(128x64, tile::Tile128x64, true)
-STYLE_GRADIENT(128x32, tile::Tile128x32, true)
-STYLE_GRADIENT(128x64_any, tile::Tile128x64, false)
+STYLE_GRADIENT_SIMT(style_gradient_simt_128x64, tile::Tile128x64, true)
+STYLE_GRADIENT_SIMT(style_gradient_simt_128x32, tile::Tile128x32, true)
+STYLE_GRADIENT_SIMT(style_gradient_simt_128x64_any, tile::Tile128x64, false)
 
 extern "C" __global__ void __launch_bounds__(256)
-    style_gradient_slices(const void* __restrict__ partials, const float* __restrict__ shift,
+    style_gradient_simt_split_k_sum(const void* __restrict__ partials, const float* __restrict__ shift,
                           const float* __restrict__ weights, float* __restrict__ out, int slices, int rows, int height,
                           int width, int channels, int accumulate) {
     pixels::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},

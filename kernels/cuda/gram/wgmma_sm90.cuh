@@ -1,6 +1,6 @@
 // The Gram matrix F^T F / (H W) of bf16 or fp16 features F (pixels x channels) on Hopper's tensor cores, sums in fp32.
 // Tiles on and above the diagonal are computed, and pixels are divided among blocks in slices (gridDim.y), as in
-// gram/mma_sm80.cuh, which also has the Gram matrix with weights; `gram_slices` in gram/simt.cu adds up the slices of both.
+// gram/mma_sm80.cuh, which also has the Gram matrix with weights; gram/simt.cu adds up the slices of both.
 // Who does the work is as in conv3x3/wgmma_sm90.cuh, with one ring of stages:
 //
 //     producer     for each step (so many pixels): wait until a stage is free, load boxes of 64 channels for it
@@ -39,7 +39,7 @@ struct GramTile {
     static_assert(box_bytes % group_bytes == 0 && shared_bytes <= 227 * 1024);
 };
 
-// `partials` is [tile][slice][row][column], as `gram_slices` takes them.
+// `partials` is [tile][slice][row][column], as gram/simt.cu adds them up.
 template <class Tile, class Element>
 __device__ __forceinline__ void gram_slice(const TensorMap& features, float* partials, int pixels, int channels) {
     DYNAMIC_SHARED(unsigned char, shared);
@@ -122,18 +122,10 @@ using GramTile128x128 = GramTile<128, 64, 4>;
 
 }  // namespace hopper
 
-#define HOPPER_GRAM(tile, Element)                                                                           \
-    extern "C" __global__ void __launch_bounds__(hopper::GramTile##tile::threads, 1)                         \
-        hopper_##Element##_gram_##tile(const __grid_constant__ hopper::TensorMap features,                   \
-                                       void* __restrict__ partials, int pixels, int channels) {              \
-        hopper::gram_slice<hopper::GramTile##tile, Element>(features, static_cast<float*>(partials), pixels, \
-                                                            channels);                                       \
+// A kernel by its full name.
+#define GRAM_WGMMA_SM90(name, Element, Tile)                                                                        \
+    extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1)                                          \
+        name(const __grid_constant__ hopper::TensorMap features, void* __restrict__ partials, int pixels,           \
+             int channels) {                                                                                        \
+        hopper::gram_slice<hopper::Tile, Element>(features, static_cast<float*>(partials), pixels, channels);       \
     }
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !(defined(__CUDACC__) || defined(__CUDACC_RTC__))
-#define HOPPER_GRAM_KERNELS(Element) \
-    HOPPER_GRAM(64x64, Element)      \
-    HOPPER_GRAM(128x128, Element)
-#else  // as in conv3x3/wgmma_sm90.cuh
-#define HOPPER_GRAM_KERNELS(Element)
-#endif
