@@ -1,4 +1,4 @@
-"""What goes wrong with devices."""
+"""What goes wrong with devices, and with arrays that are given to a kernel."""
 
 
 class DeviceError(RuntimeError):
@@ -7,3 +7,7 @@ class DeviceError(RuntimeError):
 
 class OutOfMemoryError(DeviceError, MemoryError):
     """The device has no memory left."""
+
+
+class ArrayError(ValueError):
+    """A function of `nstgpu.kernels` cannot take what it was given; the message is one line: which, why, what to do."""

@@ -1,5 +1,6 @@
 """Kernels on a GPU, through CuPy, which is asked for nothing but memory, copies, streams and launches."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...device import Array
-from ...errors import DeviceError, OutOfMemoryError
+from ...errors import ArrayError, DeviceError, OutOfMemoryError
+from ...interop import interface_streams
 from ..gpu_spec import spec_of
 from . import driver
 from .launch import Launch
@@ -27,6 +29,8 @@ class CudaRuntime:
     """
 
     name = "cuda"
+    _ordering: Any = None
+    """The event that puts our stream and a caller's in order."""
 
     def __init__(self, index: int = 0, precision: str = "fp32") -> None:
         if problem := driver.cuda_problem(index):
@@ -177,6 +181,58 @@ class CudaRuntime:
         except self._cupy.cuda.driver.CUDADriverError as error:
             shape = f"grid {launch.grid}, block {launch.block}, {launch.shared_bytes} bytes of shared memory"
             raise DeviceError(f"launching kernel {launch.kernel!r} ({shape}): {error}") from error
+
+    # ---- arrays and streams of other libraries ------------------------------------------------------------------
+    def adopt(self, array: Any) -> Array:
+        """An array of another library on this GPU as one of CuPy's on the same memory, which it keeps alive.
+
+        By DLPack, where the producer makes our stream wait for its own; by `__cuda_array_interface__` ours waits for
+        the stream that the array names. Raises ArrayError.
+        """
+        cupy = self._cupy
+        if isinstance(array, cupy.ndarray):
+            return array
+        if hasattr(array, "__dlpack__"):
+            try:
+                with self.current():
+                    return cupy.from_dlpack(array)
+            except (BufferError, RuntimeError, TypeError, ValueError) as error:
+                raise ArrayError(f"cannot be had by DLPack: {error}") from error
+        interface = array.__cuda_array_interface__
+        if interface.get("mask") is not None:
+            raise ArrayError("is masked, which no kernel knows; give the whole array")
+        for stream in interface_streams(array):
+            self.wait_for_stream(stream)
+        shape, dtype, strides = interface["shape"], np.dtype(interface["typestr"]), interface.get("strides")
+        span = sum((n - 1) * abs(step) for n, step in zip(shape, strides, strict=True)) if strides else None
+        nbytes = math.prod(shape) * dtype.itemsize if span is None else span + dtype.itemsize
+        memory = cupy.cuda.UnownedMemory(interface["data"][0], nbytes, array, self._device.id)
+        return cupy.ndarray(shape, dtype, cupy.cuda.MemoryPointer(memory, 0), strides=strides)
+
+    def wait_for_stream(self, stream: int) -> None:
+        """What is launched from now on comes after what this stream was asked for until now."""
+        self._order(stream, self._stream.ptr)
+
+    def make_stream_wait(self, stream: int) -> None:
+        """What this stream is asked for from now on comes after what was launched until now."""
+        self._order(self._stream.ptr, stream)
+
+    def _order(self, first: int, then: int) -> None:
+        """By an event, which may be recorded anew as soon as it is waited for: a wait is for what it was until then."""
+        runtime = self._cupy.cuda.runtime
+        try:
+            with self._device:
+                self._ordering = self._ordering or self._cupy.cuda.Event(disable_timing=True)
+                runtime.eventRecord(self._ordering.ptr, first)
+                runtime.streamWaitEvent(then, self._ordering.ptr)
+        except runtime.CUDARuntimeError as error:
+            raise DeviceError(f"stream {first} and stream {then} cannot be put in order: {error}") from error
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Our stream is CuPy's current one: whoever takes an array of ours by DLPack makes its own wait for it."""
+        with self._device, self._stream:
+            yield
 
     def elapsed(self, work: Callable[[], object]) -> float:
         """Behind a write that empties the caches and takes as long as the host takes to ask for something."""

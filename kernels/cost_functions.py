@@ -1,0 +1,219 @@
+"""Our kernels as functions on arrays of the caller's: statistics of activations, the costs of them, their gradients.
+
+`functions` says what holds for all of them. A style's cost in three lines, its gradient exact:
+
+    g = gram(features)
+    cost, gram_error = style_cost(g, target, pixels=H * W)
+    gradient = style_gradient(features, gram_error)             # d cost / d features
+
+Weights of pixels are (H, W), float32, with a mean of one; None stands for ones. A cost is an array without dimensions,
+float32, of the caller's kind: on a GPU, nothing waits for it.
+"""
+
+from typing import Any
+
+from .calls import Call
+from .device import W2_SCRATCH
+from .errors import ArrayError
+from .functions import IMAGE_CHANNELS, A, _added_to
+
+
+def gram(features: A, *, weights: A | None = None, out: A | None = None, precision: str | None = None,
+         stream: Any = None, device: str | None = None) -> A:  # fmt: skip
+    """G[k, m] = 1/(H W) sum_{i,j} weights[i, j] features[i, j, k] features[i, j, m].
+
+    features (H, W, C); precision "tf32" or "3xtf32" has float32 multiplied on tensor cores. Returns (C, C), float32.
+    """
+    call, values, weighing = _features("gram", features, weights, precision, stream, device)
+    height, width, channels = values.shape
+    result = call.output("out", out, (channels, channels), call.images)
+    with call.running([(height, width, IMAGE_CHANNELS, channels)]) as on:
+        on.gram(values, result.memory, weights=weighing)
+    return call.result(result)  # type: ignore[no-any-return]
+
+
+def mean(features: A, *, weights: A | None = None, out: A | None = None, stream: Any = None,
+         device: str | None = None) -> A:  # fmt: skip
+    """m[k] = 1/(H W) sum_{i,j} weights[i, j] features[i, j, k]; features (H, W, C). Returns (C,), float32."""
+    call, values, weighing = _features("mean", features, weights, None, stream, device)
+    height, width, channels = values.shape
+    result = call.output("out", out, (channels,), call.images)
+    with call.running([(height, width, IMAGE_CHANNELS, channels)]) as on:
+        on.mean(values, result.memory, weights=weighing)
+    return call.result(result)  # type: ignore[no-any-return]
+
+
+def style_cost(gram: A, target: A, *, pixels: int, out: tuple[A, A] | None = None, stream: Any = None,
+               device: str | None = None) -> tuple[A, A]:  # fmt: skip
+    """J = 1/(4 C^2) sum (gram - target)^2 of two Grams, and what `style_gradient` makes the gradient of.
+
+    gram and target (C, C), float32; pixels: H W of the features that gram is of. Returns (J, gram_error), the latter
+    (C, C): (gram - target) / (C^2 pixels). `out` is such a pair.
+    """
+    call, channels = _square("style_cost", gram, stream, device)
+    first = call.input("gram", gram, (channels, channels), call.images)
+    second = call.input("target", target, (channels, channels), call.images)
+    given = out or (None, None)
+    cost = call.scalar("cost", given[0])
+    error = call.output("gram_error", given[1], (channels, channels), call.images)
+    scale = 1 / (channels**2 * _positive("style_cost", pixels))
+    with call.running() as on:
+        on.style_cost(first, second, scale, cost=cost.memory, difference=error.memory)
+    return call.result(cost), call.result(error)
+
+
+def moments_cost(gram: A, mean: A, target_gram: A, target_mean: A, *, pixels: int, out: tuple[A, A, A] | None = None,
+                 stream: Any = None, device: str | None = None) -> tuple[A, A, A]:  # fmt: skip
+    """J = 1/(4 C^2) (sum dS^2 + sum dM^2) with M = mean mean^T and S = gram - M, d the difference from the target's.
+
+    Grams (C, C) and means (C,), float32; pixels: H W of the features. Returns (J, gram_error (C, C), mean_error (C,)):
+    `style_gradient` takes both errors. `out` is such a triple.
+    """
+    call, channels = _square("moments_cost", gram, stream, device)
+    matrices = _matrices(call, channels, gram=gram, target_gram=target_gram)
+    vectors = _vectors(call, channels, mean=mean, target_mean=target_mean)
+    given = out or (None, None, None)
+    cost = call.scalar("cost", given[0])
+    error = call.output("gram_error", given[1], (channels, channels), call.images)
+    shift = call.output("mean_error", given[2], (channels,), call.images)
+    scale = 1 / (channels**2 * _positive("moments_cost", pixels))
+    with call.running() as on:
+        on.moments_cost(
+            matrices[0], vectors[0], matrices[1], vectors[1], scale,
+            cost=cost.memory, difference=error.memory, shift=shift.memory,
+        )  # fmt: skip
+    return call.result(cost), call.result(error), call.result(shift)
+
+
+def w2_root(gram: A, mean: A, *, ridge: float, out: A | None = None, stream: Any = None,
+            device: str | None = None) -> A:  # fmt: skip
+    """R = (gram - mean mean^T + ridge I)^(1/2), the root of a covariance, as `w2_cost` takes it of its target.
+
+    gram (C, C) and mean (C,), float32. ridge: 1e-3 of the mean variance is enough for float32, and never less than
+    1e-4 of the mean of gram's diagonal. Returns (C, C).
+    """
+    call, channels = _square("w2_root", gram, stream, device)
+    (matrix,) = _matrices(call, channels, gram=gram)
+    (vector,) = _vectors(call, channels, mean=mean)
+    root = call.output("out", out, (channels, channels), call.images)
+    scratch = call.scratch((W2_SCRATCH, channels, channels), call.images)
+    with call.running() as on:
+        on.w2_root(matrix, vector, ridge, root.memory, scratch=scratch)
+    return call.result(root)  # type: ignore[no-any-return]
+
+
+def w2_cost(gram: A, mean: A, target_root: A, target_mean: A, *, ridge: float, pixels: int,
+            out: tuple[A, A, A] | None = None, stream: Any = None,
+            device: str | None = None) -> tuple[A, A, A]:  # fmt: skip
+    """The squared 2-Wasserstein distance of two normal distributions, divided by C.
+
+        J = 1/C (|mean - target_mean|^2 + tr S + tr R^2 - 2 tr (R S R)^(1/2)),  S = gram - mean mean^T + ridge I
+
+    gram (C, C) and mean (C,); R = target_root (C, C), from `w2_root` with the same ridge, and target_mean (C,); all
+    float32. pixels: H W of the features. Returns (J, gram_error (C, C), mean_error (C,)): `style_gradient` takes both.
+    `out` is such a triple.
+    """
+    call, channels = _square("w2_cost", gram, stream, device)
+    matrices = _matrices(call, channels, gram=gram, target_root=target_root)
+    vectors = _vectors(call, channels, mean=mean, target_mean=target_mean)
+    given = out or (None, None, None)
+    cost = call.scalar("cost", given[0])
+    error = call.output("gram_error", given[1], (channels, channels), call.images)
+    shift = call.output("mean_error", given[2], (channels,), call.images)
+    scratch = call.scratch((W2_SCRATCH, channels, channels), call.images)
+    scale = 2 / (channels * _positive("w2_cost", pixels))
+    with call.running() as on:
+        on.w2_cost(
+            matrices[0], vectors[0], matrices[1], vectors[1], ridge, scale,
+            cost=cost.memory, difference=error.memory, shift=shift.memory, scratch=scratch,
+        )  # fmt: skip
+    return call.result(cost), call.result(error), call.result(shift)
+
+
+def style_gradient(features: A, gram_error: A, mean_error: A | None = None, *, weights: A | None = None,
+                   out: A | None = None, accumulate: bool = False, precision: str | None = None, stream: Any = None,
+                   device: str | None = None) -> A:  # fmt: skip
+    """The gradient of a style's cost: dJ/da[i, j] = weights[i, j] (a[i, j] gram_error + mean_error).
+
+    features a (H, W, C); gram_error (C, C), symmetric, and mean_error (C,), None for zeros, are float32, from
+    `style_cost`, `moments_cost` or `w2_cost`; weights as they were for `gram`; precision as for `gram`. In float16
+    what is below 6e-8 is lost: scale the errors by a power of two. Returns (H, W, C), of features' dtype.
+    """
+    call, values, weighing = _features("style_gradient", features, weights, precision, stream, device)
+    height, width, channels = values.shape
+    error = call.input("gram_error", gram_error, (channels, channels), call.images)
+    shift = call.optional("mean_error", mean_error, (channels,), call.images)
+    result = call.output("out", _added_to(out, accumulate, "style_gradient"), values.shape, call.activations)
+    with call.running([(height, width, IMAGE_CHANNELS, channels)]) as on:
+        on.style_gradient(
+            values, error, out=result.memory, accumulate=accumulate, shift=shift, weights=weighing
+        )  # fmt: skip
+    return call.result(result)  # type: ignore[no-any-return]
+
+
+def content_cost(features: A, target: A, *, weights: A | None = None, out: A | None = None, stream: Any = None,
+                 device: str | None = None) -> A:  # fmt: skip
+    """J = 1/2 sum_{i,j} weights[i, j] |features[i, j] - target[i, j]|^2; both (H, W, C), of one dtype."""
+    call, values, weighing = _features("content_cost", features, weights, None, stream, device)
+    wanted = call.input("target", target, values.shape, call.activations)
+    cost = call.scalar("out", out)
+    with call.running() as on:
+        on.content_cost(values, wanted, 1.0, cost=cost.memory, weights=weighing)
+    return call.result(cost)  # type: ignore[no-any-return]
+
+
+def content_gradient(features: A, target: A, *, weights: A | None = None, out: A | None = None,
+                     accumulate: bool = False, stream: Any = None, device: str | None = None) -> A:  # fmt: skip
+    """The gradient of `content_cost`: weights[i, j] (features[i, j] - target[i, j]), (H, W, C), of features' dtype."""
+    call, values, weighing = _features("content_gradient", features, weights, None, stream, device)
+    wanted = call.input("target", target, values.shape, call.activations)
+    result = call.output("out", _added_to(out, accumulate, "content_gradient"), values.shape, call.activations)
+    with call.running() as on:
+        on.content_gradient(values, wanted, 1.0, out=result.memory, accumulate=accumulate, weights=weighing)
+    return call.result(result)  # type: ignore[no-any-return]
+
+
+def tv_cost(image: A, *, out: tuple[A, A] | None = None, stream: Any = None,
+            device: str | None = None) -> tuple[A, A]:  # fmt: skip
+    """J = mean (x[i, j+1] - x[i, j])^2 + mean (x[i+1, j] - x[i, j])^2 of an image (H, W, 3), float32, and its gradient.
+
+    Returns (J, gradient (H, W, 3)). `out` is such a pair.
+    """
+    call = Call("tv_cost", image, stream=stream, device=device)
+    pixels = call.input("image", image, ("H", "W", IMAGE_CHANNELS), call.images)
+    given = out or (None, None)
+    cost = call.scalar("cost", given[0])
+    gradient = call.output("gradient", given[1], pixels.shape, call.images)
+    with call.running() as on:
+        on.zero(gradient.memory)
+        on.tv_cost(pixels, 1.0, cost=cost.memory, gradient=gradient.memory)
+    return call.result(cost), call.result(gradient)
+
+
+def _features(operation: str, features: Any, weights: Any | None, precision: str | None, stream: Any,
+              device: str | None) -> tuple[Call, Any, Any | None]:  # fmt: skip
+    call = Call(operation, features, precision=precision, stream=stream, device=device)
+    values = call.input("features", features, ("H", "W", "C"), call.activations)
+    return call, values, call.optional("weights", weights, values.shape[:2], call.images)
+
+
+def _square(operation: str, gram: Any, stream: Any, device: str | None) -> tuple[Call, int]:
+    call = Call(operation, gram, stream=stream, device=device)
+    shape = tuple(gram.shape)
+    if len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
+        raise ArrayError(f"{operation}: gram has shape {shape}; it must be (C, C)")
+    return call, int(shape[0])
+
+
+def _matrices(call: Call, channels: int, **arrays: Any) -> list[Any]:
+    return [call.input(name, array, (channels, channels), call.images) for name, array in arrays.items()]
+
+
+def _vectors(call: Call, channels: int, **arrays: Any) -> list[Any]:
+    return [call.input(name, array, (channels,), call.images) for name, array in arrays.items()]
+
+
+def _positive(operation: str, pixels: int) -> int:
+    if pixels < 1:
+        raise ArrayError(f"{operation}: pixels is {pixels}; it must be H W of the features")
+    return pixels
