@@ -459,7 +459,7 @@ def zipped(name):
         ("a.h5", b"\n <HTML>", "a web page"),
         ("a.h5", b"<?xml version='1.0'?><Error/>", "XML"),
         ("a.h5", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
-        ("a.h5.gz", gzip.compress(b"\x89HDF"), "packed with gzip"),
+        ("a.h5.gz", gzip.compress(b"\x89HDF", mtime=0), "packed with gzip"),
         ("a.h5", b"BZh91AY", "bzip2"),
         ("a.h5", b"\0" * 5000, "nothing but zero bytes"),
         ("a.json", b'{"class_name": "Functional", "config": {}}', "configuration without its weights"),
