@@ -62,16 +62,32 @@ def listed(files, *, activations=True, order=("conv", "bn", "act"), roles=ROLES)
     return path
 
 
-def numbered(files, *, names=True, activations=True, arrays=4):
-    path = files.numbered(names=names)
-    with h5py.File(path, "r+") as root:
+def numbered(files, *, names=True, activations=True, arrays=4, order=("conv", "bn", "act"), inputs=True, **options):
+    """Keras 3's groups of a VGG that normalizes, written in the order of its layers; `options` are h5py's."""
+    path = files.folder / "numbered.weights.h5"
+    with h5py.File(path, "w", **options) as root:
+        if inputs:
+            root.create_group("layers/input_layer/vars")
+        pools = 0
         for number, layer in enumerate(files.layers):
+            if number and layer.block != files.layers[number - 1].block:
+                root.create_group(f"layers/max_pooling2d{f'_{pools}' if pools else ''}/vars")
+                pools += 1
             suffix = f"_{number}" if number else ""
-            variables = root.create_group(f"layers/batch_normalization{suffix}/vars")
-            for key, array in enumerate(normalization(len(layer.bias), number)[4 - arrays :]):
-                variables[str(key)] = array
-            if activations:
-                root.create_group(f"layers/re_lu{suffix}/vars")
+            for part in order:
+                if part == "act":
+                    if activations:
+                        root.create_group(f"layers/re_lu{suffix}/vars")
+                    continue
+                held = (layer.kernel, layer.bias)
+                if part == "bn":
+                    held = normalization(len(layer.bias), number)[4 - arrays :]
+                stem = {"conv": "conv2d", "bn": "batch_normalization"}[part]
+                variables = root.create_group(f"layers/{stem}{suffix}/vars")
+                if names:
+                    variables.attrs["name"] = layer.name if part == "conv" else f"{layer.name}_bn"
+                for key, array in enumerate(held):
+                    variables[str(key)] = array
     return path
 
 
@@ -109,8 +125,32 @@ def test_configuration_says_the_epsilon(files):
 
 @pytest.mark.filterwarnings("ignore::nstgpu.weights.model.WeightsGuess")
 @pytest.mark.parametrize("names", [False, True])
-def test_numbered_groups(files, names):
-    assert_folded(load_weights(numbered(files, names=names)), files)
+@pytest.mark.parametrize("inputs", [False, True])
+def test_numbered_groups(files, names, inputs):
+    assert_folded(load_weights(numbered(files, names=names, inputs=inputs)), files)
+
+
+@pytest.mark.parametrize("inputs", [False, True])
+def test_numbered_groups_behind_the_relu(files, inputs):
+    path = numbered(files, order=("conv", "act", "bn"), inputs=inputs)
+    with pytest.raises(WeightsError, match="normalizes behind the ReLU or the pool of 'block1_conv1'"):
+        load_weights(path)
+
+
+def test_numbered_groups_whose_order_is_not_kept(files):
+    with pytest.raises(WeightsError, match="before a ReLU, behind it or in the head cannot be told; save the whole"):
+        load_weights(numbered(files, libver="latest"))
+
+
+def test_numbered_head_that_normalizes(files):
+    path = files.folder / "head.weights.h5"
+    with h5py.File(path, "w") as root:
+        root.create_group("layers/input_layer/vars")
+        files.write_numbered(root, files.layers, True)
+        variables = root.create_group("layers/batch_normalization/vars")
+        for key, array in enumerate(normalization(len(files.layers[-1].bias))):
+            variables[str(key)] = array
+    files.assert_equal(load_weights(path))
 
 
 def test_scale_and_center_may_be_left_out(files):

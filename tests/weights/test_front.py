@@ -200,3 +200,25 @@ def test_model_that_feeds_itself(files):
     config = model(files, layer("Dropout", "a", tensor("b")), layer("Dropout", "b", tensor("a")))
     with pytest.raises(WeightsError, match="circle"):
         load_weights(files.archive(config=json.loads(json.dumps(config))))
+
+
+@pytest.mark.parametrize("kinds", [("tf_op_lambda",), ("permute",), ("activation",), ("slicing_op_lambda",)])
+def test_numbered_layers_in_front_that_cannot_be_told(files, kinds):
+    path = files.folder / "front.weights.h5"
+    with h5py.File(path, "w") as root:
+        for kind in ("input_layer", *kinds):
+            root.create_group(f"layers/{kind}/vars")
+        files.write_numbered(root, files.layers, False)
+    with pytest.raises(WeightsError, match=r"what its layer '.*' does to the picture is not in the file; say what"):
+        load_weights(path)
+    files.assert_equal(load_weights(path, preprocessing="unit"))
+
+
+def test_numbered_layers_behind_the_convolutions_are_none_in_front(files):
+    path = files.folder / "behind.weights.h5"
+    with h5py.File(path, "w") as root:
+        root.create_group("layers/input_layer/vars")
+        files.write_numbered(root, files.layers, False)
+        for kind in ("rescaling", "tf_op_lambda", "activation", "add"):
+            root.create_group(f"layers/{kind}/vars")
+    files.assert_equal(load_weights(path))

@@ -245,7 +245,7 @@ def test_lists_of_something_else(files):
     path = files.folder / "model.safetensors.index.json"
     for content in ("{}", '{"weight_map": {"a": "b.safetensors"}}', "{", "[" * 100_000, '{"weight_map": [1]}'):
         path.write_text(content)
-        assert "neither HDF5 nor a .keras archive" in refusal(path)
+        assert "JSON text and no weights" in refusal(path)
     path.write_text('{"weight_map": {"a": [1]}}')
     assert "names something that is no file" in refusal(path)
     path.write_text(json.dumps({"weight_map": {str(number): f"{number}.h5" for number in range(300)}}))

@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 
 from ..errors import WeightsError
-from ..hdf5.access import read_float32
 from ..model import CAFFE, Preprocessing
 from . import front, graph
 from .architecture import VGG16, VGG19, Place, Step, blocks_between_pools, named_place, refuse_twins
@@ -36,6 +35,12 @@ MAX_CONVOLUTIONS = 256
 """With the head's. A VGG's own are counted later."""
 _ASIDE = frozenset({"embedding", "lstm", "gru", "conv2d_transpose", "multi_head_attention", "einsum_dense"})
 """Kinds that never stand between a VGG's convolutions, where only kinds are known."""
+_CHANGES = frozenset(
+    {"activation", "permute", "softmax", "leaky_re_lu", "elu", "p_re_lu", "add", "subtract", "multiply", "average"}
+    | {"maximum", "minimum", "concatenate", "dot", "cropping2d", "up_sampling2d", "reshape", "unit_normalization"}
+    | {"layer_normalization", "group_normalization"}
+)
+"""Kinds that make another picture of the one they are given, where the order of kinds is told."""
 _BREAKS = re.compile(
     r"(leaky_re_lu|p_re_lu|elu|thresholded_re_lu|add|concatenate|multiply|average|maximum|minimum|subtract|dot|"
     r"up_sampling2d|layer_normalization|group_normalization)(_\d+)?"
@@ -75,7 +80,7 @@ def _listed(listing: Listing) -> StoredChain:
         listing.layout,
         tuple(made),
         blocks,
-        pool_count=len(pools) if listing.numbered else None,
+        pool_count=len(pools) if chosen[0].group else None,
         theano=listing.theano,
         preprocessing=preprocessing,
         front_problem=problem,
@@ -226,7 +231,8 @@ def _paired(listing: Listing, chosen: Sequence[Entry]) -> tuple[dict[str, Stored
     """The batch normalizations between the chosen convolutions and their ReLUs, by the convolutions' names."""
     normalizing = [entry for entry in listing.entries if entry.kind == "batch normalization"]
     inside = {entry.container for entry in chosen}
-    if listing.numbered or any(entry.container and entry.container in inside for entry in normalizing):
+    in_one = any(entry.container in inside for entry in normalizing if entry.container and not entry.group)
+    if listing.numbered or in_one:
         pairs = _paired_by_kind(listing, chosen, [entry for entry in normalizing if entry.container in inside])
     else:
         pairs = _paired_by_order(listing, chosen)
@@ -235,7 +241,6 @@ def _paired(listing: Listing, chosen: Sequence[Entry]) -> tuple[dict[str, Stored
     if found:
         guesses.append(
             f"the file does not say the epsilon of its batch normalizations; Keras's {KERAS_EPSILON} is taken"
-            + (", and that they stand before the ReLUs" if listing.numbered else "")
         )
     return found, guesses
 
@@ -250,21 +255,12 @@ def _paired_by_kind(listing: Listing, chosen: Sequence[Entry], beside: Sequence[
     theirs = [_width(entry) for entry in beside]
     if len({entry.container for entry in chosen}) == 1 and theirs[: len(widths)] == widths:
         pairs = {entry.name: beside[i] for i, entry in enumerate(chosen)}
-        container = chosen[0].container
-        activations = any(entry.kind == "activation" and entry.container == container for entry in listing.entries)
-        seen = activations and not _behind_relus(list(pairs.values()))
-        if not seen:
+        if not listing.as_written or _paired_by_order(listing, chosen) != pairs:
             raise _unpaired(listing, beside[0])
         return pairs
     if any(width in widths for width in theirs):
         raise _unpaired(listing, next(entry for entry in beside if _width(entry) in widths))
     return {}
-
-
-def _behind_relus(normalizing: Sequence[Entry]) -> bool:
-    """Whether they look like normalizing what ReLUs gave: no mean is negative, and not all are zero."""
-    means = [read_float32(normalization_of(entry, KERAS_EPSILON).mean) for entry in normalizing]
-    return all((mean >= 0).all() for mean in means) and any(mean.any() for mean in means)
 
 
 def _paired_by_order(listing: Listing, chosen: Sequence[Entry]) -> dict[str, Entry]:
@@ -316,10 +312,15 @@ def _front_of(listing: Listing, chosen: Sequence[Entry]) -> tuple[Preprocessing 
     """The preprocessing of the layers in front, why it can't be told, and what was taken for granted."""
     first = min(i for i, entry in enumerate(listing.entries) if entry in chosen)
     before = listing.entries if listing.numbered else listing.entries[:first]
-    before = tuple(entry for entry in before if entry.kind in FRONT or _normalizes_pictures(entry))
-    operations = [re.sub(r"_\d+$", "", entry.name) for entry in before if entry.kind == "operation"]
+    in_front = _CHANGES if chosen[0].group and not listing.numbered else frozenset()
+    before = tuple(
+        entry for entry in before if entry.kind in FRONT or entry.kind in in_front or _normalizes_pictures(entry)
+    )
+    operations = [re.sub(r"_\d+$", "", entry.name) for entry in before]
     if operations == ["tf.__operators__.getitem", "tf.nn.bias_add"]:
         return CAFFE, None, ()
+    if operations == ["slicing_op_lambda", "tf_op_lambda"]:
+        return CAFFE, None, ("the two operations in front of its first convolution are taken for preprocess_input",)
     guesses: tuple[str, ...] = ()
     channels: tuple[front.Channel, ...] = front.IMAGE
     for entry in sorted(before, key=lambda entry: entry.kind != "rescaling"):

@@ -19,6 +19,7 @@ from ..hdf5 import access as hdf5
 from . import graph
 from .chain import chain_of
 from .stored import SAVE_WHOLE, Entry, Listing, StoredChain, StoredConvolution, entry_of, ranks, role_of
+from .written_order import written_order
 
 MAX_GROUPS = 10_000
 MAX_NESTING = 16
@@ -31,6 +32,15 @@ _KINDS = {
     "average_pooling2d": "pool",
     "re_lu": "activation",
     "activation": "activation",
+    "zero_padding2d": "padding",
+    "dropout": "padding",
+    "spatial_dropout2d": "padding",
+    "gaussian_dropout": "padding",
+    "gaussian_noise": "padding",
+    "alpha_dropout": "padding",
+    "activity_regularization": "padding",
+    "tf_op_lambda": "operation",
+    "slicing_op_lambda": "operation",
 }
 """Of Keras 3's groups."""
 _ALWAYS_HOLD_NUMBERS = frozenset({"convolution", "dense", "batch normalization"})
@@ -115,7 +125,8 @@ def _numbered_layers(files: Sequence[h5py.File], config: Any) -> StoredChain:
     """Keras 3: a group per layer, its arrays in `vars/0`, `vars/1`, …; groups of a kind are numbered."""
     entries: list[Entry] = []
     series: set[tuple[str, str]] = set()
-    for path, (name, arrays) in _variables(files).items():
+    variables, as_written = _variables(files)
+    for path, (name, arrays) in variables.items():
         container, _, group_name = path.rpartition("/")
         entry = _numbered_entry(name or group_name, path, container, arrays)
         entries.append(entry)
@@ -129,8 +140,24 @@ def _numbered_layers(files: Sequence[h5py.File], config: Any) -> StoredChain:
     remedy = SAVE_WHOLE
     if config is not None and model is None:
         remedy = "build the model with keras.Sequential or keras.Model(inputs, outputs), not as a class of its own"
-    listing = Listing(layout, tuple(entries), order_told=len(series) == 1, numbered=True, remedy=remedy)
+    listing = Listing(
+        layout,
+        tuple(entries),
+        order_told=len(series) == 1,
+        numbered=not (as_written and _are_functional(entries)),
+        as_written=as_written,
+        remedy=remedy,
+    )
     return chain_of(listing, model)
+
+
+def _are_functional(entries: Sequence[Entry]) -> bool:
+    """Whether every model that holds convolutions lists an input first, as only those made of inputs and outputs do:
+    their layers are stored in the order in which they work."""
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        first.setdefault(entry.container, entry)
+    return all(first[entry.container].kind == "input_layer" for entry in entries if entry.is_convolution)
 
 
 def _numbered_entry(name: str, path: str, container: str, arrays: dict[str, h5py.Dataset]) -> Entry:
@@ -181,11 +208,16 @@ def _incomplete(name: str) -> WeightsError:
     )
 
 
-def _variables(files: Sequence[h5py.File]) -> dict[str, tuple[str | None, dict[str, h5py.Dataset]]]:
-    """Every layer's own name, where it is there, and its arrays by number, by the layer's path; shards put together."""
+def _variables(files: Sequence[h5py.File]) -> tuple[dict[str, tuple[str | None, dict[str, h5py.Dataset]]], bool]:
+    """Every layer's own name, where it is there, and its arrays by number, by the layer's path; shards put together.
+
+    And whether they come in the order in which they were written; else kind by kind, each by its numbers.
+    """
     found: dict[str, tuple[str | None, dict[str, h5py.Dataset]]] = {}
+    as_written = True
     for file in files:
-        for path, variables in _variable_groups(file):
+        for path, variables, told in _variable_groups(file):
+            as_written = as_written and told
             name, arrays = found.get(path, (None, {}))
             for key in variables:
                 if re.fullmatch("[0-9]{1,6}", key) and (data := hdf5.dataset(variables, key)) is not None:
@@ -194,32 +226,34 @@ def _variables(files: Sequence[h5py.File]) -> dict[str, tuple[str | None, dict[s
                     arrays[key] = data
             # Since Keras 3.8 the layer's own name is there too.
             found[path] = (name or hdf5.text(variables, "name"), arrays)
-    if len(files) > 1:
+    if not as_written:
         found = dict(sorted(found.items(), key=lambda item: [_numbered(part) for part in item[0].split("/")]))
     return {
         path: (name, dict(sorted(arrays.items(), key=lambda one: int(one[0]))))
         for path, (name, arrays) in found.items()
-    }
+    }, as_written
 
 
-def _variable_groups(file: h5py.File) -> Iterator[tuple[str, h5py.Group]]:
-    """Every layer's (path, `vars`), groups of a kind in order."""
-    pending = [(file, "", 0)]
+def _variable_groups(file: h5py.File) -> Iterator[tuple[str, h5py.Group, bool]]:
+    """Every layer's (path, `vars`, whether its place among the others is that in which it was written)."""
+    pending = [(file, "", 0, True)]
     seen = 0
     while pending:
-        group, path, nesting = pending.pop()
+        group, path, nesting, told = pending.pop()
         seen += 1
         if seen > MAX_GROUPS or nesting > MAX_NESTING:  # hard links can make a group contain itself
             raise WeightsError("its groups have no end; it is no weights file that Keras wrote")
         children = []
-        for child_name in sorted(group, key=_numbered):
+        order = written_order(group)
+        told = told and (order is not None or len(group) < 2)
+        for child_name in order or sorted(group, key=_numbered):
             child = hdf5.member(group, child_name)
             if not isinstance(child, h5py.Group) or re.search("optimizer|seed_generator|metric", child_name):
                 continue
             if child_name == "vars":
-                yield path, child
+                yield path, child, told
             else:
-                children.append((child, f"{path}/{child_name}", nesting + 1))
+                children.append((child, f"{path}/{child_name}", nesting + 1, told))
         pending += reversed(children)
 
 

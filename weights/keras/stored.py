@@ -194,6 +194,8 @@ class Listing:
     numbered: bool
     """Keras 3's numbered groups, which tell a layer's kind and, without a configuration, no order between kinds."""
     theano: bool = False
+    as_written: bool = False
+    """Whether numbered groups come in the order in which they were written."""
     remedy: str = SAVE_WHOLE
     """What makes a file of which everything can be told: not what was just done."""
 
