@@ -266,12 +266,12 @@ class Exchange:
 def library_of(array: Any) -> Library:
     """How to deal with an array. Raises ArrayError for what is no array at all."""
     root = type(array).__module__.partition(".")[0]
-    if isinstance(array, np.ndarray):
-        return NumPy()
     if root == "torch" and hasattr(array, "device"):
         return Torch()
     if root == "cupy" and hasattr(array, "device"):
         return CuPy()
+    if isinstance(array, np.ndarray):
+        return NumPy()
     if root in ("numba", "numba_cuda") and hasattr(array, "__cuda_array_interface__"):
         return Numba()
     if hasattr(array, "__dlpack__"):
