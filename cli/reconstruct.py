@@ -19,8 +19,8 @@ from .terminal.messages import notes, say
 from .terminal.progress import on_terminal, pulse
 
 if TYPE_CHECKING:
-    from ..engine.imaging.files import FloatArray
     from ..engine.optimizers.coarse_to_fine import Progress
+    from ..engine.types import FloatArray
 
 DEFAULT_SIZE = 256
 DEFAULT_ITERATIONS = 200

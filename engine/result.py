@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .costs.terms import Costs
 from .imaging import files as images
 from .optimizers.coarse_to_fine import ScaleDone
-from .optimizers.loop import Image
+from .types import Image
 from .wording import counted
 
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from .errors import SettingsError
 from .imaging import files as images
 from .imaging import masks, transparency
-from .imaging.masks import Mask
-from .optimizers.loop import Image
+from .types import Image, Mask
 
 Source = str | Path | NDArray[Any] | Any  # the last is PIL.Image.Image, which is not imported for its type alone
 

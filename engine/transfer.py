@@ -27,22 +27,21 @@ from .costs.objective import Objective, Reduction, SizedStyle, Weighting
 from .costs.places import Claims
 from .costs.terms import STATISTICS, Costs, Statistics
 from .errors import SettingsError
-from .imaging import colors as colours
 from .imaging import files as images
 from .imaging import masks, transparency
 from .imaging.codecs import strips
-from .imaging.masks import Mask
+from .imaging.colors import is_gray, luminance, luminance_of_content, match
 from .imaging.resize import resized, resized_alpha
 from .memory.arena import bands, empty, fetched
 from .model import network
 from .optimizers import loop as optimise
 from .optimizers.coarse_to_fine import Method, Progress, Run, RunState
-from .optimizers.loop import Image
 from .optimizers.scales import ITERATIONS, MIN_SIZE, Scale, plan_scales
 from .optimizers.settling import Settled
 from .result import Result
 from .style import ReadStyle, Source, Style, read_styles
 from .tiling import geometry as tiles
+from .types import Image, Mask
 from .wording import shortest
 
 __all__ = ["Costs", "Progress", "Relative", "Result", "RunState", "Settled", "Style", "StyleTransfer"]
@@ -80,8 +79,8 @@ class StyleTransfer:
     content_mask: white where the content is to be left as it is, any size. Where it is white, and where no style is
         wanted, the content stays to the last bit; at soft edges the painting is blended into it.
     mask_feather: pixels of the generated image by which the edges of all masks are softened to either side.
-    colors: "style"; "match" recolours the styles to the content's mean and covariance first; "content-luminance"
-        transfers luminance alone and keeps the content's colours. Where content and styles are all gray, so is the
+    colors: "style"; "match" recolors the styles to the content's mean and covariance first; "content-luminance"
+        transfers luminance alone and keeps the content's colors. Where content and styles are all gray, so is the
         result.
     tile: "auto" works in the largest tiles that the memory at hand allows, and as a whole if it can; a number is the
         side of a tile in pixels; "off" is never. Cost and gradient are the same, to rounding.
@@ -165,7 +164,7 @@ class StyleTransfer:
         height, width = (height, width) if size is None else images.output_size(height, width, size)
         self.shape: tuple[int, int, int] = (height, width, 3)
         self._claims = Claims(self._styles, keep, self.shape[:2], mask_feather)
-        self._gray = colours.is_gray(picture.pixels) and all(colours.is_gray(style.pixels) for style in self._styles)
+        self._gray = is_gray(picture.pixels) and all(is_gray(style.pixels) for style in self._styles)
         self._content = picture.pixels
         if picture.pixels.size > 3 * strips.LARGE and height * width <= strips.LARGE:
             # Every scale would go through all of it again.
@@ -315,8 +314,8 @@ class StyleTransfer:
         if self.colors == "style":
             return style
         if self.colors == "match":
-            return colours.match(style, content, region)
-        return colours.luminance(style, like=content, seen=region)
+            return match(style, content, region)
+        return luminance(style, like=content, seen=region)
 
     def _style_size(self, style: ReadStyle, share: float) -> tuple[int, int]:
         """(H, W) of a style where the picture has this share of its full size."""
@@ -328,8 +327,8 @@ class StyleTransfer:
         return images.output_size(height, width, max(1, round(long_side)))
 
     def _looked_at(self, pixels: Image) -> Image:
-        luminance = self._gray or self.colors == "content-luminance"
-        return _by_bands(colours.luminance, pixels) if luminance else pixels
+        gray = self._gray or self.colors == "content-luminance"
+        return _by_bands(luminance, pixels) if gray else pixels
 
     def _problem(self, long_side: int) -> tuple[str, str] | None:
         """What is too small for the network at the scale with this long side, and the remedy; None if nothing is."""
@@ -544,7 +543,7 @@ class StyleTransfer:
         return _by_bands(begun, pixels, painted, content)
 
     def finished(self, pixels: Image) -> Image:
-        """(H, W, 3) `pixels` in the colours asked for, and the content where nothing is painted."""
+        """(H, W, 3) `pixels` in the colors asked for, and the content where nothing is painted."""
         return self.finisher(pixels.shape[:2])(pixels)
 
     def finisher(self, size: tuple[int, int]) -> Callable[[Image], Image]:
@@ -560,9 +559,9 @@ class StyleTransfer:
         part, content = part[..., None].astype(pixels.dtype), content.astype(pixels.dtype)
         pixels = part * pixels + (1 - part) * self._looked_at(content)
         if self.colors == "content-luminance":
-            pixels = colours.luminance_of_content(pixels, content)
+            pixels = luminance_of_content(pixels, content)
         elif self._gray:
-            pixels = colours.luminance(pixels)
+            pixels = luminance(pixels)
         return np.where(part > 0, pixels, content)
 
     def settings(self, method: Method, init: Source = "content", noise: float = 0.0) -> dict[str, str]:

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels.device import W2_SCRATCH, Array, Device
-from ..imaging.masks import Mask, tap_weights
+from ..imaging.masks import tap_weights
 from ..memory.arena import Buffer, allocate, bands, empty
 from ..model import network
-from ..optimizers.loop import Image
 from ..tiling import geometry as tiles
 from ..tiling import memory_plan as footprint
 from ..tiling import multi_device as crew
@@ -26,6 +25,7 @@ from ..tiling.geometry import Tiling
 from ..tiling.memory_plan import Footprint
 from ..tiling.multi_device import Bench
 from ..tiling.tile_pass import Walk
+from ..types import Image, Mask
 from .terms import ContentTerm, Costs, Moments, Statistics, StyleTarget, StyleTerm
 
 _log = logging.getLogger("nstgpu")

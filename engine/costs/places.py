@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ..errors import SettingsError
 from ..imaging import masks
-from ..imaging.masks import Mask
 from ..memory.arena import bands
 from ..style import ReadStyle
+from ..types import Mask
 
 SLIVER = 0.01
 """Of the area of every style in it: a place that is smaller is a seam between others, and is divided among them."""

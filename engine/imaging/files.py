@@ -1,8 +1,8 @@
 """Image files and image arrays to RGB floats in [0, 1], and back to files.
 
 Everything that differs between one picture and another ends here: file formats, pixel modes, bit depths,
-orientation, transparency and colour profiles. The rest of the engine sees one kind of array, RGB in sRGB,
-shape (H, W, 3), values in [0, 1]. Decoding, encoding and colour management are Pillow's. Resizing is left to
+orientation, transparency and color profiles. The rest of the engine sees one kind of array, RGB in sRGB,
+shape (H, W, 3), values in [0, 1]. Decoding, encoding and color management are Pillow's. Resizing is left to
 the kernels, and which file is read or written when is for the caller to say.
 
 This is where the others come to. The work is done in `decoding` (files to Pillow's images; `strips` cuts large
@@ -25,12 +25,11 @@ from .codecs.conversion import assembled, deep_tiff, picture_of_array, picture_o
 from .codecs.decoding import decoding, in_parts, opened, whole
 from .codecs.encoding import EXIF_IMAGE_DESCRIPTION, check_destination, check_size, encode, preview, save
 from .codecs.whole_file import check_place, whole_file, write_whole
-from .picture import AnyArray, Float32Array, FloatArray, Picture, long_side, output_size
+from .picture import AnyArray, Float32Array, Picture, long_side, output_size
 
 __all__ = [
     "AnyArray",
     "Float32Array",
-    "FloatArray",
     "ImageError",
     "Picture",
     "check_destination",
@@ -60,7 +59,7 @@ def read(source: Picture | str | os.PathLike[str] | Image.Image | AnyArray) -> P
     Files are PNG, JPEG, WebP, TIFF, GIF, BMP, AVIF where Pillow has it, and HEIC where pillow-heif is installed, told
     apart by their content; of several frames the first is read, with a warning. EXIF
     orientation is applied, an embedded ICC profile is converted to sRGB (an unusable one is ignored with a
-    warning) and every pixel mode becomes RGB. 16 bits a channel stay 16, but for gray with alpha, CMYK, colours
+    warning) and every pixel mode becomes RGB. 16 bits a channel stay 16, but for gray with alpha, CMYK, colors
     under a profile other than sRGB, TIFFs that are planar or premultiplied, and images that Pillow has opened,
     which are read in 8. Pillow's mode "I" is taken as 0..65535, and "F" as 0..1 or, if it goes beyond 1, as
     0..255.

@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import SettingsError
-from . import colors as colours
+from ..types import Mask
 from . import files as images
+from .colors import luma
 from .files import ImageError, Picture
-
-Mask = NDArray[np.float32]
-"""(H, W), 0 where something does not apply, 1 where it does, anything between at a soft edge."""
 
 _LEVELS = 1 << 24
 LEAST_AREA = 0.5  # pixels of a tap; in less, no feature lies mostly within the region
@@ -37,7 +35,7 @@ def read(source: Picture | str | os.PathLike[str] | Image.Image | NDArray[Any], 
         picture = images.read(source)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
-    values = colours.luma(picture.pixels)
+    values = luma(picture.pixels)
     if picture.alpha is not None:
         values = values * picture.alpha
     if not values.any():

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ...kernels.device import Device
 from ..memory.arena import IN_HOST_MEMORY, Buffer, allocate, empty
-from ..optimizers.loop import Image
+from ..types import Image
 
 
 def resized(device: Device, pixels: Image, size: tuple[int, int]) -> Image:

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .files import FloatArray, Picture
+from ..types import FloatArray
+from .picture import Picture
 
 SEEN = 1 / 510
 """What is less opaque than half a step of 8 bits is transparent."""

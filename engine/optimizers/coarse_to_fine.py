@@ -20,11 +20,12 @@ from ..costs.terms import Costs
 from ..errors import SettingsError
 from ..imaging.resize import resized
 from ..memory.arena import Buffer, allocate, fetched
+from ..types import Image
 from ..wording import counted
 from . import loop as optimise
 from . import scales
 from .graph_loop import Captured
-from .loop import Adam, Descending, Image
+from .loop import Adam, Descending
 from .scales import Scale
 from .settling import Settled, Watch
 

@@ -27,7 +27,6 @@ DESCENT_FIRST_STEP = 0.02  # how far plain descent moves the pixel with the stee
 RETRIES = 3
 """How often in a row a step that led to a cost that is not finite is taken back and halved."""
 
-Image = NDArray[np.floating[Any]]
 Evaluate = Callable[[Array, Array], Costs]
 """Writes the gradient at an image to its second argument and returns the costs."""
 

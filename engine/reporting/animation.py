@@ -16,8 +16,9 @@ from typing import Any
 
 from PIL import Image
 
+from ..errors import ImageError
 from ..imaging import files as images
-from ..imaging.files import FloatArray, ImageError
+from ..types import FloatArray
 
 LONG_SIDE = 640
 """Of a frame, in pixels, at most."""
@@ -128,7 +129,7 @@ class Animation:
         shown = min(_LONGEST, max(_SHORTEST, _LENGTH // len(frames) // 10 * 10))  # GIF counts in hundredths of a second
         file_format = _FORMAT_OF_SUFFIX[self.path.suffix.lower()]
         if file_format == "GIF":
-            frames = [_in_256_colours(frame) for frame in frames]
+            frames = [_in_256_colors(frame) for frame in frames]
         encoded = io.BytesIO()
         try:
             frames[0].save(
@@ -163,7 +164,7 @@ class Animation:
         return Image.open(io.BytesIO(self._store.read(size)), formats=["PNG"])
 
 
-def _in_256_colours(frame: Image.Image) -> Image.Image:
+def _in_256_colors(frame: Image.Image) -> Image.Image:
     """With a palette of its own, and dithered by it: brush strokes have more hues than one palette a film can hold."""
     sample = frame.resize((-(-frame.width // 3), -(-frame.height // 3)), Image.Resampling.NEAREST)  # 9 times as fast
     palette = sample.quantize(256, Image.Quantize.MEDIANCUT)

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..costs.terms import Costs
-from ..errors import SettingsError
+from ..errors import ImageError, SettingsError
 from ..imaging import files as images
-from ..imaging.files import FloatArray, ImageError
+from ..types import FloatArray
 from ..wording import counted
 from . import recipe
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 RESULT_SIDE, INPUT_SIDE = 1600, 640
 """Long sides of the embedded pictures in pixels, at most."""
 _JPEG_QUALITY = 88
-_COLOURS = 8  # as many as the style sheet has
-_DASHES: tuple[tuple[float, ...], ...] = ((), (1, 1.4), (5, 1.4, 1, 1.4))  # of styles, when there are more than colours
+_COLORS = 8  # as many as the style sheet has
+_DASHES: tuple[tuple[float, ...], ...] = ((), (1, 1.4), (5, 1.4, 1, 1.4))  # of styles, when there are more than colors
 _CONTENT_DASHES = (3, 1.4)  # line, gap, ... in widths of the line
 _ROOM_FOR_A_LABEL = 0.07  # of the plot's width
 _NEGLIGIBLE = 1e-9  # of the whole: what is less may be rounding
@@ -67,8 +67,8 @@ class _Curve:
 
     name: str
     values: Sequence[float]
-    colour: int
-    """1 to _COLOURS; 0 is the text's."""
+    color: int
+    """1 to _COLORS; 0 is the text's."""
     dashes: tuple[float, ...] = ()
 
 
@@ -121,13 +121,13 @@ def _layers(report: Report) -> list[_Curve]:
     curves = []
     for number, (tap, weight) in enumerate(report.style_layers.items()):
         values = [report.style_weight * weight * costs.per_layer[tap] for costs in report.history]
-        dashes = _DASHES[number // _COLOURS % len(_DASHES)]
-        curves.append(_Curve(f"style {tap}", values, 1 + number % _COLOURS, dashes))
+        dashes = _DASHES[number // _COLORS % len(_DASHES)]
+        curves.append(_Curve(f"style {tap}", values, 1 + number % _COLORS, dashes))
     for number, (tap, weight) in enumerate(report.content_layers.items()):
         key = f"{tap} content" if tap in report.style_layers else tap
         values = [report.content_weight * weight * costs.per_layer[key] for costs in report.history]
-        colour = 1 + (len(report.style_layers) + number) % _COLOURS
-        curves.append(_Curve(f"content {tap}", values, colour, _CONTENT_DASHES))
+        color = 1 + (len(report.style_layers) + number) % _COLORS
+        curves.append(_Curve(f"content {tap}", values, color, _CONTENT_DASHES))
     return curves
 
 
@@ -135,7 +135,7 @@ def _layers(report: Report) -> list[_Curve]:
 
 
 def _plot(name: str, curves: Sequence[_Curve], scales: Sequence[ScaleDone], least: float = 0.0) -> str:
-    """An SVG element of the curves over the iterations, on a logarithmic axis; its colours are the style sheet's.
+    """An SVG element of the curves over the iterations, on a logarithmic axis; its colors are the style sheet's.
 
     Values below `least` are left out.
     """
@@ -145,8 +145,8 @@ def _plot(name: str, curves: Sequence[_Curve], scales: Sequence[ScaleDone], leas
         from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
     except ImportError as error:
         raise SettingsError(f"a report's plots need matplotlib, which can't be imported ({error})") from error
-    text, faint = "#010203", "#040506"  # stand for colours of the style sheet until the end
-    hues = [text, *(f"#0a0b{number:02x}" for number in range(1, 1 + _COLOURS))]
+    text, faint = "#010203", "#040506"  # stand for colors of the style sheet until the end
+    hues = [text, *(f"#0a0b{number:02x}" for number in range(1, 1 + _COLORS))]
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10})
@@ -156,8 +156,8 @@ def _plot(name: str, curves: Sequence[_Curve], scales: Sequence[ScaleDone], leas
             axes.plot(
                 range(1, 1 + len(curve.values)),
                 [value if 0 < value < math.inf and value >= least else math.nan for value in curve.values],
-                color=hues[curve.colour],
-                linewidth=2.2 if curve.colour == 0 else 1.5,
+                color=hues[curve.color],
+                linewidth=2.2 if curve.color == 0 else 1.5,
                 linestyle=(0, curve.dashes) if curve.dashes else "solid",
             )
         axes.set_yscale("log")
@@ -194,8 +194,8 @@ def _plot(name: str, curves: Sequence[_Curve], scales: Sequence[ScaleDone], leas
     svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"| (width|height)="[\d.]+pt"', "", svg).replace("xlink:href", "href")
-    for colour, hue in enumerate(hues):
-        svg = svg.replace(hue, _hue(colour))
+    for color, hue in enumerate(hues):
+        svg = svg.replace(hue, _hue(color))
     return svg.replace(faint, "var(--line)")
 
 
@@ -274,7 +274,7 @@ def _picture(caption: str, pixels: FloatArray, long_side: int) -> str:
 def _figure(caption: str, curves: Sequence[_Curve], svg: str) -> str:
     """A plot with its legend, which unlike one of matplotlib's can break its line on a narrow screen."""
     legend = "".join(
-        f'<li><svg viewBox="0 0 24 4" width="24" height="4"><path d="M0 2H24" style="stroke: {_hue(curve.colour)}; '
+        f'<li><svg viewBox="0 0 24 4" width="24" height="4"><path d="M0 2H24" style="stroke: {_hue(curve.color)}; '
         f'stroke-width: 3; stroke-dasharray: {" ".join(f"{2 * dash:g}" for dash in curve.dashes) or "none"}"/></svg> '
         f"{_text(curve.name)}</li>"
         for curve in curves
@@ -324,8 +324,8 @@ def _text(text: str) -> str:
     return escape(re.sub(r"[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "�", text))
 
 
-def _hue(colour: int) -> str:
-    return f"var(--hue-{colour})" if colour else "var(--text)"
+def _hue(color: int) -> str:
+    return f"var(--hue-{color})" if color else "var(--text)"
 
 
 def _number(value: float) -> str:

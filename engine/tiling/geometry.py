@@ -19,9 +19,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..errors import SettingsError
-from ..imaging.masks import Mask
 from ..model.network import Network
-from ..optimizers.loop import Image
+from ..types import Image, Mask
 
 ROW_BYTES = 16  # a row of a window may begin where a device's widest load may
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from ...kernels.device import Array
 from ..costs.terms import ContentTerm, Moments, StyleTerm
-from ..imaging.masks import Mask
 from ..memory.arena import allocate, fetched
+from ..types import Mask
 from . import geometry as tiles
 from .memory_plan import Cut, Footprint, weights_name
 from .tile_pass import OnHost

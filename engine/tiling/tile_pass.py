@@ -11,7 +11,7 @@ from ...kernels.device import Array, Device
 from ..memory.arena import Buffer, cut, lay_out
 from ..model import network
 from ..model.network import Network
-from ..optimizers.loop import Image
+from ..types import Image
 from .geometry import ROW_BYTES, Piece, Tile, Tiling
 
 

@@ -29,7 +29,7 @@ def moments(image: Any) -> tuple[Any, Any]:
 
 def mapped(style: Any, content: Any) -> Any:
     """Before clamping."""
-    matrix, offset = colours.colour_map(style, content)
+    matrix, offset = colours.color_map(style, content)
     return style @ matrix.T + offset
 
 
@@ -48,7 +48,7 @@ def test_mean_and_covariance_match() -> None:
 
 def test_the_map_is_symmetric_and_moves_colours_least() -> None:
     """Against the two other maps of Gatys et al., which give the same covariance: Cholesky's and the symmetric one."""
-    matrix, _ = colours.colour_map(STYLE, CONTENT)
+    matrix, _ = colours.color_map(STYLE, CONTENT)
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
     assert np.linalg.eigvalsh(matrix).min() > 0
     (mean_s, s), (mean_c, c) = moments(STYLE), moments(CONTENT)

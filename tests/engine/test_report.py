@@ -169,7 +169,7 @@ def test_pages_are_for_any_screen() -> None:
     light, dark = report._STYLE_SHEET.split("prefers-color-scheme: dark", 1)
     named = set(re.findall(r"--[a-z]+(?:-\d+)?(?=:)", light))
     assert named - {"--aspect"} == {"--paper", "--text", "--faint", "--line", "--card"} | {
-        f"--hue-{number}" for number in range(1, 1 + report._COLOURS)
+        f"--hue-{number}" for number in range(1, 1 + report._COLORS)
     }
     assert named <= set(re.findall(r"--[a-z]+(?:-\d+)?(?=:)", dark))  # none is forgotten in the dark
     assert set(re.findall(r"var\((--[^)]*)\)", page)) <= named | {"--aspect"}
@@ -249,7 +249,7 @@ def test_the_whole_report(tmp_path: Path) -> None:
         assert {"iteration", "20 px", "40 px", "10", "30"} <= set(words)
         styles = " ".join(path.get("style", "") for path in plot.iter("path"))
         for curve in curves:
-            assert f"stroke: {report._hue(curve.colour)}" in styles
+            assert f"stroke: {report._hue(curve.color)}" in styles
 
 
 def test_a_curve_stands_where_its_values_are() -> None:

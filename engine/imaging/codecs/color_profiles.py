@@ -37,7 +37,7 @@ def to_srgb(image: Image.Image, profile: bytes | None, label: str) -> Image.Imag
 
 
 def color_chart() -> Image.Image:
-    """Colours from all over the RGB cube: what a profile does to them is what it does."""
+    """Colors from all over the RGB cube: what a profile does to them is what it does."""
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     return Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3))
 

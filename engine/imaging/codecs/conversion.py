@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from ...errors import ImageError
 from ...memory.arena import bands, empty
-from ..picture import AnyArray, Float32Array, FloatArray, Picture
+from ...types import FloatArray
+from ..picture import AnyArray, Float32Array, Picture
 from . import strips
 from .color_profiles import color_chart, look_alike, to_srgb
 from .decoding import content_of, decoding, note
@@ -73,7 +74,7 @@ _TURNS: dict[int, Callable[[AnyArray], AnyArray]] = {
 def assembled(
     size: tuple[int, int], parts: Iterable[tuple[Image.Image, Image.Image | None]], label: str, name: str
 ) -> Picture:
-    """A large picture (H, W) of parts from top to bottom, each an image and the low bytes of its colours."""
+    """A large picture (H, W) of parts from top to bottom, each an image and the low bytes of its colors."""
     pixels, top = empty((*size, 3), np.float32, f"the picture {name}"), 0
     alpha: Float32Array | None = None
     for image, low in parts:
@@ -99,19 +100,19 @@ def _bands_of(image: Image.Image, low: Image.Image | None) -> Iterator[tuple[Ima
 
 
 def _converted(image: Image.Image, low: Image.Image | None, label: str) -> tuple[FloatArray, Float32Array | None]:
-    """Pixels (H, W, 3) and alpha (H, W), if any, of an image that is upright, and the low bytes of its colours."""
+    """Pixels (H, W, 3) and alpha (H, W), if any, of an image that is upright, and the low bytes of its colors."""
     profile = image.info.get("icc_profile")
     with decoding(label):
-        colours, alpha = _split_alpha(image)
+        colors, alpha = _split_alpha(image)
     if low is not None:
         deep, alpha = _deep_colors(image, low)
         chart = color_chart()
         if look_alike(to_srgb(chart, profile, label), chart):
             return deep, _unless_opaque(alpha)
-    if _is_deep_gray(colours):
-        pixels = _deep_gray(colours, profile, label)
+    if _is_deep_gray(colors):
+        pixels = _deep_gray(colors, profile, label)
     else:
-        pixels = _unit_range(np.asarray(to_srgb(colours, profile, label)), label)
+        pixels = _unit_range(np.asarray(to_srgb(colors, profile, label)), label)
     return pixels, _unless_opaque(alpha)
 
 
@@ -121,7 +122,7 @@ def _is_deep_gray(image: Image.Image) -> bool:
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Float32Array | None]:
-    """The image in a mode that has only colours, and its alpha (H, W) if it has any.
+    """The image in a mode that has only colors, and its alpha (H, W) if it has any.
 
     The mode is one that ICC profiles apply to, L, RGB, CMYK or LAB, or deep gray.
     """
@@ -141,9 +142,9 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Float32Array | None]:
 
 
 def _deep_colors(high: Image.Image, low: Image.Image) -> tuple[FloatArray, Float32Array | None]:
-    """Pixels (H, W, 3) float32 of colours of 16 bits, given as two images of a byte each, and their alpha if any."""
+    """Pixels (H, W, 3) float32 of colors of 16 bits, given as two images of a byte each, and their alpha if any."""
     samples = np.asarray(high).astype(np.uint16) << 8 | np.asarray(low)
-    clear = high.info.get("transparency")  # the one colour that is transparent
+    clear = high.info.get("transparency")  # the one color that is transparent
     alpha: Float32Array | None = None
     if samples.shape[2] == 4:
         alpha = _unit_range(samples[..., 3], "alpha").astype(np.float32)

@@ -34,7 +34,7 @@ from . import strips
 from .formats import heif_kind, names, read_formats, reads_heic, verdict
 from .mending import PNG, mended_jpeg, mended_png
 
-# Pillow reduces 16-bit colour to 8: it keeps the high byte of each sample. Told that the samples are in the other byte
+# Pillow reduces 16-bit color to 8: it keeps the high byte of each sample. Told that the samples are in the other byte
 # order, it keeps the low one.
 _BYTE_SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _DEEP_COLOR = re.compile(r"(RGB|RGBA|RGBX);16[BLN]")

@@ -16,7 +16,8 @@ from PIL import Image, PngImagePlugin
 
 from ...errors import ImageError
 from ...memory.arena import bands, host_memory
-from ..picture import AnyArray, Float32Array, FloatArray, output_size
+from ...types import FloatArray
+from ..picture import AnyArray, Float32Array, output_size
 from . import strips
 from .color_profiles import srgb_profile
 from .whole_file import check_place, whole_file, write_whole
@@ -32,7 +33,7 @@ _FORMAT_OF_SUFFIX = {
 }
 _ENCODING: dict[str, dict[str, Any]] = {
     "PNG": {},
-    "JPEG": {"quality": 95, "subsampling": "4:4:4"},  # painted strokes have sharp edges in colour
+    "JPEG": {"quality": 95, "subsampling": "4:4:4"},  # painted strokes have sharp edges in color
     "WEBP": {"quality": 95, "method": 6},
     "TIFF": {"compression": "tiff_adobe_deflate"},
 }
@@ -90,16 +91,16 @@ def preview(pixels: FloatArray, long_side: int) -> Image.Image:
 
     Values are floats, clipped to [0, 1]. Raises ImageError for NaN, infinities and other shapes.
     """
-    colours = np.repeat(pixels[..., np.newaxis], 3, axis=2) if pixels.ndim == 2 else pixels
-    every = max(colours.shape) // (4 * long_side)
-    if colours.size > 3 * strips.LARGE and every > 1:  # the mean of squares first, to be finished below
-        height, width = colours.shape[0] // every, colours.shape[1] // every
+    colors = np.repeat(pixels[..., np.newaxis], 3, axis=2) if pixels.ndim == 2 else pixels
+    every = max(colors.shape) // (4 * long_side)
+    if colors.size > 3 * strips.LARGE and every > 1:  # the mean of squares first, to be finished below
+        height, width = colors.shape[0] // every, colors.shape[1] // every
         small = np.empty((height, width, 3), np.float32)
         for row, out in enumerate(small):
-            square = colours[row * every : (row + 1) * every, : width * every]
+            square = colors[row * every : (row + 1) * every, : width * every]
             out[...] = square.reshape(every, width, every, 3).mean(axis=(0, 2))
-        colours = small
-    image = Image.fromarray(_quantised("cannot show the picture", "PNG", colours, None, 8))
+        colors = small
+    image = Image.fromarray(_quantised("cannot show the picture", "PNG", colors, None, 8))
     height, width = output_size(image.height, image.width, min(long_side, max(image.size)))
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
@@ -212,7 +213,7 @@ def _write_strips(
     parts: Iterable[AnyArray],
     recipe: Mapping[str, str] | None,
 ) -> None:
-    """PNG or TIFF of what Pillow can't write, 16-bit colours, or should not, since it wants the whole picture."""
+    """PNG or TIFF of what Pillow can't write, 16-bit colors, or should not, since it wants the whole picture."""
     with _encoding(label, file_format, size):
         if file_format == "PNG":
             texts = [(name, content) for name, content, *_ in _text_chunks(recipe).chunks]

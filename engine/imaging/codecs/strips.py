@@ -29,19 +29,19 @@ BIG = 0xF0000000
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF's
-_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG's colour type
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG's color type
 _FRAMES = (b"acTL", b"fcTL", b"fdAT")  # of an animated PNG; its IDAT is the first
 _READ_BYTES = 1 << 20  # of a compressed PNG at a time
-_OLD_JPEG, _YCBCR = 6, 6  # kinds of compression and of colours in a TIFF
+_OLD_JPEG, _YCBCR = 6, 6  # kinds of compression and of colors in a TIFF
 
-(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLOURS, _DESCRIPTION, _OFFSETS, _SAMPLES_PER_PIXEL, _ROWS, _COUNTS,
+(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLORS, _DESCRIPTION, _OFFSETS, _SAMPLES_PER_PIXEL, _ROWS, _COUNTS,
  _PLANES, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, _EXTRA, _PROFILE) = (
     256, 257, 258, 259, 262, 270, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 34675,
 )  # fmt: skip
 # What decides how a TIFF is decoded; without names: fill order, orientation, T4 and T6 options, palette, inks, sample
 # format, JPEG's tables, YCbCr's subsampling and position, and XMP, which may have an orientation too.
 _COPIED = (
-    _BITS, _COMPRESSION, _COLOURS, _SAMPLES_PER_PIXEL, _PLANES, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _EXTRA, _PROFILE,
+    _BITS, _COMPRESSION, _COLORS, _SAMPLES_PER_PIXEL, _PLANES, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _EXTRA, _PROFILE,
     266, 274, 292, 293, 320, 332, 339, 347, 530, 531, 700,
 )  # fmt: skip
 _CODES = {1: "B", 2: "s", 3: "H", 4: "I", 7: "s", 16: "Q"}  # by TIFF's types, those that are used here; 16 is BigTIFF's
@@ -72,8 +72,8 @@ def cut(file: BinaryIO, least: int) -> Parts | None:
 
 
 def _cut_png(file: BinaryIO, head: bytes, least: int) -> Parts | None:
-    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", head[16:29])
-    if width * height <= least or interlaced or colour not in _SAMPLES:
+    width, height, depth, color, _, _, interlaced = struct.unpack(">IIBBBBB", head[16:29])
+    if width * height <= least or interlaced or color not in _SAMPLES:
         return None
     others, places, at = b"", [], 33
     while True:
@@ -87,7 +87,7 @@ def _cut_png(file: BinaryIO, head: bytes, least: int) -> Parts | None:
             file.seek(at)
             others += _all(file, length + 12)
         at += length + 12
-    bits = depth * _SAMPLES[colour]
+    bits = depth * _SAMPLES[color]
 
     def files() -> Iterator[bytes]:
         for rows in _unfiltered(_inflated(file, places), height, -(-width * bits // 8), max(1, bits // 8)):
@@ -158,7 +158,7 @@ def _cut_tiff(file: BinaryIO, order: bytes, least: int) -> Parts | None:
         or image.mode in ("F", "I")
         or (planes == 2 and samples > 1)
         or compression == _OLD_JPEG
-        or (plain and tags.get(_COLOURS) == _YCBCR)
+        or (plain and tags.get(_COLORS) == _YCBCR)
         or not {where, sizes} <= set(tags)
     ):
         return None
@@ -270,7 +270,7 @@ def write_tiff(
         _HEIGHT: (4, (size[0],)),
         _BITS: (3, (depth,) * count),
         _COMPRESSION: (3, (8,)),  # Adobe's deflate
-        _COLOURS: (3, (2,)),  # RGB
+        _COLORS: (3, (2,)),  # RGB
         _OFFSETS: (offset, tuple(start for start, _ in places)),
         _SAMPLES_PER_PIXEL: (3, (count,)),
         _ROWS: (4, (rows,)),
@@ -280,7 +280,7 @@ def write_tiff(
         _PROFILE: (7, profile),
     }
     if count == 4:
-        tags[_EXTRA] = (3, (2,))  # alpha that isn't multiplied into the colours
+        tags[_EXTRA] = (3, (2,))  # alpha that isn't multiplied into the colors
     if description is not None:
         tags[_DESCRIPTION] = (2, description.encode("ascii") + b"\0")
     at = file.tell()
