@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .costs.terms import Costs
-from .imaging import files as images
+from .imaging import files
 from .optimizers.coarse_to_fine import ScaleDone
 from .types import Image
 from .wording import counted
@@ -32,8 +32,8 @@ class Result:
     scales: tuple[ScaleDone, ...] = ()
 
     def save(self, path: str | Path, *, depth: Literal[8, 16] = 8, quality: int | None = None) -> None:
-        """Writes PNG, JPEG, WebP or TIFF by suffix, with the recipe inside; raises images.ImageError."""
-        images.save(path, self.image, alpha=self.alpha, recipe=self.recipe, depth=depth, quality=quality)
+        """Writes PNG, JPEG, WebP or TIFF by suffix, with the recipe inside; raises ImageError."""
+        files.save(path, self.image, alpha=self.alpha, recipe=self.recipe, depth=depth, quality=quality)
 
     def __repr__(self) -> str:
         height, width, _ = self.image.shape
@@ -44,4 +44,4 @@ class Result:
 
     def _repr_png_(self) -> bytes:
         """How a notebook shows it."""
-        return images.encode(self.image, "PNG", alpha=self.alpha)
+        return files.encode(self.image, "PNG", alpha=self.alpha)

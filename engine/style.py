@@ -9,8 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .errors import SettingsError
-from .imaging import files as images
-from .imaging import masks, transparency
+from .imaging import files, masks, transparency
 from .types import Image, Mask
 
 Source = str | Path | NDArray[Any] | Any  # the last is PIL.Image.Image, which is not imported for its type alone
@@ -59,7 +58,7 @@ class ReadStyle:
 
 
 def read_styles(style: Source | Style | Sequence[Source | Style], style_scale: float) -> tuple[ReadStyle, ...]:
-    """Every style that is given, at least one; raises SettingsError or images.ImageError."""
+    """Every style that is given, at least one; raises SettingsError or ImageError."""
     given = style if isinstance(style, list | tuple) else [style]
     if not given:
         raise SettingsError("no style was given; give at least one")
@@ -67,7 +66,7 @@ def read_styles(style: Source | Style | Sequence[Source | Style], style_scale: f
 
 
 def _read(style: Style, style_scale: float) -> ReadStyle:
-    picture, scale = images.read(style.picture), style_scale if style.scale is None else style.scale
+    picture, scale = files.read(style.picture), style_scale if style.scale is None else style.scale
     if not 0 < style.weight < math.inf:
         raise SettingsError(f"the weight of the style {picture.name} is {style.weight}; it must be above zero")
     if not 0 < scale < math.inf:
@@ -81,7 +80,7 @@ def _read(style: Style, style_scale: float) -> ReadStyle:
     return ReadStyle(picture.name, pixels, style.weight, scale, style.size, mask, region, masked)
 
 
-def _region(style: Style, picture: images.Picture) -> Mask | None:
+def _region(style: Style, picture: files.Picture) -> Mask | None:
     name = f"the region of {picture.name}"
     region, alpha = None if style.region is None else masks.read(style.region, name), picture.alpha
     if alpha is None:

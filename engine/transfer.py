@@ -1,6 +1,6 @@
 """Style transfer, top to bottom: pictures in, the cost of each scale measured, then from coarse to fine, picture out.
 
-This is the module to read first. Files are left to `images`, the cost at one size to `objective`, the walks through the
+This is the module to read first. Files are left to `files`, the cost at one size to `objective`, the walks through the
 network to `network`, the scales to `run`, and every number that is computed to a device of `kernels`.
 """
 
@@ -27,8 +27,7 @@ from .costs.objective import Objective, Reduction, SizedStyle, Weighting
 from .costs.places import Claims
 from .costs.terms import STATISTICS, Costs, Statistics
 from .errors import SettingsError
-from .imaging import files as images
-from .imaging import masks, transparency
+from .imaging import files, masks, transparency
 from .imaging.codecs import strips
 from .imaging.colors import is_gray, luminance, luminance_of_content, match
 from .imaging.resize import resized, resized_alpha
@@ -89,7 +88,7 @@ class StyleTransfer:
     Defaults are the command line's, but for two: where `size` is None, that takes 512 pixels, or the content's own long
     side if it is smaller; and untrained weights ("random:SEED") are pooled by their average there.
 
-    Raises SettingsError, images.ImageError, DeviceError or WeightsError, each one line. Holds no global state:
+    Raises SettingsError, ImageError, DeviceError or WeightsError, each one line. Holds no global state:
     instances may live in different threads. Each works for one at a time, and refuses a second while it is at work.
     """
 
@@ -153,7 +152,7 @@ class StyleTransfer:
         self.device: Device
         self._network: network.Network
         (self.device, self._network), *self._others = _open(device, precision, threads, weights, deepest, pooling)
-        picture = transparency.visible(images.read(content))
+        picture = transparency.visible(files.read(content))
         self._names = {"content": picture.name}
         self._alpha = picture.alpha
         keep = None if content_mask is None else masks.read(content_mask, "the content mask")
@@ -161,7 +160,7 @@ class StyleTransfer:
         self._names["style"] = ", ".join(style.name for style in self._styles)
         self._size = size
         height, width, _ = picture.pixels.shape
-        height, width = (height, width) if size is None else images.output_size(height, width, size)
+        height, width = (height, width) if size is None else files.output_size(height, width, size)
         self.shape: tuple[int, int, int] = (height, width, 3)
         self._claims = Claims(self._styles, keep, self.shape[:2], mask_feather)
         self._gray = is_gray(picture.pixels) and all(is_gray(style.pixels) for style in self._styles)
@@ -324,7 +323,7 @@ class StyleTransfer:
             return height, width
         own = max(height, width) if self._size is None else self._size
         long_side = (own * style.scale if style.size is None else style.size) * share
-        return images.output_size(height, width, max(1, round(long_side)))
+        return files.output_size(height, width, max(1, round(long_side)))
 
     def _looked_at(self, pixels: Image) -> Image:
         gray = self._gray or self.colors == "content-luminance"
@@ -336,7 +335,7 @@ class StyleTransfer:
         least, tap = network.least_side(self._network) - 2 * self._border, self._network.layers[-1].tap
         needs = f"too small for {tap}, which needs {least} px on the short side"
         if min(size) < least:
-            enough = images.long_side(self.shape[0], self.shape[1], least)
+            enough = files.long_side(self.shape[0], self.shape[1], least)
             return (
                 f"the content {self._names['content']} is {size[1]}x{size[0]} px, {needs}",
                 f"make it larger (a size of {enough}), or leave out the deepest layers",
@@ -344,7 +343,7 @@ class StyleTransfer:
         for style in self._styles:
             height, width = self._style_size(style, share)
             if min(height, width) < least:
-                enough = images.long_side(style.pixels.shape[0], style.pixels.shape[1], least)
+                enough = files.long_side(style.pixels.shape[0], style.pixels.shape[1], least)
                 scale = f"scale of {math.ceil(100 * enough / max(height, width) * style.scale) / 100:g}"
                 larger = scale if style.size is None else f"size of {enough}"
                 return (
@@ -414,7 +413,7 @@ class StyleTransfer:
         elif isinstance(init, str) and init == "style":
             pixels = self._styles[0].pixels
         else:
-            pixels = images.read(init).pixels
+            pixels = files.read(init).pixels
         return resized(self.device, self._looked_at(pixels), size)
 
     def plan(
@@ -470,7 +469,7 @@ class StyleTransfer:
         `Settled()` when it falls by less than 1% in 25 iterations. resume: goes on from a `Progress.state` of a run
         with these very arguments.
 
-        Ctrl-C ends the run and keeps the image (`Result.interrupted`). Raises SettingsError, images.ImageError, or
+        Ctrl-C ends the run and keeps the image (`Result.interrupted`). Raises SettingsError, ImageError, or
         NonFiniteCostError when the cost diverges in spite of shorter steps.
         """
         method = self.method(
@@ -525,7 +524,7 @@ class StyleTransfer:
     def size_at(self, long_side: int) -> tuple[int, int]:
         """(H, W) of the scale with this long side; at the picture's own long side its own."""
         height, width, _ = self.shape
-        return (height, width) if long_side == max(height, width) else images.output_size(height, width, long_side)
+        return (height, width) if long_side == max(height, width) else files.output_size(height, width, long_side)
 
     def beginning(self, pixels: Image) -> Image:
         """(H, W, 3) `pixels` as a scale is to begin with them: the content where nothing is painted."""

@@ -17,8 +17,8 @@ from PIL import Image
 from ...kernels.device import Array, Device, Pooling
 from ...kernels.open import open_device
 from ...weights import Weights
-from ..errors import SettingsError
-from ..imaging import files as images
+from ..errors import ImageError, SettingsError
+from ..imaging import files
 from ..imaging.resize import resized
 from ..memory.arena import Buffer, allocate
 from ..model import network, taps
@@ -98,21 +98,21 @@ class Observer:
         self._network = network.build(self.device, weights, self.taps[-1], pooling)
         self._reserved: tuple[tuple[int, int], network.Buffers, Array] | None = None
 
-    def see(self, source: images.Picture | str | Path | Image.Image | NDArray[Any], name: str | None = None) -> None:
+    def see(self, source: files.Picture | str | Path | Image.Image | NDArray[Any], name: str | None = None) -> None:
         """Shows the network an image (path, PIL image or array), called `name` or after its file.
 
-        Raises images.ImageError for one that cannot be read or is too small to reach the deepest tap; the observer
+        Raises ImageError for one that cannot be read or is too small to reach the deepest tap; the observer
         goes on as if it had not come. SettingsError if the weights overflow on it.
         """
-        picture = images.read(source)
+        picture = files.read(source)
         called = picture.name if name is None else name
         height, width, _ = picture.pixels.shape
         if self._size is not None and max(height, width) > self._size:
-            height, width = images.output_size(height, width, self._size)
+            height, width = files.output_size(height, width, self._size)
         try:
             network.sizes(self._network, (height, width))
         except SettingsError:
-            raise images.ImageError(
+            raise ImageError(
                 f"{called} has {width}x{height} pixels, too few for {self.taps[-1]}; leave it out, or name layers "
                 "that are less deep"
             ) from None

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import SettingsError
 from ..types import Mask
-from . import files as images
+from . import files
 from .colors import luma
 from .files import ImageError, Picture
 
@@ -26,13 +26,13 @@ LEAST_AREA = 0.5  # pixels of a tap; in less, no feature lies mostly within the 
 def read(source: Picture | str | os.PathLike[str] | Image.Image | NDArray[Any], name: str = "the mask") -> Mask:
     """A picture as a mask: its luminance (white applies, black does not), times its alpha.
 
-    From whatever `images.read` takes, and arrays of bool. `name` says in the messages which mask it is. Raises
+    From whatever `files.read` takes, and arrays of bool. `name` says in the messages which mask it is. Raises
     ImageError if it can't be read or has NaN, SettingsError if nothing in it is above zero.
     """
     if isinstance(source, np.ndarray) and source.dtype == np.bool_:
         source = source.astype(np.float32)
     try:
-        picture = images.read(source)
+        picture = files.read(source)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
     values = luma(picture.pixels)

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import ImageError
-from ..imaging import files as images
+from ..imaging import files
 from ..types import FloatArray
 
 LONG_SIDE = 640
@@ -64,7 +64,7 @@ class Animation:
             raise ImageError(f"cannot write {path}: {films}an animation's name must end in one of {known}")
         if every < 1:
             raise ImageError(f"cannot animate {path} with a frame every {every} iterations; give 1 or more")
-        images.check_place(self.path)
+        files.check_place(self.path)
         self._store = tempfile.TemporaryFile()  # noqa: SIM115  # close() does
         self._frames: list[tuple[int, int]] = []  # where each begins in the store, and its bytes
 
@@ -75,7 +75,7 @@ class Animation:
     def add(self, pixels: FloatArray) -> None:
         """Puts a frame aside, (H, W, 3) floats in [0, 1], of any size; raises ImageError if that can't be done."""
         encoded = io.BytesIO()
-        images.preview(pixels, LONG_SIDE).save(encoded, "PNG", compress_level=1)
+        files.preview(pixels, LONG_SIDE).save(encoded, "PNG", compress_level=1)
         self._put_aside(encoded.getvalue())
         if len(self._frames) > MOST_FRAMES:
             self._frames = self._frames[::2]
@@ -123,7 +123,7 @@ class Animation:
 
         All frames are brought to the last one's size. Raises ImageError for what can't be written.
         """
-        end = images.preview(last, LONG_SIDE)
+        end = files.preview(last, LONG_SIDE)
         frames = [self._frame(start, size).resize(end.size, Image.Resampling.BICUBIC) for start, size in self._frames]
         frames.append(end)
         shown = min(_LONGEST, max(_SHORTEST, _LENGTH // len(frames) // 10 * 10))  # GIF counts in hundredths of a second
@@ -139,12 +139,12 @@ class Animation:
                 append_images=frames[1:],
                 duration=[shown] * (len(frames) - 1) + [_LAST],
                 loop=0,
-                icc_profile=images.srgb_profile(),
+                icc_profile=files.srgb_profile(),
                 **_ENCODING[file_format],
             )
         except (OSError, ValueError) as error:
             raise ImageError(f"cannot write {self.path}: {error}; try another format") from error
-        images.write_whole(self.path, encoded.getvalue())
+        files.write_whole(self.path, encoded.getvalue())
 
     def close(self) -> None:
         """Forgets the frames; what a full disk did not take of them does not matter any more."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..errors import SettingsError
-from ..imaging import files as images
+from ..imaging import files
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,7 +24,7 @@ else:
     import tomli as tomllib
 
 KEY = "nstgpu recipe"
-"""Under which the text stands among what a picture records of its making; see images.save."""
+"""Under which the text stands among what a picture records of its making; see files.save."""
 
 VERSION_KEY = "nstgpu"
 """In a recipe: the version that wrote it."""
@@ -74,7 +74,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Value]:
             reason = error.strerror if isinstance(error, OSError) else error
             raise SettingsError(f"cannot read {path}: {reason}; give a recipe in TOML, in UTF-8") from error
     else:
-        others = images.read_recipe(path)
+        others = files.read_recipe(path)
         text = others.get(KEY, "")
         if not text:
             raise SettingsError(

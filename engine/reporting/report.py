@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from ..costs.terms import Costs
 from ..errors import ImageError, SettingsError
-from ..imaging import files as images
+from ..imaging import files
 from ..types import FloatArray
 from ..wording import counted
 from . import recipe
@@ -86,7 +86,7 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     if len(report.history) > 1:
         plots.append(_figure("The whole", parts, _plot("whole", parts, report.scales, least)))
         plots.append(_figure("Layer by layer", layers, _plot("layers", layers, report.scales, least)))
-    images.write_whole(path, _page(report, plots).encode())
+    files.write_whole(path, _page(report, plots).encode())
 
 
 def check_destination(path: str | os.PathLike[str]) -> None:
@@ -94,7 +94,7 @@ def check_destination(path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ImageError(f"cannot write the report {path}: its name must end in .html")
-    images.check_place(path)
+    files.check_place(path)
     if importlib.util.find_spec("matplotlib") is None:
         raise SettingsError("a report needs matplotlib for its plots: pip install 'nstgpu[report]', or do without it")
 
@@ -259,7 +259,7 @@ def _section(heading: str, *parts: str) -> str:
 
 
 def _picture(caption: str, pixels: FloatArray, long_side: int) -> str:
-    shown, encoded = images.preview(pixels, long_side), io.BytesIO()
+    shown, encoded = files.preview(pixels, long_side), io.BytesIO()
     shown.save(encoded, "JPEG", quality=_JPEG_QUALITY)
     source = base64.b64encode(encoded.getvalue()).decode()
     height, width = pixels.shape[:2]
