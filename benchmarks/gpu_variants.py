@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from both_sides import Pixels, PyTorch, pictures, to_host, transfer, weights_of  # type: ignore[import-not-found]
 
 from nstgpu.engine.memory.arena import Buffer, allocate
-from nstgpu.engine.optimizers.graph_loop import Captured
-from nstgpu.engine.optimizers.loop import Adam, Descending
+from nstgpu.engine.optimizers.graph_loop import GraphedAdamLoop
+from nstgpu.engine.optimizers.loop import Adam, OptimizationLoop
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
 from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
@@ -290,8 +290,8 @@ class Setting:
         if variant.step:
             image, average = one.buffer(self.images[2]), one.buffer(self.images[2])
             adam = Adam(device, self.images[2].shape, RATE)
-            descending = Descending(device, adam, image, average, DECAY)
-            steps = Captured(descending, adam, one.objective, device.graphs, MOST_STEPS).iterate()
+            loop = OptimizationLoop(device, adam, image, average, DECAY)
+            steps = GraphedAdamLoop(loop, adam, one.objective, device.graphs, MOST_STEPS).iterate()
             return Ready(lambda count: device.elapsed(lambda: [next(steps) for _ in range(count)]), None)
         once = one.enqueue if variant.how == "launch by launch" else device.graphs.capture(one.enqueue)
 

@@ -1,6 +1,6 @@
 """`nstgpu layers`: what every layer looks for, as one contact sheet a layer.
 
-Finds the pictures, streams them past an `Observer`, and writes the sheets; nothing is computed here.
+Finds the pictures, streams them past `TopActivations`, and writes the sheets; nothing is computed here.
 """
 
 import os
@@ -19,7 +19,7 @@ from .terminal.messages import printable, say
 from .terminal.progress import on_terminal, pulse
 
 if TYPE_CHECKING:
-    from ..engine.analysis.top_activations import Observer
+    from ..engine.analysis.top_activations import TopActivations
     from ..weights import Weights
 
 DEFAULT_SIZE = 384
@@ -60,7 +60,7 @@ def layers(
     sheets.
     """
     del debug  # acted on where errors are reported
-    from ..engine.analysis.top_activations import Observer
+    from ..engine.analysis.top_activations import TopActivations
     from ..engine.errors import SettingsError
     from ..engine.imaging.files import ImageError
     from ..weights import default_weights, load_weights
@@ -76,7 +76,7 @@ def layers(
     if count == 0:
         raise ImageError(f"there is no file in {', '.join(map(str, pictures))}; give folders of pictures, or pictures")
     network = load_weights(default_weights() if weights is None else weights, preprocessing=preprocessing)
-    observer = Observer(
+    observer = TopActivations(
         network, layers=layer, units=unit or units or DEFAULT_UNITS, size=size, device=device, threads=threads
     )
     for tap in () if force else observer.taps:
@@ -128,7 +128,7 @@ def _found(pictures: Sequence[Path]) -> Iterator[_File]:
             yield from (_File(Path(e.path), named=False) for e in entries if e.is_file() and e.name[0] != ".")
 
 
-def _show(observer: "Observer", pictures: Sequence[Path], progress: _Progress) -> bool:
+def _show(observer: "TopActivations", pictures: Sequence[Path], progress: _Progress) -> bool:
     """Shows every picture to the observer; returns whether Ctrl-C ended it early."""
     from ..engine.imaging.files import ImageError
 
@@ -137,7 +137,7 @@ def _show(observer: "Observer", pictures: Sequence[Path], progress: _Progress) -
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 try:
-                    observer.see(file.path, str(file.path))
+                    observer.update(file.path, str(file.path))
                 except ImageError as error:
                     if file.named:
                         raise
@@ -150,7 +150,7 @@ def _show(observer: "Observer", pictures: Sequence[Path], progress: _Progress) -
     return False
 
 
-def _write(observer: "Observer", network: "Weights", destination: Path) -> list[str]:
+def _write(observer: "TopActivations", network: "Weights", destination: Path) -> list[str]:
     """Writes a sheet per layer; returns the layers in which nothing was excited, which have none."""
     from ..engine.analysis import contact_sheets as sheets
     from ..engine.imaging import files as images

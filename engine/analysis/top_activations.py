@@ -1,7 +1,7 @@
 """What excites a unit most: images stream past the network, and of each unit the strongest patches are kept.
 
 Memory does not grow with the number of images: an image is forgotten when the next one comes, but for the few patches
-that still lead. Which pixels a unit sees is left to `receptive`, the walk to `network`, and drawing to `sheets`.
+that still lead. Which pixels a unit sees is left to `receptive_field`, the walk to `network`, and drawing to `contact_sheets`.
 """
 
 from bisect import insort
@@ -52,7 +52,7 @@ class Unit:
     excitations: tuple[Excitation, ...]
 
 
-class Observer:
+class TopActivations:
     """Watches units while images pass, and keeps for each the patches that excite it most.
 
     weights: from `load_weights`. layers: the taps to watch; None takes them all. units: the indices to watch in each
@@ -98,7 +98,7 @@ class Observer:
         self._network = network.build(self.device, weights, self.taps[-1], pooling)
         self._reserved: tuple[tuple[int, int], network.Buffers, Array] | None = None
 
-    def see(self, source: files.Picture | str | Path | Image.Image | NDArray[Any], name: str | None = None) -> None:
+    def update(self, source: files.Picture | str | Path | Image.Image | NDArray[Any], name: str | None = None) -> None:
         """Shows the network an image (path, PIL image or array), called `name` or after its file.
 
         Raises ImageError for one that cannot be read or is too small to reach the deepest tap; the observer

@@ -24,8 +24,8 @@ from ..types import Image
 from ..wording import counted
 from . import loop as optimise
 from . import scales
-from .graph_loop import Captured
-from .loop import Adam, Descending
+from .graph_loop import GraphedAdamLoop
+from .loop import Adam, OptimizationLoop
 from .scales import Scale
 from .settling import Settled, Watch
 
@@ -173,36 +173,36 @@ class Run:
                 "iterations, is none of this run; start it again"
             )
 
-    def _to_the_end(self, first: int, begin: Callable[[], Descending]) -> tuple[Image, bool]:
+    def _to_the_end(self, first: int, begin: Callable[[], OptimizationLoop]) -> tuple[Image, bool]:
         last = len(self.method.scales) - 1
-        descending = begin()
+        loop = begin()
         with optimise.held_back_interrupt() as interrupt:
             for number in range(first, last + 1):
                 if number > first:
-                    descending = self._next(number, descending)
-                stopped = self._descend(number, descending, interrupt)
-                self._close(number, descending.iteration)
+                    loop = self._next(number, loop)
+                stopped = self._work_through(number, loop, interrupt)
+                self._close(number, loop.iteration)
                 if stopped:
                     break
-        self.learning_rate = descending.optimizer.learning_rate
-        enough = descending.iteration == self._end or descending.optimizer.stalled
+        self.learning_rate = loop.optimizer.learning_rate
+        enough = loop.iteration == self._end or loop.optimizer.stalled
         complete = number == last and enough
-        return fetched(self.device, descending.average), not complete
+        return fetched(self.device, loop.average), not complete
 
     # ---- where a scale begins ---------------------------------------------------------------------------------------
-    def _first(self, init: Callable[[tuple[int, int]], Image]) -> Descending:
+    def _first(self, init: Callable[[tuple[int, int]], Image]) -> OptimizationLoop:
         size = self._size(0)
         rule = optimise.make(self.device, self.method.optimizer, (*size, 3), self.method.learning_rate)
-        return self._descending(0, rule, self.transfer.beginning(init(size)))
+        return self._loop(0, rule, self.transfer.beginning(init(size)))
 
-    def _next(self, number: int, before: Descending) -> Descending:
+    def _next(self, number: int, before: OptimizationLoop) -> OptimizationLoop:
         self.transfer.release()  # before anything larger is allocated
         size = self._size(number)
         pixels = resized(self.device, fetched(self.device, before.average), size)
-        rule = before.optimizer.carried((*size, 3))
-        return self._descending(number, rule, self.transfer.beginning(pixels))
+        rule = before.optimizer.rescaled_to((*size, 3))
+        return self._loop(number, rule, self.transfer.beginning(pixels))
 
-    def _restored(self, state: RunState) -> Descending:
+    def _restored(self, state: RunState) -> OptimizationLoop:
         shape = (*self._size(state.scale), 3)
         rule = optimise.make(self.device, self.method.optimizer, shape, self.method.learning_rate)
         rule.learning_rate = state.learning_rate
@@ -210,12 +210,12 @@ class Run:
             rule.restore(state.optimizer)
         except (LookupError, TypeError, ValueError) as error:
             raise SettingsError(f"what the optimiser remembered does not fit this run ({error!r})") from error
-        descending = self._descending(state.scale, rule, state.image)
-        self.device.upload(state.average, descending.average)
-        descending.iteration, descending.failures = state.iteration, state.failures
-        return descending
+        loop = self._loop(state.scale, rule, state.image)
+        self.device.upload(state.average, loop.average)
+        loop.iteration, loop.failures = state.iteration, state.failures
+        return loop
 
-    def _descending(self, number: int, rule: optimise.Optimizer, pixels: Image) -> Descending:
+    def _loop(self, number: int, rule: optimise.Optimizer, pixels: Image) -> OptimizationLoop:
         device = self.device
         wanted = [Buffer(name, pixels.shape, device.image_dtype, 0, 0) for name in ("image", "average")]
         held = allocate(device, wanted, "the image with its average")
@@ -223,50 +223,50 @@ class Run:
         device.upload(pixels, held["average"])
         decay = self.method.decay(self.method.scales[number].iterations)
         culprit = partial(balance.culprit, self.transfer.weighting)
-        return Descending(device, rule, held["image"], held["average"], decay, culprit=culprit)
+        return OptimizationLoop(device, rule, held["image"], held["average"], decay, culprit=culprit)
 
     def _size(self, number: int) -> tuple[int, int]:
         return self.transfer.size_at(self.method.scales[number].long_side)
 
     # ---- one scale --------------------------------------------------------------------------------------------------
-    def _descend(self, number: int, descending: Descending, interrupt: Event) -> bool:
+    def _work_through(self, number: int, loop: OptimizationLoop, interrupt: Event) -> bool:
         """Works through a scale; whether the run is to stop there."""
         scale = self.method.scales[number]
         objective = self.transfer.objective(self._size(number), scale.tv)
         before, began = self._seconds[number], time.perf_counter()
-        so_far = self.history[len(self.history) - descending.iteration :]
+        so_far = self.history[len(self.history) - loop.iteration :]
         watch = Watch(self.method.settled, scale.iterations, (costs.total for costs in so_far))
-        seen, self._end = descending.iteration, watch.end
-        adam, graphs = descending.optimizer, self.device.graphs
-        captured = None
+        seen, self._end = loop.iteration, watch.end
+        adam, graphs = loop.optimizer, self.device.graphs
+        graphed = None
         if isinstance(adam, Adam) and graphs is not None and objective.capturable:
-            captured = Captured(descending, adam, objective, graphs, watch.end)
-            steps = captured.iterate()
+            graphed = GraphedAdamLoop(loop, adam, objective, graphs, watch.end)
+            steps = graphed.iterate()
         else:  # the objective's own image serves as the last good one
-            steps = descending.iterate(objective.evaluate, objective.gradient, watch.end, objective.image)
-        settle = (captured or descending).settle
+            steps = loop.iterate(objective.evaluate, objective.gradient, watch.end, objective.image)
+        drain = (graphed or loop).drain
         try:
             for costs in steps:
                 self.history.append(costs)
                 seen += 1
                 watch.see(costs.total)
-                if captured is not None:
-                    captured.end_after(watch.end)
+                if graphed is not None:
+                    graphed.end_after(watch.end)
                 self._end = watch.end
                 self._seconds[number] = before + time.perf_counter() - began
                 stop = interrupt.is_set()
                 if self.on_iteration is not None:
-                    stop |= self.on_iteration(self._progress(number, descending, costs, settle)) is False
+                    stop |= self.on_iteration(self._progress(number, loop, costs, drain)) is False
                 if stop:
-                    self.history += settle()
+                    self.history += drain()
                     return True
                 if seen == watch.end:
                     break
         except KeyboardInterrupt:
             return True
-        if descending.iteration < scale.iterations:
+        if loop.iteration < scale.iterations:
             why = "the cost has settled" if watch.early else "no step lowers the cost any more"
-            done = counted(descending.iteration, "iteration")
+            done = counted(loop.iteration, "iteration")
             logging.getLogger("nstgpu").info("%s after %s at %d px", why, done, scale.long_side)
         return False
 
@@ -274,42 +274,42 @@ class Run:
         self.done.append(ScaleDone(self._size(number), iterations, self._seconds[number]))
 
     def _progress(
-        self, number: int, descending: Descending, costs: Costs, settle: Callable[[], list[Costs]]
+        self, number: int, loop: OptimizationLoop, costs: Costs, drain: Callable[[], list[Costs]]
     ) -> Progress:
         scale = self.method.scales[number]
-        pace = self._seconds[number] / descending.iteration / scale.long_side**2
+        pace = self._seconds[number] / loop.iteration / scale.long_side**2
         return Progress(
             iteration=len(self.history),
             iterations=sum(scale.iterations for scale in self.method.scales),
             costs=costs,
             seconds=sum(self._seconds),
-            remaining=scales.remaining_seconds(self.method.scales, number, descending.iteration, pace),
+            remaining=scales.remaining_seconds(self.method.scales, number, loop.iteration, pace),
             scale=number + 1,
             scales=len(self.method.scales),
             size=self._size(number),
-            image=lambda: self.transfer.finished(fetched(self.device, descending.average)),
-            snapshot=lambda: self._snapshot(descending),
-            state=lambda: self._state(number, descending, settle()),
+            image=lambda: self.transfer.finished(fetched(self.device, loop.average)),
+            snapshot=lambda: self._snapshot(loop),
+            state=lambda: self._state(number, loop, drain()),
         )
 
-    def _snapshot(self, descending: Descending) -> Callable[[], Image]:
-        graphs, finish = self.device.graphs, self.transfer.finisher(descending.average.shape[:2])
+    def _snapshot(self, loop: OptimizationLoop) -> Callable[[], Image]:
+        graphs, finish = self.device.graphs, self.transfer.finisher(loop.average.shape[:2])
         if graphs is not None:
-            arriving = graphs.fetch(descending.average)
+            arriving = graphs.fetch(loop.average)
             return lambda: finish(arriving())
-        pixels = fetched(self.device, descending.average)
+        pixels = fetched(self.device, loop.average)
         return lambda: finish(pixels)
 
-    def _state(self, number: int, descending: Descending, unreported: list[Costs]) -> RunState:
+    def _state(self, number: int, loop: OptimizationLoop, unreported: list[Costs]) -> RunState:
         return RunState(
             self.fingerprint,
             number,
-            descending.iteration,
-            descending.failures,
+            loop.iteration,
+            loop.failures,
             tuple(self._seconds[: number + 1]),
-            descending.optimizer.learning_rate,
-            fetched(self.device, descending.image),
-            fetched(self.device, descending.average),
-            descending.optimizer.state(),
+            loop.optimizer.learning_rate,
+            fetched(self.device, loop.image),
+            fetched(self.device, loop.average),
+            loop.optimizer.state(),
             (*self.history, *unreported),
         )

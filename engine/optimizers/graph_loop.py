@@ -16,7 +16,7 @@ from ...kernels.device import Graphs
 from ..costs.objective import Objective
 from ..costs.terms import Costs
 from ..memory.arena import Buffer, allocate
-from .loop import Adam, Descending, is_finite
+from .loop import Adam, OptimizationLoop, is_finite
 
 AHEAD = 3
 """Iterations under way at most: the host may take as long as two of them to look at the one before."""
@@ -24,21 +24,21 @@ PLACES = AHEAD + 1
 """In the ring: none is written again before it has been read."""
 
 
-class Captured:
-    """`Descending.iterate` for Adam, with the same bytes as its result, on a device that has `graphs`."""
+class GraphedAdamLoop:
+    """`OptimizationLoop.iterate` for Adam, with the same bytes as its result, on a device that has `graphs`."""
 
     def __init__(
-        self, descending: Descending, adam: Adam, objective: Objective, graphs: Graphs, iterations: int
+        self, loop: OptimizationLoop, adam: Adam, objective: Objective, graphs: Graphs, iterations: int
     ) -> None:
-        self.descending, self._adam, self._objective, self._graphs = descending, adam, objective, graphs
+        self.loop, self._adam, self._objective, self._graphs = loop, adam, objective, graphs
         self._iterations = iterations
-        device, real = descending.device, np.dtype(np.float32)
+        device, real = loop.device, np.dtype(np.float32)
         held = allocate(
             device,
             [Buffer("progress", (2,), np.dtype(np.int32), 0, 0), Buffer("weights", (iterations,), real, 0, 0)],
         )
         self._progress, self._weights = held["progress"], held["weights"]
-        weights = [descending.weight(iteration) for iteration in range(1, iterations + 1)]
+        weights = [loop.weight(iteration) for iteration in range(1, iterations + 1)]
         device.upload(np.array(weights, real), self._weights)
         self._ring, self._read = graphs.mailbox((PLACES, objective.measured.size))
         self._warm = False
@@ -50,7 +50,7 @@ class Captured:
     def iterate(self) -> Iterator[Costs]:
         """Takes steps up to the number of iterations, yielding the costs each one started from, some steps later.
 
-        Raises NonFiniteCostError as `Descending.iterate` does.
+        Raises NonFiniteCostError as `OptimizationLoop.iterate` does.
         """
         while True:
             while len(self._under_way) + len(self._unreported) < AHEAD and self._asked_for < self._iterations:
@@ -66,7 +66,7 @@ class Captured:
         """Takes no steps beyond so many; those that are under way cannot be called back, and are AHEAD - 1 at most."""
         self._iterations = iterations
 
-    def settle(self) -> list[Costs]:
+    def drain(self) -> list[Costs]:
         """Waits for what is under way; the costs of iterations that are done but have not been yielded yet."""
         while self._under_way:
             self._wait()
@@ -74,11 +74,11 @@ class Captured:
 
     @property
     def _asked_for(self) -> int:
-        return self.descending.iteration + len(self._under_way)
+        return self.loop.iteration + len(self._under_way)
 
     def _start(self) -> None:
-        """From the descending image as it is now; what was captured for another learning rate is of no use."""
-        self.descending.device.upload(np.array([self.descending.iteration, 1], np.int32), self._progress)
+        """From the loop's image as it is now; what was captured for another learning rate is of no use."""
+        self.loop.device.upload(np.array([self.loop.iteration, 1], np.int32), self._progress)
         self._repeat = None
 
     def _launch(self) -> None:
@@ -91,23 +91,23 @@ class Captured:
         self._under_way.append(self._graphs.mark())
 
     def _iteration(self) -> None:
-        descending, adam, objective = self.descending, self._adam, self._objective
-        objective.enqueue(descending.image, objective.gradient)
+        loop, adam, objective = self.loop, self._adam, self._objective
+        objective.enqueue(loop.image, objective.gradient)
         self._graphs.adam_iteration(
-            descending.image, objective.gradient, **adam.moments, average=descending.average, good=objective.image,
+            loop.image, objective.gradient, **adam.moments, average=loop.average, good=objective.image,
             costs=objective.measured, ring=self._ring, progress=self._progress, weights=self._weights, **adam.rates,
         )  # fmt: skip
 
     def _wait(self) -> None:
         """For the first iteration under way; costs that are not finite take its step back."""
         self._under_way.popleft()()
-        descending = self.descending
-        costs = self._objective.costs(self._read[descending.iteration % PLACES])
+        loop = self.loop
+        costs = self._objective.costs(self._read[loop.iteration % PLACES])
         if is_finite(costs):
-            descending.failures = 0
-            descending.iteration += 1
+            loop.failures = 0
+            loop.iteration += 1
             self._unreported.append(costs)
             return
         self._under_way.clear()  # which changes nothing any more
-        descending.take_back(costs, self._objective.image)
+        loop.rollback(costs, self._objective.image)
         self._start()

@@ -181,7 +181,7 @@ class Lbfgs:
         self._dots = np.array(state["dots"], np.float64)
         self.stalled = bool(state["stalled"][0])
 
-    def carried(self, shape: tuple[int, ...]) -> "Lbfgs":
+    def rescaled_to(self, shape: tuple[int, ...]) -> "Lbfgs":
         """The same for images of another size, without curvature: that of another size says nothing about this one."""
         return Lbfgs(self.device, shape, self.learning_rate, self._slots - 1)
 

@@ -53,7 +53,7 @@ class Optimizer(Protocol):
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Goes on from what `state` returned, to the last bit."""
 
-    def carried(self, shape: tuple[int, ...]) -> "Optimizer":
+    def rescaled_to(self, shape: tuple[int, ...]) -> "Optimizer":
         """The same for images of another size: what it remembers is resized where that makes sense."""
 
 
@@ -103,7 +103,7 @@ class Adam:
         for name, buffer in self._held.items():
             self.device.upload(state[name], buffer)
 
-    def carried(self, shape: tuple[int, ...]) -> "Adam":
+    def rescaled_to(self, shape: tuple[int, ...]) -> "Adam":
         """Both moments resized, and scaled as a gradient per pixel is: by the ratio of the pixel counts."""
         larger, device = Adam(self.device, shape, self.learning_rate), self.device
         share = math.prod(self.shape) / math.prod(shape)
@@ -118,7 +118,7 @@ class Adam:
         return larger
 
 
-class Descent:
+class GradientDescent:
     """G := G - eta dJ/dG. Without a learning rate, eta is taken from the first gradient and kept."""
 
     stalled = False
@@ -143,8 +143,8 @@ class Descent:
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         pass
 
-    def carried(self, shape: tuple[int, ...]) -> "Descent":  # noqa: ARG002
-        return Descent(self.device, self.learning_rate)
+    def rescaled_to(self, shape: tuple[int, ...]) -> "GradientDescent":  # noqa: ARG002
+        return GradientDescent(self.device, self.learning_rate)
 
 
 def check(name: str, learning_rate: float | None) -> None:
@@ -174,11 +174,11 @@ def make(device: Device, name: str, shape: tuple[int, ...], learning_rate: float
         from .lbfgs import Lbfgs
 
         return Lbfgs(device, shape, learning_rate)
-    return Adam(device, shape, learning_rate) if name == "adam" else Descent(device, learning_rate)
+    return Adam(device, shape, learning_rate) if name == "adam" else GradientDescent(device, learning_rate)
 
 
 @dataclass(eq=False)
-class Descending:
+class OptimizationLoop:
     """An image on its way down at one size: everything that changes from one iteration to the next.
 
     What is shown and kept is `average`, an exponential average of the iterates; the first one weighs no more than the
@@ -197,36 +197,36 @@ class Descending:
     culprit: Callable[[Costs], str] = lambda _: ""
     """Which weight of the cost, if any, is why these costs are not finite: "style_weight is 1e+30", say."""
 
-    def iterate(self, evaluate: Evaluate, gradient: Array, iterations: int, good: Array) -> Iterator[Costs]:
+    def iterate(self, evaluate: Evaluate, gradient: Array, iterations: int, last_finite: Array) -> Iterator[Costs]:
         """Takes steps up to `iterations`, yielding after each the costs it started from.
 
-        `gradient` and `good` are buffers to work in. A step that leads to a cost or gradient that is not finite is
-        taken back and tried anew at half the length; raises NonFiniteCostError after RETRIES such in a row. Ends
-        early when the optimiser has stalled.
+        `gradient` and `last_finite` are buffers to work in. A step that leads to a cost or gradient that is not
+        finite is taken back and tried anew at half the length; raises NonFiniteCostError after RETRIES such in a row.
+        Ends early when the optimizer has stalled.
         """
         device, costs = self.device, None
         while self.iteration < iterations and not self.optimizer.stalled:
             costs = evaluate(self.image, gradient) if costs is None else costs
             if not is_finite(costs):
-                self.take_back(costs, good)
+                self.rollback(costs, last_finite)
                 costs = None
                 continue
             self.failures = 0
-            device.copy(self.image, good)
+            device.copy(self.image, last_finite)
             started_from, costs = costs, self.optimizer.step(evaluate, self.image, gradient, costs)
             self.iteration += 1
             device.blend(self.image, self.weight(self.iteration), self.average)
             yield started_from
 
-    def settle(self) -> list[Costs]:
-        """The costs of iterations that are done but have not been yielded yet: none (see `captured.Captured`)."""
+    def drain(self) -> list[Costs]:
+        """The costs of iterations that are done but have not been yielded yet: none here, unlike `GraphedAdamLoop`'s."""
         return []
 
     def weight(self, iteration: int) -> float:
         """Of the image after so many iterations, in the average."""
         return (1 - self.decay) / (1 - self.decay**iteration)
 
-    def take_back(self, costs: Costs, good: Array) -> None:
+    def rollback(self, costs: Costs, last_finite: Array) -> None:
         """Back to the last good image, to try a shorter step; raises NonFiniteCostError where that is of no use."""
         where = _where_not_finite(costs)
         culprit = self.culprit(costs)
@@ -247,7 +247,7 @@ class Descending:
                 f"the cost is not finite at iteration {self.iteration + 1}{where}, nor with a step {2**RETRIES} times "
                 f"shorter; use a learning rate below {self.optimizer.learning_rate:g}{wider}"
             )
-        self.device.copy(good, self.image)
+        self.device.copy(last_finite, self.image)
         self.optimizer.learning_rate /= 2
         self.optimizer.reset()
         logging.getLogger("nstgpu").warning(

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nstgpu.cli import app
-from nstgpu.engine.analysis.top_activations import Observer
+from nstgpu.engine.analysis.top_activations import TopActivations
 from nstgpu.engine.imaging import files as images
 
 
@@ -58,13 +58,13 @@ def test_same_pictures_same_bytes(folder: Path) -> None:
 
 def test_layers_and_units_can_be_chosen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[dict[str, Any]] = []
-    made = Observer.__init__
+    made = TopActivations.__init__
 
-    def spy(self: Observer, *args: Any, **settings: Any) -> None:
+    def spy(self: TopActivations, *args: Any, **settings: Any) -> None:
         built.append(settings)
         made(self, *args, **settings)
 
-    monkeypatch.setattr(Observer, "__init__", spy)
+    monkeypatch.setattr(TopActivations, "__init__", spy)
     chosen = layers(
         "photos", "-o", "out", "--layer", "block2_conv1", "--layer", "relu1_2", "--unit", "3", "--unit", "5"
     )
@@ -101,14 +101,14 @@ def test_quiet_says_nothing(folder: Path) -> None:
 
 
 def test_interrupted_it_still_writes_the_sheets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    see = Observer.see
+    see = TopActivations.update
 
-    def interrupted(self: Observer, *args: Any) -> None:
+    def interrupted(self: TopActivations, *args: Any) -> None:
         if self.images == 2:
             raise KeyboardInterrupt
         see(self, *args)
 
-    monkeypatch.setattr(Observer, "see", interrupted)
+    monkeypatch.setattr(TopActivations, "update", interrupted)
     result = layers("photos")
     assert result.exit_code == 0, result.output
     assert "(stopped after 2 of 3 files)" in result.stderr
@@ -160,8 +160,10 @@ def test_real_filters_know_colours_and_edges(folder: Path, shared_data: Path) ->
     images.save(folder / "square.png", image)
     from nstgpu.weights import load_weights
 
-    observer = Observer(load_weights(shared_data / "weights" / "vgg19_blocks1to3.h5"), layers=["relu1_1"], units=64)
-    observer.see(folder / "square.png")
+    observer = TopActivations(
+        load_weights(shared_data / "weights" / "vgg19_blocks1to3.h5"), layers=["relu1_1"], units=64
+    )
+    observer.update(folder / "square.png")
     patches = [[e.patch for e in unit.excitations] for unit in observer.units("relu1_1")]
     assert any(len(those) == 9 and all((p == (255, 0, 0)).all() for p in those) for those in patches)
     assert any((those[0] == (255, 0, 0)).all(axis=2).sum() in range(2, 8) for those in patches)

@@ -260,7 +260,7 @@ def test_a_failure_is_exit_code_1_and_debug_shows_it(monkeypatch: pytest.MonkeyP
 
         raise NonFiniteCostError("the cost is not finite at iteration 7: the step is too large")
 
-    monkeypatch.setattr("nstgpu.engine.optimizers.loop.Descending.iterate", diverge)
+    monkeypatch.setattr("nstgpu.engine.optimizers.loop.OptimizationLoop.iterate", diverge)
     result = nstgpu("run", "content.jpg", "style.png", *SHORT)
     assert result.exit_code == 1
     assert "nstgpu: the cost is not finite at iteration 7" in result.stderr

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine.analysis.top_activations import Excitation, Observer, Unit
+from nstgpu.engine.analysis.top_activations import Excitation, TopActivations, Unit
 from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.model import network
@@ -54,9 +54,9 @@ def overlap(a: Excitation, b: Excitation) -> bool:
 def test_many_images_give_their_best_place_each(thin: Thin, tap: str) -> None:
     weights = thin(NETWORK)
     shown = {f"{seed:02}": picture(seed, 23 + seed % 3, 30) for seed in range(8)}
-    observer = Observer(weights, layers=[tap], units=range(4), per_unit=3, device="reference")
+    observer = TopActivations(weights, layers=[tap], units=range(4), per_unit=3, device="reference")
     for name, image in shown.items():
-        observer.see(image, name)
+        observer.update(image, name)
     expected = all_places(weights, tap, shown)
     units = observer.units(tap)
     assert [unit.index for unit in units] == [0, 1, 2, 3]
@@ -71,9 +71,9 @@ def test_many_images_give_their_best_place_each(thin: Thin, tap: str) -> None:
 def test_few_images_give_several_places_that_do_not_overlap(thin: Thin, tap: str) -> None:
     weights = thin(NETWORK)
     shown = {"a": picture(1), "b": picture(2)}
-    observer = Observer(weights, layers=[tap], units=range(4), per_unit=9, device="reference")
+    observer = TopActivations(weights, layers=[tap], units=range(4), per_unit=9, device="reference")
     for name, image in shown.items():
-        observer.see(image, name)
+        observer.update(image, name)
     expected = all_places(weights, tap, shown)
     fields = receptive_fields(weights)
     for unit in observer.units(tap):
@@ -90,8 +90,8 @@ def test_patch_is_what_the_unit_sees_and_explains_its_value(thin: Thin) -> None:
     """A unit whose whole window lies on the image is excited as much by its patch in the middle of any other image."""
     weights = thin(NETWORK)
     image = np.rint(picture(3, 40, 44) * 255).astype(np.uint8)
-    observer = Observer(weights, layers=["relu2_1"], units=range(6), device="reference")
-    observer.see(image)
+    observer = TopActivations(weights, layers=["relu2_1"], units=range(6), device="reference")
+    observer.update(image)
     inside = 0
     for unit in observer.units("relu2_1"):
         for e in unit.excitations:
@@ -112,9 +112,9 @@ def test_order_of_images_does_not_matter(thin: Thin) -> None:
     shown = [(f"{seed}", picture(seed, 20 + seed, 25)) for seed in range(5)]
     results = []
     for order in (shown, shown[::-1], shown[2:] + shown[:2]):
-        observer = Observer(thin(NETWORK), per_unit=3, units=3, device="cpu", threads=1)
+        observer = TopActivations(thin(NETWORK), per_unit=3, units=3, device="cpu", threads=1)
         for name, image in order:
-            observer.see(image, name)
+            observer.update(image, name)
         results.append([places(unit) for tap in observer.taps for unit in observer.units(tap)])
     assert results[0] == results[1] == results[2]
     assert len(results[0]) == 4 * 3
@@ -123,9 +123,9 @@ def test_order_of_images_does_not_matter(thin: Thin) -> None:
 def test_equal_activations_are_ranked_by_name_then_place(thin: Thin) -> None:
     """On a flat image every unit that is not near the border has the same activation."""
     flat = np.full((12, 12, 3), 0.5, np.float32)
-    observer = Observer(thin(((8,),)), layers=["relu1_1"], units=range(8), per_unit=3, device="reference")
+    observer = TopActivations(thin(((8,),)), layers=["relu1_1"], units=range(8), per_unit=3, device="reference")
     for name in ("b", "d", "a", "c"):
-        observer.see(flat, name)
+        observer.update(flat, name)
     excited = [unit for unit in observer.units("relu1_1") if unit.excitations]
     assert excited
     for unit in excited:
@@ -139,9 +139,9 @@ def test_equal_activations_are_ranked_by_name_then_place(thin: Thin) -> None:
 @pytest.mark.parametrize("device", ["cpu", "reference"])
 def test_devices_agree(thin: Thin, device: str) -> None:
     weights = thin(NETWORK)
-    observers = [Observer(weights, units=4, per_unit=2, device=name) for name in ("reference", device)]
+    observers = [TopActivations(weights, units=4, per_unit=2, device=name) for name in ("reference", device)]
     for observer, seed in itertools.product(observers, range(3)):
-        observer.see(picture(seed), str(seed))
+        observer.update(picture(seed), str(seed))
     for tap in weights.taps:
         for a, b in zip(*(observer.units(tap) for observer in observers), strict=True):
             assert [p[1:] for p in places(a)] == [p[1:] for p in places(b)]
@@ -149,11 +149,11 @@ def test_devices_agree(thin: Thin, device: str) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_images(thin: Thin) -> None:
-    observer = Observer(thin(((4,),)), units=4, per_unit=3, device="reference")
+    observer = TopActivations(thin(((4,),)), units=4, per_unit=3, device="reference")
 
     def show(seeds: Sequence[int]) -> int:
         for seed in seeds:  # ever stronger, so that new images drive out old ones
-            observer.see(np.clip(picture(seed, 72, 72) * (0.2 + seed / 200), 0, 1), f"{seed:05}")
+            observer.update(np.clip(picture(seed, 72, 72) * (0.2 + seed / 200), 0, 1), f"{seed:05}")
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
@@ -171,9 +171,9 @@ def test_memory_does_not_grow_with_the_number_of_images(thin: Thin) -> None:
 
 
 def test_larger_images_are_shrunk_and_smaller_ones_are_not(thin: Thin) -> None:
-    observer = Observer(thin(NETWORK), layers=["relu2_2"], per_unit=2, size=24, device="cpu", threads=1)
-    observer.see(picture(0, 30, 60), "large")
-    observer.see(picture(1, 12, 10), "small")
+    observer = TopActivations(thin(NETWORK), layers=["relu2_2"], per_unit=2, size=24, device="cpu", threads=1)
+    observer.update(picture(0, 30, 60), "large")
+    observer.update(picture(1, 12, 10), "small")
     for unit in observer.units("relu2_2"):
         for e in unit.excitations:
             height, width = (12, 24) if e.image == "large" else (12, 10)
@@ -190,22 +190,22 @@ def test_units_are_evenly_spread_over_those_that_were_excited() -> None:
     weights = Weights("half dead", "generated", (Convolution(1, 1, kernel, bias),), TORCHVISION, "")
     found = {}
     for wanted in (2, 3, 9):
-        observer = Observer(weights, units=wanted, device="reference")
-        observer.see(np.full((8, 8, 3), 0.9, np.float32))
+        observer = TopActivations(weights, units=wanted, device="reference")
+        observer.update(np.full((8, 8, 3), 0.9, np.float32))
         found[wanted] = [unit.index for unit in observer.units("relu1_1")]
     assert found == {2: [0, 4], 3: [0, 2, 6], 9: [0, 2, 4, 6, 8]}
-    named = Observer(weights, units=[1, 2], device="reference")
-    named.see(np.full((8, 8, 3), 0.9, np.float32))
+    named = TopActivations(weights, units=[1, 2], device="reference")
+    named.update(np.full((8, 8, 3), 0.9, np.float32))
     assert [(unit.index, len(unit.excitations) > 0) for unit in named.units("relu1_1")] == [(1, False), (2, True)]
 
 
 def test_unusable_images_leave_no_trace(thin: Thin, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"not a picture")
-    observer = Observer(thin(NETWORK), per_unit=1, device="reference")
+    observer = TopActivations(thin(NETWORK), per_unit=1, device="reference")
     with pytest.raises(images.ImageError, match="broken"):
-        observer.see(tmp_path / "broken.png")
+        observer.update(tmp_path / "broken.png")
     with pytest.raises(images.ImageError, match="dot has 1x1 pixels, too few for relu2_2"):
-        observer.see(np.zeros((1, 1, 3), np.float32), "dot")
+        observer.update(np.zeros((1, 1, 3), np.float32), "dot")
     assert observer.images == 0
     assert observer.units("relu1_1") == []
 
@@ -214,9 +214,9 @@ def test_weights_that_overflow_are_named(thin: Thin) -> None:
     weights = thin(((4,),))
     weights.convolutions[0].kernel.setflags(write=True)
     weights.convolutions[0].kernel[0, 0, 0, 1] = np.nan
-    observer = Observer(weights, device="reference")
+    observer = TopActivations(weights, device="reference")
     with pytest.raises(SettingsError, match="the activations at relu1_1 are not finite on here"):
-        observer.see(picture(0), "here")
+        observer.update(picture(0), "here")
 
 
 @pytest.mark.parametrize(
@@ -234,5 +234,5 @@ def test_weights_that_overflow_are_named(thin: Thin) -> None:
 )
 def test_bad_settings_are_one_line(thin: Thin, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
-        Observer(thin(NETWORK), device="reference", **settings)
+        TopActivations(thin(NETWORK), device="reference", **settings)
     assert "\n" not in str(caught.value)

@@ -371,7 +371,7 @@ def test_a_longer_history_leads_further() -> None:
 
 def test_at_another_size_it_starts_anew() -> None:
     problem = Problem(open_device("reference"), rosenbrock, noise(), learning_rate=0.01, history=7).run(3)
-    larger = problem.rule.carried((8, 9, 3))
+    larger = problem.rule.rescaled_to((8, 9, 3))
     fresh = Lbfgs(problem.device, (8, 9, 3), 0.01, 7)
     assert larger.learning_rate == fresh.learning_rate
     for name, values in fresh.state().items():

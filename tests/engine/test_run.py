@@ -12,7 +12,7 @@ from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.optimizers import loop as optimise
 from nstgpu.engine.optimizers.coarse_to_fine import Progress, RunState
-from nstgpu.engine.optimizers.loop import Adam, Descending
+from nstgpu.engine.optimizers.loop import Adam, OptimizationLoop
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.weights import Weights
@@ -64,7 +64,7 @@ def test_moments_are_carried_in_the_units_of_the_larger_image() -> None:
     image, gradient = (np.full((8, 8, 3), value) for value in (0.5, 0.25))
     for _ in range(3):
         adam.step(lambda *_: None, image, gradient, None)  # type: ignore[arg-type]
-    before, after = adam.state(), adam.carried((16, 16, 3)).state()
+    before, after = adam.state(), adam.rescaled_to((16, 16, 3)).state()
     assert after["step"] == before["step"] == 3
     np.testing.assert_allclose(after["first"], before["first"].mean() / 4, rtol=1e-12)
     np.testing.assert_allclose(after["second"], before["second"].mean() / 16, rtol=1e-12)
@@ -75,15 +75,15 @@ def test_the_average_is_of_the_iterates_without_bias() -> None:
     device, decay = open_device("reference"), 0.7
     iterates: list[np.ndarray] = []
 
-    class Walk(optimise.Descent):
+    class Walk(optimise.GradientDescent):
         def step(self, evaluate: Any, image: Any, gradient: Any, costs: Any) -> None:  # noqa: ARG002
             image += 0.1 * np.random.default_rng(len(iterates)).standard_normal(image.shape)
             iterates.append(image.copy())
 
     image, average = np.full((4, 5, 3), 0.5), np.zeros((4, 5, 3))
-    descending = Descending(device, Walk(device, 1.0), image, average, decay)
+    loop = OptimizationLoop(device, Walk(device, 1.0), image, average, decay)
     costs = Costs(1.0, 1.0, 1.0, 1.0)
-    for _ in descending.iterate(lambda *_: costs, np.zeros((4, 5, 3)), 6, np.zeros((4, 5, 3))):
+    for _ in loop.iterate(lambda *_: costs, np.zeros((4, 5, 3)), 6, np.zeros((4, 5, 3))):
         pass
     weights = decay ** np.arange(5, -1, -1.0)
     np.testing.assert_allclose(average, np.tensordot(weights / weights.sum(), iterates, 1), rtol=1e-12)
