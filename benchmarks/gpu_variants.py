@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from both_sides import Pixels, PyTorch, pictures, to_host, transfer, weights_of  # type: ignore[import-not-found]
 
 from nstgpu.engine.memory.arena import Buffer, allocate
+from nstgpu.engine.optimizers.adam import Adam
 from nstgpu.engine.optimizers.graph_loop import GraphedAdamLoop
-from nstgpu.engine.optimizers.loop import Adam, OptimizationLoop
+from nstgpu.engine.optimizers.loop import OptimizationLoop
 from nstgpu.kernels.cuda.device import Gpu
 from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
 from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime

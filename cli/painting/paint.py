@@ -217,7 +217,7 @@ def _conclude(options: Options, result: "Result", iterations: int) -> None:
 
 def _why_it_rose(options: Options, result: "Result") -> str:
     """What to do where the cost is higher at the end than at the start."""
-    from ...engine.optimizers.loop import ADAM_LEARNING_RATE
+    from ...engine.optimizers.adam import ADAM_LEARNING_RATE
 
     rose = f"the cost rose from {result.history[0].total:.4g} to {result.history[-1].total:.4g}"
     if options.learning_rate is None:

@@ -17,7 +17,7 @@ from ...kernels.reference import Reference
 from ...weights import Weights
 from ..memory.arena import Buffer, allocate
 from ..model import taps
-from ..optimizers.loop import Adam
+from ..optimizers.adam import Adam
 from ..transfer import StyleTransfer
 
 

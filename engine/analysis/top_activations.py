@@ -1,7 +1,8 @@
 """What excites a unit most: images stream past the network, and of each unit the strongest patches are kept.
 
 Memory does not grow with the number of images: an image is forgotten when the next one comes, but for the few patches
-that still lead. Which pixels a unit sees is left to `receptive_field`, the walk to `network`, and drawing to `contact_sheets`.
+that still lead. Which pixels a unit sees is left to `receptive_field`, the walk to `network`, and drawing to
+`contact_sheets`.
 """
 
 from bisect import insort

@@ -24,8 +24,10 @@ from ..types import Image
 from ..wording import counted
 from . import loop as optimise
 from . import scales
+from .adam import Adam
+from .base import Optimizer
 from .graph_loop import GraphedAdamLoop
-from .loop import Adam, OptimizationLoop
+from .loop import OptimizationLoop
 from .scales import Scale
 from .settling import Settled, Watch
 
@@ -215,7 +217,7 @@ class Run:
         loop.iteration, loop.failures = state.iteration, state.failures
         return loop
 
-    def _loop(self, number: int, rule: optimise.Optimizer, pixels: Image) -> OptimizationLoop:
+    def _loop(self, number: int, rule: Optimizer, pixels: Image) -> OptimizationLoop:
         device = self.device
         wanted = [Buffer(name, pixels.shape, device.image_dtype, 0, 0) for name in ("image", "average")]
         held = allocate(device, wanted, "the image with its average")

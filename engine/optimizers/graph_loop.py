@@ -16,7 +16,8 @@ from ...kernels.device import Graphs
 from ..costs.objective import Objective
 from ..costs.terms import Costs
 from ..memory.arena import Buffer, allocate
-from .loop import Adam, OptimizationLoop, is_finite
+from .adam import Adam
+from .loop import OptimizationLoop, is_finite
 
 AHEAD = 3
 """Iterations under way at most: the host may take as long as two of them to look at the one before."""

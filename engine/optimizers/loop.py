@@ -7,144 +7,21 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ...kernels.device import Array, Device
 from ..costs.terms import Costs
 from ..errors import NonFiniteCostError, SettingsError
-from ..memory.arena import Buffer, allocate, bands, fetched
+from .adam import Adam
+from .base import Evaluate, Optimizer
+from .gradient_descent import GradientDescent
 
 OPTIMIZERS = ("adam", "lbfgs", "descent")
-ADAM_LEARNING_RATE = 0.02  # of the range of a pixel, per step
-DESCENT_FIRST_STEP = 0.02  # how far plain descent moves the pixel with the steepest gradient in its first step
 RETRIES = 3
 """How often in a row a step that led to a cost that is not finite is taken back and halved."""
-
-Evaluate = Callable[[Array, Array], Costs]
-"""Writes the gradient at an image to its second argument and returns the costs."""
-
-
-class Optimizer(Protocol):
-    """A rule for a step, with its state on the device."""
-
-    learning_rate: float
-    stalled: bool
-    """Whether no step lowers the cost any more."""
-
-    def step(self, evaluate: Evaluate, image: Array, gradient: Array, costs: Costs) -> Costs | None:
-        """Moves the image one step within [0, 1], in place, from the costs and gradient at it.
-
-        Returns the costs at the new image if they are known, and then leaves its gradient in `gradient`.
-        """
-
-    def reset(self) -> None:
-        """Starts anew, as if no step had been taken; the learning rate stays."""
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """All it remembers, in host memory."""
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Goes on from what `state` returned, to the last bit."""
-
-    def rescaled_to(self, shape: tuple[int, ...]) -> "Optimizer":
-        """The same for images of another size: what it remembers is resized where that makes sense."""
-
-
-class Adam:
-    """Adam (Kingma & Ba 2015), with a second moment that forgets faster than usual: the cost is not stochastic."""
-
-    beta1, beta2, epsilon = 0.9, 0.99, 1e-8
-    stalled = False
-
-    def __init__(self, device: Device, shape: tuple[int, ...], learning_rate: float | None) -> None:
-        self.device, self.shape = device, shape
-        self.learning_rate = ADAM_LEARNING_RATE if learning_rate is None else learning_rate
-        self._held = allocate(
-            device,
-            [
-                Buffer("first", shape, device.image_dtype, 0, 0),
-                Buffer("second", shape, device.image_dtype, 0, 0),
-                Buffer("step", (1,), np.dtype(np.int32), 0, 0),
-            ],
-            "the optimiser's state",
-        )
-        self.reset()
-
-    def step(self, evaluate: Evaluate, image: Array, gradient: Array, costs: Costs) -> None:  # noqa: ARG002
-        self.device.adam_step(image, gradient, **self.moments, **self.rates)
-
-    @property
-    def moments(self) -> dict[str, Array]:
-        """`first`, `second` and `step`, on the device."""
-        return dict(self._held)
-
-    @property
-    def rates(self) -> dict[str, float]:
-        """What `Device.adam_step` is told besides."""
-        return {
-            "learning_rate": self.learning_rate, "beta1": self.beta1, "beta2": self.beta2, "epsilon": self.epsilon
-        }  # fmt: skip
-
-    def reset(self) -> None:
-        for buffer in self._held.values():
-            self.device.zero(buffer)
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        return {name: fetched(self.device, buffer) for name, buffer in self._held.items()}
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        for name, buffer in self._held.items():
-            self.device.upload(state[name], buffer)
-
-    def rescaled_to(self, shape: tuple[int, ...]) -> "Adam":
-        """Both moments resized, and scaled as a gradient per pixel is: by the ratio of the pixel counts."""
-        larger, device = Adam(self.device, shape, self.learning_rate), self.device
-        share = math.prod(self.shape) / math.prod(shape)
-        device.copy(self._held["step"], larger._held["step"])
-        for name, factor in (("first", share), ("second", share**2)):
-            moment = larger._held[name]
-            device.resize(self._held[name], moment)
-            for rows in bands(shape):
-                values = device.download(moment[rows]) * factor
-                # Lanczos overshoots, and no square is below zero.
-                device.upload(np.maximum(values, 0) if name == "second" else values, moment[rows])
-        return larger
-
-
-class GradientDescent:
-    """G := G - eta dJ/dG. Without a learning rate, eta is taken from the first gradient and kept."""
-
-    stalled = False
-
-    def __init__(self, device: Device, learning_rate: float | None) -> None:
-        self.device = device
-        self.learning_rate = math.nan if learning_rate is None else learning_rate
-
-    def step(self, evaluate: Evaluate, image: Array, gradient: Array, costs: Costs) -> None:  # noqa: ARG002
-        if math.isnan(self.learning_rate):
-            parts = (self.device.download(gradient[rows]) for rows in bands(gradient.shape))
-            steepest = max(float(np.abs(part).max()) for part in parts)
-            self.learning_rate = DESCENT_FIRST_STEP / steepest if steepest > 0 else 0.0
-        self.device.descent_step(image, gradient, learning_rate=self.learning_rate)
-
-    def reset(self) -> None:
-        pass
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        return {}
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        pass
-
-    def rescaled_to(self, shape: tuple[int, ...]) -> "GradientDescent":  # noqa: ARG002
-        return GradientDescent(self.device, self.learning_rate)
 
 
 def check(name: str, learning_rate: float | None) -> None:
@@ -219,7 +96,7 @@ class OptimizationLoop:
             yield started_from
 
     def drain(self) -> list[Costs]:
-        """The costs of iterations that are done but have not been yielded yet: none here, unlike `GraphedAdamLoop`'s."""
+        """The costs of iterations that are done but have not been yielded yet: none here (see `graph_loop`)."""
         return []
 
     def weight(self, iteration: int) -> float:

@@ -10,9 +10,10 @@ import pytest
 from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.optimizers import checkpoint
-from nstgpu.engine.optimizers import loop as optimise
+from nstgpu.engine.optimizers.adam import Adam
 from nstgpu.engine.optimizers.coarse_to_fine import Progress, RunState
-from nstgpu.engine.optimizers.loop import Adam, OptimizationLoop
+from nstgpu.engine.optimizers.gradient_descent import GradientDescent
+from nstgpu.engine.optimizers.loop import OptimizationLoop
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.weights import Weights
@@ -75,7 +76,7 @@ def test_the_average_is_of_the_iterates_without_bias() -> None:
     device, decay = open_device("reference"), 0.7
     iterates: list[np.ndarray] = []
 
-    class Walk(optimise.GradientDescent):
+    class Walk(GradientDescent):
         def step(self, evaluate: Any, image: Any, gradient: Any, costs: Any) -> None:  # noqa: ARG002
             image += 0.1 * np.random.default_rng(len(iterates)).standard_normal(image.shape)
             iterates.append(image.copy())
