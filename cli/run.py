@@ -421,7 +421,7 @@ def _options(given: dict[str, Any], recipe: str | None, presets: list[str], *, y
     values |= {name: _at_home(tuple(value) if isinstance(value, list) else value) for name, value in given.items()}
     if "content" not in values:
         raise SettingsError("no content was given; name the picture to paint, as in nstgpu run content.jpg style.jpg")
-    folder = _folder(values.pop("output")) if _is_folder(values.get("output")) else None
+    folder = Path(values.pop("output")) if _is_folder(values.get("output")) else None
     if "output" not in values:
         names = [Path(split_weight(text)[0]).stem for text in values.get("styles", ())]
         suffix = "" if recipe is None else Path(recipe).suffix.lower()
@@ -429,7 +429,6 @@ def _options(given: dict[str, Any], recipe: str | None, presets: list[str], *, y
         name += suffix if suffix in (".jpg", ".jpeg", ".webp", ".tif", ".tiff") else ".png"
         name = name if folder is None else str(folder / name)
         values["output"] = name if values.get("force") else fresh(name, saved_on_the_way(values.get("save_every")))
-    Path(values["output"]).parent.mkdir(parents=True, exist_ok=True)
     return Options(**values)
 
 
@@ -442,8 +441,3 @@ def _at_home(value: Any) -> Any:
 
 def _is_folder(output: str | None) -> bool:
     return output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir())
-
-
-def _folder(output: str) -> Path:
-    Path(output).mkdir(parents=True, exist_ok=True)
-    return Path(output)

@@ -7,7 +7,7 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from .run_options import Options, iterations_of, layers_of, settled_of
+from .run_options import LIMITS, Options, iterations_of, layers_of, settled_of
 
 if TYPE_CHECKING:
     from ...engine.transfer import Style
@@ -23,6 +23,7 @@ def check_options(options: Options, styles: "list[Style]") -> None:
     from ...engine.tiling import geometry as tiles
     from ...kernels.open import check_names
 
+    _check_limits(options)
     choice = transfer.check_choice
     choice("content reduction", options.content_reduction, ("mean", "sum"))
     choice("style statistics", options.statistics, STATISTICS)
@@ -47,6 +48,17 @@ def check_options(options: Options, styles: "list[Style]") -> None:
         if style.size is not None:
             _above_zero("--style-size", style.size)
     _check_inputs(options, styles)
+
+
+def _check_limits(options: Options) -> None:
+    from ...engine.errors import SettingsError
+
+    for name, (low, high) in LIMITS.items():
+        value = getattr(options, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and not low <= number <= high and name != "threads":  # which are told of otherwise
+                option = f"--{name.replace('_', '-').removesuffix('s')}" if isinstance(value, tuple) else f"--{name}"
+                raise SettingsError(f"{option.replace('_', '-')} is {number}; it must be {low} to {high}")
 
 
 def _check_iterations(options: Options) -> None:

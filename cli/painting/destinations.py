@@ -53,14 +53,14 @@ def check_files(options: Options, styles: "list[Style]", *, resumed: bool = Fals
     from ...engine.imaging import files as images
     from ...engine.reporting import animation, report
 
-    images.check_destination(options.output, depth=options.depth, quality=options.quality)
+    images.check_destination(_there(options.output, options), depth=options.depth, quality=options.quality)
     if options.animation is not None:
-        animation.Animation(options.animation, every=1).close()
+        animation.Animation(_there(options.animation, options), every=1).close()
     if options.report is not None:
-        report.check_destination(options.report)
+        report.check_destination(_there(options.report, options))
     for path in (options.checkpoint, options.json_file):
         if path not in (None, STANDARD):
-            images.check_place(Path(path))
+            images.check_place(Path(_there(path, options)))
     written = {"--output": options.output, "--json": options.json_file, "--animation": options.animation}
     written |= {"--report": options.report, "--checkpoint": options.checkpoint}
     named = {option: path for option, path in written.items() if path is not None}
@@ -68,6 +68,28 @@ def check_files(options: Options, styles: "list[Style]", *, resumed: bool = Fals
     _refuse_twice(options, named)
     if not (options.force or resumed):
         _refuse_existing(options, named)
+
+
+def _there(path: str, options: Options) -> str:
+    """The path; in the picture's folder, where that is still to be made, the same name in the nearest one that is."""
+    folder = Path(options.output).parent
+    if os.path.lexists(folder) or Path(path).parent != folder:
+        return path
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return str(folder / Path(path).name)
+
+
+def make_folder(options: Options) -> None:
+    """Makes the picture's folder; to be called once all options are known to be right."""
+    from ...engine.errors import ImageError
+
+    folder = Path(options.output).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ImageError(f"cannot make the folder {folder}: {reason}; choose another --output") from None
 
 
 def folders(options: Options) -> set[Path]:

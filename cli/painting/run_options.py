@@ -116,12 +116,12 @@ LIMITS: dict[str, tuple[int, int]] = {
     "min_size": (1, 1 << 20),
     "scales": (1, 1 << 10),
     "border": (0, 1 << 16),
-    "seed": (0, 1 << 63),
+    "seed": (0, (1 << 63) - 1),
     "quality": (1, 100),
     "threads": (1, 256),
     "save_every": (1, 1 << 32),
 }
-"""What the numbers of a recipe or a checkpoint lie between; on the command line typer sees to it."""
+"""What the numbers of a recipe or a checkpoint lie between; those of the command line too, since they become one."""
 MOST_ITERATIONS = 10**9
 LONGEST_TEXT = 4096
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nstgpu.cli import app
 from nstgpu.engine.imaging import files as images
 
 QUICK = ["--size", "32", "--scales", "1", "--iterations", "1", "--device", "cpu", "--weights", "mini", "-q"]
@@ -45,3 +46,48 @@ def test_addresses_are_not_fetched_and_tilde_is_home(tmp_path: Path, monkeypatch
     done = nstgpu(tmp_path, "run", "content.png", "--style=~/style.png", "--output=~/home.png", *QUICK)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "home.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["-o", "new/x.png", "--colors", "pink"], "pink"),
+        (["-o", "new/x.bmp"], ".bmp"),
+        (["-o", "new/", "--seed", str(1 << 63)], "--seed"),
+        (["-o", "new/", "--min-size", str(1 << 21)], "--min-size"),
+        (["-o", "new/", "--style-size", str(1 << 21)], "--style-size"),
+        (["-o", "style.png/x.png"], "style.png"),
+        (["-o", "style.png/deep/x.png"], "style.png"),
+    ],
+)
+def test_wrong_options_make_no_folder(
+    wrong: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pictures(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SystemExit) as end:
+        app(["run", "content.png", "style.png", *QUICK, *wrong])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_side_outputs_go_into_the_folder_that_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    call = ["run", "content.png", "style.png", *QUICK, "-o", "new/deep/", "--json", "new/deep/costs.json"]
+    with pytest.raises(SystemExit) as end:
+        app([*call, "--dry-run"])
+    assert end.value.code == 0
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(SystemExit) as end:
+        app(call)
+    assert end.value.code == 0
+    assert sorted(path.name for path in (tmp_path / "new" / "deep").iterdir()) == ["content_style.png", "costs.json"]
