@@ -1,5 +1,6 @@
 """The scripts in examples/ run as they are, at a size that costs little."""
 
+import re
 import runpy
 import shutil
 import sys
@@ -46,3 +47,17 @@ def test_example(
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / script), run_name="__main__")
     assert images.read(tmp_path / written).pixels.std() > 0.01
+
+
+def test_kernels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With PyTorch, where it is, and without."""
+    for missing in (False, True):
+        if missing:
+            monkeypatch.setitem(sys.modules, "torch", None)
+        monkeypatch.setattr(sys, "argv", ["kernels.py", "24"])
+        runpy.run_path(str(EXAMPLES / "kernels.py"), run_name="__main__")
+        said = capsys.readouterr().out
+        errors = [float(number) for number in re.findall(r"(?:off by|gradient by) (\S+?e-\d+)", said)]
+        assert errors
+        assert max(errors) < 1e-5
+    assert "PyTorch is not installed; the same kernel on NumPy arrays:" in said
