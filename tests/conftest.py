@@ -1,6 +1,7 @@
 """Small networks and images that every test can afford."""
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,26 @@ import pytest
 from nstgpu.weights import Convolution, Weights
 from nstgpu.weights.load import checksum_of
 from nstgpu.weights.model import CAFFE
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What the parent ignores (`nohup pytest &` ignores Ctrl-C and hangups) is not ignored by what the tests start."""
+    config.addinivalue_line("markers", "quick: the first case of every module, and of every test of a kernel")
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m quick` is for everyday work: one shape a kernel, one test a module."""
+    seen: set[object] = set()
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        of_kernel = item.path.parent.name == "kernels" and "compile" not in item.path.name
+        keys = {item.path, (item.path, name)} if of_kernel else {item.path}
+        if keys - seen and not item.get_closest_marker("gpu"):
+            item.add_marker("quick")
+        seen |= keys
 
 
 @pytest.fixture(autouse=True)

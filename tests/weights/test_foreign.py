@@ -480,6 +480,7 @@ def zipped(name):
         ("a.caffemodel", b"\x01\xff" * 90, "a Caffe model, but damaged"),
         ("a.h5", b"\x01\xff" * 90, "no weights file of a known kind"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_else_a_file_is(tmp_path, name, content, told):
     path = tmp_path / name
