@@ -64,7 +64,8 @@ def plan(
     from ..engine.analysis.plan import LARGEST, of_weights
     from ..engine.errors import SettingsError
     from ..engine.imaging import files as images
-    from ..engine.memory.arena import available, disk_space
+    from ..engine.memory.limits import available
+    from ..engine.memory.spill import disk_space
     from ..engine.model import taps
     from ..engine.model.network import least_side
     from ..engine.optimizers import loop as optimise

@@ -31,7 +31,7 @@ from .imaging import files, masks, transparency
 from .imaging.codecs import strips
 from .imaging.colors import is_gray, luminance, luminance_of_content, match
 from .imaging.resize import resized, resized_alpha
-from .memory.arena import bands, empty, fetched
+from .memory.spill import bands, empty, fetched
 from .model import network
 from .optimizers import loop as optimise
 from .optimizers.coarse_to_fine import Method, Progress, Run, RunState

@@ -13,7 +13,8 @@ import numpy as np
 
 from ...kernels.device import Array, Device
 from ..costs.objective import Objective, SizedStyle, Weighting
-from ..memory.arena import Buffer, allocate, lay_out, resident
+from ..memory.arena import Buffer, allocate, lay_out
+from ..memory.spill import resident
 from ..model import network
 from ..model.network import Network
 from ..optimizers.lbfgs import HISTORY

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ...kernels.device import W2_SCRATCH, Array, Device
 from ..imaging.masks import tap_weights
-from ..memory.arena import Buffer, allocate, bands, empty
+from ..memory.arena import Buffer, allocate
+from ..memory.spill import bands, empty
 from ..model import network
 from ..tiling import geometry as tiles
 from ..tiling import memory_plan as footprint

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import SettingsError
 from ..imaging import masks
-from ..memory.arena import bands
+from ..memory.spill import bands
 from ..style import ReadStyle
 from ..types import Mask
 

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ..memory.arena import bands
+from ..memory.spill import bands
 from ..types import FloatArray
 from .files import ImageError
 

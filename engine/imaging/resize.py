@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels.device import Device
-from ..memory.arena import IN_HOST_MEMORY, Buffer, allocate, empty
+from ..memory.arena import Buffer, allocate
+from ..memory.spill import IN_HOST_MEMORY, empty
 from ..types import Image
 
 

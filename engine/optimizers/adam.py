@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ...kernels.device import Array, Device
 from ..costs.terms import Costs
-from ..memory.arena import Buffer, allocate, bands, fetched
+from ..memory.arena import Buffer, allocate
+from ..memory.spill import bands, fetched
 from .base import Evaluate
 
 ADAM_LEARNING_RATE = 0.02  # of the range of a pixel, per step

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..costs.terms import Costs
 from ..errors import SettingsError
 from ..imaging.codecs.whole_file import whole_file
-from ..memory.arena import empty
+from ..memory.spill import empty
 from ..reporting.animation import MOST_FRAMES, Frames
 from .coarse_to_fine import RunState
 

@@ -19,7 +19,8 @@ from .. import balance
 from ..costs.terms import Costs
 from ..errors import SettingsError
 from ..imaging.resize import resized
-from ..memory.arena import Buffer, allocate, fetched
+from ..memory.arena import Buffer, allocate
+from ..memory.spill import fetched
 from ..types import Image
 from ..wording import counted
 from . import loop as optimise

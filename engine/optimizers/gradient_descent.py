@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...kernels.device import Array, Device
 from ..costs.terms import Costs
-from ..memory.arena import bands
+from ..memory.spill import bands
 from .base import Evaluate
 
 DESCENT_FIRST_STEP = 0.02  # how far plain descent moves the pixel with the steepest gradient in its first step

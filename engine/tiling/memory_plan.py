@@ -12,7 +12,9 @@ import numpy as np
 
 from ...kernels.device import W2_SCRATCH, Device
 from ..costs.terms import Statistics
-from ..memory.arena import Buffer, available, lay_out, resident
+from ..memory.arena import Buffer, lay_out
+from ..memory.limits import available
+from ..memory.spill import resident
 from ..model import network
 from ..model.network import Network
 from . import geometry as tiles

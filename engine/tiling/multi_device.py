@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from ...kernels.device import Array
 from ..costs.terms import ContentTerm, Moments, StyleTerm
-from ..memory.arena import allocate, fetched
+from ..memory.arena import allocate
+from ..memory.spill import fetched
 from ..types import Mask
 from . import geometry as tiles
 from .memory_plan import Cut, Footprint, weights_name

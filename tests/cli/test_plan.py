@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from nstgpu.cli import OneLineErrors
 from nstgpu.cli.plan import plan
-from nstgpu.engine.memory import arena as memory
+from nstgpu.engine.memory import spill
 
 app = typer.Typer(cls=OneLineErrors)
 app.command(name="plan")(plan)
@@ -46,14 +46,14 @@ def test_a_table_and_the_settings_for_the_size_asked_for(small_weights: Path, ph
 @pytest.fixture
 def no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing can be kept in files."""
-    monkeypatch.setattr(memory, "passing_folder", lambda: None)
+    monkeypatch.setattr(spill, "passing_folder", lambda: None)
 
 
 def test_files_are_told_of_with_their_size(
     small_weights: Path, photo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(memory, "passing_folder", lambda: tmp_path)
-    monkeypatch.setattr(memory, "disk_space", lambda: 70 << 20)
+    monkeypatch.setattr(spill, "passing_folder", lambda: tmp_path)
+    monkeypatch.setattr(spill, "disk_space", lambda: 70 << 20)
     common = ("plan", photo, "--device", "cpu", "--threads", "1", "--weights", str(small_weights), "--tile", "128")
     shown = nstgpu(*common, "--size", "900", "--memory", "0.04")
     assert shown.exit_code == 0, shown.output
@@ -118,8 +118,8 @@ def test_what_cannot_be_planned_is_named(small_weights: Path, options: tuple[str
 def test_a_disk_that_is_too_small_is_named(
     small_weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(memory, "passing_folder", lambda: tmp_path)
-    monkeypatch.setattr(memory, "disk_space", lambda: 40 << 20)
+    monkeypatch.setattr(spill, "passing_folder", lambda: tmp_path)
+    monkeypatch.setattr(spill, "disk_space", lambda: 40 << 20)
     options = ("--device", "cpu", "--threads", "1", "--weights", str(small_weights), "--memory", "0.03")
     shown = nstgpu("plan", *options, "--size", "2048")
     assert shown.exit_code == 0, shown.output

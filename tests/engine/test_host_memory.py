@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nstgpu.engine.memory.arena import host_memory
+from nstgpu.engine.memory.limits import host_memory
 
 PLENTY = 20_000_000 * 1024
 NO_LIMIT = 9223372036854771712
@@ -92,7 +92,7 @@ def test_a_list_of_groups_that_nobody_can_read_is_none(tmp_path: Path, meminfo: 
 @pytest.mark.parametrize("kind", ["RLIMIT_DATA", "RLIMIT_AS"])
 def test_the_limits_of_the_process_count(kind: str) -> None:
     script = (
-        "import resource\nfrom nstgpu.engine.memory.arena import host_memory\n"
+        "import resource\nfrom nstgpu.engine.memory.limits import host_memory\n"
         f"resource.setrlimit(resource.{kind}, (6 << 30, resource.RLIM_INFINITY))\n"
         "few = 1 << 20\nassert host_memory() < 6 << 30\n"
         f"resource.setrlimit(resource.{kind}, (few, resource.RLIM_INFINITY))\nassert host_memory() == 0"

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from nstgpu.engine.analysis import plan
-from nstgpu.engine.memory import arena as memory_module
-from nstgpu.engine.memory.arena import available, lay_out
+from nstgpu.engine.memory import spill
+from nstgpu.engine.memory.arena import lay_out
+from nstgpu.engine.memory.limits import available
 from nstgpu.engine.optimizers import loop as optimise
 from nstgpu.engine.tiling.geometry import Setting
 from nstgpu.engine.tiling.memory_plan import Footprint
@@ -124,7 +125,7 @@ def test_the_process_takes_what_is_forecast() -> None:
 @pytest.fixture
 def no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing can be kept in files."""
-    monkeypatch.setattr(memory_module, "passing_folder", lambda: None)
+    monkeypatch.setattr(spill, "passing_folder", lambda: None)
 
 
 @pytest.mark.usefixtures("no_disk")
@@ -142,8 +143,8 @@ def test_vgg19_at_4096_keeps_to_three_gib() -> None:
 
 def test_what_memory_is_too_short_of_is_kept_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """30,000 x 20,000 in 4 GiB: all that goes with the pixels is on disk, and in memory there are tiles."""
-    monkeypatch.setattr(memory_module, "passing_folder", lambda: tmp_path)
-    monkeypatch.setattr(memory_module, "disk_space", lambda: 1 << 40)
+    monkeypatch.setattr(spill, "passing_folder", lambda: tmp_path)
+    monkeypatch.setattr(spill, "disk_space", lambda: 1 << 40)
     planned = plan.of_weights(open_device("cpu", threads=2), load_weights("random:0"), *VGG19)
     size, limit = (20_000, 30_000), int(3.75 * GIB)
     # Cut by hand, which does not take seconds to find tiles.

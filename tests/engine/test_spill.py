@@ -15,8 +15,9 @@ import pytest
 
 from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging.resize import resized, resized_alpha
-from nstgpu.engine.memory import arena as memory
-from nstgpu.engine.memory.arena import Buffer, allocate, bands, empty, fetched, passing_folder, resident, spills
+from nstgpu.engine.memory import limits, spill
+from nstgpu.engine.memory.arena import Buffer, allocate
+from nstgpu.engine.memory.spill import bands, elsewhere, empty, fetched, passing_folder, resident, spills
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.transfer import StyleTransfer
 from nstgpu.kernels import DeviceError, cpu, open_device
@@ -44,7 +45,7 @@ def in_file(array: Any) -> bool:
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on a disk for passing files."""
-    monkeypatch.setattr(memory, "passing_folder", lambda: tmp_path)
+    monkeypatch.setattr(spill, "passing_folder", lambda: tmp_path)
     return tmp_path
 
 
@@ -64,11 +65,11 @@ def test_a_block_of_more_than_a_quarter_of_what_is_free_goes_to_disk() -> None:
 
 @pytest.mark.usefixtures("disk")
 def test_a_full_disk_is_taken_only_where_memory_is_fuller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "disk_space", lambda: 40 * MIB)
+    monkeypatch.setattr(spill, "disk_space", lambda: 40 * MIB)
     assert spills(40 * MIB, 100 * MIB)
     assert not spills(41 * MIB, 100 * MIB)
     assert spills(101 * MIB, 100 * MIB)  # and is told of where it is allocated
-    monkeypatch.setattr(memory, "host_memory", lambda: 100 * MIB)
+    monkeypatch.setattr(limits, "host_memory", lambda: 100 * MIB)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": 40 * MIB}))
     with pytest.raises(SettingsError, match=r"the picture takes 0\.1 GiB: memory is short of that, and .* set TMPDIR"):
         empty((101 * MIB,), np.uint8)
@@ -115,9 +116,9 @@ def test_a_gpu_short_of_memory_borrows_the_hosts(
     assert "is kept in the host's memory: the GPU's is short" in caplog.text
     # The content's target with the image, the run's pictures and Adam's moments.
     assert sum(len(shape) == 1 for shape in lent) == 3
-    monkeypatch.setattr(memory, "host_memory", lambda: 100 * MIB)
-    assert not memory.elsewhere(emulator, 51 * MIB, 60 * MIB)
-    assert memory.elsewhere(emulator, 49 * MIB, 60 * MIB)
+    monkeypatch.setattr(limits, "host_memory", lambda: 100 * MIB)
+    assert not elsewhere(emulator, 51 * MIB, 60 * MIB)
+    assert elsewhere(emulator, 49 * MIB, 60 * MIB)
     assert resident(emulator, [20 * MIB, 20 * MIB, 20 * MIB], 50 * MIB) == 20 * MIB
 
 
@@ -162,7 +163,7 @@ def test_a_block_in_a_file_is_memory_like_any_other(
     device = open_device("cpu", threads=1)
     wanted = [Buffer(name, (300, 200, 3), device.image_dtype, 0, 0) for name in ("one", "two")]
     assert not in_file(allocate(device, wanted, "the optimiser's state")["one"])
-    monkeypatch.setattr(memory, "host_memory", lambda: 4 * MIB)
+    monkeypatch.setattr(limits, "host_memory", lambda: 4 * MIB)
     with caplog.at_level("INFO", "nstgpu"):
         held = allocate(device, wanted, "the optimiser's state")
         quiet = empty((300, 200, 3), np.float32)
@@ -181,7 +182,7 @@ def test_a_block_in_a_file_is_memory_like_any_other(
 
 
 def test_bands_take_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "BAND_BYTES", 1000)
+    monkeypatch.setattr(spill, "BAND_BYTES", 1000)
     taken = list(bands((37, 29, 3)))
     assert [row for rows in taken for row in range(37)[rows]] == list(range(37))
     assert len(taken) == 19
@@ -194,7 +195,7 @@ def test_resizing_in_files_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     picture, alpha = noise(0, 90, 70), noise(1, 90, 70)[..., 0]
     sizes = ((60, 47), (127, 99))
     expected = [(resized(device, picture, size), resized_alpha(device, alpha, size)) for size in sizes]
-    monkeypatch.setattr(memory, "host_memory", lambda: 0)
+    monkeypatch.setattr(limits, "host_memory", lambda: 0)
     for size, (pixels, opacity) in zip(sizes, expected, strict=True):
         found = resized(device, picture, size)
         assert in_file(found)
@@ -291,8 +292,8 @@ def test_a_run_in_files_is_the_same_to_the_byte(
         ), states[-1]
 
     expected, state = painted()
-    monkeypatch.setattr(memory, "host_memory", lambda: 0)
-    monkeypatch.setattr(memory, "BAND_BYTES", 5000)
+    monkeypatch.setattr(limits, "host_memory", lambda: 0)
+    monkeypatch.setattr(spill, "BAND_BYTES", 5000)
     found, state_in_files = painted()
     assert in_file(found.image)
     np.testing.assert_array_equal(found.image, expected.image)
@@ -319,14 +320,14 @@ def test_a_run_takes_less_memory_than_its_pictures(thin: Any, tmp_path: Path) ->
         from PIL import Image
         from nstgpu.engine.imaging import files as images
         from nstgpu.engine.imaging.codecs import strips
-        from nstgpu.engine.memory import arena as memory
+        from nstgpu.engine.memory import spill
         from nstgpu.engine.transfer import StyleTransfer
 
         def data():
             lines = Path("/proc/self/status").read_text().splitlines()
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
 
-        strips.LARGE, strips.PART_BYTES, memory.BAND_BYTES = 500_000, 1 << 18, 1 << 20
+        strips.LARGE, strips.PART_BYTES, spill.BAND_BYTES = 500_000, 1 << 18, 1 << 20
         weights = pickle.loads(Path(sys.argv[1]).read_bytes())
         settings = {"weights": weights, "device": "cpu", "threads": 1}
         small = np.random.default_rng(0).random((60, 50, 3), np.float32)

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.imaging.codecs import decoding, encoding, strips
 from nstgpu.engine.imaging.files import ImageError, Picture, read, read_recipe, save
-from nstgpu.engine.memory import arena as memory
+from nstgpu.engine.memory import spill
 
 HEIGHT, WIDTH = 37, 29
 
@@ -43,7 +43,7 @@ def by_strips(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     monkeypatch.setattr(strips, "LARGE", 0)
     monkeypatch.setattr(decoding, "decoded", remembered)
     monkeypatch.setattr(strips, "PART_BYTES", 700)
-    monkeypatch.setattr(memory, "BAND_BYTES", 2000)
+    monkeypatch.setattr(spill, "BAND_BYTES", 2000)
     return parts
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ...errors import ImageError
-from ...memory.arena import bands, empty
+from ...memory.spill import bands, empty
 from ...types import FloatArray
 from ..picture import AnyArray, Float32Array, Picture
 from . import strips

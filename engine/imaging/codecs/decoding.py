@@ -29,7 +29,7 @@ from PIL import (
 
 from ....weights.shortage import is_shortage
 from ...errors import ImageError
-from ...memory.arena import host_memory
+from ...memory.limits import host_memory
 from . import strips
 from .formats import heif_kind, names, read_formats, reads_heic, verdict
 from .mending import PNG, mended_jpeg, mended_png

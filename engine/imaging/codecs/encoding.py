@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from ...errors import ImageError
-from ...memory.arena import bands, host_memory
+from ...memory.limits import host_memory
+from ...memory.spill import bands
 from ...types import FloatArray
 from ..picture import AnyArray, Float32Array, output_size
 from . import strips
