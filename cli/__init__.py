@@ -5,6 +5,8 @@ Nothing heavy is imported before a command needs it, so that `nstgpu --help` is 
 """
 
 import logging
+import os
+import re
 import sys
 import warnings
 from typing import Annotated, Any
@@ -16,6 +18,8 @@ from .terminal import streams, usage
 from .terminal.messages import Lines, printable, say
 from .version import VERSION
 
+_HOME = re.compile(r"(--[a-z-]+=|-[a-z]|)(~.*)", re.DOTALL)
+
 
 class OneLineErrors(usage.Group):
     """Turns an error into one line on stderr and an exit code: 2 for bad input, 1 for a failure.
@@ -25,9 +29,11 @@ class OneLineErrors(usage.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         streams.spell_what_they_lack()
+        given = args[0] if args else kwargs.pop("args", None)
+        given = [_at_home(text) for text in (sys.argv[1:] if given is None else given)]
         try:
             try:
-                return self._main(*args, **kwargs)
+                return self._main(given, *args[1:], **kwargs)
             finally:
                 streams.flush_output()
         except BrokenPipeError:
@@ -78,6 +84,12 @@ class OneLineErrors(usage.Group):
                 raise
             streams.complain(f"nstgpu: {printable(_one_line(error))}")
             raise typer.Exit(2 if _is_bad_input(error) else 1) from None
+
+
+def _at_home(argument: str) -> str:
+    """An argument with its ~ in full, also behind --option= and -o, where shells leave it as it is."""
+    match = _HOME.fullmatch(argument)
+    return argument if match is None else match[1] + os.path.expanduser(match[2])
 
 
 app: typer.Typer = typer.Typer(

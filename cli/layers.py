@@ -95,7 +95,7 @@ def layers(
             raise typer.Abort
         tried = "the only file" if count == 1 else f"none of the {count} files"
         raise ImageError(f"{tried} in {', '.join(map(str, pictures))} could be used; give PNG, JPEG, WebP or TIFF")
-    destination.mkdir(exist_ok=True)
+    destination.mkdir(parents=True, exist_ok=True)
     dead = _write(observer, network, destination)
     if not quiet:
         for tap in dead:
@@ -174,9 +174,9 @@ def _check_folder(destination: Path, pictures: Sequence[Path]) -> None:
     from ..engine.errors import SettingsError
     from ..engine.imaging.files import check_destination
 
-    check_destination((destination if destination.is_dir() else destination.parent) / "sheet.png")
     if destination.exists() and not destination.is_dir():
         raise SettingsError(f"{destination} is a file; give --output a folder")
+    check_destination(destination / "sheet.png")
     for path in pictures:
         folder = path if path.is_dir() else path.parent
         if destination.is_dir() and folder.is_dir() and os.path.samefile(folder, destination):

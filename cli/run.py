@@ -417,8 +417,7 @@ def _options(given: dict[str, Any], recipe: str | None, presets: list[str], *, y
     values: dict[str, Any] = {}
     if recipe is not None:
         values = repeating.from_recipe(Path(recipe), given, yes=yes, quiet=bool(given.get("quiet")))
-    # Of what was given here alone: a recipe's ~ would lead out of its folder.
-    values |= {name: _at_home(tuple(value) if isinstance(value, list) else value) for name, value in given.items()}
+    values |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     if "content" not in values:
         raise SettingsError("no content was given; name the picture to paint, as in nstgpu run content.jpg style.jpg")
     folder = Path(values.pop("output")) if _is_folder(values.get("output")) else None
@@ -430,13 +429,6 @@ def _options(given: dict[str, Any], recipe: str | None, presets: list[str], *, y
         name = name if folder is None else str(folder / name)
         values["output"] = name if values.get("force") else fresh(name, saved_on_the_way(values.get("save_every")))
     return Options(**values)
-
-
-def _at_home(value: Any) -> Any:
-    """A path that begins with ~ in full; the shell leaves it as it is after =."""
-    if isinstance(value, tuple):
-        return tuple(map(_at_home, value))
-    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
 
 
 def _is_folder(output: str | None) -> bool:

@@ -32,7 +32,10 @@ class Result:
     scales: tuple[ScaleDone, ...] = ()
 
     def save(self, path: str | Path, *, depth: Literal[8, 16] = 8, quality: int | None = None) -> None:
-        """Writes PNG, JPEG, WebP or TIFF by suffix, with the recipe inside; raises ImageError."""
+        """Writes PNG, JPEG, WebP or TIFF by suffix, with the recipe inside, into a folder that is made if it is missing.
+
+        Raises ImageError.
+        """
         files.save(path, self.image, alpha=self.alpha, recipe=self.recipe, depth=depth, quality=quality)
 
     def __repr__(self) -> str:

@@ -46,8 +46,9 @@ def _check_destination(destination: Path, source: str | Path) -> None:
         raise WeightsError(f"{destination}: an HDF5 file is written; let its name end in {' or '.join(SUFFIXES)}")
     if "th_kernels" in destination.name:
         raise WeightsError(f"{destination}: th_kernels in a name marks Theano's files; choose another name")
-    if not destination.parent.is_dir():
-        raise WeightsError(f"{destination}: there is no folder {destination.parent}; make it first")
+    folder = next((one for one in destination.parents if os.path.lexists(one)), Path())
+    if not folder.is_dir():
+        raise WeightsError(f"{destination}: {folder} is no folder; choose another place")
     if destination.is_dir():
         raise WeightsError(f"{destination}: a directory; give the file to write")
     if destination.exists() and read.exists() and os.path.samefile(destination, read):

@@ -23,6 +23,7 @@ def write_canonical(
     stored = [(convolution, *_stored_as(convolution, half)) for convolution in convolutions]
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(part, "w", locking=False) as file:
             names: list[str] = []
             for previous, (convolution, kernel, bias) in zip([None, *convolutions], stored, strict=False):

@@ -97,4 +97,4 @@ def _check_inputs(options: Options, styles: "list[Style]") -> None:
 
 def _is_there(path: str) -> bool:
     """Whether there is such a file, as far as it is for this place to say: what is no plain path is the reader's."""
-    return path == "-" or "://" in path or path.startswith("~") or os.path.exists(path)
+    return path == "-" or "://" in path or os.path.exists(path)

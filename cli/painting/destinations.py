@@ -80,22 +80,21 @@ def _there(path: str, options: Options) -> str:
     return str(folder / Path(path).name)
 
 
-def make_folder(options: Options) -> None:
-    """Makes the picture's folder; to be called once all options are known to be right."""
-    from ...engine.errors import ImageError
-
-    folder = Path(options.output).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ImageError(f"cannot make the folder {folder}: {reason}; choose another --output") from None
-
-
 def folders(options: Options) -> set[Path]:
     """Those that a run writes in."""
     written = (options.output, options.json_file, options.animation, options.report, options.checkpoint)
     return {Path(os.path.realpath(path)).parent for path in written if path and path != STANDARD}
+
+
+def make_folders(options: Options) -> None:
+    """Those that a run writes in and that are not there yet; raises ImageError."""
+    from ..engine.errors import ImageError
+
+    for folder in folders(options):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImageError(f"cannot make {folder}: {error.strerror or error}; write somewhere else") from error
 
 
 def _refuse_inputs(options: Options, styles: "list[Style]", named: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ from ..terminal.stopping import asked_to_stop
 from ..terminal.streams import complain
 from . import inputs, repeating, rescue, side_outputs
 from .checks import check_options
-from .destinations import check_files, folders, make_folder
+from .destinations import check_files, folders, make_folders
 from .run_options import DEFAULT_SIZE, Options, layers_of, method_of, settled_of, styles_of
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ def paint(
     styles = styles_of(options)
     check_options(options, styles)
     check_files(options, styles, resumed=resume is not None)
-    if not dry_run:
-        make_folder(options)
     for folder in () if dry_run else folders(options):
         whole_file.clean(folder)
     sums = inputs.checksums(options)
@@ -93,6 +91,7 @@ def paint(
 
         show_plan(options, transfer, picture)
         return
+    make_folders(options)
     if not options.quiet:
         if network.name == BUNDLED:
             say(

@@ -124,7 +124,7 @@ def test_interrupted_it_still_writes_the_sheets(folder: Path, monkeypatch: pytes
         (["photos", "rubbish/notes.txt"], "notes.txt"),
         (["photos", "-o", "photos"], "the pictures are in photos themselves"),
         (["photos", "-o", "small.h5"], "small.h5 is a file"),
-        (["photos", "-o", "nowhere/out"], "there is no folder nowhere"),
+        (["photos", "-o", "small.h5/out"], "small.h5 is no folder"),
         (["photos", "--layer", "relu5_1"], "relu1_1, relu1_2, relu2_1"),
         (["photos", "--unit", "8"], "relu1_1 has no unit 8: its units are 0 to 7"),
         (["photos", "--unit", "1", "--units", "2"], "--unit and --units exclude each other"),

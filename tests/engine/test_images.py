@@ -555,17 +555,25 @@ def test_pictures_without_a_recipe(tmp_path: Path) -> None:
     [
         ("a.gif", r"must end in one of \.png, \.jpg, \.jpeg, \.webp, \.tif, \.tiff"),
         ("a", "must end in one of"),
-        ("missing/a.png", "there is no folder .*missing; make it first"),
+        ("file/a.png", "file is no folder"),
         ("folder.png", "a folder has this name"),
     ],
 )
 def test_destinations_that_are_refused(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
     with pytest.raises(ImageError, match=said):
         check_destination(tmp_path / name)
     with pytest.raises(ImageError, match=said):
         save(tmp_path / name, in_unit_range(colours()))
-    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.png"]
+
+
+def test_missing_folders_are_made_when_a_file_is_written(tmp_path: Path) -> None:
+    check_destination(tmp_path / "new" / "deep" / "a.png")
+    assert list(tmp_path.iterdir()) == []
+    save(tmp_path / "new" / "deep" / "a.png", in_unit_range(colours()))
+    assert (tmp_path / "new" / "deep" / "a.png").is_file()
 
 
 def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

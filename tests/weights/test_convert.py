@@ -95,11 +95,12 @@ def test_the_input_is_never_overwritten(files, tmp_path):
     [
         ("out.keras", r"\.h5 or \.hdf5"),
         ("th_kernels.h5", "marks Theano"),
-        ("no/out.h5", "no folder"),
+        ("file/out.h5", "file is no folder"),
         ("d.h5", "a dir"),
     ],
 )
 def test_destinations_that_will_not_do(files, tmp_path, name, told):
+    (tmp_path / "file").touch()
     (tmp_path / "d.h5").mkdir()
     with pytest.raises(WeightsError, match=told):
         convert(files.named(), tmp_path / name)

@@ -63,9 +63,10 @@ def save(
     made with, goes into PNG as one iTXt chunk a key (keys of 1 to 79 Latin-1 characters, any text as value), and
     into the other formats as JSON in EXIF's ImageDescription.
 
-    The file appears whole or not at all: it is written beside its destination and renamed. The same
+    Folders that are missing are made. The file appears whole or not at all: it is written beside its destination and
+    renamed. The same
     arguments give the same bytes. Raises ImageError for another suffix, a depth or quality that the format
-    doesn't have, a missing folder, NaN or infinite pixels, shapes that don't fit, a picture too large for the
+    doesn't have, NaN or infinite pixels, shapes that don't fit, a picture too large for the
     format, and whatever the system has against writing there.
     """
     path = Path(path)

@@ -25,11 +25,14 @@ _PARTIAL = re.compile(rf"\.nstgpu-[0-9a-f]{{{2 * _TOKEN}}}\.part")
 
 
 def check_place(path: Path) -> None:
-    """Raise ImageError if there is no folder to write this file in, or it is taken by a folder."""
-    if not path.parent.is_dir():
-        raise ImageError(f"cannot write {path}: there is no folder {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ImageError(f"cannot write {path}: you may not write in {path.parent}; choose another")
+    """Raise ImageError if this file's folder may not be written in, or made, or if it is taken by a folder."""
+    folder = path.parent
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ImageError(f"cannot write {path}: {folder} is no folder; choose another place")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ImageError(f"cannot write {path}: you may not write in {folder}; choose another")
     if path.is_dir():
         raise ImageError(f"cannot write {path}: a folder has this name; choose another")
 
@@ -44,12 +47,13 @@ def write_whole(path: Path, data: bytes) -> None:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write, and to read, that is there whole in the end or not at all; raises ImageError as `write_whole`.
 
-    It is written under a passing name in the same folder, then given its own in one step. While it is written it is
-    locked, so that `clean` knows it from what a dead process has left.
+    Folders that are missing are made. It is written under a passing name in the same folder, then given its own in one
+    step. While it is written it is locked, so that `clean` knows it from what a dead process has left.
     """
     target = Path(os.path.realpath(path))  # a link keeps pointing at the file, which is what gets replaced
     partial: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         partial, file = _begun(target)
         with file:
             yield file
