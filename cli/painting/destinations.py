@@ -88,7 +88,7 @@ def folders(options: Options) -> set[Path]:
 
 def make_folders(options: Options) -> None:
     """Those that a run writes in and that are not there yet; raises ImageError."""
-    from ..engine.errors import ImageError
+    from ...engine.imaging.files import ImageError
 
     for folder in folders(options):
         try:

@@ -91,3 +91,27 @@ def test_side_outputs_go_into_the_folder_that_is_made(tmp_path: Path, monkeypatc
         app(call)
     assert end.value.code == 0
     assert sorted(path.name for path in (tmp_path / "new" / "deep").iterdir()) == ["content_style.png", "costs.json"]
+
+
+def test_folders_are_made_when_a_run_begins_and_not_before(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    outputs = ["-o", "new/a.png", "--animation", "gifs/a.gif", "--json", "lines/a.json", "--checkpoint", "ck/a.h5"]
+    done = nstgpu(tmp_path, "run", "content.png", "style.png", *outputs, "--dry-run", *QUICK)
+    assert done.returncode == 0, done.stderr
+    wrong = nstgpu(tmp_path, "run", "content.png", "style.png", "--colors", "no", "-o", "new/", *QUICK)
+    assert wrong.returncode == 2
+    assert sorted(tmp_path.rglob("*")) == before
+    done = nstgpu(tmp_path, "run", "content.png", "style.png", *outputs, *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / outputs[at]).is_file() for at in (1, 3, 5, 7))
+
+
+def test_tilde_behind_equals_is_home_in_every_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nstgpu.cli import _at_home
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _at_home("--weights=~/x.h5") == f"--weights={tmp_path}/x.h5"
+    assert _at_home("-o~/x.png") == f"-o{tmp_path}/x.png"
+    assert _at_home("~") == str(tmp_path)
+    assert [_at_home(text) for text in ("a~b", "--style=a=~", "./~")] == ["a~b", "--style=a=~", "./~"]
