@@ -13,7 +13,12 @@ def resume(
     checkpoint: Annotated[str, typer.Argument(metavar="FILE", help="What --checkpoint wrote.", show_default=False)],
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", help="Write the picture there instead.", show_default="the run's own"),
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write the picture there instead; - for standard output.",
+            show_default="the run's own",
+        ),
     ] = None,
     weights: Annotated[
         str | None,
@@ -27,6 +32,14 @@ def resume(
             show_default="the run's own",
         ),
     ] = None,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--picture",
+            metavar="FILE",
+            help="A picture that came out of a pipe, or has moved, again; told by its checksum. May be repeated.",
+        ),
+    ] = None,
     yes: Yes = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -37,10 +50,12 @@ def resume(
     with --yes.
     """
     del debug  # acted on where errors are reported
+    from ..engine.imaging.files import pipes_read_once
     from ..engine.optimizers.checkpoint import read
 
     state, text = read(checkpoint)
-    anew = repeating.Anew(output, weights, iterations, yes, quiet)
-    options = repeating.from_checkpoint(checkpoint, text, anew)
-    network = None if weights is None else inputs.open_weights(options, only_named=True)
-    paint(options, state, more=iterations, network=network)
+    anew = repeating.Anew(output, weights, iterations, yes, quiet, tuple(pictures or ()))
+    with pipes_read_once():
+        options = repeating.from_checkpoint(checkpoint, text, anew)
+        network = None if weights is None else inputs.open_weights(options, only_named=True)
+        paint(options, state, more=iterations, network=network)

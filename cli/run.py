@@ -21,9 +21,9 @@ from .options import (
     Yes,
 )
 from .painting import repeating
-from .painting.destinations import fresh, saved_on_the_way
+from .painting.destinations import default_name, fresh, saved_on_the_way
 from .painting.paint import paint
-from .painting.run_options import CHECKPOINT_SECONDS, DEFAULT_SIZE, PRESETS, Options, described, split_weight
+from .painting.run_options import CHECKPOINT_SECONDS, DEFAULT_SIZE, PRESETS, Options, described
 from .version import VERSION
 
 PICTURES, SCALES, COST, METHOD, OUTPUT, MACHINE = (
@@ -274,7 +274,7 @@ def run(
         typer.Option(
             "-o",
             "--output",
-            help="PNG, JPEG, WebP or TIFF by suffix.",
+            help="PNG, JPEG, WebP or TIFF by suffix; FOLDER/ (made if missing); or - for a PNG on standard output.",
             show_default="CONTENT_STYLE.png, or (2) and so on where that is taken",
             rich_help_panel=OUTPUT,
         ),
@@ -386,11 +386,13 @@ def run(
     presets = [name for name in PRESETS if given.pop(name, False)]
     for name in ("recipe", "yes", "debug", "version", "dry_run"):  # acted on here, and where errors are reported
         given.pop(name, None)
+    from ..engine.imaging.files import pipes_read_once
     from ..kernels.errors import DeviceError
 
     options = _options(dict(given), recipe, presets, yes=yes)
     try:
-        paint(options, dry_run=dry_run)
+        with pipes_read_once():
+            paint(options, dry_run=dry_run)
     except DeviceError as error:
         if recipe is None or "device" in given:
             raise
@@ -422,10 +424,9 @@ def _options(given: dict[str, Any], recipe: str | None, presets: list[str], *, y
         raise SettingsError("no content was given; name the picture to paint, as in nstgpu run content.jpg style.jpg")
     folder = Path(values.pop("output")) if _is_folder(values.get("output")) else None
     if "output" not in values:
-        names = [Path(split_weight(text)[0]).stem for text in values.get("styles", ())]
         suffix = "" if recipe is None else Path(recipe).suffix.lower()
-        name = "_".join(["stdin" if values["content"] == "-" else Path(values["content"]).stem, *names])
-        name += suffix if suffix in (".jpg", ".jpeg", ".webp", ".tif", ".tiff") else ".png"
+        suffix = suffix if suffix in (".jpg", ".jpeg", ".webp", ".tif", ".tiff") else ".png"
+        name = default_name(Options(content=values["content"], styles=values.get("styles", ())), suffix)
         name = name if folder is None else str(folder / name)
         values["output"] = name if values.get("force") else fresh(name, saved_on_the_way(values.get("save_every")))
     return Options(**values)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,10 @@ class Result:
         Raises ImageError.
         """
         files.save(path, self.image, alpha=self.alpha, recipe=self.recipe, depth=depth, quality=quality)
+
+    def write(self, file: BinaryIO, *, depth: Literal[8, 16] = 8) -> None:
+        """Writes the PNG that `save` would into an open file; raises ImageError, and OSError where it takes no more."""
+        images.write_png(file, self.image, alpha=self.alpha, recipe=self.recipe, depth=depth)
 
     def __repr__(self) -> str:
         height, width, _ = self.image.shape

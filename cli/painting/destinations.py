@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .run_options import DEFAULT_SIZE, Options, is_same_file, iterations_of
+from .run_options import DEFAULT_SIZE, Options, is_same_file, iterations_of, split_weight
 
 if TYPE_CHECKING:
     from ...engine.transfer import Style
@@ -53,14 +53,17 @@ def check_files(options: Options, styles: "list[Style]", *, resumed: bool = Fals
     from ...engine.imaging import files as images
     from ...engine.reporting import animation, report
 
-    images.check_destination(_there(options.output, options), depth=options.depth, quality=options.quality)
+    if options.output == STANDARD:
+        _check_standard_output(options)
+    else:
+        images.check_destination(options.output, depth=options.depth, quality=options.quality)
     if options.animation is not None:
-        animation.Animation(_there(options.animation, options), every=1).close()
+        animation.Animation(options.animation, every=1).close()
     if options.report is not None:
-        report.check_destination(_there(options.report, options))
+        report.check_destination(options.report)
     for path in (options.checkpoint, options.json_file):
         if path not in (None, STANDARD):
-            images.check_place(Path(_there(path, options)))
+            images.check_place(Path(path))
     written = {"--output": options.output, "--json": options.json_file, "--animation": options.animation}
     written |= {"--report": options.report, "--checkpoint": options.checkpoint}
     named = {option: path for option, path in written.items() if path is not None}
@@ -70,14 +73,25 @@ def check_files(options: Options, styles: "list[Style]", *, resumed: bool = Fals
         _refuse_existing(options, named)
 
 
-def _there(path: str, options: Options) -> str:
-    """The path; in the picture's folder, where that is still to be made, the same name in the nearest one that is."""
-    folder = Path(options.output).parent
-    if os.path.lexists(folder) or Path(path).parent != folder:
-        return path
-    while not os.path.lexists(folder) and folder != folder.parent:
-        folder = folder.parent
-    return str(folder / Path(path).name)
+def _check_standard_output(options: Options) -> None:
+    from ...engine.errors import SettingsError
+    from ..terminal.streams import why_no_picture
+
+    problem = ""
+    if reason := why_no_picture():
+        problem = f"writes a PNG to standard output, which {reason}; send that to a file or a program, or give a name"
+    elif options.save_every is not None:
+        problem = "gives --save-every no name for its pictures; name a file"
+    elif options.quality is not None or options.depth not in (8, 16):
+        problem = "writes a PNG, of 8 or 16 bits (--depth) and without --quality; name a file for others"
+    if problem:
+        raise SettingsError(f"--output - {problem}")
+
+
+def default_name(options: Options, suffix: str = ".png") -> str:
+    """After the content and the styles, for the current folder: content_style.png."""
+    names = [options.content, *(split_weight(text)[0] for text in options.styles)]
+    return "_".join("stdin" if name == STANDARD else Path(name).stem for name in names) + suffix
 
 
 def folders(options: Options) -> set[Path]:

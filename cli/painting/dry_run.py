@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ...engine.wording import counted
 from ..terminal.messages import printable
+from .destinations import STANDARD
 from .run_options import Options, method_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _facts(options: Options, transfer: "StyleTransfer", content: "Picture") -> I
 
 
 def _written(options: Options) -> Iterator[str]:
-    yield options.output
+    yield "a PNG on standard output" if options.output == STANDARD else options.output
     if options.save_every is not None:
         yield f"{options.output} every {counted(options.save_every, 'iteration')}, numbered"
     for path in (options.animation, options.report, options.json_file, options.checkpoint):

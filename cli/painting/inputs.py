@@ -73,13 +73,13 @@ def _joined(path: str, weight: float) -> str:
 
 
 def checksums(settings: Settings) -> dict[str, list[str]]:
-    """SHA-256 (hex) of every file, by setting and in its order; "" for what is no file, or can be read only once."""
+    """SHA-256 (hex) of every file and of what comes out of pipes, by setting and in its order; "" for what is none."""
     sums: dict[str, list[str]] = {}
 
     def add(name: str, number: int, path: str) -> str:
         listed = sums.setdefault(name, [])
         listed += [""] * (number - len(listed))
-        listed.append(_checksum(Path(path)) if path != STANDARD_INPUT and os.path.isfile(path) else "")
+        listed.append(_checksum(Path(path)))
         return path
 
     renamed(settings, add)
@@ -89,8 +89,12 @@ def checksums(settings: Settings) -> dict[str, list[str]]:
 def _checksum(path: Path) -> str:
     import hashlib
 
-    from ...engine.imaging.files import ImageError
+    from ...engine.imaging.files import ImageError, content_of
 
+    if is_piped(str(path)):
+        return hashlib.sha256(content_of(path)).hexdigest()
+    if not path.is_file():
+        return ""  # as reading it will say
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -101,6 +105,11 @@ def _checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_piped(path: str) -> bool:
+    """Whether a picture comes out of standard input or a pipe, which gives it once."""
+    return path == STANDARD_INPUT or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path))
+
+
 def named_for(settings: AnySettings, folder: Path | None) -> AnySettings:
     """The settings as a recipe has them: files by name alone or, with the picture's folder, by the path from there."""
 
@@ -108,8 +117,8 @@ def named_for(settings: AnySettings, folder: Path | None) -> AnySettings:
 
     def name(setting: str, number: int, path: str) -> str:
         del setting, number
-        if path == STANDARD_INPUT:
-            return path
+        if is_piped(path):
+            return STANDARD_INPUT
         if folder is None:
             return spelled(Path(path).name)
         try:
@@ -145,10 +154,12 @@ class Source:
     quiet: bool = False
     others: bool = True
     """Whether other files may be given instead."""
+    pictures: tuple[str, ...] = ()
+    """Given besides: each is taken for whatever has its checksum."""
 
     def instead(self, name: str) -> str:
         """What can be done besides putting the right file where it is looked for."""
-        return f", or give another one {_OPTION[name]}" if self.others else ""
+        return f", or give another one {_OPTION[name]}" if self.others else ", or give it again with --picture FILE"
 
     @property
     def folders(self) -> list[Path]:
@@ -174,10 +185,17 @@ def found(settings: AnySettings, sums: Mapping[str, Sequence[str]], source: Sour
 
     places: dict[tuple[str, int], list[Path]] = {}
 
+    given = {_checksum(Path(path)): path for path in source.pictures}
+    again: dict[tuple[str, int], str] = {}
+
     def look(name: str, number: int, text: str) -> str:
+        listed = sums.get(name, ())
+        if number < len(listed) and listed[number] in given:
+            again[name, number] = given[listed[number]]
+            return text
         if text == STANDARD_INPUT:
             raise SettingsError(
-                f"{source.title} took {_WHAT[name]} from standard input, which is gone{source.instead(name)}"
+                f"{source.title} took {_WHAT[name]} from a pipe, which is gone{source.instead(name).replace(', or', ';', 1)}"
             )
         places[name, number] = [Path(text)]
         return text
@@ -208,7 +226,7 @@ def found(settings: AnySettings, sums: Mapping[str, Sequence[str]], source: Sour
         read = [*(str(paths[0]) for paths in there.values()), *([str(settings.weights)] if settings.weights else [])]
         say(f"{source.title} names {_listed(read)}")
     chosen = {place: _with_checksum(place, paths, sums, source) for place, paths in there.items()}
-    return renamed(settings, lambda name, number, _: str(chosen[name, number]))
+    return renamed(settings, lambda name, number, _: again.get((name, number)) or str(chosen[name, number]))
 
 
 def _missing(name: str, path: Path, source: Source) -> str:

@@ -5,8 +5,9 @@
 
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import typer
 
@@ -14,10 +15,10 @@ from ...engine.wording import counted
 from ..terminal.messages import notes, printable, say
 from ..terminal.progress import shown
 from ..terminal.stopping import asked_to_stop
-from ..terminal.streams import complain
+from ..terminal.streams import complain, output_alone
 from . import inputs, repeating, rescue, side_outputs
 from .checks import check_options
-from .destinations import check_files, folders, make_folders
+from .destinations import STANDARD, check_files, default_name, folders, make_folders
 from .run_options import DEFAULT_SIZE, Options, layers_of, method_of, settled_of, styles_of
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def paint(
             seed=options.seed,
             tile=tiles.setting(options.tile),
         )
-    images.check_size(options.output, transfer.shape[:2])
+    if options.output != STANDARD:  # PNG, which is of any size
+        images.check_size(options.output, transfer.shape[:2])
     if dry_run:
         from .dry_run import show as show_plan
 
@@ -107,6 +109,7 @@ def paint(
     planned = transfer.plan(method["iterations"], min_size=method["min_size"], count=method["scales"])
     done = 0 if resume is None else len(resume.history)
     with ExitStack() as stack:
+        standard = stack.enter_context(output_alone()) if options.output == STANDARD else None
         stopped_by = stack.enter_context(asked_to_stop())
         sides = side_outputs.Sides()
         if options.json_file is not None:
@@ -139,8 +142,9 @@ def paint(
         result = replace(result, recipe={**result.recipe, recipe.KEY: repeating.recipe_of(options, sums)})
         kept = replace(result, recipe={}) if options.no_recipe else result
         place, problem = rescue.written(
-            Path(options.output),
+            Path(options.output if standard is None else default_name(options)),
             lambda path: kept.save(path, depth=options.depth, quality=options.quality),  # type: ignore[arg-type]
+            None if standard is None else partial(_pipe, kept, standard, options.depth),  # type: ignore[arg-type]
         )
         sides.finish(result)
         stopping = stopped_by()
@@ -152,6 +156,11 @@ def paint(
         raise typer.Exit(1)
     if stopping is not None:
         raise typer.Exit(128 + stopping)
+
+
+def _pipe(result: "Result", file: BinaryIO, depth: Literal[8, 16]) -> None:
+    result.write(file, depth=depth)
+    file.flush()
 
 
 def _size(options: Options, content: tuple[int, ...]) -> int:
@@ -211,7 +220,8 @@ def _conclude(options: Options, result: "Result", iterations: int) -> None:
         else counted(done, "iteration")
     )
     cost = f", cost {result.history[0].total:.4g} -> {result.history[-1].total:.4g}" if done else ""
-    say(f"wrote {options.output} ({how}{cost})")
+    where = "the picture to standard output" if options.output == STANDARD else options.output
+    say(f"wrote {where} ({how}{cost})")
     if done and result.history[-1].total > result.history[0].total:
         say(f"note: {_why_it_rose(options, result)}")
 

@@ -124,6 +124,8 @@ class Anew:
     iterations: str | None = None
     yes: bool = False
     quiet: bool = False
+    pictures: tuple[str, ...] = ()
+    """Inputs that are no longer where they were, or came out of a pipe; told by their checksums."""
 
 
 def checkpoint_text(options: Options, sums: Sums) -> str:
@@ -132,7 +134,7 @@ def checkpoint_text(options: Options, sums: Sums) -> str:
     from .ownership import sealed
 
     absolute = inputs.renamed(
-        options, lambda _, __, path: path if path == inputs.STANDARD_INPUT else os.path.abspath(path)
+        options, lambda _, __, path: inputs.STANDARD_INPUT if inputs.is_piped(path) else os.path.abspath(path)
     )
     outputs = {name: getattr(options, name) for name in OUTPUTS}
     absolute = replace(
@@ -153,7 +155,7 @@ def from_checkpoint(file: str, text: str, anew: Anew) -> Options:
     values, sums, ours = _read(text, title)
     options = Options(**checked(values, Options, title))
     written = [f"{getattr(options, name)}" for name in OUTPUTS[:-1] if getattr(options, name)]
-    source = Source(Path(file), title, anew.yes or ours, anew.quiet or ours, others=False)
+    source = Source(Path(file), title, anew.yes or ours, anew.quiet or ours, others=False, pictures=anew.pictures)
     if not ours and anew.output is not None and not anew.yes:
         left_out = [path for path in written if path != options.output]
         options = replace(options, json_file=None, animation=None, report=None, save_every=None)

@@ -7,19 +7,30 @@ from itertools import count
 from pathlib import Path
 
 
-def written(path: Path, write: Callable[[Path], None]) -> tuple[Path, Exception | None]:
+def written(
+    path: Path, write: Callable[[Path], None], pipe: Callable[[], None] | None = None
+) -> tuple[Path, Exception | None]:
     """Where `write` has written in the end: to `path` or, if that failed, to another folder; and why it failed.
+
+    With `pipe`, which writes to standard output, that is tried instead of `path`, whose name alone counts then.
 
     Tries the current folder, the one for temporary files and the user's own, under a name that nothing has yet. Raises
     what `write` raised for `path` where it can be written nowhere.
     """
     from ...engine.imaging.files import ImageError
 
+    problem: Exception
     try:
-        write(path)
+        if pipe is None:
+            write(path)
+        else:
+            pipe()
         return path, None
-    except (ImageError, OSError) as error:
+    except ImageError as error:
         problem = error
+    except OSError as error:
+        reason = error.strerror or error
+        problem = error if pipe is None else ImageError(f"cannot write the picture to standard output: {reason}")
     for place in (_in_current_folder, _in_temporary_folder, _in_home):
         with suppress(ImageError, OSError, RuntimeError):  # RuntimeError: no home
             other = place(path.name)

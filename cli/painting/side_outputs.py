@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ..terminal import streams
 from ..terminal.messages import say
-from .destinations import numbered
+from .destinations import STANDARD, default_name, numbered
 from .run_options import Options
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _write_report(
     report.write_report(
         options.report or "",
         report.Report(
-            Path(options.output).stem,
+            Path(default_name(options) if options.output == STANDARD else options.output).stem,
             result.image,
             inputs,
             result.history,

@@ -4,10 +4,16 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
+from typing import BinaryIO
 
 READER_GONE = 141
 """Exit code where the reader of standard output has left, as in `| head`: what a shell sees of programs that SIGPIPE
 ends."""
+
+
+_closed = set[int]()
+"""The numbers of the standard streams that were closed when the command began."""
 
 
 def spell_what_they_lack() -> None:
@@ -20,6 +26,7 @@ def spell_what_they_lack() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            _closed.add(number)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
             with contextlib.suppress(OSError, ValueError):  # closed
@@ -30,6 +37,30 @@ def flush_output() -> None:
     """Raises BrokenPipeError here, where it can be answered, and not when the interpreter ends."""
     if sys.stdout is not None and not sys.stdout.closed:
         sys.stdout.flush()
+
+
+def why_no_picture() -> str:
+    """Why standard output can't take a picture, as the end of a sentence; "" if it can."""
+    if 1 in _closed or sys.stdout is None:
+        return "is closed"
+    return "is a terminal" if sys.stdout.isatty() else ""
+
+
+@contextlib.contextmanager
+def output_alone() -> Iterator[BinaryIO]:
+    """Standard output for one file's bytes: what anything else prints within goes to standard error."""
+    flush_output()
+    kept = os.dup(1)
+    with open(kept, "wb") as file:
+        os.dup2(2, 1)
+        try:
+            yield file
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                flush_output()
+            os.dup2(kept, 1)
+            with contextlib.suppress(OSError):  # what its reader did not take; that has been said
+                file.close()
 
 
 def nobody_reads() -> None:

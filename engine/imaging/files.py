@@ -22,8 +22,8 @@ from ..errors import ImageError
 from .codecs import strips
 from .codecs.color_profiles import srgb_profile
 from .codecs.conversion import assembled, deep_tiff, picture_of_array, picture_of_image
-from .codecs.decoding import decoding, in_parts, opened, whole
-from .codecs.encoding import EXIF_IMAGE_DESCRIPTION, check_destination, check_size, encode, preview, save
+from .codecs.decoding import content_of, decoding, in_parts, opened, pipes_read_once, whole
+from .codecs.encoding import EXIF_IMAGE_DESCRIPTION, check_destination, check_size, encode, preview, save, write_png
 from .codecs.whole_file import check_place, whole_file, write_whole
 from .picture import AnyArray, Float32Array, Picture, long_side, output_size
 
@@ -35,15 +35,18 @@ __all__ = [
     "check_destination",
     "check_place",
     "check_size",
+    "content_of",
     "encode",
     "long_side",
     "output_size",
+    "pipes_read_once",
     "preview",
     "read",
     "read_recipe",
     "save",
     "srgb_profile",
     "whole_file",
+    "write_png",
     "write_whole",
 ]
 
@@ -74,11 +77,12 @@ def read(source: Picture | str | os.PathLike[str] | Image.Image | AnyArray) -> P
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         try:
-            parts = in_parts(path)
-            if parts is not None:
-                return assembled(*parts, str(path), path.stem)
-            deep = deep_tiff(path)
-            return picture_of_image(*whole(path), str(path), path.stem) if deep is None else deep
+            with pipes_read_once():
+                parts = in_parts(path)
+                if parts is not None:
+                    return assembled(*parts, str(path), path.stem)
+                deep = deep_tiff(path)
+                return picture_of_image(*whole(path), str(path), path.stem) if deep is None else deep
         except MemoryError as error:  # most say nothing, or only how much
             raise MemoryError(f"reading {path}") from error
     if isinstance(source, Image.Image):

@@ -51,7 +51,7 @@ class Animation:
 
     every: iterations between frames. Frames are kept, losslessly packed, in an unnamed file of the system's folder for
     passing files, at most LONG_SIDE pixels long and MOST_FRAMES many, so that memory stays free until save(), which
-    takes up to 250 MB. Raises ImageError for another suffix, a place that can't be written, or fewer iterations than one.
+    takes up to 250 MB. Raises ImageError for another suffix, a place that can't be written, or fewer than one.
     """
 
     def __init__(self, path: str | os.PathLike[str], every: int) -> None:

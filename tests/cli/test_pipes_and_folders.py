@@ -1,7 +1,10 @@
 """Pictures through pipes, folders that are named or missing, the home folder, and the number of threads in recipes."""
 
+import hashlib
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +118,80 @@ def test_tilde_behind_equals_is_home_in_every_command(tmp_path: Path, monkeypatc
     assert _at_home("-o~/x.png") == f"-o{tmp_path}/x.png"
     assert _at_home("~") == str(tmp_path)
     assert [_at_home(text) for text in ("a~b", "--style=a=~", "./~")] == ["a~b", "--style=a=~", "./~"]
+
+
+def test_standard_output_is_the_picture_alone(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    done = nstgpu(tmp_path, "run", "content.png", "style.png", "-o", "-", *QUICK[:-1])
+    assert done.returncode == 0, done.stderr
+    assert b"wrote the picture to standard output" in done.stderr
+    (tmp_path / "piped.png").write_bytes(done.stdout)
+    assert nstgpu(tmp_path, "run", "content.png", "style.png", "-o", "named.png", *QUICK).returncode == 0
+    assert done.stdout == (tmp_path / "named.png").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that takes nothing")
+def test_a_picture_that_standard_output_does_not_take_is_kept(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    command = [
+        sys.executable,
+        "-c",
+        "from nstgpu.cli import main; main()",
+        "run",
+        "content.png",
+        "style.png",
+        "-o",
+        "-",
+    ]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*command, *QUICK], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, timeout=120, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert b"cannot write the picture to standard output" in done.stderr
+    assert images.read(tmp_path / "content_style.png").pixels.shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--save-every", "1"], b"--output - gives --save-every no name"),
+        (["--json", "-"], b"--output and --json both go to standard output"),
+        (["--quality", "90"], b"without --quality"),
+    ],
+)
+def test_what_does_not_go_with_standard_output(tmp_path: Path, more: list[str], said: bytes) -> None:
+    pictures(tmp_path)
+    done = nstgpu(tmp_path, "run", "content.png", "style.png", "--output", "-", *more, *QUICK)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert said in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_style_out_of_a_pipe_is_in_report_and_recipe_and_resumed(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pictures(tmp_path)
+    style = (tmp_path / "style.png").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    feeder = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(style,), daemon=True)
+    feeder.start()
+    outputs = ["-o", "a.png", "--report", "a.html", "--checkpoint", "a.h5"]
+    done = nstgpu(tmp_path, "run", "content.png", "pipe", *outputs, *QUICK)
+    assert done.returncode == 0, done.stderr
+    feeder.join()
+    assert "style" in (tmp_path / "a.html").read_text()
+    recipe = images.read_recipe(tmp_path / "a.png")["nstgpu recipe"]
+    assert 'styles = ["-"]' in recipe
+    assert hashlib.sha256(style).hexdigest() in recipe
+    gone = nstgpu(tmp_path, "resume", "a.h5", "-q")
+    assert gone.returncode == 2
+    assert b"took a style from a pipe, which is gone; give it again with --picture FILE" in gone.stderr
+    for picture, given in (("style.png", b""), ("-", style)):
+        again = nstgpu(
+            tmp_path, "resume", "a.h5", "-q", "--picture", picture, "-o", f"{picture}.again.png", given=given
+        )
+        assert again.returncode == 0, again.stderr
+        np.testing.assert_array_equal(
+            images.read(tmp_path / f"{picture}.again.png").pixels, images.read(tmp_path / "a.png").pixels
+        )

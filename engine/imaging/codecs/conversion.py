@@ -38,7 +38,7 @@ def picture_of_image(image: Image.Image, low: Image.Image | None, label: str, na
 
 def deep_tiff(path: Path) -> Picture | None:
     """A TIFF of floats or of 32-bit numbers, with a warning that says how they are taken; None for other files."""
-    with open(path, "rb") if path.is_file() else io.BytesIO() as file:
+    with open(path, "rb") if path.is_file() else io.BytesIO(content_of(path)) as file:
         if not is_tiff(file.read(4)):
             return None
     label, content = str(path), content_of(path)

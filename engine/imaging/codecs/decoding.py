@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import io
+import logging
 import math
 import re
 import sys
@@ -57,6 +58,8 @@ _BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1}  # in Pillow's memory, which has four 
 
 with contextlib.suppress(OSError, AttributeError):  # libtiff's lines go past Python to the terminal; errors come anyway
     ctypes.CDLL(PIL._imaging.__file__).TIFFSetErrorHandler(None)
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or what it logs of damaged files lands on the terminal
 
 Decoded: TypeAlias = tuple[Image.Image, Image.Image | None]
 """An image, decoded in full, and the low bytes of its colors, as such an image, if they have two."""
@@ -124,6 +127,9 @@ def whole(path: Path) -> Decoded:
 def content_of(path: Path) -> bytes:
     if str(path) == "-":
         return _standard_input()
+    kept, name = _piped.get(), str(path)
+    if kept is not None and name in kept:
+        return kept[name]
     address = re.match(r"(https?|ftp|file|s3):/+(.*)", str(path), re.IGNORECASE)  # Path makes one slash of two
     if address is not None and not path.exists():
         where = f"{address[1]}://{address[2]}"
@@ -135,7 +141,25 @@ def content_of(path: Path) -> bytes:
         raise ImageError(f"cannot read {path}: {reason}; give the path of a {names()} file") from error
     if not content:
         raise ImageError(f"cannot read {path}: the file is empty; give a {names()} file")
+    if kept is not None and not path.is_file():
+        kept[name] = content
     return content
+
+
+_piped: ContextVar[dict[str, bytes] | None] = ContextVar("_piped", default=None)
+
+
+@contextlib.contextmanager
+def pipes_read_once() -> Iterator[None]:
+    """Keeps within it what a pipe has given, so that a picture can be read again that comes out of it only once."""
+    if _piped.get() is not None:
+        yield
+        return
+    token = _piped.set({})
+    try:
+        yield
+    finally:
+        _piped.reset(token)
 
 
 @functools.cache

@@ -82,6 +82,23 @@ def save(
     write_whole(path, _encoded(label, file_format, channels, recipe, quality))
 
 
+def write_png(
+    file: BinaryIO,
+    pixels: FloatArray,
+    *,
+    alpha: Float32Array | None = None,
+    recipe: Mapping[str, str] | None = None,
+    depth: int = 8,
+) -> None:
+    """Write the PNG that save() would, into an open file such as a pipe; raises ImageError as it does, and OSError."""
+    label = "cannot write the picture"
+    if pixels.size > 3 * strips.LARGE:
+        parts = _quantised_by_bands(label, "PNG", pixels, alpha, depth)
+        _write_strips(file, label, "PNG", pixels.shape[:2], parts, recipe)
+    else:
+        file.write(_encoded(label, "PNG", _quantised(label, "PNG", pixels, alpha, depth), recipe, None))
+
+
 def encode(pixels: FloatArray, file_format: str = "PNG", *, alpha: Float32Array | None = None) -> bytes:
     """The bytes of the 8-bit file, PNG, JPEG, WEBP or TIFF, that save() would write; raise ImageError as it does."""
     label = f"cannot encode the picture as {file_format}"
