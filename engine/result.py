@@ -32,7 +32,7 @@ class Result:
     scales: tuple[ScaleDone, ...] = ()
 
     def save(self, path: str | Path, *, depth: Literal[8, 16] = 8, quality: int | None = None) -> None:
-        """Writes PNG, JPEG, WebP or TIFF by suffix, with the recipe inside, into a folder that is made if it is missing.
+        """Writes PNG, JPEG, WebP or TIFF by suffix, with the recipe inside; a missing folder is made.
 
         Raises ImageError.
         """
@@ -40,7 +40,7 @@ class Result:
 
     def write(self, file: BinaryIO, *, depth: Literal[8, 16] = 8) -> None:
         """Writes the PNG that `save` would into an open file; raises ImageError, and OSError where it takes no more."""
-        images.write_png(file, self.image, alpha=self.alpha, recipe=self.recipe, depth=depth)
+        files.write_png(file, self.image, alpha=self.alpha, recipe=self.recipe, depth=depth)
 
     def __repr__(self) -> str:
         height, width, _ = self.image.shape

@@ -194,9 +194,8 @@ def found(settings: AnySettings, sums: Mapping[str, Sequence[str]], source: Sour
             again[name, number] = given[listed[number]]
             return text
         if text == STANDARD_INPUT:
-            raise SettingsError(
-                f"{source.title} took {_WHAT[name]} from a pipe, which is gone{source.instead(name).replace(', or', ';', 1)}"
-            )
+            remedy = source.instead(name).replace(", or", ";", 1)
+            raise SettingsError(f"{source.title} took {_WHAT[name]} from a pipe, which is gone{remedy}")
         places[name, number] = [Path(text)]
         return text
 
