@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,6 +23,9 @@ import numpy as np
 from .device import Array, Device
 from .errors import ArrayError, DeviceError
 from .interop import CPU, Library, library_of, stream_handle
+
+if TYPE_CHECKING:
+    from .cuda.runtime.cupy_runtime import CudaRuntime
 
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 """What an array of this dtype is computed in, if nothing else is said."""
@@ -37,7 +40,7 @@ class Session:
     """A device that belongs to a thread, with what it needs besides. `runtime` is set where arrays lie on a GPU."""
 
     device: Device
-    runtime: Any | None = None
+    runtime: "CudaRuntime | None" = None
     workspace_bytes: int = 0
     packed: WeakKeyDictionary[Any, Any] = field(default_factory=WeakKeyDictionary)
     """Filters that were packed for this device, as long as there is somebody who has them."""
