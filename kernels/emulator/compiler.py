@@ -145,26 +145,31 @@ def _kernels_in(compiler: Compiler, source: Path, flags: Sequence[str]) -> list[
     return list(dict.fromkeys(KERNEL.findall(_compile(compiler, [*flags, "-E", "-x", "c++", str(source)]))))
 
 
-def _include_flags(source: Path) -> tuple[str, str]:
-    return f"-I{source.parent}", f"-I{INCLUDES}"
+def _include_flags(source: Path) -> list[str]:
+    return [f"-I{folder}" for folder in _include_folders(source)]
+
+
+def _include_folders(source: Path) -> tuple[Path, ...]:
+    """This folder comes first: its ptx takes the place of the device's."""
+    return HERE, source.parent, INCLUDES
 
 
 def _key(compiler: Compiler, source: Path, flags: Sequence[str]) -> str:
     """Names all that an object depends on: its text, its headers', the flags, the compiler and this CPU."""
     state = hashlib.sha256(repr((compiler, flags, _cpu())).encode())
-    for path in _with_headers(source, source.parent, set()):
+    for path in _with_headers(source, _include_folders(source), set()):
         state.update(f"{path}\0".encode() + path.read_bytes())
     return state.hexdigest()[:32]
 
 
-def _with_headers(path: Path, beside: Path, seen: set[Path]) -> Iterator[Path]:
-    """The file and all that it includes, looked for as the compiler does; `beside` is the source's folder."""
+def _with_headers(path: Path, folders: Sequence[Path], seen: set[Path]) -> Iterator[Path]:
+    """The file and all that it includes, looked for as the compiler does."""
     seen.add(path)
     yield path
     for name in INCLUDE.findall(path.read_text()):
-        header = next((found for folder in (path.parent, beside, INCLUDES) if (found := folder / name).exists()), None)
+        header = next((found for folder in (path.parent, *folders) if (found := folder / name).exists()), None)
         if header is not None and header.resolve() not in seen:
-            yield from _with_headers(header.resolve(), beside, seen)
+            yield from _with_headers(header.resolve(), folders, seen)
 
 
 @functools.cache

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-OWN_HEADERS = ("device.h", "ptx.h")  # what they do is done by the kernel that calls it
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,14 @@ def _source_lines(library: Path, counters: Sequence[int]) -> dict[int, tuple[str
         elif not found:
             file, _, number = line.partition(" (")[0].rpartition(":")
             places[counter] = (file, number if number.isdigit() else "0")
-            found = Path(file).name not in OWN_HEADERS
+            found = not _is_ours(file)
     return places
+
+
+def _is_ours(file: str) -> bool:
+    """Whether it is a header of the emulator's: what that does is done by the kernel that calls it."""
+    folders = Path(os.path.normpath(file)).parts[:-1]
+    return folders[-1:] == ("emulator",) or folders[-2:] == ("emulator", "ptx")
 
 
 def _numbers(ranges: str) -> Iterator[int]:

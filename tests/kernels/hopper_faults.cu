@@ -1,7 +1,12 @@
 // One small product, 64 pixels by 64 filters by `steps` times 64 channels, in the way of conv3x3/wgmma_sm90.cuh: a warp
 // that loads and a warpgroup that multiplies, two stages. Without a fault it is right; with each of those below it is
 // wrong in one place, and test_hopper_instructions.py sees that the emulator shows it.
-#include "../../kernels/cuda/common/ptx_sm90.cuh"
+#include "conv3x3/wgmma_layout.cuh"
+#include "common/element.cuh"
+#include "common/tensor_map.cuh"
+#include "ptx/mbarrier.cuh"
+#include "ptx/tma.cuh"
+#include "ptx/wgmma.cuh"
 
 using namespace hopper;
 
@@ -25,15 +30,15 @@ extern "C" __global__ void __launch_bounds__(160, 1)
     small_product(const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters, float* out,
                   int steps, int fault) {
     DYNAMIC_SHARED(unsigned char, shared);
-    const unsigned base = shared_address(shared), barriers = base + stages * stage_bytes;
+    const unsigned base = ptx::shared_address_32(shared), barriers = base + stages * stage_bytes;
     const auto full = [=](int stage) { return barriers + 16 * stage; };
     const auto empty = [=](int stage) { return barriers + 16 * stage + 8; };
     if (threadIdx.x == 0) {
         for (int stage = 0; stage < stages; ++stage) {
-            barrier_init(full(stage), 1);
-            barrier_init(empty(stage), 4);
+            ptx::mbarrier_init(full(stage), 1);
+            ptx::mbarrier_init(empty(stage), 4);
         }
-        barriers_are_initialised();
+        ptx::fence_barrier_init();
     }
     __syncthreads();
     const bool elected = threadIdx.x % 32 == 0;
@@ -42,12 +47,12 @@ extern "C" __global__ void __launch_bounds__(160, 1)
         for (int step = 0; step < steps; ++step) {
             const int stage = step % stages;
             const unsigned to = base + stage * stage_bytes;
-            if (fault != no_wait_for_empty) wait(empty(stage), (step / stages & 1) ^ 1);
+            if (fault != no_wait_for_empty) ptx::mbarrier_wait(empty(stage), (step / stages & 1) ^ 1);
             if (elected) {
                 const int bytes = fault == too_few_bytes ? 8192 : fault == too_many_bytes ? 16400 : 16384;
-                arrive_expecting(full(stage), bytes);
-                load_box(to, pixels, full(stage), {64 * step, 0, 0});
-                load_box(to + 8192, filters, full(stage), {64 * step, 0, 0});
+                ptx::arrive_expect_tx(full(stage), bytes);
+                ptx::tma_load_3d(to, pixels, full(stage), {64 * step, 0, 0});
+                ptx::tma_load_3d(to + 8192, filters, full(stage), {64 * step, 0, 0});
             }
         }
         return;
@@ -57,19 +62,19 @@ extern "C" __global__ void __launch_bounds__(160, 1)
     for (int step = 0; step < steps; ++step) {
         const int stage = step % stages;
         const unsigned parity = (step / stages & 1) ^ (fault == wrong_parity ? 1 : 0);
-        if (fault != no_wait_for_full) wait(full(stage), parity);
+        if (fault != no_wait_for_full) ptx::mbarrier_wait(full(stage), parity);
         uint64_t left = matrix_descriptor(base + stage * stage_bytes);
         const uint64_t right = matrix_descriptor(base + stage * stage_bytes + 8192);
         if (fault == not_swizzled) left &= ~(uint64_t{3} << 62);
-        if (fault == lanes_differ && threadIdx.x % 32 == 5) left = further(left, 32);
-        if (fault != no_fence) products_begin();
+        if (fault == lanes_differ && threadIdx.x % 32 == 5) left = advance_descriptor(left, 32);
+        if (fault != no_fence) ptx::wgmma_fence();
         for (int k = 0; k < 4; ++k)
-            product<bf16>(sums, further(left, k * mma_bytes), further(right, k * mma_bytes), step | k);
-        products_commit();
-        if (fault == released_too_early) arrive(empty(stage));
-        if (fault != no_wait_for_products || step + 1 < steps) products_wait<0>();
-        if (fault != released_too_early) arrive(empty(stage));
-        if (fault == one_arrival_too_many) arrive(empty(stage));
+            ptx::wgmma<bf16>(sums, advance_descriptor(left, k * mma_bytes), advance_descriptor(right, k * mma_bytes), step | k);
+        ptx::wgmma_commit_group();
+        if (fault == released_too_early) ptx::mbarrier_arrive(empty(stage));
+        if (fault != no_wait_for_products || step + 1 < steps) ptx::wgmma_wait_group<0>();
+        if (fault != released_too_early) ptx::mbarrier_arrive(empty(stage));
+        if (fault == one_arrival_too_many) ptx::mbarrier_arrive(empty(stage));
     }
     for (int i = 0; i < 32; ++i) out[sum_row(threadIdx.x, i) * 64 + sum_column(threadIdx.x, i)] = sums[i];
 }

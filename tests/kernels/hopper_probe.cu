@@ -8,11 +8,11 @@ extern "C" __global__ void probe_swizzled(unsigned* out, int count) {
 }
 
 extern "C" __global__ void probe_descriptor(uint64_t* out, unsigned address, unsigned further) {
-    out[0] = hopper::further(hopper::matrix_descriptor(address), further);
+    out[0] = hopper::advance_descriptor(hopper::matrix_descriptor(address), further);
 }
 
 extern "C" __global__ void probe_across_descriptor(uint64_t* out, unsigned address, unsigned block_bytes, int k) {
-    out[0] = hopper::further(hopper::across_descriptor(address, block_bytes), k * hopper::across_bytes);
+    out[0] = hopper::advance_descriptor(hopper::mn_major_descriptor(address, block_bytes), k * hopper::mn_major_bytes);
 }
 
 extern "C" __global__ void probe_block_offsets(unsigned* out) {  // [block][tap row][k]
@@ -46,7 +46,7 @@ extern "C" __global__ void probe_items(int* out, int items, int tiles_across, in
 extern "C" __global__ void probe_boxes(int* pixels, int* filters, int y, int x, int channel, int step) {
     const hopper::Item item = {y, x, channel, 0, 0, 0};
     for (int i = 0; i < 3; ++i) {
-        const hopper::Coordinates at = hopper::pixels_at(item, step, i), of = hopper::filters_at(item, step, i);
+        const Coordinates at = hopper::pixels_at(item, step, i), of = hopper::filters_at(item, step, i);
         const int values[6] = {at.x, at.y, at.z, of.x, of.y, of.z};
         for (int j = 0; j < 3; ++j) {
             pixels[3 * i + j] = values[j];

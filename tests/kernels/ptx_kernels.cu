@@ -1,5 +1,9 @@
-// One kernel per instruction of common/ptx_sm80.cuh, for test_ptx.py: fragments and rows come from the host and go back as they are.
-#include "../../kernels/cuda/common/ptx_sm80.cuh"
+// One kernel per instruction of the folder ptx up to sm_89, for test_ptx.py: fragments and rows come from the host and go back as they are.
+#include "common/element.cuh"
+#include "ptx/cp_async.cuh"
+#include "ptx/cvt.cuh"
+#include "ptx/ldmatrix.cuh"
+#include "ptx/mma.cuh"
 
 // Every lane's registers from memory, [warp][lane][register], and the sums back to where they came from.
 template <class T, int depth_registers>

@@ -217,10 +217,10 @@ def test_the_checking_build_has_nothing_to_say(hopper_called: Runtimes, tile: Ti
 
 # ---- the emulator would show it -------------------------------------------------------------------------------------
 MISTAKES = {  # a line of the sources, and what becomes of it
-    "taking no turns": ("if (!Tile::together) wait(memory.turn(consumer), turn);", ""),
-    "no wait for filters": ("wait(memory.filters_full(filters.stage), filters.parity);", ""),
-    "a stage given back too early": ("products_wait<1>();", "products_wait<2>();"),
-    "sums read too early": ("products_wait<0>();", ""),
+    "taking no turns": ("if (!Tile::together) ptx::mbarrier_wait(memory.turn(consumer), turn);", ""),
+    "no wait for filters": ("ptx::mbarrier_wait(memory.filters_full(filters.stage), filters.parity);", ""),
+    "a stage given back too early": ("ptx::wgmma_wait_group<1>();", "ptx::wgmma_wait_group<2>();"),
+    "sums read too early": ("ptx::wgmma_wait_group<0>();", ""),
 }
 
 
@@ -238,7 +238,8 @@ def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(text.replace(line, instead))
     source = folder / "one.cu"
-    source.write_text('#include "conv3x3/wgmma_sm90.cuh"\nHOPPER_TILE(128x128, bf16)\n')
+    kernel = "CONV3X3_RELU_WGMMA_SM90(conv3x3_relu_wgmma_sm90_bf16_128x128, bf16, Tile128x128)"
+    source.write_text(f'#include "conv3x3/wgmma_sm90.cuh"\n{kernel}\n')
     monkeypatch.setenv("NSTGPU_CXXFLAGS", "-O1")  # compiles faster
     try:
         runtime = OneKernel(compile_library([source]))

@@ -130,12 +130,15 @@ def test_the_checking_build_has_nothing_to_say(hopper_called: Runtimes, shape: S
 
 # ---- the emulator would show it -------------------------------------------------------------------------------------
 MISTAKES = {  # a part of a line of gram/wgmma_sm90.cuh or conv3x3/wgmma_layout.cuh, and what becomes of it
-    "no wait for pixels": ("wait(full(ring.stage), ring.parity);", ""),
-    "no wait for a free stage": ("wait(empty(ring.stage), ring.parity ^ 1);", ""),
-    "the phase before": ("wait(full(ring.stage), ring.parity);", "wait(full(ring.stage), ring.parity ^ 1);"),
-    "a stage given back too early": ("products_wait<1>();", "products_wait<2>();"),
-    "sums read too early": ("products_wait<0>();", ""),
-    "an operand that does not lie across": ("product<Element, true>", "product<Element, false>"),
+    "no wait for pixels": ("ptx::mbarrier_wait(full(ring.stage), ring.parity);", ""),
+    "no wait for a free stage": ("ptx::mbarrier_wait(empty(ring.stage), ring.parity ^ 1);", ""),
+    "the phase before": (
+        "ptx::mbarrier_wait(full(ring.stage), ring.parity);",
+        "ptx::mbarrier_wait(full(ring.stage), ring.parity ^ 1);",
+    ),
+    "a stage given back too early": ("ptx::wgmma_wait_group<1>();", "ptx::wgmma_wait_group<2>();"),
+    "sums read too early": ("ptx::wgmma_wait_group<0>();", ""),
+    "an operand that does not lie across": ("ptx::wgmma<Element, true>", "ptx::wgmma<Element, false>"),
     "distances of the other way round": (
         "uint64_t{group_bytes >> 4} << 32 | uint64_t{block_bytes >> 4} << 16",
         "uint64_t{group_bytes >> 4} << 16 | uint64_t{block_bytes >> 4} << 32",
@@ -153,19 +156,22 @@ class OneKernel(EmulatorRuntime):
 @pytest.mark.parametrize("mistake", [None, *MISTAKES])
 def test_the_emulator_shows_a_mistake(mistake: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then a kernel faults, or computes something else; without one it does neither."""
-    line, instead = MISTAKES[mistake] if mistake else ("products_commit();", "products_commit();")
+    line, instead = MISTAKES[mistake] if mistake else ("ptx::wgmma_commit_group();", "ptx::wgmma_commit_group();")
     folder = tmp_path / "cuda"
     for room in ("common", "conv3x3", "gram"):
         (folder / room).mkdir(parents=True)
     (tmp_path / "emulator").symlink_to(nvrtc.FOLDER.parent / "emulator")
     texts = {name: (nvrtc.FOLDER / name).read_text() for name in ("gram/wgmma_sm90.cuh", "conv3x3/wgmma_layout.cuh")}
     assert sum(text.count(line) for text in texts.values()) == 1
-    for name in ("common/ptx_sm90.cuh", "gram/upper_triangle.cuh", "common/ptx_sm80.cuh", "common/platform.cuh"):
+    for name in (f"common/{header}.cuh" for header in ("element", "platform", "tensor_map")):
         (folder / name).symlink_to(nvrtc.FOLDER / name)
+    (folder / "gram/upper_triangle.cuh").symlink_to(nvrtc.FOLDER / "gram/upper_triangle.cuh")
     for name, text in texts.items():
         (folder / name).write_text(text.replace(line, instead))
     source = folder / "one.cu"
-    source.write_text('#include "gram/wgmma_sm90.cuh"\nHOPPER_GRAM(128x128, bf16)\n')
+    source.write_text(
+        '#include "gram/wgmma_sm90.cuh"\nGRAM_WGMMA_SM90(gram_wgmma_sm90_bf16_128x128, bf16, GramTile128x128)\n'
+    )
     monkeypatch.setenv("NSTGPU_CXXFLAGS", "-O1")  # compiles faster
     try:
         runtime = OneKernel(compile_library([source, nvrtc.FOLDER / "gram/simt.cu"]))

@@ -1,4 +1,4 @@
-"""The emulated wgmma, copy engine and mbarriers (cuda/common/ptx_sm90.cuh): a small kernel that uses them gets the
+"""The emulated wgmma, copy engine and mbarriers (cuda/ptx, emulator/ptx): a small kernel that uses them gets the
 right product whatever the order of things, and each way of using them wrongly shows, as wrong sums or as a reported
 fault."""
 
@@ -22,13 +22,13 @@ FAULTS = {
          "lanes_differ"]
     )
 }  # fmt: skip
-EARLY, LATE, COIN = 0, 1, 2  # when loads are carried out: HOPPER_LOADS
+EARLY, LATE, COIN = 0, 1, 2  # when loads are carried out: EMULATOR_LOADS
 STEPS = 5
 
 
 def library(loads: int, *, seed: int = 0, check: bool = False) -> Library:
     try:
-        return compile_library([SOURCE], check=check, seed=seed, defines={"HOPPER_LOADS": loads})
+        return compile_library([SOURCE], check=check, seed=seed, defines={"EMULATOR_LOADS": loads})
     except NoCompilerError as error:
         warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
         pytest.skip(str(error))

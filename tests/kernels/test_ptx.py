@@ -1,4 +1,4 @@
-"""The instructions of common/ptx_sm80.cuh as the emulator has them: fragments as the PTX manual lays them out, sums as
+"""The instructions of cuda/ptx up to sm_89 as the emulator has them: fragments as the PTX manual lays them out, sums as
 tensor cores cut them, data of asynchronous copies at the wait and not before, and a report for every kernel that relies
 on less."""
 

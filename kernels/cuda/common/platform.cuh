@@ -10,13 +10,16 @@
 //
 //     extern "C" __global__ void __launch_bounds__(256) scale(const float* __restrict__ x, float* y, int n)
 //
-// and a templated one is a __device__ function called by such a wrapper (a macro may generate it). PTX goes into
-// this header and nowhere else, in a device and a host version.
+// and a templated one is a __device__ function called by such a wrapper (a macro may generate it). PTX is in the
+// folder ptx, one family of instructions a header; for the host, emulator/ptx has headers of the same names.
 #pragma once
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 
 #define ARCHITECTURE __CUDA_ARCH__  // 800 for compute capability 8.0
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define HAS_WGMMA  // and the copy engine, mbarriers and setmaxnreg: sm_90a alone
+#endif
 #define SHARED(type, name, dimensions) __shared__ __align__(16) type name dimensions
 #define DYNAMIC_SHARED(type, name)                                        \
     extern __shared__ __align__(1024) unsigned char dynamic_shared_bytes[]; \
@@ -41,6 +44,7 @@ using uintptr_t = unsigned long long;
 #ifndef ARCHITECTURE
 #define ARCHITECTURE 900
 #endif
+#define HAS_WGMMA
 #include "../../emulator/device.h"
 
 #endif

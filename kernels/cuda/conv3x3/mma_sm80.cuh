@@ -23,7 +23,11 @@
 // Column 8 j + 2 t + b of 32 is channel 8 t + 2 j + b.
 #pragma once
 
-#include "common/ptx_sm80.cuh"
+#include "common/element.cuh"
+#include "ptx/cp_async.cuh"
+#include "ptx/cvt.cuh"
+#include "ptx/ldmatrix.cuh"
+#include "ptx/mma.cuh"
 
 namespace tensor {
 

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "common/platform.cuh"
+#include "common/tensor_map.cuh"
 
 namespace hopper {
 
@@ -23,6 +24,7 @@ constexpr int block_rows = 8;                            // image rows of such a
 constexpr int loaded_rows = box_height + 2;              // image rows, for three vertical taps
 constexpr int box_bytes = loaded_rows * group_bytes;
 constexpr int mma_depth = 16, mma_bytes = 2 * mma_depth; // channels per instruction, and their bytes
+constexpr int warps_per_group = 4, group_threads = 128;  // of a warpgroup
 
 // 16-byte chunks of a row change places: bits 4-6 of the address, exclusive or bits 7-9.
 __device__ __forceinline__ unsigned swizzled(unsigned address) { return address ^ (address >> 3 & 0x70); }
@@ -35,17 +37,17 @@ __device__ __forceinline__ uint64_t matrix_descriptor(unsigned address) {
 }
 
 // The same matrix so many bytes further on. The sum cannot leave its 14 bits: shared memory ends below 256 KB.
-__device__ __forceinline__ uint64_t further(uint64_t descriptor, unsigned bytes) { return descriptor + (bytes >> 4); }
+__device__ __forceinline__ uint64_t advance_descriptor(uint64_t descriptor, unsigned bytes) { return descriptor + (bytes >> 4); }
 
 // A matrix that lies across ("MN-major"): each of its 16 or more places along the sum is 128 swizzled bytes, 64 rows of
 // the matrix side by side. Eight such places are 1024 bytes, the next eight follow at once; the next 64 rows of the
 // matrix are `block_bytes` further on. Swizzled, it is the former distance that the field from bit 32 has ("stride"),
 // and the latter that from 16 ("leading").
-__device__ __forceinline__ uint64_t across_descriptor(unsigned address, unsigned block_bytes) {
+__device__ __forceinline__ uint64_t mn_major_descriptor(unsigned address, unsigned block_bytes) {
     return uint64_t{1} << 62 | uint64_t{group_bytes >> 4} << 32 | uint64_t{block_bytes >> 4} << 16 |
            (address & 0x3ffff) >> 4;
 }
-constexpr int across_bytes = mma_depth * row_bytes;  // from one instruction's places along the sum to the next's
+constexpr int mn_major_bytes = mma_depth * row_bytes;  // from one instruction's places along the sum to the next's
 
 // Where in a box the 64 pixels of block 0 or 1 begin, as tap row 0..2 sees them: channels 16 k and up.
 __device__ __forceinline__ unsigned block_offset(int block, int tap_row, int k) {
@@ -99,10 +101,6 @@ __device__ __forceinline__ Item item_at(unsigned index, const Cut& cut, unsigned
             int(cut.steps * slice / cut.slices),
             int(cut.steps * (slice + 1) / cut.slices)};
 }
-
-struct Coordinates {  // of a box's first element, innermost dimension first; they may be negative
-    int x, y, z;
-};
 
 // In (channels, width, height): 64 channels of box `box` of an item, shifted by the step's horizontal tap and one up.
 __device__ __forceinline__ Coordinates pixels_at(const Item& item, int step, int box) {

@@ -10,11 +10,17 @@
 // Stages are rings in shared memory, each stage with two mbarriers, `full` (its bytes have come) and `empty` (all warps
 // that read it are done). The boxes overhang the image, where the copy engine reads zeros: that is the padding.
 // Blocks stay for many tiles, so the producer fills the stages for the next tile during the epilogue of the last.
-// conv3x3/wgmma_layout.cuh knows where everything lies, common/ptx_sm90.cuh the instructions, conv3x3/launch_wgmma_sm90.py tiles and launches.
+// conv3x3/wgmma_layout.cuh knows where everything lies, the folder ptx the instructions, conv3x3/launch_wgmma_sm90.py tiles and launches.
 // tests/kernels/test_hopper.py runs every kernel, in the emulator and where there is a GPU for them, against float64.
 #pragma once
 
-#include "common/ptx_sm90.cuh"
+#include "conv3x3/wgmma_layout.cuh"
+#include "common/element.cuh"
+#include "common/tensor_map.cuh"
+#include "ptx/mbarrier.cuh"
+#include "ptx/setmaxnreg.cuh"
+#include "ptx/tma.cuh"
+#include "ptx/wgmma.cuh"
 #include "conv3x3/mma_sm80.cuh"
 
 namespace hopper {
@@ -22,7 +28,7 @@ namespace hopper {
 using tensor::Map;
 using tensor::Square;
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !(defined(__CUDACC__) || defined(__CUDACC_RTC__))
+#ifdef HAS_WGMMA
 
 // --------------------------------------------------------------------------------------------- the main loop
 
@@ -90,19 +96,19 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
     for (unsigned index = blockIdx.x; index < items; index += gridDim.x) {
         const Item item = item_at(index, cut, pixel_tiles, Tile::boxes * box_width, Tile::columns);
         for (int step = item.first_step; step < item.end_step; ++step) {
-            wait(memory.pixels_empty(pixels.stage), pixels.parity ^ 1);
+            ptx::mbarrier_wait(memory.pixels_empty(pixels.stage), pixels.parity ^ 1);
             if (elected) {
-                arrive_expecting(memory.pixels_full(pixels.stage), Tile::pixel_bytes);
+                ptx::arrive_expect_tx(memory.pixels_full(pixels.stage), Tile::pixel_bytes);
                 for (int box = 0; box < Tile::boxes; ++box)
-                    load_box(memory.pixels(pixels.stage) + box * box_bytes, pixels_map,
+                    ptx::tma_load_3d(memory.pixels(pixels.stage) + box * box_bytes, pixels_map,
                              memory.pixels_full(pixels.stage), pixels_at(item, step, box));
             }
             pixels.advance();
             for (int tap_row = 0; tap_row < 3; ++tap_row) {
-                wait(memory.filters_empty(filters.stage), filters.parity ^ 1);
+                ptx::mbarrier_wait(memory.filters_empty(filters.stage), filters.parity ^ 1);
                 if (elected) {
-                    arrive_expecting(memory.filters_full(filters.stage), Tile::filter_bytes);
-                    load_box(memory.filters(filters.stage), filters_map, memory.filters_full(filters.stage),
+                    ptx::arrive_expect_tx(memory.filters_full(filters.stage), Tile::filter_bytes);
+                    ptx::tma_load_3d(memory.filters(filters.stage), filters_map, memory.filters_full(filters.stage),
                              filters_at(item, step, tap_row));
                 }
                 filters.advance();
@@ -120,41 +126,41 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int steps, 
     int pixels_before = 0, filters_before = 0;  // the stages of the batch before
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
-        wait(memory.pixels_full(pixels.stage), pixels.parity);
+        ptx::mbarrier_wait(memory.pixels_full(pixels.stage), pixels.parity);
         const uint64_t of_boxes = matrix_descriptor(memory.pixels(pixels.stage) + first_box * box_bytes);
 #pragma unroll
         for (int tap_row = 0; tap_row < 3; ++tap_row) {
-            wait(memory.filters_full(filters.stage), filters.parity);
+            ptx::mbarrier_wait(memory.filters_full(filters.stage), filters.parity);
             const uint64_t of_stage = matrix_descriptor(memory.filters(filters.stage));
-            products_begin();
+            ptx::wgmma_fence();
 #pragma unroll
             for (int k = 0; k < step_channels / mma_depth; ++k) {
 #pragma unroll
                 for (int i = 0; i < Tile::products; ++i) {
                     const int box = Tile::turned ? i : i / 2, block = Tile::turned ? 0 : i % 2;
-                    const uint64_t of_pixels = further(of_boxes, box * box_bytes + block_offset(block, tap_row, k));
-                    const uint64_t of_filters = further(of_stage, k * mma_bytes);
-                    product<Element>(sums[i], Tile::turned ? of_filters : of_pixels,
+                    const uint64_t of_pixels = advance_descriptor(of_boxes, box * box_bytes + block_offset(block, tap_row, k));
+                    const uint64_t of_filters = advance_descriptor(of_stage, k * mma_bytes);
+                    ptx::wgmma<Element>(sums[i], Tile::turned ? of_filters : of_pixels,
                                      Tile::turned ? of_pixels : of_filters, step | tap_row | k);
                 }
             }
-            products_commit();
+            ptx::wgmma_commit_group();
             // The batch before has finished when no more than this one is under way.
-            products_wait<1>();
-            if (step | tap_row) arrive(memory.filters_empty(filters_before));
-            if (step && tap_row == 0) arrive(memory.pixels_empty(pixels_before));
+            ptx::wgmma_wait_group<1>();
+            if (step | tap_row) ptx::mbarrier_arrive(memory.filters_empty(filters_before));
+            if (step && tap_row == 0) ptx::mbarrier_arrive(memory.pixels_empty(pixels_before));
             filters_before = filters.stage;
             filters.advance();
         }
         pixels_before = pixels.stage;
         pixels.advance();
     }
-    if (!Tile::together) arrive(memory.turn(1 - consumer));
-    products_wait<0>();
+    if (!Tile::together) ptx::mbarrier_arrive(memory.turn(1 - consumer));
+    ptx::wgmma_wait_group<0>();
 #pragma unroll
-    for (int i = 0; i < Tile::products; ++i) products_have_changed(sums[i]);
-    arrive(memory.filters_empty(filters_before));
-    arrive(memory.pixels_empty(pixels_before));
+    for (int i = 0; i < Tile::products; ++i) ptx::wgmma_fence_accum(sums[i]);
+    ptx::mbarrier_arrive(memory.filters_empty(filters_before));
+    ptx::mbarrier_arrive(memory.pixels_empty(pixels_before));
 }
 
 // A warp's sums of an item, through its room to whole squares of eight channels, one to a lane: 16 pixels (two image
@@ -220,7 +226,7 @@ template <class Tile, class Element, class Finish>
 __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const TensorMap& filters_map, const Map& map,
                                          int channels_in, int slices, const Finish& finish, float* partials) {
     DYNAMIC_SHARED(unsigned char, shared);
-    const Memory<Tile> memory = {shared_address(shared)};
+    const Memory<Tile> memory = {ptx::shared_address_32(shared)};
     constexpr int tile_width = Tile::boxes * box_width;
     const unsigned down = (map.height + box_height - 1) / box_height;
     const Cut cut = {(map.width + tile_width - 1) / tile_width, (map.channels + Tile::columns - 1) / Tile::columns,
@@ -230,27 +236,27 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
 
     if (threadIdx.x == 0) {
         for (int stage = 0; stage < Tile::pixel_stages; ++stage) {
-            barrier_init(memory.pixels_full(stage), 1);
-            barrier_init(memory.pixels_empty(stage), Tile::releasing_warps);
+            ptx::mbarrier_init(memory.pixels_full(stage), 1);
+            ptx::mbarrier_init(memory.pixels_empty(stage), Tile::releasing_warps);
         }
         for (int stage = 0; stage < Tile::filter_stages; ++stage) {
-            barrier_init(memory.filters_full(stage), 1);
-            barrier_init(memory.filters_empty(stage), Tile::releasing_warps);
+            ptx::mbarrier_init(memory.filters_full(stage), 1);
+            ptx::mbarrier_init(memory.filters_empty(stage), Tile::releasing_warps);
         }
         for (int consumer = 0; consumer < Tile::consumers; ++consumer)
-            barrier_init(memory.turn(consumer), warps_per_group);
-        barriers_are_initialised();
-        prefetch(pixels_map);
-        prefetch(filters_map);
+            ptx::mbarrier_init(memory.turn(consumer), warps_per_group);
+        ptx::fence_barrier_init();
+        ptx::prefetch_tensor_map(pixels_map);
+        ptx::prefetch_tensor_map(filters_map);
     }
     __syncthreads();
 
     const int consumer = threadIdx.x / group_threads;
     if (consumer == Tile::consumers) {
-        give_registers<Tile::producer_registers>();
+        ptx::reg_dealloc<Tile::producer_registers>();
         if (threadIdx.x / 32 == Tile::consumer_warps) produce<Tile>(memory, pixels_map, filters_map, cut, pixel_tiles);
     } else {
-        take_registers<Tile::consumer_registers>();
+        ptx::reg_alloc<Tile::consumer_registers>();
         float* const room = reinterpret_cast<float*>(shared + Tile::room_at) + threadIdx.x / 32 * Tile::warp_room;
         const int first_box = Tile::together ? consumer : 0;
         Ring<Tile::pixel_stages> pixels;
@@ -268,7 +274,7 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
             } else {
                 // A parity tells a phase from the next, not from the one after that: so nobody may wait for stages
                 // before the other has seen his.
-                if (!Tile::together) wait(memory.turn(consumer), turn);
+                if (!Tile::together) ptx::mbarrier_wait(memory.turn(consumer), turn);
                 turn ^= 1;
                 float sums[Tile::products][Tile::sums];
                 multiply<Tile, Element>(memory, steps, consumer, pixels, filters, sums);
@@ -292,7 +298,7 @@ using Tile64x256 = Tile<2, 64, false, true, 4, 6>;
 // Kernels by their full names. Of the input gradient "in" and "out" are those of the product, not of the layer.
 #define CONV3X3_RELU_WGMMA_SM90(name, Element, Tile)                                                                   \
     extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1)                                             \
-        name(const __grid_constant__ hopper::TensorMap pixels, const __grid_constant__ hopper::TensorMap filters,      \
+        name(const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,      \
              const float* __restrict__ bias, Element* __restrict__ out, uint8_t* __restrict__ mask,                    \
              Element* __restrict__ pooled, uint8_t* __restrict__ choice, void* __restrict__ partials, int height,      \
              int width, int channels_in, int channels_out, int slices, int average) {                                  \
@@ -303,7 +309,7 @@ using Tile64x256 = Tile<2, 64, false, true, 4, 6>;
 
 #define CONV3X3_INPUT_GRADIENT_WGMMA_SM90(name, Element, Tile)                                                         \
     extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1)                                             \
-        name(const __grid_constant__ hopper::TensorMap pixels, const __grid_constant__ hopper::TensorMap filters,      \
+        name(const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,      \
              Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials, int height,     \
              int width, int channels_in, int channels_out, int slices, int accumulate) {                               \
         hopper::convolve<hopper::Tile, Element>(                                                                       \

@@ -11,16 +11,21 @@
 // wgmma turns them as it reads them. A tile on the diagonal loads its channels once, for both operands. What boxes
 // bring from beyond the last pixel and the last channel is zero.
 //
-// conv3x3/wgmma_layout.cuh knows where everything lies, common/ptx_sm90.cuh the instructions, conv3x3/launch_wgmma_sm90.py tiles and launches.
+// conv3x3/wgmma_layout.cuh knows where everything lies, the folder ptx the instructions, conv3x3/launch_wgmma_sm90.py tiles and launches.
 // tests/kernels/test_hopper_gram.py runs every kernel, in the emulator and where there is a GPU for them.
 #pragma once
 
-#include "common/ptx_sm90.cuh"
+#include "conv3x3/wgmma_layout.cuh"
+#include "common/element.cuh"
+#include "common/tensor_map.cuh"
+#include "ptx/mbarrier.cuh"
+#include "ptx/tma.cuh"
+#include "ptx/wgmma.cuh"
 #include "gram/upper_triangle.cuh"
 
 namespace hopper {
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !(defined(__CUDACC__) || defined(__CUDACC_RTC__))
+#ifdef HAS_WGMMA
 
 // side x side sums, `depth` pixels a step.
 template <int side_, int depth_, int stages_>
@@ -43,16 +48,16 @@ struct GramTile {
 template <class Tile, class Element>
 __device__ __forceinline__ void gram_slice(const TensorMap& features, float* partials, int pixels, int channels) {
     DYNAMIC_SHARED(unsigned char, shared);
-    const unsigned base = shared_address(shared);
+    const unsigned base = ptx::shared_address_32(shared);
     const auto full = [=](int stage) { return base + Tile::barriers_at + 16 * stage; };
     const auto empty = [=](int stage) { return full(stage) + 8; };
     if (threadIdx.x == 0) {
         for (int stage = 0; stage < Tile::stages; ++stage) {
-            barrier_init(full(stage), 1);
-            barrier_init(empty(stage), Tile::consumer_warps);
+            ptx::mbarrier_init(full(stage), 1);
+            ptx::mbarrier_init(empty(stage), Tile::consumer_warps);
         }
-        barriers_are_initialised();
-        prefetch(features);
+        ptx::fence_barrier_init();
+        ptx::prefetch_tensor_map(features);
     }
     __syncthreads();
 
@@ -69,14 +74,14 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
         const int boxes = (diagonal ? 1 : 2) * Tile::boxes;
 #pragma unroll 1
         for (int step = 0; step < steps; ++step) {
-            wait(empty(ring.stage), ring.parity ^ 1);
+            ptx::mbarrier_wait(empty(ring.stage), ring.parity ^ 1);
             if (elected) {
-                arrive_expecting(full(ring.stage), boxes * Tile::box_bytes);
+                ptx::arrive_expect_tx(full(ring.stage), boxes * Tile::box_bytes);
 #pragma unroll 1
                 for (int box = 0; box < boxes; ++box) {
                     const int tile = box < Tile::boxes ? at.row : at.column;
                     const int channel = tile * Tile::side + box % Tile::boxes * step_channels;
-                    load_box(base + ring.stage * Tile::stage_bytes + box * Tile::box_bytes, features, full(ring.stage),
+                    ptx::tma_load_3d(base + ring.stage * Tile::stage_bytes + box * Tile::box_bytes, features, full(ring.stage),
                              {channel, (first_step + step) * Tile::depth, 0});
                 }
             }
@@ -90,22 +95,22 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
     int before = 0;  // the stage of the batch before
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
-        wait(full(ring.stage), ring.parity);
+        ptx::mbarrier_wait(full(ring.stage), ring.parity);
         const unsigned stage = base + ring.stage * Tile::stage_bytes;
-        const uint64_t left = across_descriptor(stage + consumer * Tile::box_bytes, Tile::box_bytes);
-        const uint64_t right = across_descriptor(stage + (diagonal ? 0 : Tile::operand_bytes), Tile::box_bytes);
-        products_begin();
+        const uint64_t left = mn_major_descriptor(stage + consumer * Tile::box_bytes, Tile::box_bytes);
+        const uint64_t right = mn_major_descriptor(stage + (diagonal ? 0 : Tile::operand_bytes), Tile::box_bytes);
+        ptx::wgmma_fence();
 #pragma unroll
         for (int k = 0; k < Tile::depth / mma_depth; ++k)
-            product<Element, true>(sums, further(left, k * across_bytes), further(right, k * across_bytes), step | k);
-        products_commit();
-        products_wait<1>();  // until the batch before has finished
-        if (step) arrive(empty(before));
+            ptx::wgmma<Element, true>(sums, advance_descriptor(left, k * mn_major_bytes), advance_descriptor(right, k * mn_major_bytes), step | k);
+        ptx::wgmma_commit_group();
+        ptx::wgmma_wait_group<1>();  // until the batch before has finished
+        if (step) ptx::mbarrier_arrive(empty(before));
         before = ring.stage;
         ring.advance();
     }
-    products_wait<0>();
-    products_have_changed(sums);
+    ptx::wgmma_wait_group<0>();
+    ptx::wgmma_fence_accum(sums);
 
     float* const to = partials + (size_t(blockIdx.x) * gridDim.y + blockIdx.y) * Tile::side * Tile::side +
                       consumer * 64 * Tile::side;
@@ -125,7 +130,7 @@ using GramTile128x128 = GramTile<128, 64, 4>;
 // A kernel by its full name.
 #define GRAM_WGMMA_SM90(name, Element, Tile)                                                                        \
     extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1)                                          \
-        name(const __grid_constant__ hopper::TensorMap features, void* __restrict__ partials, int pixels,           \
+        name(const __grid_constant__ TensorMap features, void* __restrict__ partials, int pixels,           \
              int channels) {                                                                                        \
         hopper::gram_slice<hopper::Tile, Element>(features, static_cast<float*>(partials), pixels, channels);       \
     }

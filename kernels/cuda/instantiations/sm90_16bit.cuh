@@ -4,7 +4,7 @@
 #include "conv3x3/wgmma_sm90.cuh"
 #include "gram/wgmma_sm90.cuh"
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !(defined(__CUDACC__) || defined(__CUDACC_RTC__))
+#ifdef HAS_WGMMA
 CONV3X3_RELU_WGMMA_SM90(NAME(conv3x3_relu_wgmma_sm90_bf16_256x128,
                              conv3x3_relu_wgmma_sm90_fp16_256x128), ELEMENT, Tile256x128)
 CONV3X3_RELU_WGMMA_SM90(NAME(conv3x3_relu_wgmma_sm90_bf16_128x128,

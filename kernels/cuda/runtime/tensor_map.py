@@ -54,7 +54,7 @@ class Target(NamedTuple):
 
 
 def encode_for_emulator(tensor_map: TensorMap) -> NDArray[Any]:
-    """As cuda/common/ptx_sm90.cuh reads it: address, sizes, pitches, box, mark."""
+    """As emulator/ptx/tma.cuh reads it: address, sizes, pitches, box, mark."""
     encoded = np.zeros(1, ENCODED)
     words = (tensor_map.address, *tensor_map.sizes, *tensor_map.pitches, *tensor_map.box)
     encoded["words"][0, :10] = (*words, int.from_bytes(b"tnsormap", "little"))
