@@ -1,6 +1,7 @@
 // wgmma: products of a warpgroup's tensor cores, whose operands are in shared memory and described by descriptors
 // (conv3x3/wgmma_layout.cuh), for sm_90a.
-// On the emulator emulator/ptx/wgmma.cuh takes its place. tests/kernels/test_hopper_instructions.py has a small kernel of them.
+// On the emulator emulator/ptx/wgmma.cuh takes its place. tests/kernels/test_hopper_instructions.py has a small kernel of
+// them.
 #pragma once
 
 #include "common/element.cuh"
@@ -9,7 +10,7 @@
 
 namespace ptx {
 
-// Before the first product of a batch: the accum' registers are as they should be.
+// Before the first product of a batch: the accumulators' registers are as they should be.
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit_group() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
@@ -19,7 +20,7 @@ __device__ __forceinline__ void wgmma_wait_group() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
-// After the last wait, before anyone reads the accum: to the compiler they have changed only now.
+// After the last wait, before anyone reads the accumulators: to the compiler they have changed only now.
 template <int count>
 __device__ __forceinline__ void wgmma_fence_accum(float (&accum)[count]) {
 #pragma unroll
@@ -40,7 +41,8 @@ __device__ __forceinline__ void wgmma_fence_accum(float (&accum)[count]) {
     "wgmma.mma_async.sync.aligned." shape ".f32." type "." type " {" names "}, " a ", " b                      \
     ", add, 1, 1, " mn_major ", " mn_major ";\n}\n"
 
-// accum := A B^T [+ accum], asynchronously: 64 rows by 64 or 128 columns, 16 deep. `mn_major`: both operands lie so, else K-major.
+// accum := A B^T [+ accum], asynchronously: 64 rows by 64 or 128 columns, 16 deep. `mn_major`: both operands lie so, else
+// K-major.
 template <class Element, bool mn_major = false>
 __device__ __forceinline__ void wgmma(float (&accum)[32], uint64_t a, uint64_t b, int add) {
     if constexpr (is_bf16<Element>)

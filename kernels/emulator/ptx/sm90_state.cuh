@@ -1,9 +1,10 @@
 // What the host's versions of mbarrier.cuh, tma.cuh and wgmma.cuh share: what a block has under way.
 //
-// It is as unhelpful as the instructions are allowed to be. A load is carried out at once or only when somebody waits for its barrier, as a
-// coin decides (EMULATOR_LOADS: 0 always at once, 1 always late, 2 the coin). A product reads its operands and writes its
-// accum only at the wait that waits for it. So a wait a out, a stage given back too early and a barrier too few show
-// as wrong accum or as a deadlock, which is reported as one: nobody made progress for whole rounds of all lanes.
+// It is as unhelpful as the instructions are allowed to be. A load is carried out at once or only when somebody waits for
+// its barrier, as a coin decides (EMULATOR_LOADS: 0 always at once, 1 always late, 2 the coin). A product reads its
+// operands and writes its accumulators only at the wait that waits for it. So a wait left out, a stage given back too
+// early and a barrier too few show as wrong sums or as a deadlock, which is reported as one: nobody made progress for
+// whole rounds of all lanes.
 //
 // How it waits: when a warp finds its phase incomplete, its lanes go to the block's barrier, the only place where the
 // emulator lets all others run, and look again when everyone alive has come to wait. So one must not mix these waits
