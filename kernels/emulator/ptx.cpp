@@ -58,7 +58,8 @@ struct Factors {
     }
 };
 
-// sums += `count` products of a row of A, from a[k] on, and of as many rows of B; the largest exponents among the terms.
+// sums += `count` products of a row of A, from a[k] on, and of as many rows of B; the largest exponents among the
+// terms.
 Row add_products(const Factors& a, int k, const Factors& b, int row, int count, float* sums) {
     Row sum = __builtin_convertvector(load<FloatRow>(sums), Row);
     Row largest = (Row)((LongRow)sum & exponent_of_double);

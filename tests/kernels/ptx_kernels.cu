@@ -1,4 +1,5 @@
-// One kernel per instruction of the folder ptx up to sm_89, for test_ptx.py: fragments and rows come from the host and go back as they are.
+// One kernel per instruction of the folder ptx up to sm_89, for test_ptx.py: fragments and rows come from the host and
+// go back as they are.
 #include "common/element.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/cvt.cuh"

@@ -1,8 +1,8 @@
-// The matrix product behind the convolutions, the Gram matrix and its gradient: a block's tile of L R, fp32 on
-// FFMA. Who multiplies what is a policy: `left` and `right` bring `depth` columns of L and rows of R at a time into
-// shared memory, and the caller does something with the sums. Here are the shapes, the main loop and the loader of
-// a plain matrix; conv3x3/implicit_gemm_simt.cuh has the loader that gathers a convolution's windows. Tested through every kernel built
-// on it.
+// The matrix product behind the convolutions, the Gram matrix and its gradient: a block's tile of L R, fp32 on FFMA.
+// Who multiplies what is a policy: `left` and `right` bring `depth` columns of L and rows of R at a time into shared
+// memory, and the caller does something with the sums. Here are the shapes, the main loop and the loader of a plain
+// matrix; conv3x3/implicit_gemm_simt.cuh has the loader that gathers a convolution's windows. Tested through every
+// kernel built on it.
 //
 // What the numbers are chosen for. A thread holds 8x8 sums and reads 16 operands for 64 FFMA; a warp holds 64x32. In
 // one step of `depth` a thread of the widest tile issues 512 FFMA, 32 shared loads, 7 instructions that move operands

@@ -1,5 +1,6 @@
 // Sums over a warp and over a block, for the kernels that reduce: always the same tree, so two runs give the same
-// bytes, and the error grows with log n. Used by costs/terms.cu, elementwise/blas1.cu and wasserstein/newton_schulz.cu and tested through them.
+// bytes, and the error grows with log n. Used by costs/terms.cu, elementwise/blas1.cu and wasserstein/newton_schulz.cu
+// and tested through them.
 #pragma once
 
 #include "common/platform.cuh"

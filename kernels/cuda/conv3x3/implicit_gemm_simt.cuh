@@ -142,7 +142,8 @@ __device__ __forceinline__ void store4(float* to, const float (&values)[4], int 
     }
 }
 
-// y := relu(sums + bias), kept as far as it is wanted: null pointers are not. kernels/cuda/conv3x3/launch_simt.py has the layouts.
+// y := relu(sums + bias), kept as far as it is wanted: null pointers are not. kernels/cuda/conv3x3/launch_simt.py has
+// the layouts.
 struct Forward {
     const float* bias;  // padded to a multiple of four
     float* out;

@@ -1,26 +1,55 @@
-// The 3x3 convolution on tensor cores: an implicit matrix product of pixels and filters by mma.sync, for every kind of
-// number that it takes. The input gradient is the same product with turned filters, so there is one main loop and two
-// ways to finish. instantiations/sm80_bf16.cu and its neighbours make kernels of this; kernels/cuda/conv3x3/launch_mma_sm80.py packs filters,
-// kernels/cuda/conv3x3/tile_model.py chooses tiles; tests/kernels/test_tensor_convolution.py runs all of it in the emulator.
+// The 3x3 convolution on tensor cores by mma.sync, sm_75 and later, for every kind of number that they take: an
+// implicit matrix product of pixels and filters. Rung 3 of README.md's ladder.
+//
+// The input gradient is the same product with turned filters, so there is one main loop and two epilogues.
+// instantiations/ makes kernels of this, launch_mma_sm80.py packs filters, tile_model.py chooses tiles;
+// tests/kernels/test_tensor_convolution.py runs all of it in the emulator, test_tensor_compile.py reads the SASS.
 //
 // A block takes a tile of the map, 16 pixels wide, and 64 or 128 output channels. The sum goes over blocks of input
-// channels, 128 bytes of a pixel each, and for each of them over the nine taps: a step. What a step needs:
+// channels, 128 bytes of a pixel each, and for each of them over the nine taps: a k-tile of the loop.
+//
+//      128x128: 8 rows of 16 pixels                 a warp: 64 pixels x 64 channels
+//
+//      +------------18------------+                        64 channels (8 fragments of 8)
+//      | +----------16----------+ |                   +-------------------+
+//      | | warp 0, 1            | |    16 pixels      | m16n8 | m16n8 |...|     one row of the image
+//     10 8           (4 rows)   | |    16 pixels      |       |       |   |     the row below: with the one above,
+//      | | warp 2, 3            | |    16 pixels      |       |       |   |     a lane holds whole 2x2 pool windows
+//      | |           (4 rows)   | |    16 pixels      |       |       |   |
+//      | +----------------------+ |                   +-------------------+
+//      +--------------------------+
 //
 //   pixels   One halo, tile plus border, serves all nine taps of a block of channels: ldmatrix takes the address of
 //            every row, so a tap is an offset. That asks L2 for 1.3 to 1.7 times the tile's bytes and not for nine times.
 //            There are two halos: while one is multiplied, the next block of channels arrives in the other, a few rows
 //            with every tap. Zero padding, and channels that end within a block, are copies of zeros.
-//   filters  Packed on the host as shared memory wants them, so that a step's are one run of bytes; a ring of stages.
+//   filters  Packed on the host as shared memory wants them, so that a k-tile's are one run of bytes; a ring of stages:
+//
+//            k-tile       0        1        2        3                 8        9
+//            tap          (0,0)    (0,1)    (0,2)    (1,0)    ...      (2,2)    (0,0) of the next 128 bytes
+//            multiplied   halo 0, filters of the stage k-tile % stages ...      halo 1
+//            copied       filters of k-tile + stages - 1, some rows of halo 1   halo 0
 //
 // Both are rows of 128 bytes, 16-byte chunk c of row h at place c ^ key(h). The key is h for filters and h / 2 for
 // pixels, for eight rows that ldmatrix reads at once are neighbours among the filters and two apart among the pixels:
 // either way they lie on all 32 banks.
+//
+//            chunk    0 1 2 3 4 5 6 7
+//            row 0    0 1 2 3 4 5 6 7
+//            row 1    1 0 3 2 5 4 7 6      the place of each chunk, for key(h) = h
+//            row 2    2 3 0 1 6 7 4 5
+//            ...      ...
+//            row 7    7 6 5 4 3 2 1 0
 //
 // Which row of the product is which pixel, and which column which channel, is free, and chosen such that a lane's sums
 // are whole 2x2 squares of pixels and eight neighbouring channels: pooling, mask bytes and 16-byte stores then need
 // neither shuffles nor shared memory. Sixteen rows of a fragment are sixteen pixels next to each other, the even ones
 // first: lane 4 g + t holds rows g and g + 8, so pixels 2 g and 2 g + 1, and the fragment below has the pixels below.
 // Column 8 j + 2 t + b of 32 is channel 8 t + 2 j + b.
+//
+// Bound by the tensor cores, whose mma.sync on an H100 reaches about half of what wgmma does: with mma.sync alone a
+// gradient at 2048 px in bf16 takes 17.7 ms, with wgmma 12.8; in 3xtf32 the convolutions at 512 px do 54 to 62 TFLOP/s
+// (benchmarks/results/h100_2026-11-26.md).
 #pragma once
 
 #include "common/element.cuh"
@@ -36,9 +65,9 @@ namespace tensor {
 constexpr int row_bytes = 128, chunk_bytes = 16, slices_per_row = 4;  // a slice is what one mma takes of a row
 constexpr int tile_width = 16, warp_channels = 64, taps = 9;
 
-// A warp does warp_pixels x 64. With 64 pixels it reads 8 ldmatrix.x4 for 32 products of 16x8, half of what shared memory
-// can give to sm_80's tensor cores, and keeps 128 sums a lane. A step is so much work (a thousand cycles, where two
-// blocks take turns) that two stages of filters hide their way from L2; three do where there is room.
+// A warp does warp_pixels x 64. With 64 pixels it reads 8 ldmatrix.x4 for 32 products of 16x8, half of what shared
+// memory can give to sm_80's tensor cores, and keeps 128 sums a lane. A step is so much work (a thousand cycles, where
+// two blocks take turns) that two stages of filters hide their way from L2; three do where there is room.
 // kernels/cuda/conv3x3/tile_model.py has these numbers too.
 template <int tile_pixels, int tile_channels, int warp_pixels, int tile_stages, int resident>
 struct Tile {
@@ -116,10 +145,10 @@ struct Tf32 {
     }
 };
 
-// 3xTF32, as exact as fp32: x = big + small to 22 bits, and of the four products all but small x small. Tensor cores cut
-// their sums instead of rounding them, so that thousands of terms drift: by 2.5e-6 of tf32's sums over 128 channels in
-// the emulator. Here each slice is added up from zero, small terms first, and joins the sums by a rounded addition (after
-// Ootomo and Yokota, 2022), for 1.6e-7.
+// 3xTF32, as exact as fp32: x = big + small to 22 bits, and of the four products all but small x small. Tensor cores
+// cut their sums instead of rounding them, so that thousands of terms drift: by 2.5e-6 of tf32's sums over 128 channels
+// in the emulator. Here each slice is added up from zero, small terms first, and joins the sums by a rounded addition
+// (after Ootomo and Yokota, 2022), for 1.6e-7.
 struct SplitTf32 {
     using Element = float;
     static constexpr int slices_at_once = 1;
@@ -200,7 +229,8 @@ __device__ __forceinline__ void add8(const Element* from, float (&v)[8]) {
     }
 }
 
-// y := relu(sums + bias), kept as far as it is wanted: null pointers are not. Layouts as in kernels/cuda/conv3x3/launch_simt.py.
+// y := relu(sums + bias), kept as far as it is wanted: null pointers are not. Layouts as in
+// kernels/cuda/conv3x3/launch_simt.py.
 template <class Element>
 struct Forward {
     const float* bias;  // padded to a multiple of 64
@@ -294,8 +324,8 @@ struct Partial {
 };
 
 // A lane's sums as squares: the first pixel of its first square is (y, x), its first channel `channel`. Unrolled, this
-// would be several times as much code as the main loop, run once a block. Registers cannot be indexed, so the loop takes
-// the first square each time and the others move up.
+// would be several times as much code as the main loop, run once a block. Registers cannot be indexed, so the loop
+// takes the first square each time and the others move up.
 template <int m, int n, class Finish>
 __device__ __forceinline__ void store_sums(const Map& map, int y, int x, int channel, const float (&sums)[m][n][4],
                                            const Finish& finish) {
@@ -331,8 +361,9 @@ __device__ __forceinline__ ptx::SharedAddress place_of_pixel(ptx::SharedAddress 
     return halo + (row * row_bytes | (pixel_key(row) ^ lane >> 4) * chunk_bytes);
 }
 
-// Copies halos, one block of channels after the other: a thread has chunk threadIdx.x % 8 of row threadIdx.x / 8 of each
-// pass. `begin` says where to and takes the next block of channels; `next` copies a row of it and moves on by a pass.
+// Copies halos, one block of channels after the other: a thread has chunk threadIdx.x % 8 of row threadIdx.x / 8 of
+// each pass. `begin` says where to and takes the next block of channels; `next` copies a row of it and moves on by a
+// pass.
 template <class Tile, class Element>
 class HaloCopier {
     static constexpr int chunks = row_bytes / chunk_bytes, block_channels = row_bytes / int(sizeof(Element));

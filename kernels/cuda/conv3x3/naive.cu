@@ -1,7 +1,10 @@
-// The second oracle: convolution, its gradient and the Gram matrix as their formulas read, one thread per output,
-// nothing shared, nothing packed: the kernel stays (3, 3, C_in, C_out). Too slow to be used; it is here so that a fast
-// kernel that disagrees with the reference can be told from a compiler or a GPU that does. tests/kernels launch these
-// alone.
+// The second oracle: convolution, its gradient and the Gram matrix as their formulas read. Rung 1 of README.md's
+// ladder.
+//
+// One thread per output, nothing shared, nothing packed: the filters stay (3, 3, C_in, C_out). Bound by the loads of
+// L1: two for each multiplication. Too slow to be used; it is here so that a fast kernel that disagrees with the
+// reference can be told from a compiler or a GPU that does. tests/kernels/test_convolution_kernels.py and
+// test_gram_kernels.py launch these alone.
 #include "common/platform.cuh"
 
 // out[i, j, k] = max(0, bias[k] + sum_{r,s,c} x[i+r-1, j+s-1, c] kernel[r, s, c, k])

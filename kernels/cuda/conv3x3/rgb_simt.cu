@@ -1,8 +1,18 @@
-// The two ends of the network, where the convolution's input is an image of three channels: forward to any number
-// of channels, and the gradient back to the three. With 27 products per output they are bound by device memory, so
-// they read every activation once and keep the halo and the filters in shared memory. The forward kernel ends as
-// every convolution does (conv3x3/implicit_gemm_simt.cuh). kernels/cuda/conv3x3/launch_simt.py launches both;
-// tests/kernels/test_convolution_kernels.py runs each of them alone, in the emulator, against float64.
+// The first layer's convolution in float32, from an RGB image to any number of channels, and its gradient back to the
+// three channels.
+//
+//     forward: 8x16 pixels x 64 channels a block              backward: 16x32 pixels a block, 8 channels at a time
+//
+//       +--------18--------+                                    +---------34---------+
+//       | +------16------+ |  the halo of the image and         | +-------32-------+ |  a thread has 4 pixels above
+//      10 8 2x2 a thread | |  all 27 x 64 filters in           18 16 4 above each   | |  each other: a window of 6x3
+//       | +--------------+ |  shared memory, loaded once        | | other a thread | |  serves 12 sums
+//       +------------------+                                    +--------------------+
+//
+// With 27 multiplications per output both are bound by device memory, so they read every activation once. An H100 takes
+// 51 and 61 us at 512 px, 47% and 38% of that roofline (benchmarks/results/h100_2026-11-26.md). The forward kernel ends
+// as every convolution does (conv3x3/implicit_gemm_simt.cuh). launch_simt.py launches both; tests/kernels/
+// test_convolution_kernels.py runs each of them alone, in the emulator, against float64.
 #include "conv3x3/implicit_gemm_simt.cuh"
 
 namespace {

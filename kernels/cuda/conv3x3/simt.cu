@@ -1,11 +1,25 @@
-// The 3x3 convolution with zero padding, forward and backward, as an implicit matrix product: pixels x (taps,
-// channels) times filters. The gradient with respect to the input is the same product with turned filters, so there
-// is one main loop (common/gemm_simt.cuh), one loader of windows and two epilogues (conv3x3/implicit_gemm_simt.cuh). A forward launch computes
-// relu(conv + bias) and whichever of activations, mask bits, pool and choices are wanted; a backward launch
-// accumulates and masks. Small maps split the sum over taps and channels among blocks (gridDim.z) and add the
-// slices in order in a second launch. kernels/cuda/conv3x3/launch_simt.py chooses tiles and slices and packs the filters;
-// tests/kernels/test_convolution_kernels.py runs every kernel of this file alone, in the emulator, against float64.
-// The three-channel ends are in conv3x3/rgb_simt.cu.
+// The 3x3 convolution with zero padding and its input gradient on FFMA, float32. Rung 2 of README.md's ladder.
+//
+// An implicit matrix product: pixels x (taps, channels) times filters. The gradient with respect to the input is the
+// same product with turned filters, so there is one main loop (common/gemm_simt.cuh), one loader of windows and two
+// epilogues (conv3x3/implicit_gemm_simt.cuh). A forward launch computes relu(conv + bias) and whichever of activations,
+// mask bits, pool and choices are wanted; a backward launch accumulates and masks.
+//
+//        8 channels of a tap      N = 128, 64 or 32 output channels
+//          +--------+            +----------------------+
+//          | pixels |  k = 8     |  8 rows of filters   |
+//    M =   | of 2x2 |            +-----+-----+-----+----+
+//    128   | pool   |            | 64  |     |     |    |   a warp holds 64x32 sums,
+//    pix-  | win-   |            | x32 |     |     |    |   a thread 8x8 of them:
+//    els   | dows   |            +-----+-----+-----+----+   rows r..r+3 and r+32..r+35,
+//          |        |            |     |     |     |    |   columns c..c+3 and c+16..c+19
+//          +--------+            +-----+-----+-----+----+
+//
+// Small maps split the sum over taps and channels among blocks (gridDim.z) and add the parts in order in a second
+// launch. Bound by FFMA: 88% of what is issued in the main loop of 128x128 are FFMA, and an H100 reaches 82 to 87% of
+// the fp32 rate from conv1_2 to conv4_4 (benchmarks/results/h100_2026-11-26.md). launch_simt.py chooses tiles and packs
+// the filters; tests/kernels/test_convolution_kernels.py runs every kernel of this file alone, in the emulator, against
+// float64. The first layer, from and to three channels, is in conv3x3/rgb_simt.cu.
 #include "conv3x3/implicit_gemm_simt.cuh"
 
 #define CONV3X3_RELU_SIMT(name, Tile, vector)                                                                           \
@@ -31,8 +45,8 @@
             static_cast<float*>(partials));                                                                        \
     }
 
-// The tile is pixels x output channels. Of the input gradient "in" and "out" are those of the product, not of the layer.
-// `any` loads channels one by one, for counts that are no multiple of four.
+// The tile is pixels x output channels. Of the input gradient "in" and "out" are those of the product, not of the
+// layer. `any` loads channels one by one, for counts that are no multiple of four.
 CONV3X3_RELU_SIMT(conv3x3_relu_simt_128x128, tile::Tile128x128, true)
 CONV3X3_RELU_SIMT(conv3x3_relu_simt_128x64, tile::Tile128x64, true)
 CONV3X3_RELU_SIMT(conv3x3_relu_simt_128x32, tile::Tile128x32, true)

@@ -1,17 +1,35 @@
-// The 3x3 convolution on Hopper's tensor cores: bf16 or fp16 activations and filters, sums in fp32. The same product as
-// conv3x3/mma_sm80.cuh has, pixels times filters, and the same ways to finish; what differs is who does the work. A
-// block has three warpgroups: two keep the tensor cores busy, and one warp of the third the copy engine:
+// The 3x3 convolution on Hopper's tensor cores: bf16 or fp16 activations and filters, sums in fp32. Rung 4 of
+// README.md's ladder. The same product as conv3x3/mma_sm80.cuh has, pixels times filters, and the same epilogues; what
+// differs is who does the work. A block has three warpgroups: two keep the tensor cores busy, and one warp of the third
+// the copy engine:
 //
-//     producer     for each step (64 channels, a column of taps): wait until a pixel stage is free, load its boxes;
+//     producer     for each k-tile (64 channels, a column of taps): wait until a pixel stage is free, load its boxes;
 //                  for each of its three taps: wait until a filter stage is free, load its filters
-//     consumers    for each step wait until its pixels are there; for each tap until its filters are; a batch of eight
+//     consumers    for each k-tile wait until its pixels are there; for each tap until its filters are; a batch of eight
 //                  wgmma, and when the batch before has finished, give its stages back
 //
-// Stages are rings in shared memory, each stage with two mbarriers, `full` (its bytes have come) and `empty` (all warps
-// that read it are done). The boxes overhang the image, where the copy engine reads zeros: that is the padding.
-// Blocks stay for many tiles, so the producer fills the stages for the next tile during the epilogue of the last.
-// conv3x3/wgmma_layout.cuh knows where everything lies, the folder ptx the instructions, conv3x3/launch_wgmma_sm90.py tiles and launches.
-// tests/kernels/test_hopper.py runs every kernel, in the emulator and where there is a GPU for them, against float64.
+//     producer    |P0 f f f|P1 f f f|P2 f f f|...               P: boxes of pixels, f: filters of one tap
+//     pixels      [stage 0][stage 1][stage 2]      full -> wgmma reads -> empty, by two mbarriers a stage
+//     filters     [0][1][2][3][4]
+//     consumer 0  . . |8 wgmma|8 wgmma|8 wgmma|...|epilogue|    256x128: both at one work tile, a box each
+//     consumer 1  . . |8 wgmma|8 wgmma|8 wgmma|...|epilogue|    others: by turns, one's epilogue beside the other's wgmma
+//
+//     A box, 8 pixels wide, loaded 18 rows high for 16:       The work tile 256x128: two boxes and 128 channels
+//
+//        row -1  [8 pixels x 64 channels: 1024 bytes]             box 0  box 1      128 channels
+//        row  0  [swizzled with that period         ]            +------+------+    +----------+
+//        ...                                                     |16 x 8|16 x 8| x  | 64 x 128 |
+//        row 16  [tap r reads from row r on         ]            +------+------+    +----------+
+//
+// Stages are rings in shared memory. The boxes overhang the image, where the copy engine reads zeros: that is the
+// padding. Blocks stay for many tiles, so the producer fills the stages for the next tile during the epilogue of the
+// last.
+//
+// Bound by the tensor cores in blocks 3 and 4 of VGG-19 at 512 px, where an H100 reaches 86 to 91% of what its matrix
+// product does, and by the epilogue's loads and stores where channels are few: 53% at conv1_2, 35% with masks and sums
+// on the way back (benchmarks/results/h100_2026-11-26.md). conv3x3/wgmma_layout.cuh knows where everything lies, the
+// folder ptx the instructions, launch_wgmma_sm90.py tiles and launches. tests/kernels/test_hopper.py runs every kernel,
+// in the emulator and where there is a GPU for them, against float64.
 #pragma once
 
 #include "conv3x3/wgmma_layout.cuh"

@@ -1,6 +1,9 @@
 // Vectors of n numbers, which are images laid out in a row: what an optimiser on the device is made of. They may be
 // rows of a matrix (vectors, n): where n is no multiple of four, such rows start anywhere, and everything goes one by
 // one; else by fours. kernels/cuda/elementwise/launch.py launches them.
+//
+// Bound by device memory: every number is read once. Launched by elementwise/launch.py; tests/kernels/
+// test_pointwise_kernels.py runs every kernel against float64.
 #include "common/reduce.cuh"
 
 constexpr int most_vectors = 64;  // kernels/device.py: MOST_VECTORS

@@ -1,5 +1,9 @@
 // What happens to pixels outside the network: colours in and out of the weights' convention, and the optimisers'
 // steps. Images are (H, W, 3) float32, RGB in [0, 1]; here they are H W pixels, or n = 3 H W numbers.
+//
+// A thread takes a pixel, or four neighbouring numbers of a grid-stride loop. Each is bound by device memory, or by the
+// launch: 3 us each on an H100 at 512 px (benchmarks/results/h100_2026-11-26.md). Launched by elementwise/launch.py;
+// tests/kernels/test_pointwise_kernels.py runs every kernel against float64.
 #include "common/platform.cuh"
 
 // Not by min and max, which would turn a NaN into a colour and hide that a run has diverged.
@@ -107,8 +111,8 @@ adam_step(float* __restrict__ image, const float* __restrict__ gradient, float* 
 }
 
 // What an iteration measured goes to its place in the ring, which the host reads. If all of it is finite the iteration
-// counts: progress[0] and *step go up by one. If not, progress[1] becomes 0, and until the host has set it again neither
-// this kernel nor the next does anything. One warp.
+// counts: progress[0] and *step go up by one. If not, progress[1] becomes 0, and until the host has set it again
+// neither this kernel nor the next does anything. One warp.
 extern "C" __global__ void __launch_bounds__(32)
 record_costs(const float* __restrict__ costs, int count, float* __restrict__ ring, int places,
              int* __restrict__ progress, int* __restrict__ step) {
@@ -129,9 +133,9 @@ record_costs(const float* __restrict__ costs, int count, float* __restrict__ rin
     }
 }
 
-// good := x;  adam_step;  average := average + weights[progress[0] - 1] (x - average): what is left of an iteration once
-// `record_costs` has run, and nothing at all once it has found a cost that is not finite: the host learns of that a few
-// launches later, and finds everything as it was.
+// good := x;  adam_step;  average := average + weights[progress[0] - 1] (x - average): what is left of an iteration
+// once `record_costs` has run, and nothing at all once it has found a cost that is not finite: the host learns of that
+// a few launches later, and finds everything as it was.
 extern "C" __global__ void __launch_bounds__(256)
 adam_iteration(float* __restrict__ image, const float* __restrict__ gradient, float* __restrict__ first,
                float* __restrict__ second, float* __restrict__ average, float* __restrict__ good,

@@ -1,17 +1,31 @@
 // The moments of features F (pixels x channels) whose pixels have weights w: the Gram matrix G = F^T diag(w) F / (H W)
-// and the mean; and the gradient of a cost of both, w (F D + s). G and F D are products on the main loop of common/gemm_simt.cuh. G
-// is symmetric: only tiles on and above the diagonal are computed, and mirrored. Its sum runs over pixels and is long
-// where the matrix is small, so slices of the pixels go to different blocks (gridDim.y), and a second launch adds them
-// in a fixed order; so with the mean. F D is a convolution with one tap (conv3x3/implicit_gemm_simt.cuh), slices included, and all that is
-// done besides is done as it ends. Without weights G has kernels of its own, which load none. kernels/cuda/gram/launch_simt.py launches
-// them; tests/kernels/test_gram_kernels.py runs every kernel alone, in the emulator, against float64.
+// and the mean; and the gradient of a cost of both, w (F D + s). All on FFMA in float32, on the main loop of
+// common/gemm_simt.cuh.
+//
+//        channels            G is symmetric: only tiles on and above the diagonal are computed, and mirrored. Its sum runs
+//      +---+---+---+         over pixels and is long where the matrix is small, so slices of the pixels go to different
+//      | 0 | 1 | 2 |         blocks (gridDim.y), and a second launch adds them in a fixed order; so with the mean.
+//      +---+---+---+
+//          | 3 | 4 |         128x128 a block of 256 threads, or 64x64 of 64 threads, 8x8 sums a thread, 8 pixels a step
+//          +---+---+
+//              | 5 |
+//              +---+
+//
+// F D is a convolution with one tap (conv3x3/implicit_gemm_simt.cuh), slices included, and all that is done besides is
+// done as it ends. Without weights G has kernels of its own, which load none.
+//
+// Bound by FFMA, and at 64 channels about as much by device memory. An H100 takes 48 to 59 us for a Gram of 1 GFLOP, 35
+// to 43% of its fp32 rate, and 52 us for the style gradient of 64x64x512, 80% (benchmarks/results/h100_2026-11-26.md).
+// launch_simt.py launches them; tests/kernels/test_gram_kernels.py runs every kernel alone, in the emulator, against
+// float64.
 #include "conv3x3/implicit_gemm_simt.cuh"
 #include "common/reduce.cuh"
 #include "gram/upper_triangle.cuh"
 
 namespace {
 
-// MatrixRows of common/gemm_simt.cuh for features whose every row is multiplied by its weight, on the way into shared memory.
+// MatrixRows of common/gemm_simt.cuh for features whose every row is multiplied by its weight, on the way into shared
+// memory.
 template <class Tile, int span, bool vector>
 class WeightedRows {
     static constexpr int per_row = span / 4, stride = Tile::threads / per_row, loads = tile::depth / stride;

@@ -3,16 +3,27 @@
 // gram/mma_sm80.cuh, which also has the Gram matrix with weights; gram/simt.cu adds up the slices of both.
 // Who does the work is as in conv3x3/wgmma_sm90.cuh, with one ring of stages:
 //
-//     producer     for each step (so many pixels): wait until a stage is free, load boxes of 64 channels for it
-//     consumers    64 rows of the tile each; for each step wait until its pixels are there; a batch of wgmma, and when
+//     producer     for each k-tile (so many pixels): wait until a stage is free, load boxes of 64 channels for it
+//     consumers    64 rows of the tile each; for each k-tile wait until its pixels are there; a batch of wgmma, and when
 //                  the batch before has finished, give its stage back
+//
+//                        B: boxes of 64 channels x 64 pixels
+//                      [ box 2 ][ box 3 ]
+//       A: [ box 0 ]   +----------------+
+//          consumer 0  |   64 x 128     |      128x128; 64x64 has one box of 128 pixels, which is both operands,
+//          [ box 1 ]   +----------------+      and one consumer
+//          consumer 1  |   64 x 128     |
+//                      +----------------+
 //
 // The sum runs over pixels, and memory has a pixel's channels side by side: both operands lie across ("MN-major"), and
 // wgmma turns them as it reads them. A tile on the diagonal loads its channels once, for both operands. What boxes
 // bring from beyond the last pixel and the last channel is zero.
 //
-// conv3x3/wgmma_layout.cuh knows where everything lies, the folder ptx the instructions, conv3x3/launch_wgmma_sm90.py tiles and launches.
-// tests/kernels/test_hopper_gram.py runs every kernel, in the emulator and where there is a GPU for them.
+// Bound by device memory at few channels: 512x512x64 takes an H100 9.8 us with the adding, as fast as its copies; where
+// channels are many, by launches and slices: 64x64x512 takes 16.6 us, 7 to 8 of them for the products and the rest for
+// adding (benchmarks/results/h100_2026-11-26.md). conv3x3/wgmma_layout.cuh knows where everything lies, the folder ptx
+// the instructions, launch_wgmma_sm90.py tiles and launches. tests/kernels/test_hopper_gram.py runs every kernel, in
+// the emulator and where there is a GPU for them.
 #pragma once
 
 #include "conv3x3/wgmma_layout.cuh"

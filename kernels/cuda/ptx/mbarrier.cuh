@@ -1,5 +1,5 @@
-// mbarrier: barriers in shared memory that count arrivals and loaded bytes, for sm_90a.
-// On the emulator emulator/ptx/mbarrier.cuh takes its place. tests/kernels/test_hopper_instructions.py has a small kernel of them.
+// mbarrier: barriers in shared memory that count arrivals and loaded bytes, for sm_90a. On the emulator
+// emulator/ptx/mbarrier.cuh takes its place. tests/kernels/test_hopper_instructions.py has a small kernel of them.
 #pragma once
 
 #include "ptx/address.cuh"
@@ -8,7 +8,8 @@
 
 namespace ptx {
 
-// A byte of dynamic shared memory as barriers, boxes and descriptors are known by. On the emulator, too, it has 32 bits.
+// A byte of dynamic shared memory as barriers, boxes and descriptors are known by. On the emulator, too, it has 32
+// bits.
 __device__ __forceinline__ unsigned shared_address_32(const void* pointer) {
     return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
 }

@@ -1,7 +1,6 @@
 // wgmma: products of a warpgroup's tensor cores, whose operands are in shared memory and described by descriptors
-// (conv3x3/wgmma_layout.cuh), for sm_90a.
-// On the emulator emulator/ptx/wgmma.cuh takes its place. tests/kernels/test_hopper_instructions.py has a small kernel of
-// them.
+// (conv3x3/wgmma_layout.cuh), for sm_90a. On the emulator emulator/ptx/wgmma.cuh takes its place.
+// tests/kernels/test_hopper_instructions.py has a small kernel of them.
 #pragma once
 
 #include "common/element.cuh"
@@ -41,8 +40,8 @@ __device__ __forceinline__ void wgmma_fence_accum(float (&accum)[count]) {
     "wgmma.mma_async.sync.aligned." shape ".f32." type "." type " {" names "}, " a ", " b                      \
     ", add, 1, 1, " mn_major ", " mn_major ";\n}\n"
 
-// accum := A B^T [+ accum], asynchronously: 64 rows by 64 or 128 columns, 16 deep. `mn_major`: both operands lie so, else
-// K-major.
+// accum := A B^T [+ accum], asynchronously: 64 rows by 64 or 128 columns, 16 deep. `mn_major`: both operands lie so,
+// else K-major.
 template <class Element, bool mn_major = false>
 __device__ __forceinline__ void wgmma(float (&accum)[32], uint64_t a, uint64_t b, int add) {
     if constexpr (is_bf16<Element>)

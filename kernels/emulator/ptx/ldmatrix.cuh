@@ -1,6 +1,6 @@
-// The host's version of kernels/cuda/ptx/ldmatrix.cuh. A row that it is given is read by the lanes that receive it, each its own four
-// bytes, so the checking build sees who needs what of whom; it also reports rows that share banks, which a GPU would only
-// be slow at.
+// The host's version of kernels/cuda/ptx/ldmatrix.cuh. A row that it is given is read by the lanes that receive it,
+// each its own four bytes, so the checking build sees who needs what of whom; it also reports rows that share banks,
+// which a GPU would only be slow at.
 #pragma once
 
 #include "ptx/address.cuh"

@@ -1,7 +1,7 @@
 // What the host's versions of mbarrier.cuh, tma.cuh and wgmma.cuh share: what a block has under way.
 //
-// It is as unhelpful as the instructions are allowed to be. A load is carried out at once or only when somebody waits for
-// its barrier, as a coin decides (EMULATOR_LOADS: 0 always at once, 1 always late, 2 the coin). A product reads its
+// It is as unhelpful as the instructions are allowed to be. A load is carried out at once or only when somebody waits
+// for its barrier, as a coin decides (EMULATOR_LOADS: 0 always at once, 1 always late, 2 the coin). A product reads its
 // operands and writes its accumulators only at the wait that waits for it. So a wait left out, a stage given back too
 // early and a barrier too few show as wrong sums or as a deadlock, which is reported as one: nobody made progress for
 // whole rounds of all lanes.

@@ -1,4 +1,5 @@
-// The host's version of kernels/cuda/ptx/wgmma.cuh: operands by PTX's canonical layouts, read when the product is waited for.
+// The host's version of kernels/cuda/ptx/wgmma.cuh: operands by PTX's canonical layouts, read when the product is
+// waited for.
 #pragma once
 
 #include "ptx/sm90_state.cuh"
