@@ -1,6 +1,7 @@
 """Lack of memory, told from damage: libraries that read files report both in the same words, or in none."""
 
 import errno
+import mmap
 
 ENOUGH = 256 << 20
 """Bytes: with so many left, reading a picture or weights fails for another reason, or says what it lacked."""
@@ -14,7 +15,7 @@ def is_shortage(error: BaseException) -> bool:
             return True
         cause = cause.__cause__ or cause.__context__
     try:
-        bytearray(ENOUGH)  # untouched, so that it costs nothing
-    except MemoryError:
+        mmap.mmap(-1, ENOUGH).close()  # untouched, so that it costs nothing
+    except (MemoryError, OSError):
         return True
     return False

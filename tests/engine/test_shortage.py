@@ -78,3 +78,16 @@ def test_weights_and_checkpoints_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(MemoryError, match=f"^reading {path}$"):
             read(path)
     assert issubclass(WeightsError, ValueError)
+
+
+def test_asking_for_memory_takes_none():
+    import tracemalloc
+
+    from nstgpu.weights.shortage import is_shortage
+
+    tracemalloc.start()
+    try:
+        assert not is_shortage(ValueError())
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
