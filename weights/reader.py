@@ -5,9 +5,10 @@ The only place where a bad file's many ways of failing become `WeightsError`. Ho
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from .errors import WeightsError
 from .formats.foreign import read_foreign
+from .formats.tensors import guess_at, published_preprocessing
 from .hdf5 import access as hdf5
 from .keras import archive
 from .keras.architecture import places
@@ -33,6 +35,8 @@ PREPROCESSING_NUMBERS = "nstgpu_preprocessing_numbers"
 MAX_CHANNELS = 4096
 MAX_CONVOLUTIONS = 64
 MAX_MESSAGE = 400
+_OF_TORCHVISION = re.compile(r"vgg(11|13|16|19)(_bn)?-[0-9a-f]{8}\.pth")
+"""As torchvision calls the files it downloads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +78,7 @@ def read_weights_file(path: Path, *, theano: bool | None = None, any_preprocessi
     """
     with _one_line_errors(path):
         if (foreign := _foreign(path)) is not None:
-            return foreign
+            return replace(foreign, guesses=()) if any_preprocessing else foreign
         with _opened(path) as (files, config):
             chain = stored_chain(files, config)
             preprocessing = _preprocessing(files[0]) or chain.preprocessing
@@ -82,7 +86,14 @@ def read_weights_file(path: Path, *, theano: bool | None = None, any_preprocessi
                 raise WeightsError(chain.front_problem)
             if theano is None and (chain.theano or "th_kernels" in path.name):
                 theano = True
-            return _read(chain, theano, preprocessing)
+            read = _read(chain, theano, preprocessing)
+            if chain.order is None or chain.preprocessing is None or any_preprocessing:
+                return read
+            published = published_preprocessing(read.layers[0].convolution.kernel)
+            if published is not None:
+                return replace(read, preprocessing=published)
+            guess = guess_at(chain.preprocessing, "files of its kind mostly take it")
+            return replace(read, guesses=(*read.guesses, guess))
 
 
 def _foreign(path: Path) -> StoredWeights | None:
@@ -92,7 +103,9 @@ def _foreign(path: Path) -> StoredWeights | None:
     found = read_foreign(path)
     if found is None:
         return None
-    return StoredWeights(found.layout, tuple(StoredLayer(*layer) for layer in found.layers), found.preprocessing)
+    layers = tuple(StoredLayer(*layer) for layer in found.layers)
+    guesses = () if found.guess is None or _OF_TORCHVISION.fullmatch(path.name) else (found.guess,)
+    return StoredWeights(found.layout, layers, found.preprocessing, guesses=guesses)
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """HDF5 files of a VGG by torchvision's names, by Caffe and by MatConvNet, written here and read back equal."""
 
+import warnings
+
 import h5py
 import numpy as np
 import pytest
 
 from nstgpu.weights import WeightsError, load_weights
-from nstgpu.weights.model import CAFFE, MATCONVNET, TORCHVISION
+from nstgpu.weights.model import CAFFE, MATCONVNET, TORCHVISION, WeightsGuess
 
 
 def torchvision(files, *, groups=False, normalized=False):
@@ -80,3 +82,12 @@ def test_matconvnet(files):
     weights = load_weights(path)
     files.assert_equal(weights)
     assert weights.preprocessing == MATCONVNET
+
+
+def test_preprocessing_taken_for_granted_is_told(files):
+    path = torchvision(files)
+    with pytest.warns(WeightsGuess, match="does not say which preprocessing it takes: torchvision is used, since"):
+        load_weights(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_weights(path, preprocessing="caffe").preprocessing == CAFFE

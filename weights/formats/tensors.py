@@ -70,6 +70,8 @@ class ForeignWeights:
     layout: str
     layers: tuple[NamedConvolution, ...]
     preprocessing: Preprocessing
+    guess: str | None = None
+    """Why it was taken, where the numbers are none that were published."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,22 @@ def chain(
     if swapped and _is_swapped(layers[0].convolution.kernel):
         layers = [layer._replace(convolution=_turned(layer.convolution)) for layer in layers]
     folded = ", batch normalization folded in" if any(norm is not None for norm in norms) else ""
+    first = layers[0].convolution.kernel
+    if (published := published_preprocessing(first)) is not None:
+        return ForeignWeights(layout + folded, tuple(layers), published)
+    why = "files of its kind mostly take it"
     if preprocessing is None:
         preprocessing = _preprocessing_by_names(where, tensors)
-    return ForeignWeights(layout + folded, tuple(layers), _told_preprocessing(layers[0].convolution, preprocessing))
+        why = "its layers are called as in networks that take it"
+    return ForeignWeights(layout + folded, tuple(layers), preprocessing, guess_at(preprocessing, why))
+
+
+def guess_at(preprocessing: Preprocessing, why: str) -> str:
+    """What a user is told of a preprocessing that nothing in the file says."""
+    return (
+        f"the file does not say which preprocessing it takes: {preprocessing.name} is used, since {why}; if the "
+        "pictures look wrong, give another by --preprocessing"
+    )
 
 
 def _by_role(tensors: Mapping[str, Tensor]) -> dict[tuple[str, str], str]:
@@ -309,14 +324,14 @@ def _preprocessing_by_names(where: str, tensors: Mapping[str, Tensor]) -> Prepro
     return TORCHVISION if where == "number" and not johnson else CAFFE
 
 
-def _told_preprocessing(first: Convolution, otherwise: Preprocessing) -> Preprocessing:
-    """What the published numbers were trained with, where these are they, in either order of the colours."""
-    corner = first.kernel[0, 0, :, :3]
+def published_preprocessing(first: NDArray[np.float32]) -> Preprocessing | None:
+    """What the published numbers were trained with, where the first kernel has them, in either order of the colors."""
+    corner = first[0, 0, :, :3]
     for known in (_VGG16, _VGG19):
         for order, preprocessing in ((1, CAFFE), (-1, MATCONVNET)):
             if corner.shape == (3, 3) and np.allclose(corner[::order], known, rtol=2e-3, atol=2e-4):
                 return preprocessing
-    return otherwise
+    return None
 
 
 def _is_swapped(kernel: NDArray[np.float32]) -> bool:
