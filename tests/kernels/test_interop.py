@@ -59,6 +59,19 @@ class FakeStream:
         assert FakeCupy.current.pop() is self
 
 
+class FakeEvent:
+    def __init__(self, *, disable_timing: bool) -> None:
+        assert disable_timing
+        self.ptr = id(self)
+
+    def record(self, stream: FakeStream) -> None:
+        Timeline.record(self.ptr, stream.ptr)
+
+    def synchronize(self) -> None:
+        assert set(Timeline.launched) <= Timeline.events[self.ptr]
+        Timeline.host_waits += 1
+
+
 class FakeDevice:
     def __init__(self, index: int) -> None:
         self.id = index
@@ -102,7 +115,7 @@ class FakeCupy:
     cuda = SimpleNamespace(
         Device=FakeDevice,
         get_current_stream=lambda: FakeCupy.current[-1],
-        Event=lambda **_: SimpleNamespace(ptr=0xE0),
+        Event=FakeEvent,
         UnownedMemory=lambda ptr, nbytes, owner, _: SimpleNamespace(ptr=ptr, nbytes=nbytes, owner=owner),
         MemoryPointer=lambda memory, _: memory,
         runtime=SimpleNamespace(
@@ -138,12 +151,6 @@ class HostRuntime(cupy_runtime.CudaRuntime):
         Timeline.launched.append(launch.kernel)
         plain = [arg.view(np.ndarray) if isinstance(arg, FakeArray) else arg for arg in launch.args]
         self._emulated.launch(launch._replace(args=tuple(plain)))
-
-    def mark(self) -> Any:
-        def wait() -> None:
-            Timeline.host_waits += 1
-
-        return wait
 
 
 @pytest.fixture
