@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..engine.optimizers import registry
 from ..engine.optimizers.scales import ITERATIONS
 from .options import Debug, DeviceName, Precision, Preprocessing, Threads, WeightsFile
 from .terminal.messages import notes, printable
@@ -46,7 +47,7 @@ def plan(
     ] = None,
     tile: Annotated[str, typer.Option(metavar="auto|off|N", help="Tiles, as for nstgpu run.")] = "auto",
     iterations: Annotated[int, typer.Option(min=1, help="Steps at each scale.")] = ITERATIONS,
-    optimizer: Annotated[str, typer.Option(help="adam, lbfgs or descent.")] = "adam",
+    optimizer: Annotated[str, typer.Option(help=f"{registry.choices()}.")] = "adam",
     weights: WeightsFile = None,
     preprocessing: Preprocessing = None,
     device: DeviceName = "auto",
@@ -68,14 +69,13 @@ def plan(
     from ..engine.memory.spill import disk_space
     from ..engine.model import taps
     from ..engine.model.network import least_side
-    from ..engine.optimizers import loop as optimise
     from ..engine.tiling import geometry as tiles
     from ..engine.tiling.memory_plan import SHARE
     from ..kernels import open_device
     from ..weights import default_weights, load_weights
 
     setting = tiles.setting(tile)
-    optimise.check(optimizer, None)
+    registry.check(optimizer, None)
     if memory is not None and not 0 < memory < float("inf"):
         raise SettingsError(f"the memory is {memory} GiB; it must be a finite number above zero")
     if size is not None and size > LARGEST:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..engine.optimizers import registry
 from .options import (
     DEVICE_HELP,
     PRECISION_HELP,
@@ -186,7 +187,7 @@ def run(
             rich_help_panel=METHOD,
         ),
     ] = None,
-    optimizer: Annotated[str, typer.Option(help="adam, lbfgs or descent.", rich_help_panel=METHOD)] = "adam",
+    optimizer: Annotated[str, typer.Option(help=f"{registry.choices()}.", rich_help_panel=METHOD)] = "adam",
     learning_rate: Annotated[
         float | None,
         typer.Option(help="Step size.", show_default="0.02 for adam, measured for the others", rich_help_panel=METHOD),

@@ -33,8 +33,9 @@ from .imaging.colors import is_gray, luminance, luminance_of_content, match
 from .imaging.resize import resized, resized_alpha
 from .memory.spill import bands, empty, fetched
 from .model import network
-from .optimizers import loop as optimise
+from .optimizers import registry
 from .optimizers.coarse_to_fine import Method, Progress, Run, RunState
+from .optimizers.loop import check_average, check_noise
 from .optimizers.scales import ITERATIONS, MIN_SIZE, Scale, plan_scales
 from .optimizers.settling import Settled
 from .result import Result
@@ -439,9 +440,9 @@ class StyleTransfer:
         settled: Settled | None = None,
     ) -> Method:
         """How `run` would go about it with these arguments; raises SettingsError for what it would refuse."""
-        optimise.check_average(average)
+        check_average(average)
         planned = self.plan(iterations, min_size=min_size, count=scales)
-        optimise.check(optimizer, learning_rate)
+        registry.check(optimizer, learning_rate)
         return Method(planned, optimizer, learning_rate, average, settled)
 
     def run(
@@ -476,7 +477,7 @@ class StyleTransfer:
             iterations, optimizer=optimizer, learning_rate=learning_rate, min_size=min_size, scales=scales,
             average=average, settled=settled,
         )  # fmt: skip
-        optimise.check_noise(noise)
+        check_noise(noise)
         with self._alone():
             self._refuse_within_a_run()
             self._running = True

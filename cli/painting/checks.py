@@ -19,7 +19,8 @@ def check_options(options: Options, styles: "list[Style]") -> None:
     """Raises SettingsError, ImageError or DeviceError, each one line that names the option and what it may be."""
     from ...engine import balance, transfer
     from ...engine.costs.terms import STATISTICS
-    from ...engine.optimizers import loop as optimise
+    from ...engine.optimizers import registry
+    from ...engine.optimizers.loop import check_average, check_noise
     from ...engine.tiling import geometry as tiles
     from ...kernels.open import check_names
 
@@ -30,10 +31,10 @@ def check_options(options: Options, styles: "list[Style]") -> None:
     choice("colors", options.colors, transfer.COLORS)
     if options.pooling is not None:
         choice("pooling", options.pooling, ("max", "average"))
-    optimise.check(options.optimizer, options.learning_rate)
-    optimise.check_average(options.average)
+    registry.check(options.optimizer, options.learning_rate)
+    check_average(options.average)
     tiles.check(tiles.setting(options.tile))
-    optimise.check_noise(options.noise)
+    check_noise(options.noise)
     settled_of(options)
     check_names(options.device, options.precision)
     for name in ("content_weight", "style_weight", "tv_weight"):

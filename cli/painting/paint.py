@@ -228,10 +228,11 @@ def _conclude(options: Options, result: "Result", iterations: int) -> None:
 
 def _why_it_rose(options: Options, result: "Result") -> str:
     """What to do where the cost is higher at the end than at the start."""
-    from ...engine.optimizers.adam import ADAM_LEARNING_RATE
+    from ...engine.optimizers.registry import spec
 
     rose = f"the cost rose from {result.history[0].total:.4g} to {result.history[-1].total:.4g}"
     if options.learning_rate is None:
         return f"{rose}; more --iterations or a lower --learning-rate may help"
-    own = f"{ADAM_LEARNING_RATE:g}" if options.optimizer == "adam" else "measured"
+    rate = spec(options.optimizer).learning_rate
+    own = "measured" if rate is None else f"{rate:g}"
     return f"{rose}: the learning rate {options.learning_rate:g} is too large; without --learning-rate it is {own}"

@@ -17,7 +17,7 @@ from ..memory.arena import Buffer, allocate, lay_out
 from ..memory.spill import resident
 from ..model import network
 from ..model.network import Network
-from ..optimizers.lbfgs import HISTORY
+from ..optimizers import registry
 from ..tiling import geometry as tiles
 from ..tiling.geometry import Tiling
 from ..tiling.memory_plan import Cut, Footprint
@@ -30,8 +30,6 @@ PROBE = 256
 ROUNDS = 2
 """Times that the probe is timed, after once that is not; the fastest counts."""
 
-# Images that each optimiser keeps: two moments; nothing; pairs of curvature and work space (see `Lbfgs`).
-STATE = {"adam": 2, "descent": 0, "lbfgs": 2 * (HISTORY + 1) + 8}
 PASSING = 2
 """Images that the host's devices take for a moment: what is handed to the next scale, or to the user."""
 
@@ -113,7 +111,7 @@ class Plan:
         picture = 3 * math.prod(size) * 4
         source = picture if self.content is None else 3 * math.prod(self.content) * 4
         filters = sum(getattr(part, "nbytes", 0) for layer in self.network.layers for part in layer.filters)
-        state = STATE[self.optimizer] * image
+        state = registry.spec(self.optimizer).state_images * image
         blocks = [source, *[picture] * styles, held, 2 * image, state, *[image] * PASSING]
         without = Forecast(
             size,
@@ -166,8 +164,6 @@ class Plan:
         """Measured on noise of `side` x `side` pixels; None where time says nothing of the device."""
         if self.device.name == "emulator":
             return None
-        from ..optimizers.loop import make
-
         device, shape = self.device, (side, side, 3)
         content, style, start = np.random.default_rng(0).random((3, *shape), np.float32)
         objective = Objective(
@@ -183,7 +179,8 @@ class Plan:
         objective.weigh(Weighting(content_layers, style_layers, content=1.0, style=1.0, tv=1.0))
         (image,) = allocate(device, [Buffer("image", shape, device.image_dtype, 0, 0)]).values()
         device.upload(start, image)
-        rule = make(device, "adam" if self.optimizer == "lbfgs" else self.optimizer, shape, 1e-3)
+        timed = "adam" if registry.spec(self.optimizer).searches else self.optimizer
+        rule = registry.make(device, timed, shape, 1e-3)
 
         def step() -> None:
             rule.step(objective.evaluate, image, objective.gradient, objective.evaluate(image, objective.gradient))

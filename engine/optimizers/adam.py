@@ -11,7 +11,7 @@ from ...kernels.device import Array, Device
 from ..costs.terms import Costs
 from ..memory.arena import Buffer, allocate
 from ..memory.spill import bands, fetched
-from .base import Evaluate
+from .base import Evaluate, OptimizerSpec
 
 ADAM_LEARNING_RATE = 0.02  # of the range of a pixel, per step
 
@@ -75,3 +75,13 @@ class Adam:
                 # Lanczos overshoots, and no square is below zero.
                 device.upload(np.maximum(values, 0) if name == "second" else values, moment[rows])
         return larger
+
+
+SPEC = OptimizerSpec(
+    Adam,
+    state_images=2,
+    state_names=frozenset({"first", "second", "step"}),
+    averaged=True,
+    graphable=True,
+    learning_rate=ADAM_LEARNING_RATE,
+)

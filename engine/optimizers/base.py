@@ -1,11 +1,15 @@
-"""What an optimizer is: a rule for a step, with its state on the device."""
+"""What an optimizer is: a rule for a step, with its state on the device; and what the program must know of each.
+
+`registry` lists them.
+"""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from ...kernels.device import Array
+from ...kernels.device import Array, Device
 from ..costs.terms import Costs
 
 Evaluate = Callable[[Array, Array], Costs]
@@ -36,3 +40,35 @@ class Optimizer(Protocol):
 
     def rescaled_to(self, shape: tuple[int, ...]) -> "Optimizer":
         """The same for images of another size: what it remembers is resized where that makes sense."""
+
+
+class GraphableOptimizer(Optimizer, Protocol):
+    """One whose step is `Device.adam_step(image, gradient, **moments, **rates)` and nothing else."""
+
+    @property
+    def moments(self) -> dict[str, Array]:
+        """`first`, `second` and `step`, on the device."""
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """What `Device.adam_step` is told besides."""
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """What the program must know of an optimizer before it makes one."""
+
+    make: Callable[[Device, tuple[int, ...], float | None], Optimizer]
+    """From the device, the image's shape, and the learning rate; None takes the optimizer's own."""
+    state_images: int
+    """Images' worth of memory that it keeps."""
+    state_names: frozenset[str]
+    """The keys of its `state`."""
+    averaged: bool = False
+    """Whether its iterates are averaged where nothing else is asked for: they wander, instead of going downhill."""
+    graphable: bool = False
+    """Whether it is a `GraphableOptimizer`, so that its iterations can be a graph."""
+    searches: bool = False
+    """Whether a step evaluates the cost more than once, so that its time cannot be foretold."""
+    learning_rate: float | None = None
+    """Its own, where that is one number for all pictures; None: it is measured."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from numpy.typing import NDArray
 
@@ -23,12 +23,10 @@ from ..memory.arena import Buffer, allocate
 from ..memory.spill import fetched
 from ..types import Image
 from ..wording import counted
-from . import loop as optimise
-from . import scales
-from .adam import Adam
-from .base import Optimizer
+from . import registry, scales
+from .base import GraphableOptimizer, Optimizer
 from .graph_loop import GraphedAdamLoop
-from .loop import OptimizationLoop
+from .loop import OptimizationLoop, held_back_interrupt
 from .scales import Scale
 from .settling import Settled, Watch
 
@@ -57,7 +55,7 @@ class Method:
     def decay(self, iterations: int) -> float:
         if self.average is not None:
             return self.average
-        if self.optimizer != "adam":  # the others go downhill with every step
+        if not registry.spec(self.optimizer).averaged:
             return 0.0
         return min(LONGEST_MEMORY, max(0.0, 1 - 1 / (SHARE_REMEMBERED * iterations)))
 
@@ -179,7 +177,7 @@ class Run:
     def _to_the_end(self, first: int, begin: Callable[[], OptimizationLoop]) -> tuple[Image, bool]:
         last = len(self.method.scales) - 1
         loop = begin()
-        with optimise.held_back_interrupt() as interrupt:
+        with held_back_interrupt() as interrupt:
             for number in range(first, last + 1):
                 if number > first:
                     loop = self._next(number, loop)
@@ -195,7 +193,7 @@ class Run:
     # ---- where a scale begins ---------------------------------------------------------------------------------------
     def _first(self, init: Callable[[tuple[int, int]], Image]) -> OptimizationLoop:
         size = self._size(0)
-        rule = optimise.make(self.device, self.method.optimizer, (*size, 3), self.method.learning_rate)
+        rule = registry.make(self.device, self.method.optimizer, (*size, 3), self.method.learning_rate)
         return self._loop(0, rule, self.transfer.beginning(init(size)))
 
     def _next(self, number: int, before: OptimizationLoop) -> OptimizationLoop:
@@ -207,9 +205,11 @@ class Run:
 
     def _restored(self, state: RunState) -> OptimizationLoop:
         shape = (*self._size(state.scale), 3)
-        rule = optimise.make(self.device, self.method.optimizer, shape, self.method.learning_rate)
+        rule = registry.make(self.device, self.method.optimizer, shape, self.method.learning_rate)
         rule.learning_rate = state.learning_rate
         try:
+            if missing := registry.spec(self.method.optimizer).state_names - state.optimizer.keys():
+                raise KeyError(min(missing))
             rule.restore(state.optimizer)
         except (LookupError, TypeError, ValueError) as error:
             raise SettingsError(f"what the optimiser remembered does not fit this run ({error!r})") from error
@@ -240,10 +240,10 @@ class Run:
         so_far = self.history[len(self.history) - loop.iteration :]
         watch = Watch(self.method.settled, scale.iterations, (costs.total for costs in so_far))
         seen, self._end = loop.iteration, watch.end
-        adam, graphs = loop.optimizer, self.device.graphs
+        graphs, graphable = self.device.graphs, registry.spec(self.method.optimizer).graphable
         graphed = None
-        if isinstance(adam, Adam) and graphs is not None and objective.capturable:
-            graphed = GraphedAdamLoop(loop, adam, objective, graphs, watch.end)
+        if graphable and graphs is not None and objective.capturable:
+            graphed = GraphedAdamLoop(loop, cast(GraphableOptimizer, loop.optimizer), objective, graphs, watch.end)
             steps = graphed.iterate()
         else:  # the objective's own image serves as the last good one
             steps = loop.iterate(objective.evaluate, objective.gradient, watch.end, objective.image)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...kernels.device import Array, Device
 from ..costs.terms import Costs
 from ..memory.spill import bands
-from .base import Evaluate
+from .base import Evaluate, OptimizerSpec
 
 DESCENT_FIRST_STEP = 0.02  # how far plain descent moves the pixel with the steepest gradient in its first step
 
@@ -20,7 +20,7 @@ class GradientDescent:
 
     stalled = False
 
-    def __init__(self, device: Device, learning_rate: float | None) -> None:
+    def __init__(self, device: Device, shape: tuple[int, ...], learning_rate: float | None) -> None:  # noqa: ARG002
         self.device = device
         self.learning_rate = math.nan if learning_rate is None else learning_rate
 
@@ -40,5 +40,8 @@ class GradientDescent:
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         pass
 
-    def rescaled_to(self, shape: tuple[int, ...]) -> "GradientDescent":  # noqa: ARG002
-        return GradientDescent(self.device, self.learning_rate)
+    def rescaled_to(self, shape: tuple[int, ...]) -> "GradientDescent":
+        return GradientDescent(self.device, shape, self.learning_rate)
+
+
+SPEC = OptimizerSpec(GradientDescent, state_images=0, state_names=frozenset())

@@ -16,7 +16,7 @@ from ...kernels.device import Graphs
 from ..costs.objective import Objective
 from ..costs.terms import Costs
 from ..memory.arena import Buffer, allocate
-from .adam import Adam
+from .base import GraphableOptimizer
 from .loop import OptimizationLoop, is_finite
 
 AHEAD = 3
@@ -29,7 +29,7 @@ class GraphedAdamLoop:
     """`OptimizationLoop.iterate` for Adam, with the same bytes as its result, on a device that has `graphs`."""
 
     def __init__(
-        self, loop: OptimizationLoop, adam: Adam, objective: Objective, graphs: Graphs, iterations: int
+        self, loop: OptimizationLoop, adam: GraphableOptimizer, objective: Objective, graphs: Graphs, iterations: int
     ) -> None:
         self.loop, self._adam, self._objective, self._graphs = loop, adam, objective, graphs
         self._iterations = iterations

@@ -24,6 +24,7 @@ from ...kernels.device import Array, Device
 from ..costs.terms import Costs
 from ..errors import SettingsError
 from ..memory.arena import ALIGNMENT, Buffer, allocate
+from .base import Evaluate, OptimizerSpec
 
 HISTORY = 10
 FIRST_STEP = 0.02  # root mean square, over all pixels, of the first step's change
@@ -35,9 +36,6 @@ MAX_EVALUATIONS = 24  # of one line search
 
 # Times the gradient of a held pixel, this is larger than whatever is added to it, and still a float32.
 _OVERWHELMING = 1e30
-
-Evaluate = Callable[[Array, Array], Costs]
-"""Writes the gradient at an image to its second argument and returns the costs."""
 
 
 @dataclass(frozen=True)
@@ -269,6 +267,15 @@ class Lbfgs:
 
     def _values(self, index: int) -> Array:
         return self._rows[index][: self._pixels]
+
+
+# Pairs of curvature, one more while a trial is judged, and work space.
+SPEC = OptimizerSpec(
+    Lbfgs,
+    state_images=2 * (HISTORY + 1) + 8,
+    state_names=frozenset({"s", "y", "order", "dots", "stalled"}),
+    searches=True,
+)
 
 
 def two_loop(dots: NDArray[np.float64], order: list[int], slots: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The loop: evaluate, step, average, report; and the rules for a step: Adam, plain descent, and L-BFGS of `lbfgs`.
+"""The loop: evaluate, step, average, report.
 
 Works on buffers of a device and on any function that evaluates the cost; what the cost is, is left to `transfer`.
 """
@@ -15,21 +15,10 @@ from types import FrameType
 from ...kernels.device import Array, Device
 from ..costs.terms import Costs
 from ..errors import NonFiniteCostError, SettingsError
-from .adam import Adam
 from .base import Evaluate, Optimizer
-from .gradient_descent import GradientDescent
 
-OPTIMIZERS = ("adam", "lbfgs", "descent")
 RETRIES = 3
 """How often in a row a step that led to a cost that is not finite is taken back and halved."""
-
-
-def check(name: str, learning_rate: float | None) -> None:
-    """Raises SettingsError for an optimiser or a learning rate that cannot be had."""
-    if name not in OPTIMIZERS:
-        raise SettingsError(f"unknown optimizer {name!r}; choose one of {', '.join(OPTIMIZERS)}")
-    if learning_rate is not None and not 0 < learning_rate < math.inf:
-        raise SettingsError(f"the learning rate is {learning_rate}; it must be a finite number above zero")
 
 
 def check_average(decay: float | None) -> None:
@@ -42,16 +31,6 @@ def check_noise(share: float) -> None:
     """Raises SettingsError for what is no share of noise to begin with."""
     if not 0 <= share <= 1:
         raise SettingsError(f"the share of noise is {share}; it must be from 0 to 1")
-
-
-def make(device: Device, name: str, shape: tuple[int, ...], learning_rate: float | None) -> Optimizer:
-    """The optimiser called `name`, one of OPTIMIZERS, for images of this shape."""
-    check(name, learning_rate)
-    if name == "lbfgs":
-        from .lbfgs import Lbfgs
-
-        return Lbfgs(device, shape, learning_rate)
-    return Adam(device, shape, learning_rate) if name == "adam" else GradientDescent(device, learning_rate)
 
 
 @dataclass(eq=False)

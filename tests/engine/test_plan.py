@@ -13,7 +13,7 @@ from nstgpu.engine.analysis import plan
 from nstgpu.engine.memory import spill
 from nstgpu.engine.memory.arena import lay_out
 from nstgpu.engine.memory.limits import available
-from nstgpu.engine.optimizers import loop as optimise
+from nstgpu.engine.optimizers import registry
 from nstgpu.engine.tiling.geometry import Setting
 from nstgpu.engine.tiling.memory_plan import Footprint
 from nstgpu.engine.transfer import Style, StyleTransfer
@@ -77,12 +77,12 @@ def test_an_objective_allocates_what_its_footprint_says(thin: Any, tile: Any, st
     assert device.allocated == []
 
 
-@pytest.mark.parametrize("optimizer", sorted(plan.STATE))
+@pytest.mark.parametrize("optimizer", sorted(registry.OPTIMIZERS))
 def test_optimisers_keep_what_is_forecast(optimizer: str) -> None:
     device, shape = Counting(), (128, 192, 3)
-    optimise.make(device, optimizer, shape, None)
+    registry.make(device, optimizer, shape, None)
     image = 4 * 128 * 192 * 3
-    assert sum(device.allocated) == pytest.approx(plan.STATE[optimizer] * image, rel=0.001, abs=4096)
+    assert sum(device.allocated) == pytest.approx(registry.spec(optimizer).state_images * image, rel=0.001, abs=4096)
 
 
 def test_the_process_takes_what_is_forecast() -> None:

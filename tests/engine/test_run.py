@@ -82,7 +82,7 @@ def test_the_average_is_of_the_iterates_without_bias() -> None:
             iterates.append(image.copy())
 
     image, average = np.full((4, 5, 3), 0.5), np.zeros((4, 5, 3))
-    loop = OptimizationLoop(device, Walk(device, 1.0), image, average, decay)
+    loop = OptimizationLoop(device, Walk(device, image.shape, 1.0), image, average, decay)
     costs = Costs(1.0, 1.0, 1.0, 1.0)
     for _ in loop.iterate(lambda *_: costs, np.zeros((4, 5, 3)), 6, np.zeros((4, 5, 3))):
         pass
