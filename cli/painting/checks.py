@@ -91,6 +91,8 @@ def _check_inputs(options: Options, styles: "list[Style]") -> None:
     named += [(mask, "the mask") for mask in options.style_masks if mask != "none"]
     named += [(region, "the region") for region in options.style_regions if region != "none"]
     named += [(options.content_mask, "the content mask")] if options.content_mask else []
+    if [options.init, *(path for path, _ in named)].count("-") > 1:
+        raise SettingsError("standard input (-) is named twice, and is one picture; give the other as a file")
     for path, what in named:
         if not _is_there(path):
             raise ImageError(f"there is no file {path}; give {what} as the path of a picture")

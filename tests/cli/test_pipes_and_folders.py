@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from nstgpu.cli import app
 from nstgpu.engine.imaging import files as images
+from nstgpu.engine.imaging.codecs import decoding
 
 QUICK = ["--size", "32", "--scales", "1", "--iterations", "1", "--device", "cpu", "--weights", "mini", "-q"]
 
@@ -195,3 +197,21 @@ def test_a_style_out_of_a_pipe_is_in_report_and_recipe_and_resumed(tmp_path: Pat
         np.testing.assert_array_equal(
             images.read(tmp_path / f"{picture}.again.png").pixels, images.read(tmp_path / "a.png").pixels
         )
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        (["-", "-"], "standard input (-) is named twice"),
+        (["/dev/zero", "style.png"], "cannot read /dev/zero: it gave 1 MiB"),
+    ],
+)
+def test_what_has_no_end_and_what_is_named_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: list[str], said: str
+) -> None:
+    pictures(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(decoding, "MOST_BYTES", 1 << 20)
+    result = CliRunner().invoke(app, ["run", *named, *QUICK])
+    assert (result.exit_code, said in result.output) == (2, True), result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["content.png", "style.png"]

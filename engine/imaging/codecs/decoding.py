@@ -55,6 +55,9 @@ _PLUGINS: dict[bytes, Any] = {
 _MOST_PIXELS_A_BYTE = 20_000
 _BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1}  # in Pillow's memory, which has four for most modes
 
+MOST_BYTES = 1 << 30
+"""That a picture may have which comes out of a pipe or a device; files may be larger."""
+
 
 with contextlib.suppress(OSError, AttributeError):  # libtiff's lines go past Python to the terminal; errors come anyway
     ctypes.CDLL(PIL._imaging.__file__).TIFFSetErrorHandler(None)
@@ -135,7 +138,8 @@ def content_of(path: Path) -> bytes:
         where = f"{address[1]}://{address[2]}"
         raise ImageError(f"cannot read {where}: {address[1]} addresses are not fetched; download the picture first")
     try:
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            content = stream.read() if path.is_file() else _bounded(stream, name)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise ImageError(f"cannot read {path}: {reason}; give the path of a {names()} file") from error
@@ -162,10 +166,21 @@ def pipes_read_once() -> Iterator[None]:
         _piped.reset(token)
 
 
+def _bounded(stream: BinaryIO, label: str) -> bytes:
+    """All that a pipe or a device gives; one without an end (/dev/zero) is given up in time."""
+    pieces, left = [], MOST_BYTES
+    while piece := stream.read(min(left, 1 << 20)):
+        pieces.append(piece)
+        left -= len(piece)
+    if left == 0:
+        raise ImageError(f"cannot read {label}: it gave {MOST_BYTES >> 20} MiB and no end; give a {names()} file")
+    return b"".join(pieces)
+
+
 @functools.cache
 def _standard_input() -> bytes:
     """All of it, read once, however often it is asked for."""
-    content = sys.stdin.buffer.read()
+    content = _bounded(sys.stdin.buffer, "standard input")
     if not content:
         raise ImageError("cannot read a picture from standard input: it is empty; pipe one into it")
     return content
