@@ -163,7 +163,7 @@ def test_the_emulator_shows_a_mistake(mistake: str | None, tmp_path: Path, monke
     (tmp_path / "emulator").symlink_to(nvrtc.FOLDER.parent / "emulator")
     texts = {name: (nvrtc.FOLDER / name).read_text() for name in ("gram/wgmma_sm90.cuh", "conv3x3/wgmma_layout.cuh")}
     assert sum(text.count(line) for text in texts.values()) == 1
-    for name in (f"common/{header}.cuh" for header in ("element", "platform", "tensor_map")):
+    for name in (f"common/{header}.cuh" for header in ("element", "platform", "tensor_map", "tile_constants")):
         (folder / name).symlink_to(nvrtc.FOLDER / name)
     (folder / "gram/upper_triangle.cuh").symlink_to(nvrtc.FOLDER / "gram/upper_triangle.cuh")
     for name, text in texts.items():

@@ -16,15 +16,15 @@
 #pragma once
 
 #include "common/platform.cuh"
+#include "common/tile_constants.cuh"
 
 namespace tile {
 
-constexpr int depth = 8;  // of one step; packed filters are padded to it (kernels/cuda/conv3x3/launch_simt.py)
-
-template <int warps_down, int warps_across>
+template <int rows_, int columns_>
 struct Tile {
-    static constexpr int rows = 64 * warps_down, columns = 32 * warps_across;
-    static constexpr int threads = 32 * warps_down * warps_across;
+    static constexpr int rows = rows_, columns = columns_;
+    static_assert(rows % 64 == 0 && columns % 32 == 0, "whole warps");
+    static constexpr int threads = rows / 64 * (columns / 32) * 32;
     // Of 65536 registers: 128 a thread in blocks of 256, 168 in smaller ones, which have more to keep per thread.
     static constexpr int blocks_per_sm = threads == 256 ? 2 : 384 / threads;
 
@@ -35,11 +35,6 @@ struct Tile {
     };
     using Stages = Stage[2];
 };
-
-using Tile128x128 = Tile<2, 4>;
-using Tile128x64 = Tile<2, 2>;
-using Tile128x32 = Tile<2, 1>;
-using Tile64x64 = Tile<1, 2>;
 
 using Sums = float[8][8];
 

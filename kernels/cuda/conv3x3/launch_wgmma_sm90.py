@@ -54,6 +54,7 @@ class Tile:
     together: bool  # both consumers at one item, instead of taking turns
     pixel_stages: int
     filter_stages: int
+    swap_ab: bool = False  # filters are the rows of a product, and pixels its columns
 
     @property
     def width(self) -> int:
@@ -75,7 +76,7 @@ class Tile:
 TILES = (
     Tile("256x128", 2, 128, True, 3, 5),
     Tile("128x128", 1, 128, False, 4, 7),
-    Tile("64x256", 2, 64, False, 4, 6),
+    Tile("64x256", 2, 64, False, 4, 6, swap_ab=True),
 )
 
 

@@ -53,6 +53,7 @@
 #pragma once
 
 #include "common/element.cuh"
+#include "common/tile_constants.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/cvt.cuh"
 #include "ptx/ldmatrix.cuh"
@@ -62,13 +63,13 @@ namespace tensor {
 
 // --------------------------------------------------------------------------------------------------------- shapes
 
-constexpr int row_bytes = 128, chunk_bytes = 16, slices_per_row = 4;  // a slice is what one mma takes of a row
-constexpr int tile_width = 16, warp_channels = 64, taps = 9;
+constexpr int chunk_bytes = 16, slices_per_row = row_bytes / (2 * chunk_bytes);  // a slice is what one mma takes of a row
+constexpr int taps = 9;
 
 // A warp does warp_pixels x 64. With 64 pixels it reads 8 ldmatrix.x4 for 32 products of 16x8, half of what shared
 // memory can give to sm_80's tensor cores, and keeps 128 sums a lane. A step is so much work (a thousand cycles, where
 // two blocks take turns) that two stages of filters hide their way from L2; three do where there is room.
-// kernels/cuda/conv3x3/tile_model.py has these numbers too.
+// tile_model.py chooses the numbers, common/tile_constants.cuh has them.
 template <int tile_pixels, int tile_channels, int warp_pixels, int tile_stages, int resident>
 struct Tile {
     static constexpr int pixels = tile_pixels, channels = tile_channels, height = pixels / tile_width;
@@ -92,13 +93,6 @@ struct Tile {
     static_assert(fragments_down % 2 == 0, "whole squares to a lane");
     static_assert(filter_bytes % (threads * chunk_bytes) == 0, "whole passes to a step's filters");
 };
-
-using Tile128x128 = Tile<128, 128, 64, 2, 2>;
-using Tile256x64 = Tile<256, 64, 64, 3, 2>;
-using Tile128x64 = Tile<128, 64, 32, 3, 3>;
-using Narrow128x128 = Tile<128, 128, 32, 3, 1>;
-using Narrow256x64 = Tile<256, 64, 32, 3, 1>;
-using Narrow128x64 = Tile<128, 64, 32, 3, 2>;
 
 struct Map {  // of activations, (height, width, channels)
     int height, width, channels;

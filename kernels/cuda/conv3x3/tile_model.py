@@ -56,6 +56,11 @@ class Tile:
         return self.pixels // self.warp_pixels * (self.channels // CHANNEL_GROUP) * 32
 
     @property
+    def blocks_per_sm(self) -> int:
+        """That registers leave room for."""
+        return REGISTERS // ((self.registers + 7) // 8 * 8 * self.threads)
+
+    @property
     def height(self) -> int:
         return self.pixels // TILE_WIDTH
 
@@ -140,8 +145,7 @@ def resident_blocks(work: Work, spec: GpuSpec) -> int:
     """How many blocks a multiprocessor holds at once; 0 if not even one."""
     if work.shared_bytes > spec.block_shared_bytes:
         return 0
-    by_registers = REGISTERS // ((work.tile.registers + 7) // 8 * 8 * work.tile.threads)
-    return min(by_registers, spec.shared_bytes // (work.shared_bytes + RESERVED_SHARED_BYTES))
+    return min(work.tile.blocks_per_sm, spec.shared_bytes // (work.shared_bytes + RESERVED_SHARED_BYTES))
 
 
 def cycles(work: Work, shape: tuple[int, int, int, int], products: Products, spec: GpuSpec) -> float:

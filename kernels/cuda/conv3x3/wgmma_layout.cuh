@@ -12,16 +12,17 @@
 
 #include "common/platform.cuh"
 #include "common/tensor_map.cuh"
+#include "common/tile_constants.cuh"
 
 namespace hopper {
 
-constexpr int step_channels = 64;                        // of one tap, in one stage of the pipeline
+// step_channels of one tap are in one stage of the pipeline; a box of box_width x box_height pixels holds two blocks of
+// wgmma's 64 rows, and is loaded with loaded_rows, for three vertical taps.
 constexpr int row_bytes = 2 * step_channels;             // one pixel's, or one filter's
 constexpr int group_rows = 8;                            // after which the swizzle repeats
 constexpr int group_bytes = group_rows * row_bytes;      // 1024
-constexpr int box_width = group_rows, box_height = 16;   // pixels; a box holds two blocks of wgmma's 64 rows
+static_assert(box_width == group_rows && loaded_rows == box_height + 2);
 constexpr int block_rows = 8;                            // image rows of such a block
-constexpr int loaded_rows = box_height + 2;              // image rows, for three vertical taps
 constexpr int box_bytes = loaded_rows * group_bytes;
 constexpr int mma_depth = 16, mma_bytes = 2 * mma_depth; // channels per instruction, and their bytes
 constexpr int warps_per_group = 4, group_threads = 128;  // of a warpgroup

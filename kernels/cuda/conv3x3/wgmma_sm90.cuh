@@ -304,11 +304,6 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
     }
 }
 
-// The pixels of a block's item times its channels; 64x256 is turned.
-using Tile256x128 = Tile<2, 128, true, false, 3, 5>;
-using Tile128x128 = Tile<1, 128, false, false, 4, 7>;
-using Tile64x256 = Tile<2, 64, false, true, 4, 6>;
-
 #endif  // sm_90a or the emulator
 
 }  // namespace hopper

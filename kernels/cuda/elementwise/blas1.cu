@@ -5,8 +5,7 @@
 // Bound by device memory: every number is read once. Launched by elementwise/launch.py; tests/kernels/
 // test_pointwise_kernels.py runs every kernel against float64.
 #include "common/reduce.cuh"
-
-constexpr int most_vectors = 64;  // kernels/device.py: MOST_VECTORS
+#include "common/tile_constants.cuh"
 
 struct Coefficients {
     float of[most_vectors];

@@ -24,6 +24,7 @@ from .kernel_names import GRAM_SIMT, GRAM_WEIGHTED_SIMT, MEAN, STYLE_GRADIENT_SI
 
 WORTH_SPLITTING = 16  # steps of DEPTH pixels; what a shorter slice saves is lost in adding it up
 MEAN_CHANNELS, MEAN_PIXELS = 64, 64  # of a block that adds up pixels: all its channels, and at least so many pixels
+NARROW_SIDE = 64  # of the tiles for few channels
 SUM_ELEMENTS = 16  # of a block that adds slices up: `sum_elements` in cuda/gram/simt.cu
 
 
@@ -45,9 +46,9 @@ class GramWork(NamedTuple):
 def choose_gram(height: int, width: int, channels: int) -> GramWork:
     """Narrow tiles where wide ones would be mostly padding, and slices until a GPU is full; of the shapes alone."""
     if channels % 4:
-        variant, side, threads, resident = "64x64_any", 64, 64, 6
+        variant, side, threads, resident = "64x64_any", NARROW_SIDE, 64, 6
     elif channels <= 64:
-        variant, side, threads, resident = "64x64", 64, 64, 6
+        variant, side, threads, resident = "64x64", NARROW_SIDE, 64, 6
     else:
         variant, side, threads, resident = "128x128", 128, 256, 2
     across = ceil_div(channels, side)

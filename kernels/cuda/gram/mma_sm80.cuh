@@ -29,7 +29,6 @@ namespace tensor {
 
 // ---------------------------------------------------------------------------------------------------- Gram matrix
 
-constexpr int operand_bytes = 8192;  // of a step: so many pixels of a tile's channels
 
 // A warp takes 64x32 of 128x128, or 32x32 of 64x64: 32 products of 16x8 between two barriers, either way.
 template <class Element, int tile_side>

@@ -107,7 +107,7 @@ __device__ __forceinline__ void gram_slice(const float* features, const float* w
     }
 }
 
-constexpr int sum_elements = 16, sum_groups = 16;  // of a block: neighbours in a row of the tile, and slices modulo 16
+constexpr int sum_elements = gram_sum_elements, sum_groups = 16;  // of a block: neighbours in a row of the tile, and slices modulo 16
 
 }  // namespace
 

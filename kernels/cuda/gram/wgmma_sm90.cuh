@@ -131,9 +131,6 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
             make_float2(sums[i], sums[i + 1]);
 }
 
-using GramTile64x64 = GramTile<64, 128, 6>;
-using GramTile128x128 = GramTile<128, 64, 4>;
-
 #endif  // sm_90a or the emulator
 
 }  // namespace hopper

@@ -14,8 +14,8 @@
 
 namespace {
 
-using Tile = tile::Tile<1, 1>;
-constexpr int slices = 4;  // of the terms: warps of a block, blockDim.y; kernels/cuda/wasserstein/launch.py launches as many
+using Tile = tile::Tile64x32;
+constexpr int slices = square_product_warps;  // of the terms: warps of a block, blockDim.y
 static_assert(Tile::threads == 32);
 
 // Rows of L as they lie in memory, transposed on their way into shared memory: two lanes load a row's eight columns.

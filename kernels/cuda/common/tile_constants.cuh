@@ -1,0 +1,50 @@
+// What Python and C++ must agree on. Written by `python -m nstgpu.kernels.cuda.tile_constants` from the
+// tables that the launchers choose by: change it there. docs/decisions/tile-constants.md says why.
+#pragma once
+
+namespace tile {  // conv3x3/launch_simt.py, gram/launch_simt.py, wasserstein/launch.py
+constexpr int depth = 8;
+template <int rows, int columns>
+struct Tile;
+using Tile128x128 = Tile<128, 128>;
+using Tile128x64 = Tile<128, 64>;
+using Tile128x32 = Tile<128, 32>;
+using Tile64x64 = Tile<64, 64>;
+using Tile64x32 = Tile<64, 32>;
+}  // namespace tile
+
+namespace tensor {  // conv3x3/tile_model.py, gram/launch_mma_sm80.py
+constexpr int row_bytes = 128;
+constexpr int tile_width = 16;
+constexpr int warp_channels = 64;
+constexpr int operand_bytes = 8192;
+template <int tile_pixels, int tile_channels, int warp_pixels, int tile_stages, int resident>
+struct Tile;
+using Tile128x128 = Tile<128, 128, 64, 2, 2>;
+using Tile256x64 = Tile<256, 64, 64, 3, 2>;
+using Tile128x64 = Tile<128, 64, 32, 3, 3>;
+using Narrow128x128 = Tile<128, 128, 32, 3, 1>;
+using Narrow256x64 = Tile<256, 64, 32, 3, 1>;
+using Narrow128x64 = Tile<128, 64, 32, 3, 2>;
+}  // namespace tensor
+
+namespace hopper {  // conv3x3/launch_wgmma_sm90.py, gram/launch_wgmma_sm90.py
+constexpr int step_channels = 64;
+constexpr int box_width = 8;
+constexpr int box_height = 16;
+constexpr int loaded_rows = 18;
+template <int boxes_, int columns_, bool together_, bool turned_, int pixel_stages_, int filter_stages_>
+struct Tile;
+using Tile256x128 = Tile<2, 128, true, false, 3, 5>;
+using Tile128x128 = Tile<1, 128, false, false, 4, 7>;
+using Tile64x256 = Tile<2, 64, false, true, 4, 6>;
+template <int side_, int depth_, int stages_>
+struct GramTile;
+using GramTile64x64 = GramTile<64, 128, 6>;
+using GramTile128x128 = GramTile<128, 64, 4>;
+}  // namespace hopper
+
+// kernels/device.py, gram/launch_simt.py, wasserstein/launch.py
+constexpr int most_vectors = 64;
+constexpr int gram_sum_elements = 16;
+constexpr int square_product_warps = 4;

@@ -1,0 +1,91 @@
+"""Writes common/tile_constants.cuh: what Python and C++ must agree on, from the tables that the launchers choose by.
+
+    python -m nstgpu.kernels.cuda.tile_constants
+
+writes the header anew; tests/kernels/test_tile_constants.py says when it is out of date.
+"""
+
+from pathlib import Path
+
+from ..device import MOST_VECTORS
+from .conv3x3 import launch_simt, launch_wgmma_sm90, tile_model
+from .gram import launch_mma_sm80 as gram_mma_sm80
+from .gram import launch_simt as gram_simt
+from .gram import launch_wgmma_sm90 as gram_wgmma_sm90
+from .runtime.tensor_map import STEP_CHANNELS
+from .wasserstein import launch as wasserstein
+
+HEADER = Path(__file__).parent / "common" / "tile_constants.cuh"
+
+
+def header() -> str:
+    """The text of the header, of the constants as they are now."""
+    side = gram_simt.NARROW_SIDE
+    simt = {tile.variant.removesuffix("_any"): (tile.pixels, tile.channels) for tile in launch_simt.TILES}
+    simt |= {f"{side}x{side}": (side, side)}
+    simt |= {f"{wasserstein.TILE_ROWS}x{wasserstein.TILE_COLUMNS}": (wasserstein.TILE_ROWS, wasserstein.TILE_COLUMNS)}
+    mma = [
+        (prefix + tile.name, (tile.pixels, tile.channels, tile.warp_pixels, tile.stages, tile.blocks_per_sm))
+        for prefix, tiles in (("Tile", tile_model.WIDE), ("Narrow", tile_model.NARROW))
+        for tile in tiles
+    ]
+    wgmma = [
+        (f"Tile{tile.variant}",
+         (tile.boxes, tile.channels, tile.together, tile.swap_ab, tile.pixel_stages, tile.filter_stages))
+        for tile in launch_wgmma_sm90.TILES
+    ]  # fmt: skip
+    grams = [(f"GramTile{tile.variant}", (tile.side, tile.depth, tile.stages)) for tile in gram_wgmma_sm90.GRAM_TILES]
+    lines = [
+        "// What Python and C++ must agree on. Written by `python -m nstgpu.kernels.cuda.tile_constants` from the",
+        "// tables that the launchers choose by: change it there. docs/decisions/tile-constants.md says why.",
+        "#pragma once",
+        "",
+        "namespace tile {  // conv3x3/launch_simt.py, gram/launch_simt.py, wasserstein/launch.py",
+        _constant("depth", launch_simt.DEPTH),
+        "template <int rows, int columns>",
+        "struct Tile;",
+        *(_alias(f"Tile{name}", "Tile", sizes) for name, sizes in simt.items()),
+        "}  // namespace tile",
+        "",
+        "namespace tensor {  // conv3x3/tile_model.py, gram/launch_mma_sm80.py",
+        _constant("row_bytes", tile_model.ROW_BYTES),
+        _constant("tile_width", tile_model.TILE_WIDTH),
+        _constant("warp_channels", tile_model.CHANNEL_GROUP),
+        _constant("operand_bytes", gram_mma_sm80.OPERAND_BYTES),
+        "template <int tile_pixels, int tile_channels, int warp_pixels, int tile_stages, int resident>",
+        "struct Tile;",
+        *(_alias(name, "Tile", values) for name, values in mma),
+        "}  // namespace tensor",
+        "",
+        "namespace hopper {  // conv3x3/launch_wgmma_sm90.py, gram/launch_wgmma_sm90.py",
+        _constant("step_channels", STEP_CHANNELS),
+        _constant("box_width", launch_wgmma_sm90.BOX_WIDTH),
+        _constant("box_height", launch_wgmma_sm90.BOX_HEIGHT),
+        _constant("loaded_rows", launch_wgmma_sm90.LOADED_ROWS),
+        "template <int boxes_, int columns_, bool together_, bool turned_, int pixel_stages_, int filter_stages_>",
+        "struct Tile;",
+        *(_alias(name, "Tile", values) for name, values in wgmma),
+        "template <int side_, int depth_, int stages_>",
+        "struct GramTile;",
+        *(_alias(name, "GramTile", values) for name, values in grams),
+        "}  // namespace hopper",
+        "",
+        "// kernels/device.py, gram/launch_simt.py, wasserstein/launch.py",
+        _constant("most_vectors", MOST_VECTORS),
+        _constant("gram_sum_elements", gram_simt.SUM_ELEMENTS),
+        _constant("square_product_warps", wasserstein.SLICES),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _constant(name: str, value: int) -> str:
+    return f"constexpr int {name} = {value};"
+
+
+def _alias(name: str, template: str, values: tuple[int, ...]) -> str:
+    written = (str(value).lower() for value in values)  # bools as C++ has them
+    return f"using {name} = {template}<{', '.join(written)}>;"
+
+
+if __name__ == "__main__":
+    HEADER.write_text(header())
