@@ -13,11 +13,11 @@
 // whoever has read the old contents must be ordered before), as a write at its wait (so whoever reads the new ones must
 // be ordered after), and whoever touches its destination in between races with it, barriers or not.
 
-#include "worker.h"
-
 #include <algorithm>
 #include <cstdlib>
 #include <new>
+
+#include "worker.h"
 
 extern "C" {  // the linker's: where this library is
 extern const char __ehdr_start[] __attribute__((visibility("hidden")));
@@ -305,10 +305,10 @@ using emulator::check_access;
 
 #define HOOK extern "C" __attribute__((noinline))
 #define CALLER __builtin_return_address(0)
-#define ACCESSES(bytes)                                                                                       \
-    HOOK void __tsan_read##bytes(void* p) { check_access(p, bytes, false, true, CALLER); }                    \
-    HOOK void __tsan_write##bytes(void* p) { check_access(p, bytes, true, true, CALLER); }                    \
-    HOOK void __tsan_unaligned_read##bytes(void* p) { check_access(p, bytes, false, false, CALLER); }         \
+#define ACCESSES(bytes)                                                                               \
+    HOOK void __tsan_read##bytes(void* p) { check_access(p, bytes, false, true, CALLER); }            \
+    HOOK void __tsan_write##bytes(void* p) { check_access(p, bytes, true, true, CALLER); }            \
+    HOOK void __tsan_unaligned_read##bytes(void* p) { check_access(p, bytes, false, false, CALLER); } \
     HOOK void __tsan_unaligned_write##bytes(void* p) { check_access(p, bytes, true, false, CALLER); }
 ACCESSES(1)
 ACCESSES(2)

@@ -35,12 +35,12 @@ void* memset(void*, int, size_t) noexcept __asm__("__tsan_memset");
 
 // ------------------------------------------------------------------------------------------- vector types
 
-#define EMULATOR_VECTORS(type, scalar, pair_alignment)                                            \
-    struct alignas(pair_alignment) type##2 { scalar x, y; };                                      \
-    struct type##3 { scalar x, y, z; };                                                           \
-    struct alignas(16) type##4 { scalar x, y, z, w; };                                            \
-    __forceinline__ type##2 make_##type##2(scalar x, scalar y) { return {x, y}; }                 \
-    __forceinline__ type##3 make_##type##3(scalar x, scalar y, scalar z) { return {x, y, z}; }    \
+#define EMULATOR_VECTORS(type, scalar, pair_alignment)                                         \
+    struct alignas(pair_alignment) type##2 { scalar x, y; };                                   \
+    struct type##3 { scalar x, y, z; };                                                        \
+    struct alignas(16) type##4 { scalar x, y, z, w; };                                         \
+    __forceinline__ type##2 make_##type##2(scalar x, scalar y) { return {x, y}; }              \
+    __forceinline__ type##3 make_##type##3(scalar x, scalar y, scalar z) { return {x, y, z}; } \
     __forceinline__ type##4 make_##type##4(scalar x, scalar y, scalar z, scalar w) { return {x, y, z, w}; }
 EMULATOR_VECTORS(int, int, 8)
 EMULATOR_VECTORS(uint, unsigned, 8)
@@ -93,9 +93,7 @@ struct MatrixRows {
 void multiply_add(Number number, int depth, float* sums, const uint32_t* a, const uint32_t* b, Site site);
 void exchange_rows(const char* row, MatrixRows& all, Site site);
 
-inline unsigned lane() {
-    return ((threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x) % warpSize;
-}
+inline unsigned lane() { return ((threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x) % warpSize; }
 
 template <class To, class From>
 __forceinline__ To bit_cast(From from) {
@@ -125,12 +123,11 @@ __forceinline__ float rounded(float x) {
 // ---------------------------------------------------------------------------------- shared memory, barriers
 
 // The address of `name_declaration` stands for the declaration: one per instance of a template, as on a GPU.
-#define SHARED(type, name, dimensions)                                                         \
-    using name##_type = type dimensions;                                                       \
-    static char name##_declaration;                                                            \
-    name##_type& name = *static_cast<name##_type*>(                                            \
-        emulator::shared_array(&name##_declaration, "shared array " #name, sizeof(name##_type), \
-                               sizeof(type), {__FILE__, __LINE__}))
+#define SHARED(type, name, dimensions)                                     \
+    using name##_type = type dimensions;                                   \
+    static char name##_declaration;                                        \
+    name##_type& name = *static_cast<name##_type*>(emulator::shared_array( \
+        &name##_declaration, "shared array " #name, sizeof(name##_type), sizeof(type), {__FILE__, __LINE__}))
 #define DYNAMIC_SHARED(type, name) \
     type* const name = static_cast<type*>(emulator::dynamic_shared(sizeof(type), {__FILE__, __LINE__}))
 
@@ -174,7 +171,9 @@ __forceinline__ T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 
 // ----------------------------------------------------------------------------------------------- arithmetic
 
 template <class T>
-__forceinline__ T __ldg(const T* address) { return *address; }
+__forceinline__ T __ldg(const T* address) {
+    return *address;
+}
 
 __forceinline__ int __float_as_int(float x) { return emulator::bit_cast<int>(x); }
 __forceinline__ unsigned __float_as_uint(float x) { return emulator::bit_cast<unsigned>(x); }
@@ -183,9 +182,13 @@ __forceinline__ float __uint_as_float(unsigned x) { return emulator::bit_cast<fl
 
 // Integers mix as in C; of two floats the one that is a number wins, as with fminf and fmaxf.
 template <class A, class B>
-constexpr auto min(A a, B b) -> decltype(a + b) { return a < b ? a : b; }
+constexpr auto min(A a, B b) -> decltype(a + b) {
+    return a < b ? a : b;
+}
 template <class A, class B>
-constexpr auto max(A a, B b) -> decltype(a + b) { return a < b ? b : a; }
+constexpr auto max(A a, B b) -> decltype(a + b) {
+    return a < b ? b : a;
+}
 constexpr float min(float a, float b) { return a < b || b != b ? a : b; }
 constexpr float max(float a, float b) { return a > b || b != b ? a : b; }
 
@@ -224,12 +227,16 @@ constexpr char kind_of = std::is_pointer_v<T>          ? 'p'
 template <class T>
 constexpr Parameter describe() {
     using Pointee = std::remove_cv_t<std::remove_pointer_t<T>>;
-    if constexpr (!std::is_pointer_v<T>) return {kind_of<T>, sizeof(T), 0, 0};
-    else if constexpr (std::is_void_v<Pointee>) return {'p', sizeof(T), 's', 1};
-    else return {'p', sizeof(T), kind_of<Pointee>, sizeof(Pointee)};
+    if constexpr (!std::is_pointer_v<T>)
+        return {kind_of<T>, sizeof(T), 0, 0};
+    else if constexpr (std::is_void_v<Pointee>)
+        return {'p', sizeof(T), 's', 1};
+    else
+        return {'p', sizeof(T), kind_of<Pointee>, sizeof(Pointee)};
 }
 
-template <auto function> struct Entry;
+template <auto function>
+struct Entry;
 template <class... Types, void (*function)(Types...)>
 struct Entry<function> {
     static constexpr Parameter parameters[] = {describe<Types>()..., Parameter{}};
@@ -260,5 +267,4 @@ struct Kernel {
 
 }  // namespace emulator
 
-#define EMULATOR_REGISTER(kernel) \
-    static const emulator::Kernel kernel##_entry(#kernel, emulator::Entry<kernel>{});
+#define EMULATOR_REGISTER(kernel) static const emulator::Kernel kernel##_entry(#kernel, emulator::Entry<kernel>{});

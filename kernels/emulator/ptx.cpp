@@ -4,10 +4,10 @@
 // numbers, or four of tf32, and the accumulator are cut to 24 bits below the largest exponent among them and added, and
 // the sum is cut, not rounded, to a float. Over thousands of terms that drifts towards zero: a kernel that is exact
 // enough here has allowed for it. sm_90 and later keep one bit more.
-#include "worker.h"
-
 #include <algorithm>
 #include <cmath>
+
+#include "worker.h"
 
 namespace emulator {
 namespace {
@@ -30,9 +30,12 @@ To load(const void* from) {
 
 constexpr int64_t exponent_of_double = 0x7ff0000000000000, one = int64_t{1} << 52;  // one step of it
 
-template <Number number> constexpr int bits_of = number == Number::tf32 ? 32 : 16;
-template <Number number> constexpr int products_at_once = number == Number::tf32 ? 4 : 8;
-template <Number number> constexpr double least_normal = number == Number::fp16 ? 0x1p-14 : 0x1p-126;
+template <Number number>
+constexpr int bits_of = number == Number::tf32 ? 32 : 16;
+template <Number number>
+constexpr int products_at_once = number == Number::tf32 ? 4 : 8;
+template <Number number>
+constexpr double least_normal = number == Number::fp16 ? 0x1p-14 : 0x1p-126;
 
 template <Number number>
 float value_of(uint32_t bits) {

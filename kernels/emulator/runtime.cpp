@@ -3,13 +3,13 @@
 // block is stuck, and a report says who waits where. Blocks and lanes run in an order drawn from the launch's
 // seed; what happens within a block depends on the seed alone, and not on the number of host threads.
 
-#include "worker.h"
-
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <memory>
 #include <thread>
+
+#include "worker.h"
 
 __thread uint3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -239,9 +239,12 @@ std::string Worker::missing(const Wait& wait, unsigned warp) const {
     for (unsigned lane = warp * warpSize; lane < (warp + 1) * warpSize; ++lane) {
         if (!(wait.mask >> lane % warpSize & 1)) continue;
         const Wait& other = lanes[lane].wait;
-        if (lane >= launch->lane_count) absent.push_back(lane);
-        else if (!lanes[lane].alive()) returned.push_back(lane);
-        else if (other.what != wait.what || other.mask != wait.mask) elsewhere.push_back(lane);
+        if (lane >= launch->lane_count)
+            absent.push_back(lane);
+        else if (!lanes[lane].alive())
+            returned.push_back(lane);
+        else if (other.what != wait.what || other.mask != wait.mask)
+            elsewhere.push_back(lane);
     }
     std::string text;
     if (!returned.empty()) text += " " + ranges(returned) + " (returned)";
@@ -438,8 +441,8 @@ void* dynamic_shared(size_t element_bytes, Site site) {
 }
 
 void copy_async(void* to, const void* from, unsigned bytes, unsigned source_bytes, Site site) {
-    const Copy copy = {static_cast<char*>(to), static_cast<const char*>(from), bytes, source_bytes,
-                       __builtin_return_address(0), 0};
+    const Copy copy = {static_cast<char*>(to), static_cast<const char*>(from), bytes,
+                       source_bytes,           __builtin_return_address(0),    0};
     worker->copy_async(copy, site);
 }
 
@@ -489,8 +492,8 @@ EXPORT const char* emulator_kernels() {
 // Runs a kernel of this library to its end; not to be called twice at once. What went wrong is in the result, which
 // lasts until the next launch and is empty if nothing did.
 EXPORT const char* emulator_launch(const char* name, const uint32_t* grid, const uint32_t* block,
-                                   void* const* arguments, uint32_t shared_bytes, uint64_t seed,
-                                   const Buffer* buffers, uint32_t buffer_count) {
+                                   void* const* arguments, uint32_t shared_bytes, uint64_t seed, const Buffer* buffers,
+                                   uint32_t buffer_count) {
     static std::string text;
     static std::vector<std::unique_ptr<Worker>> workers;
 

@@ -147,8 +147,8 @@ class Worker {
     // What the running lane asks for.
     void barrier(Site site);
     void collective(const char* name, unsigned mask, void* operand, Combine combine, Site site);
-    void* shared_array(const void* declaration, const char* name, size_t bytes, size_t element_bytes,
-                       size_t alignment, Site site);
+    void* shared_array(const void* declaration, const char* name, size_t bytes, size_t element_bytes, size_t alignment,
+                       Site site);
     void require_alignment(const char* what, const void* address, size_t bytes, Site site);
     void require_shared(const char* what, const void* address, Site site);
     void copy_async(Copy copy, Site site);

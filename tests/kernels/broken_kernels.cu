@@ -4,7 +4,7 @@
 
 extern "C" __global__ void missing_barrier(const float* x, float* y) {
     SHARED(float, tile, [64]);
-    tile[threadIdx.x] = x[threadIdx.x];  // missing_barrier: wrote
+    tile[threadIdx.x] = x[threadIdx.x];       // missing_barrier: wrote
     y[threadIdx.x] = tile[63 - threadIdx.x];  // missing_barrier: reads
 }
 
@@ -22,9 +22,9 @@ extern "C" __global__ void missing_second_barrier(const float* x, float* y, int 
 
 extern "C" __global__ void missing_syncwarp(const float* x, float* y) {
     SHARED(float, tile, [32]);
-    tile[threadIdx.x] = x[threadIdx.x];  // missing_syncwarp: wrote
+    tile[threadIdx.x] = x[threadIdx.x];                               // missing_syncwarp: wrote
     const float own = __shfl_sync(~0u, x[threadIdx.x], threadIdx.x);  // orders no memory
-    y[threadIdx.x] = own + tile[31 - threadIdx.x];  // missing_syncwarp: reads
+    y[threadIdx.x] = own + tile[31 - threadIdx.x];                    // missing_syncwarp: reads
 }
 
 extern "C" __global__ void race_between_blocks(float* y) {

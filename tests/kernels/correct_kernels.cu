@@ -2,8 +2,8 @@
 // their results with NumPy's, and expects the checking build to find nothing in them.
 #include "../../kernels/cuda/common/platform.cuh"
 
-extern "C" __global__ void __launch_bounds__(256)
-    add(const float* __restrict__ x, const float* __restrict__ y, float* __restrict__ sum, int n) {
+extern "C" __global__ void __launch_bounds__(256) add(const float* __restrict__ x, const float* __restrict__ y,
+                                                      float* __restrict__ sum, int n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) sum[i] = x[i] + y[i];
 }
@@ -27,8 +27,8 @@ extern "C" __global__ void coordinates(int* out) {
 }
 
 // C = A B with 64x64 tiles, 256 threads of 4x4 each, float4 loads and two buffers; sides are multiples of 64 and 16.
-extern "C" __global__ void __launch_bounds__(256)
-    sgemm(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c, int n, int k) {
+extern "C" __global__ void __launch_bounds__(256) sgemm(const float* __restrict__ a, const float* __restrict__ b,
+                                                        float* __restrict__ c, int n, int k) {
     SHARED(float, a_tile, [2][16][68]);
     SHARED(float, b_tile, [2][16][64]);
     const int t = threadIdx.x, row = blockIdx.y * 64, column = blockIdx.x * 64;

@@ -1,9 +1,9 @@
 // One small product, 64 pixels by 64 filters by `steps` times 64 channels, in the way of conv3x3/wgmma_sm90.cuh: a warp
 // that loads and a warpgroup that multiplies, two stages. Without a fault it is right; with each of those below it is
 // wrong in one place, and test_hopper_instructions.py sees that the emulator shows it.
-#include "conv3x3/wgmma_layout.cuh"
 #include "common/element.cuh"
 #include "common/tensor_map.cuh"
+#include "conv3x3/wgmma_layout.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/tma.cuh"
 #include "ptx/wgmma.cuh"
@@ -21,14 +21,14 @@ enum Fault {
     no_fence,              // no wgmma.fence before a batch
     wrong_parity,          // waits for the phase before
     one_arrival_too_many,
-    not_swizzled,          // a descriptor without the swizzle
-    lanes_differ,          // a warp's lanes with different descriptors
+    not_swizzled,  // a descriptor without the swizzle
+    lanes_differ,  // a warp's lanes with different descriptors
 };
 constexpr int stages = 2, stage_bytes = 16384;
 
-extern "C" __global__ void __launch_bounds__(160, 1)
-    small_product(const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters, float* out,
-                  int steps, int fault) {
+extern "C" __global__ void __launch_bounds__(160, 1) small_product(const __grid_constant__ TensorMap pixels,
+                                                                   const __grid_constant__ TensorMap filters,
+                                                                   float* out, int steps, int fault) {
     DYNAMIC_SHARED(unsigned char, shared);
     const unsigned base = ptx::shared_address_32(shared), barriers = base + stages * stage_bytes;
     const auto full = [=](int stage) { return barriers + 16 * stage; };
@@ -69,7 +69,8 @@ extern "C" __global__ void __launch_bounds__(160, 1)
         if (fault == lanes_differ && threadIdx.x % 32 == 5) left = advance_descriptor(left, 32);
         if (fault != no_fence) ptx::wgmma_fence();
         for (int k = 0; k < 4; ++k)
-            ptx::wgmma<bf16>(sums, advance_descriptor(left, k * mma_bytes), advance_descriptor(right, k * mma_bytes), step | k);
+            ptx::wgmma<bf16>(sums, advance_descriptor(left, k * mma_bytes), advance_descriptor(right, k * mma_bytes),
+                             step | k);
         ptx::wgmma_commit_group();
         if (fault == released_too_early) ptx::mbarrier_arrive(empty(stage));
         if (fault != no_wait_for_products || step + 1 < steps) ptx::wgmma_wait_group<0>();

@@ -58,8 +58,8 @@ extern "C" __global__ void probe_boxes(int* pixels, int* filters, int y, int x, 
 // Shared bytes, threads, width, channels, products, sums.
 template <class Tile>
 __device__ void sizes(int* out) {
-    const int values[6] = {Tile::shared_bytes, Tile::threads, Tile::boxes * hopper::box_width, Tile::columns,
-                           Tile::products, Tile::sums};
+    const int values[6] = {Tile::shared_bytes, Tile::threads,  Tile::boxes * hopper::box_width,
+                           Tile::columns,      Tile::products, Tile::sums};
     for (int i = 0; i < 6; ++i) out[i] = values[i];
 }
 extern "C" __global__ void probe_tiles(int* out) {

@@ -15,14 +15,16 @@ __device__ void multiply(const uint32_t* a, const uint32_t* b, float* sums) {
     for (int i = 0; i < 2 * depth_registers; ++i) from_a[i] = a[thread * 2 * depth_registers + i];
     for (int i = 0; i < depth_registers; ++i) from_b[i] = b[thread * depth_registers + i];
     for (int i = 0; i < 4; ++i) result[i] = sums[thread * 4 + i];
-    if constexpr (sizeof(T) == 2 && depth_registers == 2) ptx::mma_m16n8k16(T{}, result, from_a, from_b);
-    else ptx::mma_m16n8k8(T{}, result, from_a, from_b);
+    if constexpr (sizeof(T) == 2 && depth_registers == 2)
+        ptx::mma_m16n8k16(T{}, result, from_a, from_b);
+    else
+        ptx::mma_m16n8k8(T{}, result, from_a, from_b);
     for (int i = 0; i < 4; ++i) sums[thread * 4 + i] = result[i];
 }
 
-#define MULTIPLY(name, type, depth_registers)                                                       \
-    extern "C" __global__ void name(const uint32_t* a, const uint32_t* b, float* sums) {            \
-        multiply<type, depth_registers>(a, b, sums);                                                \
+#define MULTIPLY(name, type, depth_registers)                                            \
+    extern "C" __global__ void name(const uint32_t* a, const uint32_t* b, float* sums) { \
+        multiply<type, depth_registers>(a, b, sums);                                     \
     }
 MULTIPLY(mma_fp16_k8, fp16, 1)
 MULTIPLY(mma_fp16_k16, fp16, 2)
@@ -40,8 +42,10 @@ __device__ void load(const uint4* rows, const int* order, uint32_t* words) {
     __syncwarp();
     uint32_t received[4];
     const ptx::SharedAddress row = ptx::shared_address(&held[order[lane]]);
-    if (transposed) ptx::ldmatrix_x4_transposed(received, row);
-    else ptx::ldmatrix_x4(received, row);
+    if (transposed)
+        ptx::ldmatrix_x4_transposed(received, row);
+    else
+        ptx::ldmatrix_x4(received, row);
     for (int i = 0; i < 4; ++i) words[4 * lane + i] = received[i];
 }
 
@@ -104,7 +108,8 @@ extern "C" __global__ void ring(const uint4* from, uint4* out, int steps) {
 
 extern "C" __global__ void wait_without_barrier(const uint4* from, uint4* out) {
     SHARED(uint4, held, [64]);
-    ptx::cp_async_16(ptx::shared_address(&held[threadIdx.x]), from + threadIdx.x, true);  // wait_without_barrier: copies
+    ptx::cp_async_16(ptx::shared_address(&held[threadIdx.x]), from + threadIdx.x,
+                     true);  // wait_without_barrier: copies
     ptx::cp_async_commit();
     ptx::cp_async_wait<0>();
     out[threadIdx.x] = held[63 - threadIdx.x];  // wait_without_barrier: reads
@@ -112,7 +117,8 @@ extern "C" __global__ void wait_without_barrier(const uint4* from, uint4* out) {
 
 extern "C" __global__ void barrier_without_wait(const uint4* from, uint4* out) {
     SHARED(uint4, held, [64]);
-    ptx::cp_async_16(ptx::shared_address(&held[threadIdx.x]), from + threadIdx.x, true);  // barrier_without_wait: copies
+    ptx::cp_async_16(ptx::shared_address(&held[threadIdx.x]), from + threadIdx.x,
+                     true);  // barrier_without_wait: copies
     ptx::cp_async_commit();
     __syncthreads();
     out[threadIdx.x] = held[63 - threadIdx.x];  // barrier_without_wait: reads
@@ -193,8 +199,8 @@ extern "C" __global__ void conflicting_rows(uint32_t* out) {
 }
 
 // 16-bit numbers there and back, and what tf32 leaves of a float.
-extern "C" __global__ void round_numbers(const float* x, uint32_t* bf16_pairs, uint32_t* fp16_pairs, uint32_t* tf32_bits,
-                                         float* back, int n) {
+extern "C" __global__ void round_numbers(const float* x, uint32_t* bf16_pairs, uint32_t* fp16_pairs,
+                                         uint32_t* tf32_bits, float* back, int n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     bf16_pairs[i] = ptx::pack<bf16>(x[i], -x[i]);

@@ -21,7 +21,7 @@
 #define HAS_WGMMA  // and the copy engine, mbarriers and setmaxnreg: sm_90a alone
 #endif
 #define SHARED(type, name, dimensions) __shared__ __align__(16) type name dimensions
-#define DYNAMIC_SHARED(type, name)                                        \
+#define DYNAMIC_SHARED(type, name)                                          \
     extern __shared__ __align__(1024) unsigned char dynamic_shared_bytes[]; \
     type* const name = reinterpret_cast<type*>(dynamic_shared_bytes)
 

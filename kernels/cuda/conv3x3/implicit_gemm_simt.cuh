@@ -8,8 +8,8 @@
 // squares may hang over an odd side; such pixels load zeros and are not stored.
 #pragma once
 
-#include "common/platform.cuh"
 #include "common/gemm_simt.cuh"
+#include "common/platform.cuh"
 
 namespace pixels {
 
@@ -41,8 +41,8 @@ class PixelTaps {
     static_assert(tile::depth == 8, "two float4 a pixel and step");
     static constexpr int loads = Tile::rows * 2 / Tile::threads, stride = Tile::threads / 2;
 
-    const float* next_;  // this step's channels of the tap's neighbour of the thread's first pixel
-    unsigned tap_;       // a bit, as in inside_
+    const float* next_;             // this step's channels of the tap's neighbour of the thread's first pixel
+    unsigned tap_;                  // a bit, as in inside_
     int channels_, channels_left_;  // left from this step's first
     Walk walk_;
     unsigned offset_[loads];  // floats from the thread's first pixel to the others

@@ -63,7 +63,8 @@ namespace tensor {
 
 // --------------------------------------------------------------------------------------------------------- shapes
 
-constexpr int chunk_bytes = 16, slices_per_row = row_bytes / (2 * chunk_bytes);  // a slice is what one mma takes of a row
+constexpr int chunk_bytes = 16,
+              slices_per_row = row_bytes / (2 * chunk_bytes);  // a slice is what one mma takes of a row
 constexpr int taps = 9;
 
 // A warp does warp_pixels x 64. With 64 pixels it reads 8 ldmatrix.x4 for 32 products of 16x8, half of what shared
@@ -331,8 +332,7 @@ __device__ __forceinline__ void store_sums(const Map& map, int y, int x, int cha
         for (int pixel = 0; pixel < 4; ++pixel)
 #pragma unroll
             for (int k = 0; k < 8; ++k)
-                squares[i][pixel][k] =
-                    sums[i / across * 2 + pixel / 2][i % across * 4 + k / 2][pixel % 2 * 2 + k % 2];
+                squares[i][pixel][k] = sums[i / across * 2 + pixel / 2][i % across * 4 + k / 2][pixel % 2 * 2 + k % 2];
 #pragma unroll 1
     for (int i = 0; i < count; ++i) {
         finish.store(map, y + i / across * 2, x, channel + i % across * 32, squares[0]);
@@ -505,8 +505,10 @@ __device__ __forceinline__ void convolve(const typename Products::Element* x, co
     }
 
     const int y = y0 + warp_y, left = x0 + lane / 4 * 2, channel = first_channel + warp_channel + lane % 4 * 8;
-    if (partials) store_sums(result, y, left, channel, sums, Partial{partials});
-    else store_sums(result, y, left, channel, sums, finish);
+    if (partials)
+        store_sums(result, y, left, channel, sums, Partial{partials});
+    else
+        store_sums(result, y, left, channel, sums, finish);
 }
 
 // Adds the slices in order and finishes: a thread per square and eight channels.
@@ -534,43 +536,41 @@ __device__ __forceinline__ void add_partials(const float* partials, int slices, 
 
 // Kernels by their full names, for one kind of products and one tile. Of the input gradient "in" and "out" are those of
 // the product, not of the layer.
-#define CONV3X3_RELU_MMA_SM80(name, Products, Tile)                                                                 \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(            \
+#define CONV3X3_RELU_MMA_SM80(name, Products, Tile)                                                                    \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                             \
         const Products::Element* __restrict__ x, const void* __restrict__ filters, const float* __restrict__ bias,     \
         Products::Element* __restrict__ out, uint8_t* __restrict__ mask, Products::Element* __restrict__ pooled,       \
         uint8_t* __restrict__ choice, void* __restrict__ partials, int height, int width, int channels_in,             \
         int channels_out, int average) {                                                                               \
-        tensor::convolve<Products, Tile>(                                                                              \
-            x, {height, width, channels_in}, filters, {height, width, channels_out},                                   \
-            tensor::Forward<Products::Element>{bias, out, mask, pooled, choice, average},                              \
-            static_cast<float*>(partials));                                                                            \
-    }
-
-#define CONV3X3_INPUT_GRADIENT_MMA_SM80(name, Products, Tile)                                                          \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(           \
-        const Products::Element* __restrict__ gradient, const void* __restrict__ filters,                              \
-        Products::Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials,            \
-        int height, int width, int channels_in, int channels_out, int accumulate) {                                    \
-        tensor::convolve<Products, Tile>(gradient, {height, width, channels_in}, filters,                              \
-                                         {height, width, channels_out},                                                \
-                                         tensor::Backward<Products::Element>{out, mask, accumulate},                   \
+        tensor::convolve<Products, Tile>(x, {height, width, channels_in}, filters, {height, width, channels_out},      \
+                                         tensor::Forward<Products::Element>{bias, out, mask, pooled, choice, average}, \
                                          static_cast<float*>(partials));                                               \
     }
 
-// Those that add up what the blocks of a split sum have left.
-#define CONV3X3_RELU_SPLIT_K_SUM(name, Element)                                                                       \
-    extern "C" __global__ void __launch_bounds__(256) name(                                           \
-        const void* __restrict__ partials, const float* __restrict__ bias, Element* __restrict__ out,                  \
-        uint8_t* __restrict__ mask, Element* __restrict__ pooled, uint8_t* __restrict__ choice, int slices,            \
-        int height, int width, int channels, int average) {                                                            \
-        tensor::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},                   \
-                             tensor::Forward<Element>{bias, out, mask, pooled, choice, average});                      \
+#define CONV3X3_INPUT_GRADIENT_MMA_SM80(name, Products, Tile)                                               \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                  \
+        const Products::Element* __restrict__ gradient, const void* __restrict__ filters,                   \
+        Products::Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials, \
+        int height, int width, int channels_in, int channels_out, int accumulate) {                         \
+        tensor::convolve<Products, Tile>(                                                                   \
+            gradient, {height, width, channels_in}, filters, {height, width, channels_out},                 \
+            tensor::Backward<Products::Element>{out, mask, accumulate}, static_cast<float*>(partials));     \
     }
 
-#define CONV3X3_INPUT_GRADIENT_SPLIT_K_SUM(name, Element)                                                              \
-    extern "C" __global__ void __launch_bounds__(256) name(                                          \
-        const void* __restrict__ partials, Element* __restrict__ out, const uint8_t* __restrict__ mask, int slices,    \
-        int height, int width, int channels, int accumulate) {                                                         \
-        tensor::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},                   \
-                             tensor::Backward<Element>{out, mask, accumulate});                                        \
+// Those that add up what the blocks of a split sum have left.
+#define CONV3X3_RELU_SPLIT_K_SUM(name, Element)                                                             \
+    extern "C" __global__ void __launch_bounds__(256) name(                                                 \
+        const void* __restrict__ partials, const float* __restrict__ bias, Element* __restrict__ out,       \
+        uint8_t* __restrict__ mask, Element* __restrict__ pooled, uint8_t* __restrict__ choice, int slices, \
+        int height, int width, int channels, int average) {                                                 \
+        tensor::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},        \
+                             tensor::Forward<Element>{bias, out, mask, pooled, choice, average});           \
+    }
+
+#define CONV3X3_INPUT_GRADIENT_SPLIT_K_SUM(name, Element)                                                           \
+    extern "C" __global__ void __launch_bounds__(256) name(                                                         \
+        const void* __restrict__ partials, Element* __restrict__ out, const uint8_t* __restrict__ mask, int slices, \
+        int height, int width, int channels, int accumulate) {                                                      \
+        tensor::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},                \
+                             tensor::Backward<Element>{out, mask, accumulate});                                     \
     }

@@ -9,7 +9,7 @@
 
 // out[i, j, k] = max(0, bias[k] + sum_{r,s,c} x[i+r-1, j+s-1, c] kernel[r, s, c, k])
 extern "C" __global__ void conv3x3_relu_naive(const float* x, const float* kernel, const float* bias, float* out,
-                                                 int height, int width, int channels_in, int channels_out) {
+                                              int height, int width, int channels_in, int channels_out) {
     const int64_t index = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, pixel = index / channels_out;
     const int k = index % channels_out, i = pixel / width, j = pixel % width;
     if (i >= height) return;
@@ -27,8 +27,8 @@ extern "C" __global__ void conv3x3_relu_naive(const float* x, const float* kerne
 }
 
 // out[i, j, c] = sum_{r,s,k} gradient[i-r+1, j-s+1, k] kernel[r, s, c, k]
-extern "C" __global__ void conv3x3_input_gradient_naive(const float* gradient, const float* kernel, float* out, int height,
-                                                  int width, int channels_in, int channels_out) {
+extern "C" __global__ void conv3x3_input_gradient_naive(const float* gradient, const float* kernel, float* out,
+                                                        int height, int width, int channels_in, int channels_out) {
     const int64_t index = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, pixel = index / channels_in;
     const int c = index % channels_in, i = pixel / width, j = pixel % width;
     if (i >= height) return;

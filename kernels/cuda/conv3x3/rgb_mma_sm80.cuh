@@ -143,18 +143,18 @@ __device__ __forceinline__ void convolve_to_image(const T* gradient, const Map& 
 
 }  // namespace tensor
 
-#define CONV3X3_RELU_RGB_MMA_SM80(name, T)                                                                                           \
-    extern "C" __global__ void __launch_bounds__(tensor::forward_image_threads, 3) name(               \
-        const float* __restrict__ x, const uint32_t* __restrict__ filters, const float* __restrict__ bias,             \
-        T* __restrict__ out, uint8_t* __restrict__ mask, T* __restrict__ pooled, uint8_t* __restrict__ choice,         \
-        int height, int width, int channels, int average) {                                                            \
-        tensor::convolve_image<T>(x, {height, width, channels}, filters,                                               \
-                                  tensor::Forward<T>{bias, out, mask, pooled, choice, average});                       \
+#define CONV3X3_RELU_RGB_MMA_SM80(name, T)                                                                     \
+    extern "C" __global__ void __launch_bounds__(tensor::forward_image_threads, 3) name(                       \
+        const float* __restrict__ x, const uint32_t* __restrict__ filters, const float* __restrict__ bias,     \
+        T* __restrict__ out, uint8_t* __restrict__ mask, T* __restrict__ pooled, uint8_t* __restrict__ choice, \
+        int height, int width, int channels, int average) {                                                    \
+        tensor::convolve_image<T>(x, {height, width, channels}, filters,                                       \
+                                  tensor::Forward<T>{bias, out, mask, pooled, choice, average});               \
     }
 
-#define CONV3X3_INPUT_GRADIENT_RGB_MMA_SM80(name, T)                                                                   \
-    extern "C" __global__ void __launch_bounds__(tensor::ImageTile::threads, tensor::ImageTile::blocks_per_sm)         \
-        name(const T* __restrict__ gradient, const uint32_t* __restrict__ filters, float* __restrict__ out,            \
-             const uint8_t* __restrict__ mask, int height, int width, int channels, int accumulate) {                  \
-        tensor::convolve_to_image<T>(gradient, {height, width, channels}, filters, out, mask, accumulate);             \
+#define CONV3X3_INPUT_GRADIENT_RGB_MMA_SM80(name, T)                                                                 \
+    extern "C" __global__ void __launch_bounds__(tensor::ImageTile::threads, tensor::ImageTile::blocks_per_sm) name( \
+        const T* __restrict__ gradient, const uint32_t* __restrict__ filters, float* __restrict__ out,               \
+        const uint8_t* __restrict__ mask, int height, int width, int channels, int accumulate) {                     \
+        tensor::convolve_to_image<T>(gradient, {height, width, channels}, filters, out, mask, accumulate);           \
     }

@@ -33,11 +33,10 @@ __device__ __forceinline__ float dot(const float4& a, const float4& b, float sum
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(forward_threads, 2)
-    conv3x3_relu_simt_rgb(const float* __restrict__ x, const float* __restrict__ filters,
-                          const float* __restrict__ bias, float* __restrict__ out, uint8_t* __restrict__ mask,
-                          float* __restrict__ pooled, uint8_t* __restrict__ choice, int height, int width,
-                          int channels, int average) {
+extern "C" __global__ void __launch_bounds__(forward_threads, 2) conv3x3_relu_simt_rgb(
+    const float* __restrict__ x, const float* __restrict__ filters, const float* __restrict__ bias,
+    float* __restrict__ out, uint8_t* __restrict__ mask, float* __restrict__ pooled, uint8_t* __restrict__ choice,
+    int height, int width, int channels, int average) {
     constexpr int halo_rows = forward_rows + 2, halo_columns = forward_columns + 2;
     SHARED(float, halo, [halo_rows][halo_columns][image_channels]);
     SHARED(float, weights, [filter_rows][forward_channels]);
@@ -98,10 +97,9 @@ extern "C" __global__ void __launch_bounds__(forward_threads, 2)
                         first_channel + 32 * half + 4 * group, sums[half]);
 }
 
-extern "C" __global__ void __launch_bounds__(backward_threads, 4)
-    conv3x3_input_gradient_simt_rgb(const float* __restrict__ gradient, const float* __restrict__ filters,
-                           float* __restrict__ out, const uint8_t* __restrict__ mask, int height, int width,
-                           int channels, int accumulate) {
+extern "C" __global__ void __launch_bounds__(backward_threads, 4) conv3x3_input_gradient_simt_rgb(
+    const float* __restrict__ gradient, const float* __restrict__ filters, float* __restrict__ out,
+    const uint8_t* __restrict__ mask, int height, int width, int channels, int accumulate) {
     constexpr int halo_rows = backward_rows + 2, halo_columns = backward_columns + 2;
     // By fours of channels, then pixels: a warp reads 32 neighbouring pixels of one four, no bank twice per eight
     // lanes.
@@ -122,8 +120,8 @@ extern "C" __global__ void __launch_bounds__(backward_threads, 4)
             const bool inside = unsigned(y) < height && unsigned(from_x) < width;
             const float* from = gradient + (int64_t{y} * width + from_x) * channels + channel;
             const int left = inside ? channels - channel : 0;
-            halo[four][halo_row][halo_column] = channels % 4 == 0 ? tile::load4<true>(from, left)
-                                                                  : tile::load4<false>(from, left);
+            halo[four][halo_row][halo_column] =
+                channels % 4 == 0 ? tile::load4<true>(from, left) : tile::load4<false>(from, left);
         }
         for (int i = threadIdx.x; i < filter_rows * 2; i += backward_threads) {
             const float* from = filters + i / 2 * padded + first_channel + i % 2 * 4;

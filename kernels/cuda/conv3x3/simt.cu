@@ -22,27 +22,25 @@
 // float64. The first layer, from and to three channels, is in conv3x3/rgb_simt.cu.
 #include "conv3x3/implicit_gemm_simt.cuh"
 
-#define CONV3X3_RELU_SIMT(name, Tile, vector)                                                                           \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                         \
-        const float* __restrict__ x, const float* __restrict__ filters, const float* __restrict__ bias,            \
-        float* __restrict__ out, uint8_t* __restrict__ mask, float* __restrict__ pooled,                           \
-        uint8_t* __restrict__ choice, void* __restrict__ partials, int height, int width, int channels_in,         \
-        int channels_out, int pitch, int next_row, int next_channels, int average) {                               \
-        pixels::convolve<Tile, 9, vector>(                                                                         \
-            x, {height, width, channels_in}, {next_row, next_channels}, filters, pitch,                            \
-            {height, width, channels_out}, pixels::Forward{bias, out, mask, pooled, choice, average},              \
-            static_cast<float*>(partials));                                                                        \
+#define CONV3X3_RELU_SIMT(name, Tile, vector)                                                                          \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                             \
+        const float* __restrict__ x, const float* __restrict__ filters, const float* __restrict__ bias,                \
+        float* __restrict__ out, uint8_t* __restrict__ mask, float* __restrict__ pooled, uint8_t* __restrict__ choice, \
+        void* __restrict__ partials, int height, int width, int channels_in, int channels_out, int pitch,              \
+        int next_row, int next_channels, int average) {                                                                \
+        pixels::convolve<Tile, 9, vector>(                                                                             \
+            x, {height, width, channels_in}, {next_row, next_channels}, filters, pitch, {height, width, channels_out}, \
+            pixels::Forward{bias, out, mask, pooled, choice, average}, static_cast<float*>(partials));                 \
     }
 
-#define CONV3X3_INPUT_GRADIENT_SIMT(name, Tile, vector)                                                            \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                         \
-        const float* __restrict__ gradient, const float* __restrict__ filters, float* __restrict__ out,            \
-        const uint8_t* __restrict__ mask, void* __restrict__ partials, int height, int width, int channels_in,     \
-        int channels_out, int pitch, int next_row, int next_channels, int accumulate) {                            \
-        pixels::convolve<Tile, 9, vector>(                                                                         \
-            gradient, {height, width, channels_in}, {next_row, next_channels}, filters, pitch,                     \
-            {height, width, channels_out}, pixels::Backward{out, mask, accumulate},                                \
-            static_cast<float*>(partials));                                                                        \
+#define CONV3X3_INPUT_GRADIENT_SIMT(name, Tile, vector)                                                               \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                            \
+        const float* __restrict__ gradient, const float* __restrict__ filters, float* __restrict__ out,               \
+        const uint8_t* __restrict__ mask, void* __restrict__ partials, int height, int width, int channels_in,        \
+        int channels_out, int pitch, int next_row, int next_channels, int accumulate) {                               \
+        pixels::convolve<Tile, 9, vector>(gradient, {height, width, channels_in}, {next_row, next_channels}, filters, \
+                                          pitch, {height, width, channels_out},                                       \
+                                          pixels::Backward{out, mask, accumulate}, static_cast<float*>(partials));    \
     }
 
 // The tile is pixels x output channels. Of the input gradient "in" and "out" are those of the product, not of the
@@ -56,18 +54,17 @@ CONV3X3_INPUT_GRADIENT_SIMT(conv3x3_input_gradient_simt_128x64, tile::Tile128x64
 CONV3X3_INPUT_GRADIENT_SIMT(conv3x3_input_gradient_simt_128x32, tile::Tile128x32, true)
 CONV3X3_INPUT_GRADIENT_SIMT(conv3x3_input_gradient_simt_128x64_any, tile::Tile128x64, false)
 
-extern "C" __global__ void __launch_bounds__(256)
-    conv3x3_relu_simt_split_k_sum(const void* __restrict__ partials, const float* __restrict__ bias, float* __restrict__ out,
-                           uint8_t* __restrict__ mask, float* __restrict__ pooled, uint8_t* __restrict__ choice,
-                           int slices, int rows, int height, int width, int channels, int average) {
+extern "C" __global__ void __launch_bounds__(256) conv3x3_relu_simt_split_k_sum(
+    const void* __restrict__ partials, const float* __restrict__ bias, float* __restrict__ out,
+    uint8_t* __restrict__ mask, float* __restrict__ pooled, uint8_t* __restrict__ choice, int slices, int rows,
+    int height, int width, int channels, int average) {
     pixels::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},
                          pixels::Forward{bias, out, mask, pooled, choice, average});
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-    conv3x3_input_gradient_simt_split_k_sum(const void* __restrict__ partials, float* __restrict__ out,
-                            const uint8_t* __restrict__ mask, int slices, int rows, int height, int width, int channels,
-                            int accumulate) {
+extern "C" __global__ void __launch_bounds__(256) conv3x3_input_gradient_simt_split_k_sum(
+    const void* __restrict__ partials, float* __restrict__ out, const uint8_t* __restrict__ mask, int slices, int rows,
+    int height, int width, int channels, int accumulate) {
     pixels::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},
                          pixels::Backward{out, mask, accumulate});
 }

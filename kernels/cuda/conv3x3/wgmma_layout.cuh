@@ -18,14 +18,14 @@ namespace hopper {
 
 // step_channels of one tap are in one stage of the pipeline; a box of box_width x box_height pixels holds two blocks of
 // wgmma's 64 rows, and is loaded with loaded_rows, for three vertical taps.
-constexpr int row_bytes = 2 * step_channels;             // one pixel's, or one filter's
-constexpr int group_rows = 8;                            // after which the swizzle repeats
-constexpr int group_bytes = group_rows * row_bytes;      // 1024
+constexpr int row_bytes = 2 * step_channels;         // one pixel's, or one filter's
+constexpr int group_rows = 8;                        // after which the swizzle repeats
+constexpr int group_bytes = group_rows * row_bytes;  // 1024
 static_assert(box_width == group_rows && loaded_rows == box_height + 2);
-constexpr int block_rows = 8;                            // image rows of such a block
+constexpr int block_rows = 8;  // image rows of such a block
 constexpr int box_bytes = loaded_rows * group_bytes;
-constexpr int mma_depth = 16, mma_bytes = 2 * mma_depth; // channels per instruction, and their bytes
-constexpr int warps_per_group = 4, group_threads = 128;  // of a warpgroup
+constexpr int mma_depth = 16, mma_bytes = 2 * mma_depth;  // channels per instruction, and their bytes
+constexpr int warps_per_group = 4, group_threads = 128;   // of a warpgroup
 
 // 16-byte chunks of a row change places: bits 4-6 of the address, exclusive or bits 7-9.
 __device__ __forceinline__ unsigned swizzled(unsigned address) { return address ^ (address >> 3 & 0x70); }
@@ -38,7 +38,9 @@ __device__ __forceinline__ uint64_t matrix_descriptor(unsigned address) {
 }
 
 // The same matrix so many bytes further on. The sum cannot leave its 14 bits: shared memory ends below 256 KB.
-__device__ __forceinline__ uint64_t advance_descriptor(uint64_t descriptor, unsigned bytes) { return descriptor + (bytes >> 4); }
+__device__ __forceinline__ uint64_t advance_descriptor(uint64_t descriptor, unsigned bytes) {
+    return descriptor + (bytes >> 4);
+}
 
 // A matrix that lies across ("MN-major"): each of its 16 or more places along the sum is 128 swizzled bytes, 64 rows of
 // the matrix side by side. Eight such places are 1024 bytes, the next eight follow at once; the next 64 rows of the

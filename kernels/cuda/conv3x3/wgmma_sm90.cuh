@@ -32,14 +32,14 @@
 // in the emulator and where there is a GPU for them, against float64.
 #pragma once
 
-#include "conv3x3/wgmma_layout.cuh"
 #include "common/element.cuh"
 #include "common/tensor_map.cuh"
+#include "conv3x3/mma_sm80.cuh"
+#include "conv3x3/wgmma_layout.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/setmaxnreg.cuh"
 #include "ptx/tma.cuh"
 #include "ptx/wgmma.cuh"
-#include "conv3x3/mma_sm80.cuh"
 
 namespace hopper {
 
@@ -119,7 +119,7 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
                 ptx::arrive_expect_tx(memory.pixels_full(pixels.stage), Tile::pixel_bytes);
                 for (int box = 0; box < Tile::boxes; ++box)
                     ptx::tma_load_3d(memory.pixels(pixels.stage) + box * box_bytes, pixels_map,
-                             memory.pixels_full(pixels.stage), pixels_at(item, step, box));
+                                     memory.pixels_full(pixels.stage), pixels_at(item, step, box));
             }
             pixels.advance();
             for (int tap_row = 0; tap_row < 3; ++tap_row) {
@@ -127,7 +127,7 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
                 if (elected) {
                     ptx::arrive_expect_tx(memory.filters_full(filters.stage), Tile::filter_bytes);
                     ptx::tma_load_3d(memory.filters(filters.stage), filters_map, memory.filters_full(filters.stage),
-                             filters_at(item, step, tap_row));
+                                     filters_at(item, step, tap_row));
                 }
                 filters.advance();
             }
@@ -156,10 +156,11 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int steps, 
 #pragma unroll
                 for (int i = 0; i < Tile::products; ++i) {
                     const int box = Tile::turned ? i : i / 2, block = Tile::turned ? 0 : i % 2;
-                    const uint64_t of_pixels = advance_descriptor(of_boxes, box * box_bytes + block_offset(block, tap_row, k));
+                    const uint64_t of_pixels =
+                        advance_descriptor(of_boxes, box * box_bytes + block_offset(block, tap_row, k));
                     const uint64_t of_filters = advance_descriptor(of_stage, k * mma_bytes);
                     ptx::wgmma<Element>(sums[i], Tile::turned ? of_filters : of_pixels,
-                                     Tile::turned ? of_pixels : of_filters, step | tap_row | k);
+                                        Tile::turned ? of_pixels : of_filters, step | tap_row | k);
                 }
             }
             ptx::wgmma_commit_group();
@@ -309,23 +310,23 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
 }  // namespace hopper
 
 // Kernels by their full names. Of the input gradient "in" and "out" are those of the product, not of the layer.
-#define CONV3X3_RELU_WGMMA_SM90(name, Element, Tile)                                                                   \
-    extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1)                                             \
-        name(const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,      \
-             const float* __restrict__ bias, Element* __restrict__ out, uint8_t* __restrict__ mask,                    \
-             Element* __restrict__ pooled, uint8_t* __restrict__ choice, void* __restrict__ partials, int height,      \
-             int width, int channels_in, int channels_out, int slices, int average) {                                  \
-        hopper::convolve<hopper::Tile, Element>(                                                                       \
-            pixels, filters, {height, width, channels_out}, channels_in, slices,                                       \
-            tensor::Forward<Element>{bias, out, mask, pooled, choice, average}, static_cast<float*>(partials));        \
+#define CONV3X3_RELU_WGMMA_SM90(name, Element, Tile)                                                                 \
+    extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1) name(                                     \
+        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                         \
+        const float* __restrict__ bias, Element* __restrict__ out, uint8_t* __restrict__ mask,                       \
+        Element* __restrict__ pooled, uint8_t* __restrict__ choice, void* __restrict__ partials, int height,         \
+        int width, int channels_in, int channels_out, int slices, int average) {                                     \
+        hopper::convolve<hopper::Tile, Element>(pixels, filters, {height, width, channels_out}, channels_in, slices, \
+                                                tensor::Forward<Element>{bias, out, mask, pooled, choice, average},  \
+                                                static_cast<float*>(partials));                                      \
     }
 
-#define CONV3X3_INPUT_GRADIENT_WGMMA_SM90(name, Element, Tile)                                                         \
-    extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1)                                             \
-        name(const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,      \
-             Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials, int height,     \
-             int width, int channels_in, int channels_out, int slices, int accumulate) {                               \
-        hopper::convolve<hopper::Tile, Element>(                                                                       \
-            pixels, filters, {height, width, channels_out}, channels_in, slices,                                       \
-            tensor::Backward<Element>{out, mask, accumulate}, static_cast<float*>(partials));                          \
+#define CONV3X3_INPUT_GRADIENT_WGMMA_SM90(name, Element, Tile)                                                       \
+    extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1) name(                                     \
+        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                         \
+        Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials, int height,        \
+        int width, int channels_in, int channels_out, int slices, int accumulate) {                                  \
+        hopper::convolve<hopper::Tile, Element>(pixels, filters, {height, width, channels_out}, channels_in, slices, \
+                                                tensor::Backward<Element>{out, mask, accumulate},                    \
+                                                static_cast<float*>(partials));                                      \
     }

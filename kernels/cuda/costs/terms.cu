@@ -34,9 +34,10 @@ __device__ __forceinline__ float4 added(const float4* before, float4 d) {
 
 // partials[block] := its share of sum (gram - target)^2; difference := scale * (gram - target) [+ difference].
 // n = C^2.
-extern "C" __global__ void __launch_bounds__(THREADS)
-style_cost(const float* __restrict__ gram, const float* __restrict__ target, int64_t n, float scale,
-           float* __restrict__ difference, void* __restrict__ partials, int accumulate) {
+extern "C" __global__ void __launch_bounds__(THREADS) style_cost(const float* __restrict__ gram,
+                                                                 const float* __restrict__ target, int64_t n,
+                                                                 float scale, float* __restrict__ difference,
+                                                                 void* __restrict__ partials, int accumulate) {
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     for (int64_t i = thread; i < n / 4; i += threads) {
@@ -61,10 +62,10 @@ style_cost(const float* __restrict__ gram, const float* __restrict__ target, int
 //     difference := scale * dS [+ difference];  shift := scale * (dM - dS) mean [+ shift]
 //
 // A warp takes a row, so that the row's part of the shift needs no barrier.
-extern "C" __global__ void __launch_bounds__(THREADS)
-moments_cost(const float* __restrict__ gram, const float* __restrict__ mean, const float* __restrict__ target_gram,
-             const float* __restrict__ target_mean, int channels, float scale, float* __restrict__ difference,
-             float* __restrict__ shift, void* __restrict__ partials, int accumulate) {
+extern "C" __global__ void __launch_bounds__(THREADS) moments_cost(
+    const float* __restrict__ gram, const float* __restrict__ mean, const float* __restrict__ target_gram,
+    const float* __restrict__ target_mean, int channels, float scale, float* __restrict__ difference,
+    float* __restrict__ shift, void* __restrict__ partials, int accumulate) {
     const int row = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
     float squares = 0.0f;
     if (row < channels) {
@@ -86,9 +87,9 @@ moments_cost(const float* __restrict__ gram, const float* __restrict__ mean, con
 }
 
 // partials[block] := its share of sum (features - target)^2
-extern "C" __global__ void __launch_bounds__(THREADS)
-content_cost_fp32(const float* __restrict__ features, const float* __restrict__ target, int64_t n,
-             void* __restrict__ partials) {
+extern "C" __global__ void __launch_bounds__(THREADS) content_cost_fp32(const float* __restrict__ features,
+                                                                        const float* __restrict__ target, int64_t n,
+                                                                        void* __restrict__ partials) {
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     for (int64_t i = thread; i < n / 4; i += threads) add_squares(sums, difference_of(features, target, i));
@@ -104,9 +105,8 @@ content_cost_fp32(const float* __restrict__ features, const float* __restrict__ 
 // A pixel's channels all have its weight: of `per_pixel` quads, or of as many single channels where they are no
 // multiple of four.
 template <bool vector>
-__device__ __forceinline__ void content_cost_by_weight(const float* features, const float* target,
-                                                       const float* weights, int64_t count, int per_pixel,
-                                                       float* partials) {
+__device__ __forceinline__ void content_cost_by_weight(const float* features, const float* target, const float* weights,
+                                                       int64_t count, int per_pixel, float* partials) {
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     float sum = 0.0f;
     for (int64_t i = thread; i < count; i += threads) {
@@ -142,18 +142,18 @@ __device__ __forceinline__ void content_gradient_by_weight(const float* features
 
 // The same with weights: partials[block] := its share of sum_p weights[p] |features[p] - target[p]|^2, and
 // out[p] := scale * weights[p] (features[p] - target[p]) [+ out[p]].
-#define CONTENT_COST_WEIGHTED(name, vector)                                                                          \
-    extern "C" __global__ void __launch_bounds__(THREADS) name(                                                      \
-        const float* __restrict__ features, const float* __restrict__ target, const float* __restrict__ weights,     \
-        int64_t count, int per_pixel, void* __restrict__ partials) {                                                 \
-        content_cost_by_weight<vector>(features, target, weights, count, per_pixel, static_cast<float*>(partials));  \
+#define CONTENT_COST_WEIGHTED(name, vector)                                                                         \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                                     \
+        const float* __restrict__ features, const float* __restrict__ target, const float* __restrict__ weights,    \
+        int64_t count, int per_pixel, void* __restrict__ partials) {                                                \
+        content_cost_by_weight<vector>(features, target, weights, count, per_pixel, static_cast<float*>(partials)); \
     }
 
-#define CONTENT_GRADIENT_WEIGHTED(name, vector)                                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS) name(                                                      \
-        const float* __restrict__ features, const float* __restrict__ target, const float* __restrict__ weights,     \
-        int64_t count, int per_pixel, float scale, float* __restrict__ out, int accumulate) {                        \
-        content_gradient_by_weight<vector>(features, target, weights, count, per_pixel, scale, out, accumulate);     \
+#define CONTENT_GRADIENT_WEIGHTED(name, vector)                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                                  \
+        const float* __restrict__ features, const float* __restrict__ target, const float* __restrict__ weights, \
+        int64_t count, int per_pixel, float scale, float* __restrict__ out, int accumulate) {                    \
+        content_gradient_by_weight<vector>(features, target, weights, count, per_pixel, scale, out, accumulate); \
     }
 
 CONTENT_COST_WEIGHTED(content_cost_weighted_fp32, true)
@@ -162,9 +162,10 @@ CONTENT_GRADIENT_WEIGHTED(content_gradient_weighted_fp32, true)
 CONTENT_GRADIENT_WEIGHTED(content_gradient_weighted_fp32_any, false)
 
 // out := scale * (features - target) [+ out]
-extern "C" __global__ void __launch_bounds__(THREADS)
-content_gradient_fp32(const float* __restrict__ features, const float* __restrict__ target, int64_t n, float scale,
-                 float* __restrict__ out, int accumulate) {
+extern "C" __global__ void __launch_bounds__(THREADS) content_gradient_fp32(const float* __restrict__ features,
+                                                                            const float* __restrict__ target, int64_t n,
+                                                                            float scale, float* __restrict__ out,
+                                                                            int accumulate) {
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     for (int64_t i = thread; i < n / 4; i += threads) {
         const float4 values = scaled(scale, difference_of(features, target, i));
@@ -182,9 +183,10 @@ content_gradient_fp32(const float* __restrict__ features, const float* __restric
 //
 // `across` and `down` are one over the number of such pairs, 0 where there is none. Each pixel gathers from its four
 // neighbours, so nobody writes where another does; a pair is counted by its left or upper end.
-extern "C" __global__ void __launch_bounds__(THREADS)
-tv_cost(const float* __restrict__ image, int height, int row_elements, float across, float down, float scale,
-        float* __restrict__ gradient, void* __restrict__ partials) {
+extern "C" __global__ void __launch_bounds__(THREADS) tv_cost(const float* __restrict__ image, int height,
+                                                              int row_elements, float across, float down, float scale,
+                                                              float* __restrict__ gradient,
+                                                              void* __restrict__ partials) {
     float sum = 0.0f;
     for (int row = blockIdx.x; row < height; row += gridDim.x) {
         for (int element = threadIdx.x; element < row_elements; element += THREADS) {
@@ -203,8 +205,8 @@ tv_cost(const float* __restrict__ image, int height, int row_elements, float acr
 }
 
 // sums[b] := factor * the sum of block b's run of `count` partials.
-extern "C" __global__ void __launch_bounds__(THREADS)
-finish_sums(const void* __restrict__ partials, int count, float factor, float* __restrict__ sums) {
+extern "C" __global__ void __launch_bounds__(THREADS) finish_sums(const void* __restrict__ partials, int count,
+                                                                  float factor, float* __restrict__ sums) {
     const float* const run = static_cast<const float*>(partials) + size_t(blockIdx.x) * count;
     float sum = 0.0f;
     for (int i = threadIdx.x; i < count; i += THREADS) sum += run[i];

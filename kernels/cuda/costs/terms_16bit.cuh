@@ -84,22 +84,22 @@ __device__ __forceinline__ void content_gradient(const T* features, const T* tar
 
 // Kernels by their full names.
 #define MEAN_16BIT(name, T)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(THREADS) name(                                                \
-        const T* __restrict__ features, const float* __restrict__ weights, void* __restrict__ partials, int pixels,   \
-        int channels) {                                                                                               \
-        tensor::mean_slice(features, weights, static_cast<float*>(partials), pixels, channels);                       \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                                     \
+        const T* __restrict__ features, const float* __restrict__ weights, void* __restrict__ partials, int pixels, \
+        int channels) {                                                                                             \
+        tensor::mean_slice(features, weights, static_cast<float*>(partials), pixels, channels);                     \
     }
 
-#define CONTENT_COST_16BIT(name, T)                                                                                   \
-    extern "C" __global__ void __launch_bounds__(THREADS) name(                                        \
-        const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights,              \
-        int64_t eights, int per_pixel, void* __restrict__ partials) {                                                 \
-        tensor::content_cost(features, target, weights, eights, per_pixel, static_cast<float*>(partials));            \
+#define CONTENT_COST_16BIT(name, T)                                                                        \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                            \
+        const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights,   \
+        int64_t eights, int per_pixel, void* __restrict__ partials) {                                      \
+        tensor::content_cost(features, target, weights, eights, per_pixel, static_cast<float*>(partials)); \
     }
 
-#define CONTENT_GRADIENT_16BIT(name, T)                                                                               \
-    extern "C" __global__ void __launch_bounds__(THREADS) name(                                    \
-        const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights,              \
-        int64_t eights, int per_pixel, float scale, T* __restrict__ out, int accumulate) {                            \
-        tensor::content_gradient(features, target, weights, eights, per_pixel, scale, out, accumulate);               \
+#define CONTENT_GRADIENT_16BIT(name, T)                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                          \
+        const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights, \
+        int64_t eights, int per_pixel, float scale, T* __restrict__ out, int accumulate) {               \
+        tensor::content_gradient(features, target, weights, eights, per_pixel, scale, out, accumulate);  \
     }

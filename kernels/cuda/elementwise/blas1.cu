@@ -12,8 +12,8 @@ struct Coefficients {
 };
 
 // out := out + weight * (values - out)
-extern "C" __global__ void __launch_bounds__(THREADS)
-lerp(const float* __restrict__ values, float* __restrict__ out, int64_t n, float weight) {
+extern "C" __global__ void __launch_bounds__(THREADS) lerp(const float* __restrict__ values, float* __restrict__ out,
+                                                           int64_t n, float weight) {
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     const int64_t quads = n % 4 ? 0 : n / 4;
     for (int64_t i = thread; i < quads; i += threads) {
@@ -29,8 +29,9 @@ lerp(const float* __restrict__ values, float* __restrict__ out, int64_t n, float
 }
 
 // partials[k][block] := the block's share of vectors[k] . values, k = blockIdx.y; costs/terms.cu adds them up.
-extern "C" __global__ void __launch_bounds__(THREADS)
-gemv(const float* __restrict__ vectors, const float* __restrict__ values, int64_t n, void* __restrict__ partials) {
+extern "C" __global__ void __launch_bounds__(THREADS) gemv(const float* __restrict__ vectors,
+                                                           const float* __restrict__ values, int64_t n,
+                                                           void* __restrict__ partials) {
     const float* const vector = vectors + int64_t{blockIdx.y} * n;
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     const int64_t quads = n % 4 ? 0 : n / 4;
@@ -48,9 +49,10 @@ gemv(const float* __restrict__ vectors, const float* __restrict__ values, int64_
 }
 
 // out := sum_k by.of[k] vectors[k], in the order of k
-extern "C" __global__ void __launch_bounds__(THREADS)
-linear_combination(const float* __restrict__ vectors, const __grid_constant__ Coefficients by, int count, int64_t n,
-        float* __restrict__ out) {
+extern "C" __global__ void __launch_bounds__(THREADS) linear_combination(const float* __restrict__ vectors,
+                                                                         const __grid_constant__ Coefficients by,
+                                                                         int count, int64_t n,
+                                                                         float* __restrict__ out) {
     const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     const int64_t quads = n % 4 ? 0 : n / 4;
     for (int64_t i = thread; i < quads; i += threads) {

@@ -3,8 +3,8 @@
 // Bound by device memory. Launched by elementwise/launch.py; tests/kernels/test_pointwise_kernels.py runs every kernel.
 #include "common/platform.cuh"
 
-extern "C" __global__ void __launch_bounds__(256)
-copy_memory(const void* __restrict__ source, void* __restrict__ out, int64_t bytes) {
+extern "C" __global__ void __launch_bounds__(256) copy_memory(const void* __restrict__ source, void* __restrict__ out,
+                                                              int64_t bytes) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const int64_t words = bytes / 16;
     for (int64_t i = thread; i < words; i += threads)
@@ -14,8 +14,8 @@ copy_memory(const void* __restrict__ source, void* __restrict__ out, int64_t byt
 }
 
 // For an end that starts on a 4-byte boundary only, as the rows of a matrix may.
-extern "C" __global__ void __launch_bounds__(256)
-copy_words(const void* __restrict__ source, void* __restrict__ out, int64_t words) {
+extern "C" __global__ void __launch_bounds__(256) copy_words(const void* __restrict__ source, void* __restrict__ out,
+                                                             int64_t words) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     for (int64_t i = thread; i < words; i += threads)
         static_cast<uint32_t*>(out)[i] = static_cast<const uint32_t*>(source)[i];
@@ -27,19 +27,18 @@ __device__ __forceinline__ void copy_window(const Word* __restrict__ source, Wor
                                             int row_words, int64_t source_pitch, int64_t out_pitch) {
     const int thread = blockIdx.x * blockDim.x + threadIdx.x, threads = gridDim.x * blockDim.x;
     for (int row = blockIdx.y; row < rows; row += gridDim.y)
-        for (int i = thread; i < row_words; i += threads)
-            out[row * out_pitch + i] = source[row * source_pitch + i];
+        for (int i = thread; i < row_words; i += threads) out[row * out_pitch + i] = source[row * source_pitch + i];
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-copy_window_16(const void* __restrict__ source, void* __restrict__ out, int rows, int row_words, int64_t source_pitch,
-               int64_t out_pitch) {
+extern "C" __global__ void __launch_bounds__(256) copy_window_16(const void* __restrict__ source,
+                                                                 void* __restrict__ out, int rows, int row_words,
+                                                                 int64_t source_pitch, int64_t out_pitch) {
     copy_window(static_cast<const uint4*>(source), static_cast<uint4*>(out), rows, row_words, source_pitch, out_pitch);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-copy_window_4(const void* __restrict__ source, void* __restrict__ out, int rows, int row_words, int64_t source_pitch,
-              int64_t out_pitch) {
+extern "C" __global__ void __launch_bounds__(256) copy_window_4(const void* __restrict__ source, void* __restrict__ out,
+                                                                int rows, int row_words, int64_t source_pitch,
+                                                                int64_t out_pitch) {
     copy_window(static_cast<const uint32_t*>(source), static_cast<uint32_t*>(out), rows, row_words, source_pitch,
                 out_pitch);
 }

@@ -10,10 +10,11 @@
 __device__ __forceinline__ float clamped(float x) { return x < 0.0f ? 0.0f : x > 1.0f ? 1.0f : x; }
 
 // out[., k] := image[., channel_k] * scale_k + shift_k
-extern "C" __global__ void __launch_bounds__(256)
-preprocess(const float* __restrict__ image, float* __restrict__ out, int64_t pixels,  //
-           int channel_0, int channel_1, int channel_2, float scale_0, float scale_1, float scale_2,  //
-           float shift_0, float shift_1, float shift_2) {
+extern "C" __global__ void __launch_bounds__(256) preprocess(const float* __restrict__ image, float* __restrict__ out,
+                                                             int64_t pixels,  //
+                                                             int channel_0, int channel_1, int channel_2, float scale_0,
+                                                             float scale_1, float scale_2,  //
+                                                             float shift_0, float shift_1, float shift_2) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     for (int64_t i = thread; i < pixels; i += threads) {
         const float* const pixel = image + 3 * i;
@@ -24,9 +25,10 @@ preprocess(const float* __restrict__ image, float* __restrict__ out, int64_t pix
 }
 
 // out[., channel_k] := gradient[., k] * scale_k
-extern "C" __global__ void __launch_bounds__(256)
-preprocess_gradient(const float* __restrict__ gradient, float* __restrict__ out, int64_t pixels,
-                    int channel_0, int channel_1, int channel_2, float scale_0, float scale_1, float scale_2) {
+extern "C" __global__ void __launch_bounds__(256) preprocess_gradient(const float* __restrict__ gradient,
+                                                                      float* __restrict__ out, int64_t pixels,
+                                                                      int channel_0, int channel_1, int channel_2,
+                                                                      float scale_0, float scale_1, float scale_2) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     for (int64_t i = thread; i < pixels; i += threads) {
         float* const pixel = out + 3 * i;
@@ -37,8 +39,8 @@ preprocess_gradient(const float* __restrict__ gradient, float* __restrict__ out,
 }
 
 // (H, W, 3) -> (H + 2 border, W + 2 border, 3): beyond the image its nearest pixel.
-extern "C" __global__ void __launch_bounds__(256)
-pad_edge(const float* __restrict__ image, float* __restrict__ out, int height, int width, int border) {
+extern "C" __global__ void __launch_bounds__(256) pad_edge(const float* __restrict__ image, float* __restrict__ out,
+                                                           int height, int width, int border) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const int row_elements = 3 * (width + 2 * border);
     const int64_t elements = int64_t{height + 2 * border} * row_elements;
@@ -50,8 +52,9 @@ pad_edge(const float* __restrict__ image, float* __restrict__ out, int height, i
 }
 
 // Its transpose: a pixel at the edge takes the gradients of its copies, row by row.
-extern "C" __global__ void __launch_bounds__(256)
-pad_edge_gradient(const float* __restrict__ gradient, float* __restrict__ out, int height, int width, int border) {
+extern "C" __global__ void __launch_bounds__(256) pad_edge_gradient(const float* __restrict__ gradient,
+                                                                    float* __restrict__ out, int height, int width,
+                                                                    int border) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const int64_t elements = int64_t{height} * width * 3, row_elements = 3 * (int64_t{width} + 2 * border);
     for (int64_t i = thread; i < elements; i += threads) {
@@ -86,14 +89,19 @@ __device__ __forceinline__ void adam(float& x, float g, float& m, float& v, cons
 //
 // 1 - b^t is taken as -expm1(t log b), with log b from the host in double: 1 - powf(b, t) would lose four of its seven
 // digits at b = 0.999 and t = 1.
-extern "C" __global__ void __launch_bounds__(256)
-adam_step(float* __restrict__ image, const float* __restrict__ gradient, float* __restrict__ first,
-          float* __restrict__ second, const int* __restrict__ step, int64_t n, float learning_rate, float beta1,
-          float one_minus_beta1, float log_beta1, float beta2, float one_minus_beta2, float log_beta2, float epsilon) {
+extern "C" __global__ void __launch_bounds__(256) adam_step(
+    float* __restrict__ image, const float* __restrict__ gradient, float* __restrict__ first,
+    float* __restrict__ second, const int* __restrict__ step, int64_t n, float learning_rate, float beta1,
+    float one_minus_beta1, float log_beta1, float beta2, float one_minus_beta2, float log_beta2, float epsilon) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const float t = static_cast<float>(*step);
-    const AdamRates by = {beta1, one_minus_beta1, beta2, one_minus_beta2, learning_rate / -expm1f(t * log_beta1),
-                          1.0f / -expm1f(t * log_beta2), epsilon};
+    const AdamRates by = {beta1,
+                          one_minus_beta1,
+                          beta2,
+                          one_minus_beta2,
+                          learning_rate / -expm1f(t * log_beta1),
+                          1.0f / -expm1f(t * log_beta2),
+                          epsilon};
     for (int64_t i = thread; i < n / 4; i += threads) {
         float4 x = reinterpret_cast<float4*>(image)[i], m = reinterpret_cast<float4*>(first)[i],
                v = reinterpret_cast<float4*>(second)[i];
@@ -113,9 +121,9 @@ adam_step(float* __restrict__ image, const float* __restrict__ gradient, float* 
 // What an iteration measured goes to its place in the ring, which the host reads. If all of it is finite the iteration
 // counts: progress[0] and *step go up by one. If not, progress[1] becomes 0, and until the host has set it again
 // neither this kernel nor the next does anything. One warp.
-extern "C" __global__ void __launch_bounds__(32)
-record_costs(const float* __restrict__ costs, int count, float* __restrict__ ring, int places,
-             int* __restrict__ progress, int* __restrict__ step) {
+extern "C" __global__ void __launch_bounds__(32) record_costs(const float* __restrict__ costs, int count,
+                                                              float* __restrict__ ring, int places,
+                                                              int* __restrict__ progress, int* __restrict__ step) {
     if (progress[1] == 0) return;
     float* const place = ring + progress[0] % places * count;
     bool finite = true;
@@ -136,17 +144,21 @@ record_costs(const float* __restrict__ costs, int count, float* __restrict__ rin
 // good := x;  adam_step;  average := average + weights[progress[0] - 1] (x - average): what is left of an iteration
 // once `record_costs` has run, and nothing at all once it has found a cost that is not finite: the host learns of that
 // a few launches later, and finds everything as it was.
-extern "C" __global__ void __launch_bounds__(256)
-adam_iteration(float* __restrict__ image, const float* __restrict__ gradient, float* __restrict__ first,
-               float* __restrict__ second, float* __restrict__ average, float* __restrict__ good,
-               const int* __restrict__ progress, const float* __restrict__ weights, const int* __restrict__ step,
-               int64_t n, float learning_rate, float beta1, float one_minus_beta1, float log_beta1, float beta2,
-               float one_minus_beta2, float log_beta2, float epsilon) {
+extern "C" __global__ void __launch_bounds__(256) adam_iteration(
+    float* __restrict__ image, const float* __restrict__ gradient, float* __restrict__ first,
+    float* __restrict__ second, float* __restrict__ average, float* __restrict__ good, const int* __restrict__ progress,
+    const float* __restrict__ weights, const int* __restrict__ step, int64_t n, float learning_rate, float beta1,
+    float one_minus_beta1, float log_beta1, float beta2, float one_minus_beta2, float log_beta2, float epsilon) {
     if (progress[1] == 0) return;
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const float t = static_cast<float>(*step), weight = weights[progress[0] - 1];
-    const AdamRates by = {beta1, one_minus_beta1, beta2, one_minus_beta2, learning_rate / -expm1f(t * log_beta1),
-                          1.0f / -expm1f(t * log_beta2), epsilon};
+    const AdamRates by = {beta1,
+                          one_minus_beta1,
+                          beta2,
+                          one_minus_beta2,
+                          learning_rate / -expm1f(t * log_beta1),
+                          1.0f / -expm1f(t * log_beta2),
+                          epsilon};
     for (int64_t i = thread; i < n / 4; i += threads) {
         float4 x = reinterpret_cast<float4*>(image)[i], m = reinterpret_cast<float4*>(first)[i],
                v = reinterpret_cast<float4*>(second)[i], a = reinterpret_cast<float4*>(average)[i];
@@ -174,8 +186,9 @@ adam_iteration(float* __restrict__ image, const float* __restrict__ gradient, fl
 }
 
 // image := clamp(image - learning_rate * gradient)
-extern "C" __global__ void __launch_bounds__(256)
-descent_step(float* __restrict__ image, const float* __restrict__ gradient, int64_t n, float learning_rate) {
+extern "C" __global__ void __launch_bounds__(256) descent_step(float* __restrict__ image,
+                                                               const float* __restrict__ gradient, int64_t n,
+                                                               float learning_rate) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     for (int64_t i = thread; i < n / 4; i += threads) {
         const float4 x = reinterpret_cast<float4*>(image)[i], g = reinterpret_cast<const float4*>(gradient)[i];
@@ -200,8 +213,8 @@ extern "C" __global__ void __launch_bounds__(256) clamp_pixels(float* __restrict
 
 // out := clamp(image + step * direction); `out` may be one of the two. Here and below n is a multiple of four or the
 // arrays may start anywhere: rows of a matrix do.
-extern "C" __global__ void __launch_bounds__(256)
-clamped_step(const float* image, const float* direction, int64_t n, float step, float* out) {
+extern "C" __global__ void __launch_bounds__(256) clamped_step(const float* image, const float* direction, int64_t n,
+                                                               float step, float* out) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const int64_t quads = n % 4 ? 0 : n / 4;
     for (int64_t i = thread; i < quads; i += threads) {
@@ -217,8 +230,8 @@ __device__ __forceinline__ float freed(float x, float g) {
 }
 
 // out := gradient, 0 where a step against it would leave [0, 1]; `out` may be `gradient`.
-extern "C" __global__ void __launch_bounds__(256)
-project_gradient(const float* __restrict__ image, const float* gradient, int64_t n, float* out) {
+extern "C" __global__ void __launch_bounds__(256) project_gradient(const float* __restrict__ image,
+                                                                   const float* gradient, int64_t n, float* out) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const int64_t quads = n % 4 ? 0 : n / 4;
     for (int64_t i = thread; i < quads; i += threads) {
@@ -230,8 +243,9 @@ project_gradient(const float* __restrict__ image, const float* gradient, int64_t
 }
 
 // image[p, k] := image[p, k] * weights[p]. n = H W channels.
-extern "C" __global__ void __launch_bounds__(256)
-weigh_pixels(float* __restrict__ image, const float* __restrict__ weights, int64_t n, int channels) {
+extern "C" __global__ void __launch_bounds__(256) weigh_pixels(float* __restrict__ image,
+                                                               const float* __restrict__ weights, int64_t n,
+                                                               int channels) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     for (int64_t i = thread; i < n; i += threads) image[i] *= weights[i / channels];
 }

@@ -29,9 +29,10 @@ __device__ __forceinline__ void store(float* address, const Channels<width>& val
 // out := (pool^T(gradient) [+ out]) * mask. Squares cover the whole of `out`: those that hang over an odd last row or
 // column were never pooled and get no gradient, but are masked like the others.
 template <bool maximum, int width>
-__device__ __forceinline__ void pool_input_gradient(
-    const float* __restrict__ gradient, const uint8_t* __restrict__ choice, float* __restrict__ out,
-    const uint8_t* __restrict__ mask, int height, int columns, int channels, int accumulate) {
+__device__ __forceinline__ void pool_input_gradient(const float* __restrict__ gradient,
+                                                    const uint8_t* __restrict__ choice, float* __restrict__ out,
+                                                    const uint8_t* __restrict__ mask, int height, int columns,
+                                                    int channels, int accumulate) {
     const int groups = channels / width;
     const int thread = blockIdx.x * blockDim.x + threadIdx.x;
     const int row = blockIdx.y, column = thread / groups, channel = thread % groups * width;
@@ -63,10 +64,10 @@ __device__ __forceinline__ void pool_input_gradient(
     }
 }
 
-#define POOL_INPUT_GRADIENT(name, maximum, width)                                                             \
-    extern "C" __global__ void __launch_bounds__(256)                                                         \
-    name(const float* __restrict__ gradient, const uint8_t* __restrict__ choice, float* __restrict__ out,     \
-         const uint8_t* __restrict__ mask, int height, int columns, int channels, int accumulate) {           \
+#define POOL_INPUT_GRADIENT(name, maximum, width)                                                                \
+    extern "C" __global__ void __launch_bounds__(256) name(                                                      \
+        const float* __restrict__ gradient, const uint8_t* __restrict__ choice, float* __restrict__ out,         \
+        const uint8_t* __restrict__ mask, int height, int columns, int channels, int accumulate) {               \
         pool_input_gradient<maximum, width>(gradient, choice, out, mask, height, columns, channels, accumulate); \
     }
 POOL_INPUT_GRADIENT(max_pool_input_gradient_fp32, true, 4)
@@ -76,8 +77,8 @@ POOL_INPUT_GRADIENT(average_pool_input_gradient_fp32_any, false, 1)
 
 // gradient := gradient * mask, for C a multiple of eight: no mask byte is shared by two pixels or padded, so the whole
 // array is one run of float4s, two to a byte.
-extern "C" __global__ void __launch_bounds__(256)
-relu_gradient_fp32(float* __restrict__ gradient, const uint8_t* __restrict__ mask, int64_t bytes) {
+extern "C" __global__ void __launch_bounds__(256) relu_gradient_fp32(float* __restrict__ gradient,
+                                                                     const uint8_t* __restrict__ mask, int64_t bytes) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     for (int64_t i = thread; i < 2 * bytes; i += threads) {
         const unsigned passed = mask[i / 2] >> (i % 2 * 4);
@@ -89,8 +90,9 @@ relu_gradient_fp32(float* __restrict__ gradient, const uint8_t* __restrict__ mas
 }
 
 // The same for any C.
-extern "C" __global__ void __launch_bounds__(256)
-relu_gradient_fp32_any(float* __restrict__ gradient, const uint8_t* __restrict__ mask, int64_t pixels, int channels) {
+extern "C" __global__ void __launch_bounds__(256) relu_gradient_fp32_any(float* __restrict__ gradient,
+                                                                         const uint8_t* __restrict__ mask,
+                                                                         int64_t pixels, int channels) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     for (int64_t i = thread; i < pixels * channels; i += threads) {
         const int64_t pixel = i / channels;

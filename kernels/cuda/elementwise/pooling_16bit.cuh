@@ -51,21 +51,21 @@ __device__ __forceinline__ void pool_input_gradient(const T* gradient, const uin
 }  // namespace tensor
 
 // Kernels by their full names.
-#define POOL_INPUT_GRADIENT_16BIT(name, T, maximum)                                                                \
-    extern "C" __global__ void __launch_bounds__(256) name(                                                        \
-        const T* __restrict__ gradient, const uint8_t* __restrict__ choice, T* __restrict__ out,                   \
-        const uint8_t* __restrict__ mask, int height, int width, int channels, int accumulate) {                   \
-        tensor::pool_input_gradient<maximum>(gradient, choice, out, mask, {height, width, channels}, accumulate);  \
+#define POOL_INPUT_GRADIENT_16BIT(name, T, maximum)                                                               \
+    extern "C" __global__ void __launch_bounds__(256) name(                                                       \
+        const T* __restrict__ gradient, const uint8_t* __restrict__ choice, T* __restrict__ out,                  \
+        const uint8_t* __restrict__ mask, int height, int width, int channels, int accumulate) {                  \
+        tensor::pool_input_gradient<maximum>(gradient, choice, out, mask, {height, width, channels}, accumulate); \
     }
 
-#define RELU_GRADIENT_16BIT(name, T)                                                                               \
-    extern "C" __global__ void __launch_bounds__(256)                                                              \
-        name(T* __restrict__ gradient, const uint8_t* __restrict__ mask, int64_t bytes) {                          \
-        const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;                                     \
-        const int64_t threads = int64_t{gridDim.x} * blockDim.x;                                                   \
-        for (int64_t i = thread; i < bytes; i += threads) {                                                        \
-            float v[8] = {};                                                                                       \
-            tensor::add8(gradient + 8 * i, v);                                                                     \
-            tensor::mask_and_store(gradient + 8 * i, mask + i, v);                                                 \
-        }                                                                                                          \
+#define RELU_GRADIENT_16BIT(name, T)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(256) name(T* __restrict__ gradient, const uint8_t* __restrict__ mask, \
+                                                           int64_t bytes) {                                            \
+        const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;                                         \
+        const int64_t threads = int64_t{gridDim.x} * blockDim.x;                                                       \
+        for (int64_t i = thread; i < bytes; i += threads) {                                                            \
+            float v[8] = {};                                                                                           \
+            tensor::add8(gradient + 8 * i, v);                                                                         \
+            tensor::mask_and_store(gradient + 8 * i, mask + i, v);                                                     \
+        }                                                                                                              \
     }

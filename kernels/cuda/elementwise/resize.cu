@@ -34,16 +34,16 @@ __device__ __forceinline__ float resampled(const float* __restrict__ line, int64
 }
 
 // (height_in, row_elements) -> (height_out, row_elements)
-extern "C" __global__ void __launch_bounds__(256)
-resize_down(const float* __restrict__ image, float* __restrict__ out, int height_in, int height_out, int row_elements) {
+extern "C" __global__ void __launch_bounds__(256) resize_down(const float* __restrict__ image, float* __restrict__ out,
+                                                              int height_in, int height_out, int row_elements) {
     const int element = blockIdx.x * 256 + threadIdx.x, row = blockIdx.y;
     if (element >= row_elements) return;
     out[int64_t{row} * row_elements + element] = resampled(image + element, row_elements, row, height_in, height_out);
 }
 
 // (rows, width_in, 3) -> (rows, width_out, 3)
-extern "C" __global__ void __launch_bounds__(256)
-resize_across(const float* __restrict__ image, float* __restrict__ out, int width_in, int width_out) {
+extern "C" __global__ void __launch_bounds__(256) resize_across(const float* __restrict__ image,
+                                                                float* __restrict__ out, int width_in, int width_out) {
     const int element = blockIdx.x * 256 + threadIdx.x, row = blockIdx.y;
     if (element >= 3 * width_out) return;
     const float* const line = image + int64_t{row} * width_in * 3 + element % 3;

@@ -29,7 +29,6 @@ namespace tensor {
 
 // ---------------------------------------------------------------------------------------------------- Gram matrix
 
-
 // A warp takes 64x32 of 128x128, or 32x32 of 64x64: 32 products of 16x8 between two barriers, either way.
 template <class Element, int tile_side>
 struct GramTile {
@@ -444,28 +443,26 @@ __device__ __forceinline__ void style_gradient(const typename Products::Element*
 }  // namespace tensor
 
 // Kernels by their full names, for one kind of products and one tile.
-#define GRAM_MMA_SM80(name, Products, side)                                                                             \
-    extern "C" __global__ void __launch_bounds__(tensor::GramTile<Products::Element, side>::threads,                  \
-                                                 tensor::GramTile<Products::Element, side>::blocks_per_sm)            \
-        name(const Products::Element* __restrict__ features,                                   \
-                                    const float* __restrict__ weights, void* __restrict__ partials, int pixels,       \
-                                    int channels) {                                                                   \
-        tensor::gram_slice<Products, tensor::GramTile<Products::Element, side>>(                                      \
-            features, weights, static_cast<float*>(partials), pixels, channels);                                      \
+#define GRAM_MMA_SM80(name, Products, side)                                                                \
+    extern "C" __global__ void __launch_bounds__(tensor::GramTile<Products::Element, side>::threads,       \
+                                                 tensor::GramTile<Products::Element, side>::blocks_per_sm) \
+    name(const Products::Element* __restrict__ features, const float* __restrict__ weights,                \
+         void* __restrict__ partials, int pixels, int channels) {                                          \
+        tensor::gram_slice<Products, tensor::GramTile<Products::Element, side>>(                           \
+            features, weights, static_cast<float*>(partials), pixels, channels);                           \
     }
-#define STYLE_GRADIENT_MMA_SM80(name, Products, columns)                                                                \
-    extern "C" __global__ void __launch_bounds__(tensor::FlatTile<Products, columns>::threads,                        \
-                                                 tensor::FlatTile<Products, columns>::blocks_per_sm)                  \
-        name(                                                                          \
-            const Products::Element* __restrict__ features, const void* __restrict__ packed,                          \
-            const float* __restrict__ shift, const float* __restrict__ weights, Products::Element* __restrict__ out,  \
-            int pixels, int channels, float factor, int accumulate) {                                                 \
-        tensor::style_gradient<Products, tensor::FlatTile<Products, columns>>(                                        \
-            features, static_cast<const unsigned char*>(packed), shift, weights, out, pixels, channels, factor,       \
-            accumulate);                                                                                              \
+#define STYLE_GRADIENT_MMA_SM80(name, Products, columns)                                                          \
+    extern "C" __global__ void __launch_bounds__(tensor::FlatTile<Products, columns>::threads,                    \
+                                                 tensor::FlatTile<Products, columns>::blocks_per_sm)              \
+    name(const Products::Element* __restrict__ features, const void* __restrict__ packed,                         \
+         const float* __restrict__ shift, const float* __restrict__ weights, Products::Element* __restrict__ out, \
+         int pixels, int channels, float factor, int accumulate) {                                                \
+        tensor::style_gradient<Products, tensor::FlatTile<Products, columns>>(                                    \
+            features, static_cast<const unsigned char*>(packed), shift, weights, out, pixels, channels, factor,   \
+            accumulate);                                                                                          \
     }
-#define PACK_GRAM_ERROR_MMA_SM80(name, Element, rounds)                                                                      \
-    extern "C" __global__ void __launch_bounds__(256) name(                                         \
-        const float* __restrict__ difference, void* __restrict__ packed, int channels) {                              \
-        tensor::pack_difference<Element, rounds>(difference, static_cast<unsigned char*>(packed), channels);          \
+#define PACK_GRAM_ERROR_MMA_SM80(name, Element, rounds)                                                      \
+    extern "C" __global__ void __launch_bounds__(256) name(const float* __restrict__ difference,             \
+                                                           void* __restrict__ packed, int channels) {        \
+        tensor::pack_difference<Element, rounds>(difference, static_cast<unsigned char*>(packed), channels); \
     }

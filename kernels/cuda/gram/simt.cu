@@ -18,8 +18,8 @@
 // to 43% of its fp32 rate, and 52 us for the style gradient of 64x64x512, 80% (benchmarks/results/h100_2026-11-26.md).
 // launch_simt.py launches them; tests/kernels/test_gram_kernels.py runs every kernel alone, in the emulator, against
 // float64.
-#include "conv3x3/implicit_gemm_simt.cuh"
 #include "common/reduce.cuh"
+#include "conv3x3/implicit_gemm_simt.cuh"
 #include "gram/upper_triangle.cuh"
 
 namespace {
@@ -107,21 +107,22 @@ __device__ __forceinline__ void gram_slice(const float* features, const float* w
     }
 }
 
-constexpr int sum_elements = gram_sum_elements, sum_groups = 16;  // of a block: neighbours in a row of the tile, and slices modulo 16
+constexpr int sum_elements = gram_sum_elements,
+              sum_groups = 16;  // of a block: neighbours in a row of the tile, and slices modulo 16
 
 }  // namespace
 
-#define GRAM_SIMT(name, Tile, vector)                                                                                   \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                         \
-        const float* __restrict__ features, void* __restrict__ partials, int pixels, int channels) {               \
-        gram_slice<Tile, vector, false>(features, nullptr, static_cast<float*>(partials), pixels, channels);       \
+#define GRAM_SIMT(name, Tile, vector)                                                                        \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                   \
+        const float* __restrict__ features, void* __restrict__ partials, int pixels, int channels) {         \
+        gram_slice<Tile, vector, false>(features, nullptr, static_cast<float*>(partials), pixels, channels); \
     }
 
-#define GRAM_WEIGHTED_SIMT(name, Tile, vector)                                                                     \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                         \
-        const float* __restrict__ features, const float* __restrict__ weights, void* __restrict__ partials,        \
-        int pixels, int channels) {                                                                                \
-        gram_slice<Tile, vector, true>(features, weights, static_cast<float*>(partials), pixels, channels);        \
+#define GRAM_WEIGHTED_SIMT(name, Tile, vector)                                                              \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                  \
+        const float* __restrict__ features, const float* __restrict__ weights, void* __restrict__ partials, \
+        int pixels, int channels) {                                                                         \
+        gram_slice<Tile, vector, true>(features, weights, static_cast<float*>(partials), pixels, channels); \
     }
 
 GRAM_SIMT(gram_simt_128x128, tile::Tile128x128, true)
@@ -132,9 +133,8 @@ GRAM_WEIGHTED_SIMT(gram_weighted_simt_64x64, tile::Tile64x64, true)
 GRAM_WEIGHTED_SIMT(gram_weighted_simt_64x64_any, tile::Tile64x64, false)
 
 // Adds up the slices and mirrors: a thread adds every 16th slice of one element, then one adds these sixteen sums.
-extern "C" __global__ void __launch_bounds__(sum_elements* sum_groups)
-    gram_split_k_sum(const void* __restrict__ partials, float* __restrict__ out, int slices, int side, int channels,
-                float scale) {
+extern "C" __global__ void __launch_bounds__(sum_elements* sum_groups) gram_split_k_sum(
+    const void* __restrict__ partials, float* __restrict__ out, int slices, int side, int channels, float scale) {
     SHARED(float, sums, [sum_groups][sum_elements]);
     const int group = threadIdx.x / sum_elements, element = blockIdx.y * sum_elements + threadIdx.x % sum_elements;
     const size_t stride = size_t(side) * side;
@@ -186,19 +186,20 @@ __device__ __forceinline__ void mean_slice(const float* features, const float* w
     store_slice_of_64(sums, partials, channels);
 }
 
-#define MEAN(name, vector)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(256)                                                              \
-        name(const float* __restrict__ features, const float* __restrict__ weights, void* __restrict__ partials,   \
-             int pixels, int channels) {                                                                           \
-        mean_slice<vector>(features, weights, static_cast<float*>(partials), pixels, channels);                    \
+#define MEAN(name, vector)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(256) name(const float* __restrict__ features,                      \
+                                                           const float* __restrict__ weights,                       \
+                                                           void* __restrict__ partials, int pixels, int channels) { \
+        mean_slice<vector>(features, weights, static_cast<float*>(partials), pixels, channels);                     \
     }
 
 MEAN(mean_fp32, true)
 MEAN(mean_fp32_any, false)
 
 // Adds up the slices of a mean: a warp to a channel.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    mean_split_k_sum(const void* __restrict__ partials, float* __restrict__ out, int slices, int channels, float scale) {
+extern "C" __global__ void __launch_bounds__(THREADS) mean_split_k_sum(const void* __restrict__ partials,
+                                                                       float* __restrict__ out, int slices,
+                                                                       int channels, float scale) {
     const int channel = blockIdx.x * WARPS + threadIdx.x / 32;
     if (channel >= channels) return;
     float sum = 0.0f;
@@ -259,10 +260,9 @@ STYLE_GRADIENT_SIMT(style_gradient_simt_128x64, tile::Tile128x64, true)
 STYLE_GRADIENT_SIMT(style_gradient_simt_128x32, tile::Tile128x32, true)
 STYLE_GRADIENT_SIMT(style_gradient_simt_128x64_any, tile::Tile128x64, false)
 
-extern "C" __global__ void __launch_bounds__(256)
-    style_gradient_simt_split_k_sum(const void* __restrict__ partials, const float* __restrict__ shift,
-                          const float* __restrict__ weights, float* __restrict__ out, int slices, int rows, int height,
-                          int width, int channels, int accumulate) {
+extern "C" __global__ void __launch_bounds__(256) style_gradient_simt_split_k_sum(
+    const void* __restrict__ partials, const float* __restrict__ shift, const float* __restrict__ weights,
+    float* __restrict__ out, int slices, int rows, int height, int width, int channels, int accumulate) {
     pixels::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},
                          StyleGradient{out, shift, weights, accumulate});
 }

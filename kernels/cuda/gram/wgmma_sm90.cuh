@@ -26,13 +26,13 @@
 // the emulator and where there is a GPU for them.
 #pragma once
 
-#include "conv3x3/wgmma_layout.cuh"
 #include "common/element.cuh"
 #include "common/tensor_map.cuh"
+#include "conv3x3/wgmma_layout.cuh"
+#include "gram/upper_triangle.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/tma.cuh"
 #include "ptx/wgmma.cuh"
-#include "gram/upper_triangle.cuh"
 
 namespace hopper {
 
@@ -92,8 +92,8 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
                 for (int box = 0; box < boxes; ++box) {
                     const int tile = box < Tile::boxes ? at.row : at.column;
                     const int channel = tile * Tile::side + box % Tile::boxes * step_channels;
-                    ptx::tma_load_3d(base + ring.stage * Tile::stage_bytes + box * Tile::box_bytes, features, full(ring.stage),
-                             {channel, (first_step + step) * Tile::depth, 0});
+                    ptx::tma_load_3d(base + ring.stage * Tile::stage_bytes + box * Tile::box_bytes, features,
+                                     full(ring.stage), {channel, (first_step + step) * Tile::depth, 0});
                 }
             }
             ring.advance();
@@ -113,7 +113,8 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
         ptx::wgmma_fence();
 #pragma unroll
         for (int k = 0; k < Tile::depth / mma_depth; ++k)
-            ptx::wgmma<Element, true>(sums, advance_descriptor(left, k * mn_major_bytes), advance_descriptor(right, k * mn_major_bytes), step | k);
+            ptx::wgmma<Element, true>(sums, advance_descriptor(left, k * mn_major_bytes),
+                                      advance_descriptor(right, k * mn_major_bytes), step | k);
         ptx::wgmma_commit_group();
         ptx::wgmma_wait_group<1>();  // until the batch before has finished
         if (step) ptx::mbarrier_arrive(empty(before));
@@ -123,8 +124,8 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
     ptx::wgmma_wait_group<0>();
     ptx::wgmma_fence_accum(sums);
 
-    float* const to = partials + (size_t(blockIdx.x) * gridDim.y + blockIdx.y) * Tile::side * Tile::side +
-                      consumer * 64 * Tile::side;
+    float* const to =
+        partials + (size_t(blockIdx.x) * gridDim.y + blockIdx.y) * Tile::side * Tile::side + consumer * 64 * Tile::side;
 #pragma unroll
     for (int i = 0; i < Tile::sums; i += 2)
         *reinterpret_cast<float2*>(to + sum_row(thread, i) * Tile::side + sum_column(thread, i)) =
@@ -136,9 +137,8 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
 }  // namespace hopper
 
 // A kernel by its full name.
-#define GRAM_WGMMA_SM90(name, Element, Tile)                                                                        \
-    extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1)                                          \
-        name(const __grid_constant__ TensorMap features, void* __restrict__ partials, int pixels,           \
-             int channels) {                                                                                        \
-        hopper::gram_slice<hopper::Tile, Element>(features, static_cast<float*>(partials), pixels, channels);       \
+#define GRAM_WGMMA_SM90(name, Element, Tile)                                                                  \
+    extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1) name(                              \
+        const __grid_constant__ TensorMap features, void* __restrict__ partials, int pixels, int channels) {  \
+        hopper::gram_slice<hopper::Tile, Element>(features, static_cast<float*>(partials), pixels, channels); \
     }

@@ -14,7 +14,8 @@ CONV3X3_INPUT_GRADIENT_MMA_SM80(conv3x3_input_gradient_mma_sm80_tf32_128x64, ten
 CONV3X3_RELU_MMA_SM80(conv3x3_relu_mma_sm80_3xtf32_128x128, tensor::SplitTf32, tensor::Narrow128x128)
 CONV3X3_RELU_MMA_SM80(conv3x3_relu_mma_sm80_3xtf32_256x64, tensor::SplitTf32, tensor::Narrow256x64)
 CONV3X3_RELU_MMA_SM80(conv3x3_relu_mma_sm80_3xtf32_128x64, tensor::SplitTf32, tensor::Narrow128x64)
-CONV3X3_INPUT_GRADIENT_MMA_SM80(conv3x3_input_gradient_mma_sm80_3xtf32_128x128, tensor::SplitTf32, tensor::Narrow128x128)
+CONV3X3_INPUT_GRADIENT_MMA_SM80(conv3x3_input_gradient_mma_sm80_3xtf32_128x128, tensor::SplitTf32,
+                                tensor::Narrow128x128)
 CONV3X3_INPUT_GRADIENT_MMA_SM80(conv3x3_input_gradient_mma_sm80_3xtf32_256x64, tensor::SplitTf32, tensor::Narrow256x64)
 CONV3X3_INPUT_GRADIENT_MMA_SM80(conv3x3_input_gradient_mma_sm80_3xtf32_128x64, tensor::SplitTf32, tensor::Narrow128x64)
 GRAM_MMA_SM80(gram_mma_sm80_tf32_128x128, tensor::RoundedTf32, 128)

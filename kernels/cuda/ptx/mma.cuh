@@ -15,13 +15,14 @@ __device__ __forceinline__ void mma_m16n8k8(fp16, float (&accum)[4], const uint3
                  : "r"(a[0]), "r"(a[1]), "r"(b[0]));
 }
 
-#define MMA(shape, kind, type)                                                                                     \
-    __device__ __forceinline__ void mma_##shape(type, float (&accum)[4], const uint32_t (&a)[4],                    \
-                                                const uint32_t (&b)[2]) {                                          \
-        asm volatile("mma.sync.aligned." #shape ".row.col.f32." kind "." kind ".f32 "                              \
-                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                             \
-                     : "+f"(accum[0]), "+f"(accum[1]), "+f"(accum[2]), "+f"(accum[3])                                  \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                          \
+#define MMA(shape, kind, type)                                                                               \
+    __device__                                                                                               \
+    __forceinline__ void mma_##shape(type, float(&accum)[4], const uint32_t(&a)[4], const uint32_t(&b)[2]) { \
+        asm volatile("mma.sync.aligned." #shape ".row.col.f32." kind "." kind                                \
+                     ".f32 "                                                                                 \
+                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                       \
+                     : "+f"(accum[0]), "+f"(accum[1]), "+f"(accum[2]), "+f"(accum[3])                        \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                    \
     }
 #if ARCHITECTURE >= 800
 MMA(m16n8k16, "f16", fp16)

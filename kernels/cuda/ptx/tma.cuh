@@ -14,7 +14,8 @@ __device__ __forceinline__ void prefetch_tensor_map(const TensorMap& map) {
 }
 
 // Loads the map's box at these coordinates, zeros outside; its bytes count towards the barrier's phase. One lane.
-__device__ __forceinline__ void tma_load_3d(unsigned to, const TensorMap& map, unsigned barrier, const Coordinates& at) {
+__device__ __forceinline__ void tma_load_3d(unsigned to, const TensorMap& map, unsigned barrier,
+                                            const Coordinates& at) {
     asm volatile(
         "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
         "[%2];" ::"r"(to),

@@ -28,17 +28,18 @@ __device__ __forceinline__ void wgmma_fence_accum(float (&accum)[count]) {
 
 #define WGMMA_ACCUM4(i) "+f"(accum[i]), "+f"(accum[i + 1]), "+f"(accum[i + 2]), "+f"(accum[i + 3])
 #define WGMMA_ACCUM16(i) WGMMA_ACCUM4(i), WGMMA_ACCUM4(i + 4), WGMMA_ACCUM4(i + 8), WGMMA_ACCUM4(i + 12)
-#define WGMMA_REGISTERS32                                                                                                \
+#define WGMMA_REGISTERS32                                                                                            \
     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29," \
     "%30,%31"
-#define WGMMA_REGISTERS64                                                                                                \
-    WGMMA_REGISTERS32                                                                                                    \
-    ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,"   \
+#define WGMMA_REGISTERS64                                                                                           \
+    WGMMA_REGISTERS32                                                                                               \
+    ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58," \
     "%59,%60,%61,%62,%63"
-#define WGMMA(shape, type, names, a, b, add, mn_major)                                                  \
-    "{\n.reg .pred add;\nsetp.ne.b32 add, " add ", 0;\n"                                                              \
-    "wgmma.mma_async.sync.aligned." shape ".f32." type "." type " {" names "}, " a ", " b                      \
-    ", add, 1, 1, " mn_major ", " mn_major ";\n}\n"
+#define WGMMA(shape, type, names, a, b, add, mn_major)                                                             \
+    "{\n.reg .pred add;\nsetp.ne.b32 add, " add                                                                    \
+    ", 0;\n"                                                                                                       \
+    "wgmma.mma_async.sync.aligned." shape ".f32." type "." type " {" names "}, " a ", " b ", add, 1, 1, " mn_major \
+    ", " mn_major ";\n}\n"
 
 // accum := A B^T [+ accum], asynchronously: 64 rows by 64 or 128 columns, 16 deep. `mn_major`: both operands lie so,
 // else K-major.

@@ -9,8 +9,8 @@
 //
 // Bound by how soon one product after another is done, not by any rate: an iteration with w2 at 512 px and `mini` takes
 // an H100 1.5 ms, with gram 0.58 (benchmarks/results/h100_2026-11-26.md).
-#include "common/reduce.cuh"
 #include "common/gemm_simt.cuh"
+#include "common/reduce.cuh"
 
 namespace {
 
@@ -116,10 +116,9 @@ __device__ __forceinline__ void multiply(const float* left, const float* right, 
             const int left_in_row = channels - column;
             if (left_in_row <= 0) continue;
             const float4 before = base ? tile::load4<vector>(base + at, left_in_row) : make_float4(0, 0, 0, 0);
-            const float sum[4] = {share * before.x + factor * sums[i][4 * half + 0],
-                                  share * before.y + factor * sums[i][4 * half + 1],
-                                  share * before.z + factor * sums[i][4 * half + 2],
-                                  share * before.w + factor * sums[i][4 * half + 3]};
+            const float sum[4] = {
+                share * before.x + factor * sums[i][4 * half + 0], share * before.y + factor * sums[i][4 * half + 1],
+                share * before.z + factor * sums[i][4 * half + 2], share * before.w + factor * sums[i][4 * half + 3]};
             float values[4];
 #pragma unroll
             for (int j = 0; j < 4; ++j) values[j] = row == column + j ? sum[j] + diagonal : sum[j];
@@ -138,16 +137,16 @@ __device__ __forceinline__ void multiply(const float* left, const float* right, 
 
 // out := factor * left right + share * base + diagonal * I, a null base being zero; with gridDim.z = 2 also out_1 :=
 // the same of left_1, right_1 and base_1.
-#define SQUARE_PRODUCT(name, vector)                                                                                 \
-    extern "C" __global__ void __launch_bounds__(Tile::threads* slices) name(                                        \
-        const float* __restrict__ left, const float* __restrict__ right, const float* __restrict__ base,             \
-        float* __restrict__ out, const float* __restrict__ left_1, const float* __restrict__ right_1,                \
-        const float* __restrict__ base_1, float* __restrict__ out_1, int channels, float factor, float share,        \
-        float diagonal) {                                                                                            \
-        if (blockIdx.z == 0)                                                                                         \
-            multiply<vector>(left, right, base, out, channels, factor, share, diagonal);                             \
-        else                                                                                                         \
-            multiply<vector>(left_1, right_1, base_1, out_1, channels, factor, share, diagonal);                     \
+#define SQUARE_PRODUCT(name, vector)                                                                          \
+    extern "C" __global__ void __launch_bounds__(Tile::threads* slices) name(                                 \
+        const float* __restrict__ left, const float* __restrict__ right, const float* __restrict__ base,      \
+        float* __restrict__ out, const float* __restrict__ left_1, const float* __restrict__ right_1,         \
+        const float* __restrict__ base_1, float* __restrict__ out_1, int channels, float factor, float share, \
+        float diagonal) {                                                                                     \
+        if (blockIdx.z == 0)                                                                                  \
+            multiply<vector>(left, right, base, out, channels, factor, share, diagonal);                      \
+        else                                                                                                  \
+            multiply<vector>(left_1, right_1, base_1, out_1, channels, factor, share, diagonal);              \
     }
 
 SQUARE_PRODUCT(square_product, true)
@@ -155,9 +154,11 @@ SQUARE_PRODUCT(square_product_any, false)
 
 // out := gram - mean mean^T + ridge I; partials[block] := its rows' share of the sum of out * other, elementwise, or,
 // where `other` is null, of out's trace. A warp takes a row, here and below.
-extern "C" __global__ void __launch_bounds__(THREADS)
-w2_covariance(const float* __restrict__ gram, const float* __restrict__ mean, const float* __restrict__ other,
-              int channels, float ridge, float* __restrict__ out, void* __restrict__ partials) {
+extern "C" __global__ void __launch_bounds__(THREADS) w2_covariance(const float* __restrict__ gram,
+                                                                    const float* __restrict__ mean,
+                                                                    const float* __restrict__ other, int channels,
+                                                                    float ridge, float* __restrict__ out,
+                                                                    void* __restrict__ partials) {
     const int row = blockIdx.x * WARPS + threadIdx.x / 32;
     float sum = 0.0f;
     if (row < channels) {
@@ -175,9 +176,10 @@ w2_covariance(const float* __restrict__ gram, const float* __restrict__ mean, co
 
 // Both matrices divided by the root of the sum of `count` partials, which every block adds up for itself; `second` may
 // be given as the identity, and then holds what that becomes.
-extern "C" __global__ void __launch_bounds__(THREADS)
-w2_normalise(float* __restrict__ first, float* __restrict__ second, int identity, const void* __restrict__ partials,
-             int count, int channels) {
+extern "C" __global__ void __launch_bounds__(THREADS) w2_normalise(float* __restrict__ first,
+                                                                   float* __restrict__ second, int identity,
+                                                                   const void* __restrict__ partials, int count,
+                                                                   int channels) {
     float sum = 0.0f;
     for (int i = threadIdx.x; i < count; i += THREADS) sum += static_cast<const float*>(partials)[i];
     const float factor = 1.0f / sqrtf(block_sum(sum));
@@ -192,10 +194,10 @@ w2_normalise(float* __restrict__ first, float* __restrict__ second, int identity
 
 // With E `change` and E S `moved`: partials[block] := its rows' share of |mean - target_mean|^2 + tr E S E;
 // difference := scale * E [+ difference]; shift := scale * (mean - target_mean - E mean) [+ shift]
-extern "C" __global__ void __launch_bounds__(THREADS)
-w2_cost(const float* __restrict__ change, const float* __restrict__ moved, const float* __restrict__ mean,
-        const float* __restrict__ target_mean, int channels, float scale, float* __restrict__ difference,
-        float* __restrict__ shift, void* __restrict__ partials, int accumulate) {
+extern "C" __global__ void __launch_bounds__(THREADS) w2_cost(
+    const float* __restrict__ change, const float* __restrict__ moved, const float* __restrict__ mean,
+    const float* __restrict__ target_mean, int channels, float scale, float* __restrict__ difference,
+    float* __restrict__ shift, void* __restrict__ partials, int accumulate) {
     const int row = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
     float sum = 0.0f;
     if (row < channels) {

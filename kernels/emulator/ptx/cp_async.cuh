@@ -15,6 +15,8 @@ __forceinline__ void cp_async_4(SharedAddress to, const void* from, bool wanted,
 }
 __forceinline__ void cp_async_commit() { emulator::commit_copies(); }
 template <int groups_left>
-__forceinline__ void cp_async_wait() { emulator::wait_for_copies(groups_left); }
+__forceinline__ void cp_async_wait() {
+    emulator::wait_for_copies(groups_left);
+}
 
 }  // namespace ptx

@@ -32,7 +32,8 @@ __forceinline__ fp16 to_fp16(float x) {
     if (x != x) return {uint16_t(sign | 0x7fff)};
     if (rest >= 0x477ff000) return {uint16_t(sign | 0x7c00)};  // 65520 and more round to infinity
     // 2^-14 is the least normal number: below it the last bit stands for 2^-24, which this addition rounds to.
-    if (rest < 0x38800000) return {uint16_t(sign | (bit_cast<uint32_t>(rounded(bit_cast<float>(rest) + 0.5f)) & 0x7ff))};
+    if (rest < 0x38800000)
+        return {uint16_t(sign | (bit_cast<uint32_t>(rounded(bit_cast<float>(rest) + 0.5f)) & 0x7ff))};
     return {uint16_t(sign | (rest - 0x38000000 + 0xfff + (rest >> 13 & 1)) >> 13)};
 }
 

@@ -102,19 +102,23 @@ struct Courteous {
 template <auto combine, class Operand>
 EMULATOR_UNCHECKED void collective(const char* name, Operand& operand, emulator::Site site) {
     Courteous<Operand> courteous = {&operand, false};
-    emulator::collective(name, ~0u, &courteous, [](void* const* all, unsigned) __attribute__((no_sanitize("thread"))) {
-        State& now = state();
-        Operand* operands[warpSize];
-        for (unsigned lane = 0; lane < warpSize; ++lane)
-            operands[lane] = static_cast<Courteous<Operand>*>(all[lane])->operand;
-        combine(now, operands);
-        const bool yields = toss(now) % 4 == 0;
-        for (unsigned lane = 0; lane < warpSize; ++lane) static_cast<Courteous<Operand>*>(all[lane])->yields = yields;
-    }, site);
+    emulator::collective(
+        name, ~0u, &courteous,
+        [](void* const* all, unsigned) __attribute__((no_sanitize("thread"))) {
+            State& now = state();
+            Operand* operands[warpSize];
+            for (unsigned lane = 0; lane < warpSize; ++lane)
+                operands[lane] = static_cast<Courteous<Operand>*>(all[lane])->operand;
+            combine(now, operands);
+            const bool yields = toss(now) % 4 == 0;
+            for (unsigned lane = 0; lane < warpSize; ++lane)
+                static_cast<Courteous<Operand>*>(all[lane])->yields = yields;
+        },
+        site);
     if (courteous.yields) let_others_run();
 }
 
-struct Word {  // an mbarrier
+struct Word {                            // an mbarrier
     uint16_t count, pending_and_parity;  // arrivals per phase; those missing in bits 0-14, the parity in bit 15
     int32_t bytes;                       // still expected
 };

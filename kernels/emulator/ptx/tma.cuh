@@ -8,7 +8,7 @@ namespace ptx {
 inline void prefetch_tensor_map(const TensorMap&) {}
 
 EMULATOR_UNCHECKED inline void tma_load_3d(unsigned to, const TensorMap& map, unsigned barrier, const Coordinates& at,
-                                      EMULATOR_SITE) {
+                                           EMULATOR_SITE) {
     emulated::State& now = emulated::state();
     if (map.words[9] != emulated::map_mark) emulated::stop("a tensor map that is not the emulator's", site);
     if (2 * map.words[6] != hopper::row_bytes || to % hopper::group_bytes)
@@ -21,8 +21,10 @@ EMULATOR_UNCHECKED inline void tma_load_3d(unsigned to, const TensorMap& map, un
     load.at.x = at.x;
     load.at.y = at.y;
     load.at.z = at.z;
-    if (EMULATOR_LOADS == 0 || (EMULATOR_LOADS == 2 && emulated::toss(now) & 1)) emulated::run_load(now, load);
-    else ++now.load_count;
+    if (EMULATOR_LOADS == 0 || (EMULATOR_LOADS == 2 && emulated::toss(now) & 1))
+        emulated::run_load(now, load);
+    else
+        ++now.load_count;
     ++now.events;
 }
 

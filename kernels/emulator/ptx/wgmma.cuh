@@ -12,12 +12,12 @@ namespace emulated {
 // K-major ((8, m), (T, 2)) : ((8 T, stride), (1, T)), MN-major ((T, 8, m), (8, k)) : ((1, T, leading), (8 T, stride)),
 // where T is 8 elements.
 EMULATOR_UNCHECKED inline void read_row(const State& now, uint64_t descriptor, int row, bool is_bf16, bool mn_major,
-                                      float (&to)[mma_depth]) {
+                                        float (&to)[mma_depth]) {
     const unsigned start = (descriptor & 0x3fff) << 4;
     const unsigned leading = (descriptor >> 16 & 0x3fff) << 4, stride = (descriptor >> 32 & 0x3fff) << 4;
     for (int k = 0; k < mma_depth; ++k) {
         const unsigned offset = mn_major ? row % 64 * 2 + row / 64 * leading + k % 8 * 128 + k / 8 * stride
-                                       : row % 8 * 128 + row / 8 * stride + k * 2;
+                                         : row % 8 * 128 + row / 8 * stride + k * 2;
         const unsigned address = swizzled(start + offset);
         const auto* const from = now.memory + (address - first_address);
         const uint16_t bits = from[0] | from[1] << 8;
