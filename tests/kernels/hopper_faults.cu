@@ -8,7 +8,7 @@
 #include "ptx/tma.cuh"
 #include "ptx/wgmma.cuh"
 
-using namespace hopper;
+using namespace wgmma_sm90;
 
 enum Fault {
     none,
@@ -57,25 +57,25 @@ extern "C" __global__ void __launch_bounds__(160, 1) small_product(const __grid_
         }
         return;
     }
-    float sums[32];
-    for (float& sum : sums) sum = 0;
+    float accum[32];
+    for (float& sum : accum) sum = 0;
     for (int step = 0; step < steps; ++step) {
         const int stage = step % stages;
         const unsigned parity = (step / stages & 1) ^ (fault == wrong_parity ? 1 : 0);
         if (fault != no_wait_for_full) ptx::mbarrier_wait(full(stage), parity);
-        uint64_t left = matrix_descriptor(base + stage * stage_bytes);
-        const uint64_t right = matrix_descriptor(base + stage * stage_bytes + 8192);
-        if (fault == not_swizzled) left &= ~(uint64_t{3} << 62);
-        if (fault == lanes_differ && threadIdx.x % 32 == 5) left = advance_descriptor(left, 32);
+        uint64_t desc_a = matrix_descriptor(base + stage * stage_bytes);
+        const uint64_t desc_b = matrix_descriptor(base + stage * stage_bytes + 8192);
+        if (fault == not_swizzled) desc_a &= ~(uint64_t{3} << 62);
+        if (fault == lanes_differ && threadIdx.x % 32 == 5) desc_a = advance_descriptor(desc_a, 32);
         if (fault != no_fence) ptx::wgmma_fence();
         for (int k = 0; k < 4; ++k)
-            ptx::wgmma<bf16>(sums, advance_descriptor(left, k * mma_bytes), advance_descriptor(right, k * mma_bytes),
-                             step | k);
+            ptx::wgmma<bf16>(accum, advance_descriptor(desc_a, k * mma_bytes),
+                             advance_descriptor(desc_b, k * mma_bytes), step | k);
         ptx::wgmma_commit_group();
         if (fault == released_too_early) ptx::mbarrier_arrive(empty(stage));
         if (fault != no_wait_for_products || step + 1 < steps) ptx::wgmma_wait_group<0>();
         if (fault != released_too_early) ptx::mbarrier_arrive(empty(stage));
         if (fault == one_arrival_too_many) ptx::mbarrier_arrive(empty(stage));
     }
-    for (int i = 0; i < 32; ++i) out[sum_row(threadIdx.x, i) * 64 + sum_column(threadIdx.x, i)] = sums[i];
+    for (int i = 0; i < 32; ++i) out[accum_row(threadIdx.x, i) * 64 + accum_column(threadIdx.x, i)] = accum[i];
 }

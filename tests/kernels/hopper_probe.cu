@@ -4,49 +4,53 @@
 #include "../../kernels/cuda/gram/wgmma_sm90.cuh"
 
 extern "C" __global__ void probe_swizzled(unsigned* out, int count) {
-    for (int i = 0; i < count; ++i) out[i] = hopper::swizzled(i);
+    for (int i = 0; i < count; ++i) out[i] = wgmma_sm90::swizzled(i);
 }
 
 extern "C" __global__ void probe_descriptor(uint64_t* out, unsigned address, unsigned further) {
-    out[0] = hopper::advance_descriptor(hopper::matrix_descriptor(address), further);
+    out[0] = wgmma_sm90::advance_descriptor(wgmma_sm90::matrix_descriptor(address), further);
 }
 
 extern "C" __global__ void probe_across_descriptor(uint64_t* out, unsigned address, unsigned block_bytes, int k) {
-    out[0] = hopper::advance_descriptor(hopper::mn_major_descriptor(address, block_bytes), k * hopper::mn_major_bytes);
+    out[0] = wgmma_sm90::advance_descriptor(wgmma_sm90::mn_major_descriptor(address, block_bytes),
+                                            k * wgmma_sm90::mn_major_bytes);
 }
 
 extern "C" __global__ void probe_block_offsets(unsigned* out) {  // [block][tap row][k]
-    for (int i = 0; i < 24; ++i) out[i] = hopper::block_offset(i / 12, i / 4 % 3, i % 4);
+    for (int i = 0; i < 24; ++i) out[i] = wgmma_sm90::block_offset(i / 12, i / 4 % 3, i % 4);
 }
 
 extern "C" __global__ void probe_sums(int* rows, int* columns, int count) {  // [thread][i]
     for (int i = 0; i < 128 * count; ++i) {
-        rows[i] = hopper::sum_row(i / count, i % count);
-        columns[i] = hopper::sum_column(i / count, i % count);
+        rows[i] = wgmma_sm90::accum_row(i / count, i % count);
+        columns[i] = wgmma_sm90::accum_column(i / count, i % count);
     }
 }
 
 extern "C" __global__ void probe_staged(int* wide, int* narrow) {  // [pixel][quad]
-    for (int i = 0; i < 16 * 16; ++i) wide[i] = hopper::staged<64>(i / 16, i % 16);
-    for (int i = 0; i < 64 * 4; ++i) narrow[i] = hopper::staged<16>(i / 4, i % 4);
+    for (int i = 0; i < 16 * 16; ++i) wide[i] = wgmma_sm90::staged<64>(i / 16, i % 16);
+    for (int i = 0; i < 64 * 4; ++i) narrow[i] = wgmma_sm90::staged<16>(i / 4, i % 4);
 }
 
 // Rows of y, x, channel, slice, first step, end step.
-extern "C" __global__ void probe_items(int* out, int items, int tiles_across, int channel_tiles, int slices, int steps,
-                                       int pixel_tiles, int tile_width, int tile_columns) {
-    const hopper::Cut cut = {tiles_across, channel_tiles, slices, steps};
-    for (int i = 0; i < items; ++i) {
-        const hopper::Item item = hopper::item_at(i, cut, pixel_tiles, tile_width, tile_columns);
-        const int fields[6] = {item.y, item.x, item.channel, item.slice, item.first_step, item.end_step};
+extern "C" __global__ void probe_items(int* out, int work_tiles, int tiles_across, int channel_tiles, int slices,
+                                       int steps, int pixel_tiles, int tile_width, int tile_columns) {
+    const wgmma_sm90::TileScheduler scheduler = {tiles_across, channel_tiles, slices, steps};
+    for (int i = 0; i < work_tiles; ++i) {
+        const wgmma_sm90::WorkTile work_tile =
+            wgmma_sm90::work_tile_at(i, scheduler, pixel_tiles, tile_width, tile_columns);
+        const int fields[6] = {work_tile.y,     work_tile.x,          work_tile.channel,
+                               work_tile.slice, work_tile.first_step, work_tile.end_step};
         for (int j = 0; j < 6; ++j) out[6 * i + j] = fields[j];
     }
 }
 
 // Where the boxes of one step begin: of pixels [box][3], of filters [tap row][3].
 extern "C" __global__ void probe_boxes(int* pixels, int* filters, int y, int x, int channel, int step) {
-    const hopper::Item item = {y, x, channel, 0, 0, 0};
+    const wgmma_sm90::WorkTile work_tile = {y, x, channel, 0, 0, 0};
     for (int i = 0; i < 3; ++i) {
-        const Coordinates at = hopper::pixels_at(item, step, i), of = hopper::filters_at(item, step, i);
+        const Coordinates at = wgmma_sm90::pixels_at(work_tile, step, i),
+                          of = wgmma_sm90::filters_at(work_tile, step, i);
         const int values[6] = {at.x, at.y, at.z, of.x, of.y, of.z};
         for (int j = 0; j < 3; ++j) {
             pixels[3 * i + j] = values[j];
@@ -58,14 +62,14 @@ extern "C" __global__ void probe_boxes(int* pixels, int* filters, int y, int x, 
 // Shared bytes, threads, width, channels, products, sums.
 template <class Tile>
 __device__ void sizes(int* out) {
-    const int values[6] = {Tile::shared_bytes, Tile::threads,  Tile::boxes * hopper::box_width,
-                           Tile::columns,      Tile::products, Tile::sums};
+    const int values[6] = {Tile::shared_bytes, Tile::threads,  Tile::boxes * wgmma_sm90::box_width,
+                           Tile::columns,      Tile::products, Tile::accum};
     for (int i = 0; i < 6; ++i) out[i] = values[i];
 }
 extern "C" __global__ void probe_tiles(int* out) {
-    sizes<hopper::Tile256x128>(out);
-    sizes<hopper::Tile128x128>(out + 6);
-    sizes<hopper::Tile64x256>(out + 12);
+    sizes<wgmma_sm90::Tile256x128>(out);
+    sizes<wgmma_sm90::Tile128x128>(out + 6);
+    sizes<wgmma_sm90::Tile64x256>(out + 12);
 }
 
 // Shared bytes, threads, side, depth.
@@ -75,6 +79,6 @@ __device__ void gram_sizes(int* out) {
     for (int i = 0; i < 4; ++i) out[i] = values[i];
 }
 extern "C" __global__ void probe_gram_tiles(int* out) {
-    gram_sizes<hopper::GramTile64x64>(out);
-    gram_sizes<hopper::GramTile128x128>(out + 4);
+    gram_sizes<wgmma_sm90::GramTile64x64>(out);
+    gram_sizes<wgmma_sm90::GramTile128x128>(out + 4);
 }

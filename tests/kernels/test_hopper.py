@@ -217,7 +217,7 @@ def test_the_checking_build_has_nothing_to_say(hopper_called: Runtimes, tile: Ti
 
 # ---- the emulator would show it -------------------------------------------------------------------------------------
 MISTAKES = {  # a line of the sources, and what becomes of it
-    "taking no turns": ("if (!Tile::together) ptx::mbarrier_wait(memory.turn(consumer), turn);", ""),
+    "taking no turns": ("if (!Tile::cooperative) ptx::mbarrier_wait(memory.turn(consumer), turn);", ""),
     "no wait for filters": ("ptx::mbarrier_wait(memory.filters_full(filters.stage), filters.parity);", ""),
     "a stage given back too early": ("ptx::wgmma_wait_group<1>();", "ptx::wgmma_wait_group<2>();"),
     "sums read too early": ("ptx::wgmma_wait_group<0>();", ""),

@@ -2,8 +2,8 @@
 // tables that the launchers choose by: change it there. docs/decisions/tile-constants.md says why.
 #pragma once
 
-namespace tile {  // conv3x3/launch_simt.py, gram/launch_simt.py, wasserstein/launch.py
-constexpr int depth = 8;
+namespace simt {  // conv3x3/launch_simt.py, gram/launch_simt.py, wasserstein/launch.py
+constexpr int block_k = 8;
 template <int rows, int columns>
 struct Tile;
 using Tile128x128 = Tile<128, 128>;
@@ -11,9 +11,9 @@ using Tile128x64 = Tile<128, 64>;
 using Tile128x32 = Tile<128, 32>;
 using Tile64x64 = Tile<64, 64>;
 using Tile64x32 = Tile<64, 32>;
-}  // namespace tile
+}  // namespace simt
 
-namespace tensor {  // conv3x3/tile_model.py, gram/launch_mma_sm80.py
+namespace mma_sm80 {  // conv3x3/tile_model.py, gram/launch_mma_sm80.py
 constexpr int row_bytes = 128;
 constexpr int tile_width = 16;
 constexpr int warp_channels = 64;
@@ -26,14 +26,14 @@ using Tile128x64 = Tile<128, 64, 32, 3, 3>;
 using Narrow128x128 = Tile<128, 128, 32, 3, 1>;
 using Narrow256x64 = Tile<256, 64, 32, 3, 1>;
 using Narrow128x64 = Tile<128, 64, 32, 3, 2>;
-}  // namespace tensor
+}  // namespace mma_sm80
 
-namespace hopper {  // conv3x3/launch_wgmma_sm90.py, gram/launch_wgmma_sm90.py
-constexpr int step_channels = 64;
+namespace wgmma_sm90 {  // conv3x3/launch_wgmma_sm90.py, gram/launch_wgmma_sm90.py
+constexpr int block_k = 64;
 constexpr int box_width = 8;
 constexpr int box_height = 16;
 constexpr int loaded_rows = 18;
-template <int boxes_, int columns_, bool together_, bool turned_, int pixel_stages_, int filter_stages_>
+template <int boxes_, int columns_, bool cooperative_, bool swap_ab_, int pixel_stages_, int filter_stages_>
 struct Tile;
 using Tile256x128 = Tile<2, 128, true, false, 3, 5>;
 using Tile128x128 = Tile<1, 128, false, false, 4, 7>;
@@ -42,7 +42,7 @@ template <int side_, int depth_, int stages_>
 struct GramTile;
 using GramTile64x64 = GramTile<64, 128, 6>;
 using GramTile128x128 = GramTile<128, 64, 4>;
-}  // namespace hopper
+}  // namespace wgmma_sm90
 
 // kernels/device.py, gram/launch_simt.py, wasserstein/launch.py
 constexpr int most_vectors = 64;

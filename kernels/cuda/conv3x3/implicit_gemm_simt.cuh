@@ -11,9 +11,9 @@
 #include "common/gemm_simt.cuh"
 #include "common/platform.cuh"
 
-namespace pixels {
+namespace simt {
 
-struct Map {  // of activations, (height, width, channels)
+struct ActivationShape {  // of activations, (height, width, channels)
     int height, width, channels;
 
     // The place of a square in reading order. Unsigned, for that division is the shorter one.
@@ -31,14 +31,14 @@ struct Walk {
     int next_row, next_channels;
 };
 
-// Rows of L: for each pixel the `taps` (9 or 1) neighbours' channels, eight channels a step, all taps of these
+// Rows of A: for each pixel the `taps` (9 or 1) neighbours' channels, eight channels a step, all taps of these
 // eight before the next eight: the nine loads of a neighbourhood follow each other and eight of them are found in
 // L1. Positions are a 64-bit address of the thread's first pixel and 32-bit offsets from there: images may exceed
 // 2^31.
 template <class Tile, int taps, bool vector>
 class PixelTaps {
     static_assert(taps == 9 || taps == 1);
-    static_assert(tile::depth == 8, "two float4 a pixel and step");
+    static_assert(simt::block_k == 8, "two float4 a pixel and step");
     static constexpr int loads = Tile::rows * 2 / Tile::threads, stride = Tile::threads / 2;
 
     const float* next_;             // this step's channels of the tap's neighbour of the thread's first pixel
@@ -50,10 +50,10 @@ class PixelTaps {
     float4 fetched_[loads];
 
   public:
-    __device__ __forceinline__ PixelTaps(const float* input, const Map& map, const Walk& walk, int first_square,
-                                         int first_step) {
+    __device__ __forceinline__ PixelTaps(const float* input, const ActivationShape& map, const Walk& walk,
+                                         int first_square, int first_step) {
         constexpr int border = taps == 9 ? 1 : 0;
-        const int tap = first_step % taps, channel = first_step / taps * tile::depth;
+        const int tap = first_step % taps, channel = first_step / taps * simt::block_k;
         tap_ = 1u << tap;
         channels_left_ = map.channels - channel;
         channels_ = map.channels;
@@ -87,7 +87,7 @@ class PixelTaps {
 #pragma unroll
         for (int i = 0; i < loads; ++i) {
             const int left = vector ? 4 : channels_left_ - int(threadIdx.x % 2) * 4;
-            fetched_[i] = tile::load4<vector>(i == 0 ? next_ : next_ + offset_[i], inside_[i] & tap_ ? left : 0);
+            fetched_[i] = simt::load4<vector>(i == 0 ? next_ : next_ + offset_[i], inside_[i] & tap_ ? left : 0);
         }
     }
     __device__ __forceinline__ void advance() {
@@ -96,7 +96,7 @@ class PixelTaps {
         if (tap_ == 1u << taps) {
             tap_ = 1;
             floats = walk_.next_channels;
-            channels_left_ -= tile::depth;
+            channels_left_ -= simt::block_k;
             stop_at_the_end();
         }
         next_ += floats;
@@ -104,7 +104,7 @@ class PixelTaps {
     // Transposed: channels are the stage's rows. A warp puts 16 pixels of two groups of four channels; a row is 4
     // floats longer than a multiple of 32, so those groups lie 16 banks apart and no bank is asked twice.
     template <int pitch>
-    static __device__ __forceinline__ int place() {
+    static __device__ __forceinline__ int offset() {
         return threadIdx.x % 2 * 4 * pitch + threadIdx.x / 2;
     }
     template <int pitch>
@@ -129,7 +129,7 @@ class PixelTaps {
 };
 
 // One square's values in four neighbouring channels, [pixel][channel].
-using Square = float[4][4];
+using PoolWindow = float[4][4];
 
 // Stores what is inside of `left_in_row` values, at once where every row is a multiple of four long.
 __device__ __forceinline__ void store4(float* to, const float (&values)[4], int left_in_row, bool vector) {
@@ -144,7 +144,7 @@ __device__ __forceinline__ void store4(float* to, const float (&values)[4], int 
 
 // y := relu(sums + bias), kept as far as it is wanted: null pointers are not. kernels/cuda/conv3x3/launch_simt.py has
 // the layouts.
-struct Forward {
+struct ReluPoolEpilogue {
     const float* bias;  // padded to a multiple of four
     float* out;
     uint8_t* mask;
@@ -155,7 +155,8 @@ struct Forward {
     // The square at (2 square_y, 2 square_x), channels from `channel` on, a multiple of four. Every lane of the warp
     // calls this, inside the map or not; lane ^ partner has the same square and the other half of a mask's byte.
     template <int partner>
-    __device__ __forceinline__ void store(const Map& map, int square_y, int square_x, int channel, Square& y) const {
+    __device__ __forceinline__ void store(const ActivationShape& map, int square_y, int square_x, int channel,
+                                          PoolWindow& y) const {
         const int left_in_row = map.channels - channel, y0 = 2 * square_y, x0 = 2 * square_x;
         const bool vector = map.channels % 4 == 0, wanted = left_in_row > 0;
         const float4 b = wanted ? *reinterpret_cast<const float4*>(bias + channel) : make_float4(0, 0, 0, 0);
@@ -208,7 +209,8 @@ struct Forward {
     // A byte holds eight channels, a lane has four: of the square's four bytes each of the two partners stores two.
     // Bits beyond the last channel are zero: of the last four because the padding of filters and bias is.
     template <int partner>
-    __device__ __forceinline__ void store_mask(const Map& map, int y0, int x0, int channel, const Square& y) const {
+    __device__ __forceinline__ void store_mask(const ActivationShape& map, int y0, int x0, int channel,
+                                               const PoolWindow& y) const {
         unsigned bits = 0;
 #pragma unroll
         for (int pixel = 0; pixel < 4; ++pixel)
@@ -228,13 +230,14 @@ struct Forward {
 };
 
 // out := (sums [+ out]) [* mask]; a null mask masks nothing.
-struct Backward {
+struct MaskEpilogue {
     float* out;
     const uint8_t* mask;
     int accumulate;
 
     template <int partner>
-    __device__ __forceinline__ void store(const Map& map, int square_y, int square_x, int channel, Square& v) const {
+    __device__ __forceinline__ void store(const ActivationShape& map, int square_y, int square_x, int channel,
+                                          PoolWindow& v) const {
         const int left_in_row = map.channels - channel;
         const bool vector = map.channels % 4 == 0;
         if (left_in_row <= 0) return;
@@ -244,7 +247,7 @@ struct Backward {
             if (row >= map.height || column >= map.width) continue;
             float* to = out + map.offset(row, column) + channel;
             if (accumulate) {
-                const float4 before = vector ? tile::load4<true>(to, left_in_row) : tile::load4<false>(to, left_in_row);
+                const float4 before = vector ? simt::load4<true>(to, left_in_row) : simt::load4<false>(to, left_in_row);
                 v[pixel][0] += before.x;
                 v[pixel][1] += before.y;
                 v[pixel][2] += before.z;
@@ -269,14 +272,15 @@ struct Shared {  // of `convolve`; one object, whose stages lie at a constant ad
 };
 
 // The product of gathered pixels, `taps` neighbours each, and a matrix of filters, in the order of PixelTaps:
-// blocks are tiles of squares (x), of columns (y) and slices of the steps (z). A single slice ends in `finish`; of
+// blocks are tiles of squares (x), of columns (y) and slices of the steps (z). A single slice ends in `epilogue`; of
 // several, each leaves its sums in `partials`, [slice][row][column], for `add_partials`.
-template <class Tile, int taps, bool vector, class Finish>
-__device__ __forceinline__ void convolve(const float* x, const Map& in, const Walk& walk, const float* filters,
-                                         int pitch, const Map& result, const Finish& finish, float* partials) {
+template <class Tile, int taps, bool vector, class Epilogue>
+__device__ __forceinline__ void convolve(const float* x, const ActivationShape& in, const Walk& walk,
+                                         const float* filters, int pitch, const ActivationShape& result,
+                                         const Epilogue& epilogue, float* partials) {
     // Tiles as blockIdx has them, without a division whose results would be kept through the main loop.
     const int first_square = blockIdx.x * (Tile::rows / 4), first_column = blockIdx.y * Tile::columns;
-    const int steps = taps * ((in.channels + tile::depth - 1) / tile::depth);
+    const int steps = taps * ((in.channels + simt::block_k - 1) / simt::block_k);
     const int first_step = steps * blockIdx.z / gridDim.z, end_step = steps * (blockIdx.z + 1) / gridDim.z;
 
     // Where the tile's squares are, for afterwards: worked out now and kept in shared memory, not in registers.
@@ -285,12 +289,12 @@ __device__ __forceinline__ void convolve(const float* x, const Map& in, const Wa
 
     PixelTaps<Tile, taps, vector> left(x, in, walk, first_square, first_step);
     // With nine taps the filters are packed, padding included; with one they are a square matrix as it comes.
-    tile::MatrixRows<Tile, Tile::columns, vector, taps == 9> right(filters, pitch, first_column,
-                                                                   first_step * tile::depth, in.channels);
-    tile::Sums sums;
-    tile::multiply<Tile>(left, right, end_step - first_step, shared.stages, sums);
+    simt::MatrixRows<Tile, Tile::columns, vector, taps == 9> right(filters, pitch, first_column,
+                                                                   first_step * simt::block_k, in.channels);
+    simt::Accum accum;
+    simt::multiply<Tile>(left, right, end_step - first_step, shared.stages, accum);
 
-    const tile::Corner corner = tile::thread_corner<Tile>();
+    const simt::Corner corner = simt::thread_corner<Tile>();
 #pragma unroll
     for (int down = 0; down < 2; ++down) {
         const int square = (corner.row + 32 * down) / 4;  // of the tile's
@@ -298,13 +302,13 @@ __device__ __forceinline__ void convolve(const float* x, const Map& in, const Wa
 #pragma unroll
         for (int across = 0; across < 2; ++across) {
             const int channel = first_column + corner.column + 16 * across;
-            Square values;
+            PoolWindow values;
 #pragma unroll
             for (int i = 0; i < 4; ++i)
 #pragma unroll
-                for (int j = 0; j < 4; ++j) values[i][j] = sums[4 * down + i][4 * across + j];
+                for (int j = 0; j < 4; ++j) values[i][j] = accum[4 * down + i][4 * across + j];
             if (!partials) {
-                finish.template store<2>(result, place.y, place.x, channel, values);
+                epilogue.template store<2>(result, place.y, place.x, channel, values);
             } else if (channel < result.channels) {
                 const int padded = (result.channels + 3) / 4 * 4;
                 const size_t rows = size_t(gridDim.x) * Tile::rows;
@@ -318,27 +322,27 @@ __device__ __forceinline__ void convolve(const float* x, const Map& in, const Wa
 }
 
 // Adds the slices of `convolve` in order and finishes: a thread per square and four channels, an even number of fours.
-template <class Finish>
-__device__ __forceinline__ void add_partials(const float* partials, int slices, int rows, const Map& result,
-                                             const Finish& finish) {
+template <class Epilogue>
+__device__ __forceinline__ void add_partials(const float* partials, int slices, int rows, const ActivationShape& result,
+                                             const Epilogue& epilogue) {
     const int fours = (result.channels + 7) / 8 * 2, padded = (result.channels + 3) / 4 * 4;
     const int thread = blockIdx.x * blockDim.x + threadIdx.x, square = thread / fours, channel = thread % fours * 4;
-    Square sums = {};
+    PoolWindow accum = {};
     if (channel < result.channels && square < rows / 4) {
         const float* from = partials + size_t(square) * 4 * padded + channel;
         for (int slice = 0; slice < slices; ++slice, from += size_t(rows) * padded) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const float4 part = *reinterpret_cast<const float4*>(from + size_t(i) * padded);
-                sums[i][0] += part.x;
-                sums[i][1] += part.y;
-                sums[i][2] += part.z;
-                sums[i][3] += part.w;
+                accum[i][0] += part.x;
+                accum[i][1] += part.y;
+                accum[i][2] += part.z;
+                accum[i][3] += part.w;
             }
         }
     }
     const int2 place = result.place(square);
-    finish.template store<1>(result, place.y, place.x, channel, sums);
+    epilogue.template store<1>(result, place.y, place.x, channel, accum);
 }
 
-}  // namespace pixels
+}  // namespace simt

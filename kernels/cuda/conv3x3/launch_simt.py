@@ -25,7 +25,7 @@ from ..runtime.launch import Launch
 from ..split_k import ceil_div, partials_in, split_k_bytes
 from .kernel_names import SIMT
 
-DEPTH = 8  # input channels per step of the main loop: `tile::depth` in cuda/common/gemm_simt.cuh
+DEPTH = 8  # input channels per step of the main loop: `simt::block_k` in cuda/common/gemm_simt.cuh
 IMAGE_CHANNELS = 3  # an input of this many channels is an image, and has kernels of its own
 WORTH_SPLITTING = 16  # steps; shorter slices of the sum cost more to keep and add up than they save
 

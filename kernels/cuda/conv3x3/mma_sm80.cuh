@@ -59,12 +59,12 @@
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"
 
-namespace tensor {
+namespace mma_sm80 {
 
 // --------------------------------------------------------------------------------------------------------- shapes
 
 constexpr int chunk_bytes = 16,
-              slices_per_row = row_bytes / (2 * chunk_bytes);  // a slice is what one mma takes of a row
+              k_steps_per_row = row_bytes / (2 * chunk_bytes);  // a slice is what one mma takes of a row
 constexpr int taps = 9;
 
 // A warp does warp_pixels x 64. With 64 pixels it reads 8 ldmatrix.x4 for 32 products of 16x8, half of what shared
@@ -95,7 +95,7 @@ struct Tile {
     static_assert(filter_bytes % (threads * chunk_bytes) == 0, "whole passes to a step's filters");
 };
 
-struct Map {  // of activations, (height, width, channels)
+struct ActivationShape {  // of activations, (height, width, channels)
     int height, width, channels;
 
     __device__ __forceinline__ size_t pixel(int y, int x) const { return size_t(y) * width + x; }
@@ -107,15 +107,15 @@ struct Map {  // of activations, (height, width, channels)
 template <class T>
 struct Half {  // bf16 or fp16
     using Element = T;
-    static constexpr int slices_at_once = 4;
+    static constexpr int k_steps_at_once = 4;
 
     template <int m, int n>
     static __device__ __forceinline__ void multiply(uint32_t (&a)[m][4], const uint32_t (&b)[n][2],
-                                                    float (&sums)[m][n][4]) {
+                                                    float (&accum)[m][n][4]) {
 #pragma unroll
         for (int i = 0; i < m; ++i)
 #pragma unroll
-            for (int j = 0; j < n; ++j) ptx::mma_m16n8k16(T{}, sums[i][j], a[i], b[j]);
+            for (int j = 0; j < n; ++j) ptx::mma_m16n8k16(T{}, accum[i][j], a[i], b[j]);
     }
 };
 
@@ -124,11 +124,11 @@ struct Half {  // bf16 or fp16
 // Pixels are rounded here, filters on the host: a tensor core would cut both, and sums would drift towards zero.
 struct Tf32 {
     using Element = float;
-    static constexpr int slices_at_once = 4;
+    static constexpr int k_steps_at_once = 4;
 
     template <int m, int n>
     static __device__ __forceinline__ void multiply(uint32_t (&a)[m][4], const uint32_t (&b)[n][2],
-                                                    float (&sums)[m][n][4]) {
+                                                    float (&accum)[m][n][4]) {
 #pragma unroll
         for (int i = 0; i < m; ++i)
 #pragma unroll
@@ -136,7 +136,7 @@ struct Tf32 {
 #pragma unroll
         for (int i = 0; i < m; ++i)
 #pragma unroll
-            for (int j = 0; j < n; ++j) ptx::mma_m16n8k8(tf32{}, sums[i][j], a[i], b[j]);
+            for (int j = 0; j < n; ++j) ptx::mma_m16n8k8(tf32{}, accum[i][j], a[i], b[j]);
     }
 };
 
@@ -144,9 +144,9 @@ struct Tf32 {
 // cut their sums instead of rounding them, so that thousands of terms drift: by 2.5e-6 of tf32's sums over 128 channels
 // in the emulator. Here each slice is added up from zero, small terms first, and joins the sums by a rounded addition
 // (after Ootomo and Yokota, 2022), for 1.6e-7.
-struct SplitTf32 {
+struct Tf32x3 {
     using Element = float;
-    static constexpr int slices_at_once = 1;
+    static constexpr int k_steps_at_once = 1;
 
     // Big is rounded by hand, in two instructions. What tensor cores cut off small is at random above or below, since
     // big was rounded; a NaN is lost from big, but stays in small.
@@ -157,7 +157,7 @@ struct SplitTf32 {
 
     template <int m, int n>
     static __device__ __forceinline__ void multiply(uint32_t (&a)[m][4], const uint32_t (&b)[n][2],
-                                                    float (&sums)[m][n][4]) {
+                                                    float (&accum)[m][n][4]) {
         uint32_t small_a[m][4];
 #pragma unroll
         for (int i = 0; i < m; ++i)
@@ -178,7 +178,7 @@ struct SplitTf32 {
 #pragma unroll
             for (int i = 0; i < m; ++i)
 #pragma unroll
-                for (int k = 0; k < 4; ++k) sums[i][j][k] += slice[i][k];
+                for (int k = 0; k < 4; ++k) accum[i][j][k] += slice[i][k];
         }
     }
 };
@@ -188,7 +188,7 @@ struct SplitTf32 {
 // ------------------------------------------------------------------------------------------------------ finishing
 
 // Four pixels of a square, in reading order, in eight neighbouring channels.
-using Square = float[4][8];
+using PoolWindow = float[4][8];
 
 template <class Element>
 __device__ __forceinline__ void store8(Element* to, const float (&v)[8]) {
@@ -227,7 +227,7 @@ __device__ __forceinline__ void add8(const Element* from, float (&v)[8]) {
 // y := relu(sums + bias), kept as far as it is wanted: null pointers are not. Layouts as in
 // kernels/cuda/conv3x3/launch_simt.py.
 template <class Element>
-struct Forward {
+struct ReluPoolEpilogue {
     const float* bias;  // padded to a multiple of 64
     Element* out;
     uint8_t* mask;
@@ -236,7 +236,7 @@ struct Forward {
     int average;
 
     // The square whose first pixel is (y, x), channels from `channel` on, a multiple of eight; maybe beyond the map.
-    __device__ __forceinline__ void store(const Map& map, int y, int x, int channel, Square& v) const {
+    __device__ __forceinline__ void store(const ActivationShape& map, int y, int x, int channel, PoolWindow& v) const {
         if (channel >= map.channels || y >= map.height || x >= map.width) return;
 #pragma unroll
         for (int pixel = 0; pixel < 4; ++pixel) {
@@ -280,12 +280,12 @@ struct Forward {
 
 // out := (sums [+ out]) [* mask]; a null mask masks nothing.
 template <class Element>
-struct Backward {
+struct MaskEpilogue {
     Element* out;
     const uint8_t* mask;
     int accumulate;
 
-    __device__ __forceinline__ void store(const Map& map, int y, int x, int channel, Square& v) const {
+    __device__ __forceinline__ void store(const ActivationShape& map, int y, int x, int channel, PoolWindow& v) const {
         if (channel >= map.channels) return;
 #pragma unroll
         for (int pixel = 0; pixel < 4; ++pixel) {
@@ -304,10 +304,10 @@ struct Backward {
 };
 
 // A slice of the sum, for add_partials: float32, [slice][pixel][channel].
-struct Partial {
+struct SplitKEpilogue {
     float* partials;
 
-    __device__ __forceinline__ void store(const Map& map, int y, int x, int channel, Square& v) const {
+    __device__ __forceinline__ void store(const ActivationShape& map, int y, int x, int channel, PoolWindow& v) const {
         if (channel >= map.channels) return;
 #pragma unroll
         for (int pixel = 0; pixel < 4; ++pixel) {
@@ -321,21 +321,21 @@ struct Partial {
 // A lane's sums as squares: the first pixel of its first square is (y, x), its first channel `channel`. Unrolled, this
 // would be several times as much code as the main loop, run once a block. Registers cannot be indexed, so the loop
 // takes the first square each time and the others move up.
-template <int m, int n, class Finish>
-__device__ __forceinline__ void store_sums(const Map& map, int y, int x, int channel, const float (&sums)[m][n][4],
-                                           const Finish& finish) {
+template <int m, int n, class Epilogue>
+__device__ __forceinline__ void store_accum(const ActivationShape& map, int y, int x, int channel,
+                                            const float (&accum)[m][n][4], const Epilogue& epilogue) {
     constexpr int across = n / 4, count = m / 2 * across;
-    Square squares[count];
+    PoolWindow squares[count];
 #pragma unroll
     for (int i = 0; i < count; ++i)
 #pragma unroll
         for (int pixel = 0; pixel < 4; ++pixel)
 #pragma unroll
             for (int k = 0; k < 8; ++k)
-                squares[i][pixel][k] = sums[i / across * 2 + pixel / 2][i % across * 4 + k / 2][pixel % 2 * 2 + k % 2];
+                squares[i][pixel][k] = accum[i / across * 2 + pixel / 2][i % across * 4 + k / 2][pixel % 2 * 2 + k % 2];
 #pragma unroll 1
     for (int i = 0; i < count; ++i) {
-        finish.store(map, y + i / across * 2, x, channel + i % across * 32, squares[0]);
+        epilogue.store(map, y + i / across * 2, x, channel + i % across * 32, squares[0]);
 #pragma unroll
         for (int later = 1; later < count; ++later)
 #pragma unroll
@@ -347,12 +347,12 @@ __device__ __forceinline__ void store_sums(const Map& map, int y, int x, int cha
 
 // ------------------------------------------------------------------------------------------------------ main loop
 
-__device__ __forceinline__ int pixel_key(int row) { return row >> 1 & 7; }
+__device__ __forceinline__ int pixel_swizzle_xor(int row) { return row >> 1 & 7; }
 
 // Where a lane's row of a fragment of pixels begins, given the row of the halo: the lower sixteen lanes bring the first
 // chunk of the row's first slice, the others the second. The slices after it are at that address ^ 32, ^ 64 and ^ 96.
-__device__ __forceinline__ ptx::SharedAddress place_of_pixel(ptx::SharedAddress halo, int row, int lane) {
-    return halo + (row * row_bytes | (pixel_key(row) ^ lane >> 4) * chunk_bytes);
+__device__ __forceinline__ ptx::SharedAddress offset_of_pixel(ptx::SharedAddress halo, int row, int lane) {
+    return halo + (row * row_bytes | (pixel_swizzle_xor(row) ^ lane >> 4) * chunk_bytes);
 }
 
 // Copies halos, one block of channels after the other: a thread has chunk threadIdx.x % 8 of row threadIdx.x / 8 of
@@ -372,7 +372,8 @@ class HaloCopier {
     ptx::SharedAddress to_;
 
   public:
-    __device__ __forceinline__ HaloCopier(const Element* input, const Map& map, int y0, int x0, int first_block) {
+    __device__ __forceinline__ HaloCopier(const Element* input, const ActivationShape& map, int y0, int x0,
+                                          int first_block) {
         const int channel = (first_block - 1) * block_channels + int(threadIdx.x) % chunks * (block_channels / chunks);
         corner_ = input + (int64_t{y0 - 1} * map.width + (x0 - 1)) * map.channels + channel;
         y0_ = y0 - 1;
@@ -388,7 +389,7 @@ class HaloCopier {
         row_ = threadIdx.x / chunks;
         y_ = y0_ + row_ / Tile::halo_width;
         x_ = x0_ + row_ % Tile::halo_width;
-        to_ = halo + row_ * row_bytes + (threadIdx.x % chunks ^ pixel_key(row_)) * chunk_bytes;
+        to_ = halo + row_ * row_bytes + (threadIdx.x % chunks ^ pixel_swizzle_xor(row_)) * chunk_bytes;
     }
     __device__ __forceinline__ void next() {
         if (row_ < Tile::halo_rows) {
@@ -407,10 +408,11 @@ class HaloCopier {
     }
 };
 
-template <class Products, class Tile, class Finish>
-__device__ __forceinline__ void convolve(const typename Products::Element* x, const Map& in, const void* filters,
-                                         const Map& result, const Finish& finish, float* partials) {
-    using Element = typename Products::Element;
+template <class MmaPolicy, class Tile, class Epilogue>
+__device__ __forceinline__ void convolve(const typename MmaPolicy::Element* x, const ActivationShape& in,
+                                         const void* filters, const ActivationShape& result, const Epilogue& epilogue,
+                                         float* partials) {
+    using Element = typename MmaPolicy::Element;
     constexpr int m = Tile::fragments_down, n = Tile::fragments_across;
     DYNAMIC_SHARED(unsigned char, memory);
 
@@ -422,7 +424,7 @@ __device__ __forceinline__ void convolve(const typename Products::Element* x, co
     constexpr int block_channels = row_bytes / sizeof(Element);
     const int blocks = (in.channels + block_channels - 1) / block_channels;
     const int first_block = blocks * blockIdx.z / gridDim.z, end_block = blocks * (blockIdx.z + 1) / gridDim.z;
-    const int steps = (end_block - first_block) * taps;
+    const int k_tiles = (end_block - first_block) * taps;
 
     ptx::SharedAddress halo = ptx::shared_address(memory), next_halo = halo + Tile::halo_bytes;
     const ptx::SharedAddress ring = end_block - first_block > 1 ? next_halo + Tile::halo_bytes : next_halo;
@@ -455,46 +457,46 @@ __device__ __forceinline__ void convolve(const typename Products::Element* x, co
     const int filter_row = warp_channel + (lane & 7) + (lane >> 4) * 8;
     const int filter_place = filter_row * row_bytes + ((lane >> 3 & 1) ^ (filter_row & 7)) * chunk_bytes;
 
-    float sums[m][n][4] = {};
-    int stage = 0, step = 0;
+    float accum[m][n][4] = {};
+    int stage = 0, k_tile = 0;
 #pragma unroll 1
     for (int block = first_block; block < end_block; ++block) {
         copier.begin(next_halo);
         int tap_row = halo_row;
 #pragma unroll 1
-        for (int tap = 0; tap < taps; ++tap, ++step) {
+        for (int tap = 0; tap < taps; ++tap, ++k_tile) {
             ptx::cp_async_wait<Tile::stages - 2>();
-            // Everybody's copies for this step have arrived, and everybody is done with the step before, whose stage
+            // Everybody's copies for this k_tile have arrived, and everybody is done with the k_tile before, whose stage
             // (and with the last tap, whose halo) is refilled from here on.
             __syncthreads();
 
             ptx::SharedAddress pixels_at[m];
 #pragma unroll
-            for (int i = 0; i < m; ++i) pixels_at[i] = place_of_pixel(halo, tap_row + i * Tile::halo_width, lane);
+            for (int i = 0; i < m; ++i) pixels_at[i] = offset_of_pixel(halo, tap_row + i * Tile::halo_width, lane);
             const ptx::SharedAddress filters_at = ring + stage * Tile::filter_bytes + filter_place;
-#pragma unroll Products::slices_at_once
-            for (int slice = 0; slice < slices_per_row; ++slice) {
+#pragma unroll MmaPolicy::k_steps_at_once
+            for (int k_step = 0; k_step < k_steps_per_row; ++k_step) {
                 uint32_t a[m][4], b[n][2];
 #pragma unroll
-                for (int i = 0; i < m; ++i) ptx::ldmatrix_x4(a[i], pixels_at[i] ^ (slice * 2 * chunk_bytes));
+                for (int i = 0; i < m; ++i) ptx::ldmatrix_x4(a[i], pixels_at[i] ^ (k_step * 2 * chunk_bytes));
 #pragma unroll
                 for (int j = 0; j < n; j += 2) {
                     uint32_t two[4];
-                    ptx::ldmatrix_x4(two, (filters_at ^ (slice * 2 * chunk_bytes)) + j * 8 * row_bytes);
+                    ptx::ldmatrix_x4(two, (filters_at ^ (k_step * 2 * chunk_bytes)) + j * 8 * row_bytes);
                     b[j][0] = two[0];
                     b[j][1] = two[1];
                     b[j + 1][0] = two[2];
                     b[j + 1][1] = two[3];
                 }
-                if (slice == 0) {  // the first operands are on their way: copies are issued while they come
-                    if (step + Tile::stages - 1 < steps) copy_filters(stage == 0 ? Tile::stages - 1 : stage - 1);
+                if (k_step == 0) {  // the first operands are on their way: copies are issued while they come
+                    if (k_tile + Tile::stages - 1 < k_tiles) copy_filters(stage == 0 ? Tile::stages - 1 : stage - 1);
                     if (tap < Tile::halo_taps && block + 1 < end_block) {
 #pragma unroll
                         for (int i = 0; i < Tile::passes_per_tap; ++i) copier.next();
                     }
                     ptx::cp_async_commit();
                 }
-                Products::multiply(a, b, sums);
+                MmaPolicy::multiply(a, b, accum);
             }
             tap_row += tap % 3 == 2 ? Tile::halo_width - 2 : 1;
             stage = stage == Tile::stages - 1 ? 0 : stage + 1;
@@ -506,71 +508,72 @@ __device__ __forceinline__ void convolve(const typename Products::Element* x, co
 
     const int y = y0 + warp_y, left = x0 + lane / 4 * 2, channel = first_channel + warp_channel + lane % 4 * 8;
     if (partials)
-        store_sums(result, y, left, channel, sums, Partial{partials});
+        store_accum(result, y, left, channel, accum, SplitKEpilogue{partials});
     else
-        store_sums(result, y, left, channel, sums, finish);
+        store_accum(result, y, left, channel, accum, epilogue);
 }
 
 // Adds the slices in order and finishes: a thread per square and eight channels.
-template <class Finish>
-__device__ __forceinline__ void add_partials(const float* partials, int slices, const Map& result,
-                                             const Finish& finish) {
+template <class Epilogue>
+__device__ __forceinline__ void add_partials(const float* partials, int slices, const ActivationShape& result,
+                                             const Epilogue& epilogue) {
     const int eights = result.channels / 8, squares_across = (result.width + 1) / 2;
     const int thread = blockIdx.x * blockDim.x + threadIdx.x, square = thread / eights;
     const int channel = thread % eights * 8, y = square / squares_across * 2, x = square % squares_across * 2;
     if (y >= result.height) return;
     const size_t slice_size = size_t(result.height) * result.width * result.channels;
     const float* from = partials + result.pixel(y, x) * result.channels + channel;
-    Square sums = {};
+    PoolWindow accum = {};
 #pragma unroll 1
     for (int slice = 0; slice < slices; ++slice, from += slice_size) {
 #pragma unroll
         for (int pixel = 0; pixel < 4; ++pixel)
             if (y + pixel / 2 < result.height && x + pixel % 2 < result.width)
-                add8(from + result.pixel(pixel / 2, pixel % 2) * result.channels, sums[pixel]);
+                add8(from + result.pixel(pixel / 2, pixel % 2) * result.channels, accum[pixel]);
     }
-    finish.store(result, y, x, channel, sums);
+    epilogue.store(result, y, x, channel, accum);
 }
 
-}  // namespace tensor
+}  // namespace mma_sm80
 
 // Kernels by their full names, for one kind of products and one tile. Of the input gradient "in" and "out" are those of
 // the product, not of the layer.
-#define CONV3X3_RELU_MMA_SM80(name, Products, Tile)                                                                    \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                             \
-        const Products::Element* __restrict__ x, const void* __restrict__ filters, const float* __restrict__ bias,     \
-        Products::Element* __restrict__ out, uint8_t* __restrict__ mask, Products::Element* __restrict__ pooled,       \
-        uint8_t* __restrict__ choice, void* __restrict__ partials, int height, int width, int channels_in,             \
-        int channels_out, int average) {                                                                               \
-        tensor::convolve<Products, Tile>(x, {height, width, channels_in}, filters, {height, width, channels_out},      \
-                                         tensor::Forward<Products::Element>{bias, out, mask, pooled, choice, average}, \
-                                         static_cast<float*>(partials));                                               \
+#define CONV3X3_RELU_MMA_SM80(name, MmaPolicy, Tile)                                                                \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                          \
+        const MmaPolicy::Element* __restrict__ x, const void* __restrict__ filters, const float* __restrict__ bias, \
+        MmaPolicy::Element* __restrict__ out, uint8_t* __restrict__ mask, MmaPolicy::Element* __restrict__ pooled,  \
+        uint8_t* __restrict__ choice, void* __restrict__ partials, int height, int width, int channels_in,          \
+        int channels_out, int average) {                                                                            \
+        mma_sm80::convolve<MmaPolicy, Tile>(                                                                        \
+            x, {height, width, channels_in}, filters, {height, width, channels_out},                                \
+            mma_sm80::ReluPoolEpilogue<MmaPolicy::Element>{bias, out, mask, pooled, choice, average},               \
+            static_cast<float*>(partials));                                                                         \
     }
 
-#define CONV3X3_INPUT_GRADIENT_MMA_SM80(name, Products, Tile)                                               \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                  \
-        const Products::Element* __restrict__ gradient, const void* __restrict__ filters,                   \
-        Products::Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials, \
-        int height, int width, int channels_in, int channels_out, int accumulate) {                         \
-        tensor::convolve<Products, Tile>(                                                                   \
-            gradient, {height, width, channels_in}, filters, {height, width, channels_out},                 \
-            tensor::Backward<Products::Element>{out, mask, accumulate}, static_cast<float*>(partials));     \
+#define CONV3X3_INPUT_GRADIENT_MMA_SM80(name, MmaPolicy, Tile)                                                 \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                     \
+        const MmaPolicy::Element* __restrict__ gradient, const void* __restrict__ filters,                     \
+        MmaPolicy::Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials,   \
+        int height, int width, int channels_in, int channels_out, int accumulate) {                            \
+        mma_sm80::convolve<MmaPolicy, Tile>(                                                                   \
+            gradient, {height, width, channels_in}, filters, {height, width, channels_out},                    \
+            mma_sm80::MaskEpilogue<MmaPolicy::Element>{out, mask, accumulate}, static_cast<float*>(partials)); \
     }
 
 // Those that add up what the blocks of a split sum have left.
-#define CONV3X3_RELU_SPLIT_K_SUM(name, Element)                                                             \
-    extern "C" __global__ void __launch_bounds__(256) name(                                                 \
-        const void* __restrict__ partials, const float* __restrict__ bias, Element* __restrict__ out,       \
-        uint8_t* __restrict__ mask, Element* __restrict__ pooled, uint8_t* __restrict__ choice, int slices, \
-        int height, int width, int channels, int average) {                                                 \
-        tensor::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},        \
-                             tensor::Forward<Element>{bias, out, mask, pooled, choice, average});           \
+#define CONV3X3_RELU_SPLIT_K_SUM(name, Element)                                                                \
+    extern "C" __global__ void __launch_bounds__(256) name(                                                    \
+        const void* __restrict__ partials, const float* __restrict__ bias, Element* __restrict__ out,          \
+        uint8_t* __restrict__ mask, Element* __restrict__ pooled, uint8_t* __restrict__ choice, int slices,    \
+        int height, int width, int channels, int average) {                                                    \
+        mma_sm80::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},         \
+                               mma_sm80::ReluPoolEpilogue<Element>{bias, out, mask, pooled, choice, average}); \
     }
 
 #define CONV3X3_INPUT_GRADIENT_SPLIT_K_SUM(name, Element)                                                           \
     extern "C" __global__ void __launch_bounds__(256) name(                                                         \
         const void* __restrict__ partials, Element* __restrict__ out, const uint8_t* __restrict__ mask, int slices, \
         int height, int width, int channels, int accumulate) {                                                      \
-        tensor::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},                \
-                             tensor::Backward<Element>{out, mask, accumulate});                                     \
+        mma_sm80::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},              \
+                               mma_sm80::MaskEpilogue<Element>{out, mask, accumulate});                             \
     }

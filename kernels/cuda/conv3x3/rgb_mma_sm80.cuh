@@ -13,7 +13,7 @@
 
 #include "conv3x3/mma_sm80.cuh"
 
-namespace tensor {
+namespace mma_sm80 {
 
 constexpr int image_channels = 3, image_columns = 3 * image_channels;  // of a row of three taps
 
@@ -23,8 +23,8 @@ constexpr int image_channels = 3, image_columns = 3 * image_channels;  // of a r
 constexpr int forward_image_height = 8, forward_image_threads = 128;
 
 template <class T>
-__device__ __forceinline__ void convolve_image(const float* x, const Map& result, const uint32_t* filters,
-                                               const Forward<T>& finish) {
+__device__ __forceinline__ void convolve_image(const float* x, const ActivationShape& result, const uint32_t* filters,
+                                               const ReluPoolEpilogue<T>& epilogue) {
     constexpr int m = 2, n = warp_channels / 8;
     constexpr int halo_pitch = (tile_width + 2) * image_channels, halo_height = forward_image_height + 2;
     SHARED(float, halo, [halo_height * halo_pitch]);
@@ -44,7 +44,7 @@ __device__ __forceinline__ void convolve_image(const float* x, const Map& result
     const int lane = threadIdx.x % 32, warp_y = threadIdx.x / 32 * m, in_group = lane % 4;
     const float* const window = halo + warp_y * halo_pitch + lane / 4 * 2 * image_channels + in_group * 2;
     const uint2* next_filters = reinterpret_cast<const uint2*>(filters) + group * 3 * n * 32 + lane;
-    float sums[m][n][4] = {};
+    float accum[m][n][4] = {};
 #pragma unroll
     for (int r = 0; r < 3; ++r) {
         uint32_t b[n][2];
@@ -67,12 +67,12 @@ __device__ __forceinline__ void convolve_image(const float* x, const Map& result
                 small[k] = ptx::pack<T>(low - rounded.x, high - rounded.y);
             }
 #pragma unroll
-            for (int j = 0; j < n; ++j) ptx::mma_m16n8k16(T{}, sums[i][j], small, b[j]);
+            for (int j = 0; j < n; ++j) ptx::mma_m16n8k16(T{}, accum[i][j], small, b[j]);
 #pragma unroll
-            for (int j = 0; j < n; ++j) ptx::mma_m16n8k16(T{}, sums[i][j], big, b[j]);
+            for (int j = 0; j < n; ++j) ptx::mma_m16n8k16(T{}, accum[i][j], big, b[j]);
         }
     }
-    store_sums(result, y0 + warp_y, x0 + lane / 4 * 2, group * warp_channels + in_group * 8, sums, finish);
+    store_accum(result, y0 + warp_y, x0 + lane / 4 * 2, group * warp_channels + in_group * 8, accum, epilogue);
 }
 
 // Backward: a block takes 16x16 pixels, a warp four rows of them, all channels. A fragment of gradients, loaded once,
@@ -80,8 +80,8 @@ __device__ __forceinline__ void convolve_image(const float* x, const Map& result
 using ImageTile = Tile<256, 64, 64, 2, 3>;
 
 template <class T>
-__device__ __forceinline__ void convolve_to_image(const T* gradient, const Map& in, const uint32_t* filters, float* out,
-                                                  const uint8_t* mask, int accumulate) {
+__device__ __forceinline__ void convolve_to_image(const T* gradient, const ActivationShape& in, const uint32_t* filters,
+                                                  float* out, const uint8_t* mask, int accumulate) {
     constexpr int m = ImageTile::fragments_down;
     DYNAMIC_SHARED(unsigned char, memory);
     const int tiles_in_row = (in.width + tile_width - 1) / tile_width;
@@ -93,7 +93,7 @@ __device__ __forceinline__ void convolve_to_image(const T* gradient, const Map& 
     const uint2* next_filters = reinterpret_cast<const uint2*>(filters) + lane;
 
     HaloCopier<ImageTile, T> copier(gradient, in, y0, x0, 0);
-    float sums[m][4] = {};
+    float accum[m][4] = {};
 #pragma unroll 1
     for (int block = 0; block < blocks; ++block) {
         if (block > 0) __syncthreads();  // the previous block of channels is done with
@@ -106,7 +106,7 @@ __device__ __forceinline__ void convolve_to_image(const T* gradient, const Map& 
 #pragma unroll
         for (int s = 0; s < 3; ++s) {
 #pragma unroll
-            for (int slice = 0; slice < slices_per_row; ++slice) {
+            for (int k_step = 0; k_step < k_steps_per_row; ++k_step) {
                 uint32_t b[3][2];
 #pragma unroll
                 for (int r = 0; r < 3; ++r, next_filters += 32) {
@@ -117,11 +117,11 @@ __device__ __forceinline__ void convolve_to_image(const T* gradient, const Map& 
 #pragma unroll
                 for (int i = 0; i < m + 2; ++i) {
                     uint32_t a[4];
-                    ptx::ldmatrix_x4(a, place_of_pixel(halo, halo_row + i * ImageTile::halo_width + s, lane) ^
-                                            (slice * 2 * chunk_bytes));
+                    ptx::ldmatrix_x4(a, offset_of_pixel(halo, halo_row + i * ImageTile::halo_width + s, lane) ^
+                                            (k_step * 2 * chunk_bytes));
 #pragma unroll
                     for (int r = 0; r < 3; ++r)
-                        if (i - r >= 0 && i - r < m) ptx::mma_m16n8k16(T{}, sums[i - r], a, b[r]);
+                        if (i - r >= 0 && i - r < m) ptx::mma_m16n8k16(T{}, accum[i - r], a, b[r]);
                 }
             }
         }
@@ -136,25 +136,25 @@ __device__ __forceinline__ void convolve_to_image(const T* gradient, const Map& 
             const int y = y0 + warp_y + i, x = x0 + lane / 4 * 2 + k / 2, c = channel + k % 2;
             if (y >= in.height || x >= in.width || c >= image_channels) continue;
             float* const to = out + in.pixel(y, x) * image_channels + c;
-            const float value = accumulate ? sums[i][k] + *to : sums[i][k];
+            const float value = accumulate ? accum[i][k] + *to : accum[i][k];
             *to = !mask || mask[in.pixel(y, x)] >> c & 1 ? value : 0.0f;
         }
 }
 
-}  // namespace tensor
+}  // namespace mma_sm80
 
 #define CONV3X3_RELU_RGB_MMA_SM80(name, T)                                                                     \
-    extern "C" __global__ void __launch_bounds__(tensor::forward_image_threads, 3) name(                       \
+    extern "C" __global__ void __launch_bounds__(mma_sm80::forward_image_threads, 3) name(                     \
         const float* __restrict__ x, const uint32_t* __restrict__ filters, const float* __restrict__ bias,     \
         T* __restrict__ out, uint8_t* __restrict__ mask, T* __restrict__ pooled, uint8_t* __restrict__ choice, \
         int height, int width, int channels, int average) {                                                    \
-        tensor::convolve_image<T>(x, {height, width, channels}, filters,                                       \
-                                  tensor::Forward<T>{bias, out, mask, pooled, choice, average});               \
+        mma_sm80::convolve_image<T>(x, {height, width, channels}, filters,                                     \
+                                    mma_sm80::ReluPoolEpilogue<T>{bias, out, mask, pooled, choice, average});  \
     }
 
-#define CONV3X3_INPUT_GRADIENT_RGB_MMA_SM80(name, T)                                                                 \
-    extern "C" __global__ void __launch_bounds__(tensor::ImageTile::threads, tensor::ImageTile::blocks_per_sm) name( \
-        const T* __restrict__ gradient, const uint32_t* __restrict__ filters, float* __restrict__ out,               \
-        const uint8_t* __restrict__ mask, int height, int width, int channels, int accumulate) {                     \
-        tensor::convolve_to_image<T>(gradient, {height, width, channels}, filters, out, mask, accumulate);           \
+#define CONV3X3_INPUT_GRADIENT_RGB_MMA_SM80(name, T)                                                               \
+    extern "C" __global__ void __launch_bounds__(mma_sm80::ImageTile::threads, mma_sm80::ImageTile::blocks_per_sm) \
+    name(const T* __restrict__ gradient, const uint32_t* __restrict__ filters, float* __restrict__ out,            \
+         const uint8_t* __restrict__ mask, int height, int width, int channels, int accumulate) {                  \
+        mma_sm80::convolve_to_image<T>(gradient, {height, width, channels}, filters, out, mask, accumulate);       \
     }

@@ -56,16 +56,16 @@ extern "C" __global__ void __launch_bounds__(forward_threads, 2) conv3x3_relu_si
     for (int i = threadIdx.x; i < filter_rows * forward_channels / 4; i += forward_threads) {
         const int row = i / (forward_channels / 4), channel = i % (forward_channels / 4) * 4;
         *reinterpret_cast<float4*>(&weights[row][channel]) =
-            tile::load4<true>(filters + row * padded + first_channel + channel, padded - first_channel - channel);
+            simt::load4<true>(filters + row * padded + first_channel + channel, padded - first_channel - channel);
     }
     __syncthreads();
 
-    // Bit 0 of the lane selects among squares, so that neighbours read the same weights (see tile::thread_corner);
+    // Bit 0 of the lane selects among squares, so that neighbours read the same weights (see simt::thread_corner);
     // bits 1 to 3 among groups of four channels, so that eight lanes store 128 bytes.
     const int lane = threadIdx.x % 32, group = lane >> 1 & 7;
     const int square = threadIdx.x / 32 * 4 + (lane >> 4 << 1 | (lane & 1));
     const int row = square / (forward_columns / 2) * 2, column = square % (forward_columns / 2) * 2;
-    pixels::Square sums[2] = {};  // of channels 4 group and up, and 32 further on
+    simt::PoolWindow accum[2] = {};  // of channels 4 group and up, and 32 further on
 #pragma unroll
     for (int c = 0; c < image_channels; ++c) {
         float window[4][4];
@@ -82,19 +82,19 @@ extern "C" __global__ void __launch_bounds__(forward_threads, 2) conv3x3_relu_si
 #pragma unroll
                 for (int pixel = 0; pixel < 4; ++pixel) {
                     const float value = window[tap / 3 + pixel / 2][tap % 3 + pixel % 2];
-                    sums[half][pixel][0] += value * w.x;
-                    sums[half][pixel][1] += value * w.y;
-                    sums[half][pixel][2] += value * w.z;
-                    sums[half][pixel][3] += value * w.w;
+                    accum[half][pixel][0] += value * w.x;
+                    accum[half][pixel][1] += value * w.y;
+                    accum[half][pixel][2] += value * w.z;
+                    accum[half][pixel][3] += value * w.w;
                 }
             }
         }
     }
-    const pixels::Forward finish{bias, out, mask, pooled, choice, average};
+    const simt::ReluPoolEpilogue epilogue{bias, out, mask, pooled, choice, average};
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-        finish.store<2>({height, width, channels}, (y0 + row) / 2, (x0 + column) / 2,
-                        first_channel + 32 * half + 4 * group, sums[half]);
+        epilogue.store<2>({height, width, channels}, (y0 + row) / 2, (x0 + column) / 2,
+                          first_channel + 32 * half + 4 * group, accum[half]);
 }
 
 extern "C" __global__ void __launch_bounds__(backward_threads, 4) conv3x3_input_gradient_simt_rgb(
@@ -110,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(backward_threads, 4) conv3x3_input_
     const int y0 = blockIdx.x / tiles_across * backward_rows, x0 = blockIdx.x % tiles_across * backward_columns;
     const int column = threadIdx.x % backward_columns, row = threadIdx.x / backward_columns * per_thread;
     const int padded = (channels + 7) / 8 * 8;
-    float sums[per_thread][image_channels] = {};
+    float accum[per_thread][image_channels] = {};
 
     for (int first_channel = 0; first_channel < channels; first_channel += backward_channels) {
         if (first_channel > 0) __syncthreads();  // the previous chunk is done with
@@ -121,7 +121,7 @@ extern "C" __global__ void __launch_bounds__(backward_threads, 4) conv3x3_input_
             const float* from = gradient + (int64_t{y} * width + from_x) * channels + channel;
             const int left = inside ? channels - channel : 0;
             halo[four][halo_row][halo_column] =
-                channels % 4 == 0 ? tile::load4<true>(from, left) : tile::load4<false>(from, left);
+                channels % 4 == 0 ? simt::load4<true>(from, left) : simt::load4<false>(from, left);
         }
         for (int i = threadIdx.x; i < filter_rows * 2; i += backward_threads) {
             const float* from = filters + i / 2 * padded + first_channel + i % 2 * 4;
@@ -142,7 +142,7 @@ extern "C" __global__ void __launch_bounds__(backward_threads, 4) conv3x3_input_
                     for (int c = 0; c < image_channels; ++c) {
                         const float4 w = weights[(r * 3 + s) * image_channels + c][four];
 #pragma unroll
-                        for (int i = 0; i < per_thread; ++i) sums[i][c] = dot(window[i + r], w, sums[i][c]);
+                        for (int i = 0; i < per_thread; ++i) accum[i][c] = dot(window[i + r], w, accum[i][c]);
                     }
                 }
             }
@@ -160,7 +160,7 @@ extern "C" __global__ void __launch_bounds__(backward_threads, 4) conv3x3_input_
         float* to = out + position * image_channels;
 #pragma unroll
         for (int c = 0; c < image_channels; ++c) {
-            const float value = accumulate ? sums[i][c] + to[c] : sums[i][c];
+            const float value = accumulate ? accum[i][c] + to[c] : accum[i][c];
             to[c] = bits >> c & 1 ? value : 0.0f;
         }
     }

@@ -28,43 +28,43 @@
         float* __restrict__ out, uint8_t* __restrict__ mask, float* __restrict__ pooled, uint8_t* __restrict__ choice, \
         void* __restrict__ partials, int height, int width, int channels_in, int channels_out, int pitch,              \
         int next_row, int next_channels, int average) {                                                                \
-        pixels::convolve<Tile, 9, vector>(                                                                             \
+        simt::convolve<Tile, 9, vector>(                                                                               \
             x, {height, width, channels_in}, {next_row, next_channels}, filters, pitch, {height, width, channels_out}, \
-            pixels::Forward{bias, out, mask, pooled, choice, average}, static_cast<float*>(partials));                 \
+            simt::ReluPoolEpilogue{bias, out, mask, pooled, choice, average}, static_cast<float*>(partials));          \
     }
 
-#define CONV3X3_INPUT_GRADIENT_SIMT(name, Tile, vector)                                                               \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                            \
-        const float* __restrict__ gradient, const float* __restrict__ filters, float* __restrict__ out,               \
-        const uint8_t* __restrict__ mask, void* __restrict__ partials, int height, int width, int channels_in,        \
-        int channels_out, int pitch, int next_row, int next_channels, int accumulate) {                               \
-        pixels::convolve<Tile, 9, vector>(gradient, {height, width, channels_in}, {next_row, next_channels}, filters, \
-                                          pitch, {height, width, channels_out},                                       \
-                                          pixels::Backward{out, mask, accumulate}, static_cast<float*>(partials));    \
+#define CONV3X3_INPUT_GRADIENT_SIMT(name, Tile, vector)                                                             \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                          \
+        const float* __restrict__ gradient, const float* __restrict__ filters, float* __restrict__ out,             \
+        const uint8_t* __restrict__ mask, void* __restrict__ partials, int height, int width, int channels_in,      \
+        int channels_out, int pitch, int next_row, int next_channels, int accumulate) {                             \
+        simt::convolve<Tile, 9, vector>(gradient, {height, width, channels_in}, {next_row, next_channels}, filters, \
+                                        pitch, {height, width, channels_out},                                       \
+                                        simt::MaskEpilogue{out, mask, accumulate}, static_cast<float*>(partials));  \
     }
 
 // The tile is pixels x output channels. Of the input gradient "in" and "out" are those of the product, not of the
 // layer. `any` loads channels one by one, for counts that are no multiple of four.
-CONV3X3_RELU_SIMT(conv3x3_relu_simt_128x128, tile::Tile128x128, true)
-CONV3X3_RELU_SIMT(conv3x3_relu_simt_128x64, tile::Tile128x64, true)
-CONV3X3_RELU_SIMT(conv3x3_relu_simt_128x32, tile::Tile128x32, true)
-CONV3X3_RELU_SIMT(conv3x3_relu_simt_128x64_any, tile::Tile128x64, false)
-CONV3X3_INPUT_GRADIENT_SIMT(conv3x3_input_gradient_simt_128x128, tile::Tile128x128, true)
-CONV3X3_INPUT_GRADIENT_SIMT(conv3x3_input_gradient_simt_128x64, tile::Tile128x64, true)
-CONV3X3_INPUT_GRADIENT_SIMT(conv3x3_input_gradient_simt_128x32, tile::Tile128x32, true)
-CONV3X3_INPUT_GRADIENT_SIMT(conv3x3_input_gradient_simt_128x64_any, tile::Tile128x64, false)
+CONV3X3_RELU_SIMT(conv3x3_relu_simt_128x128, simt::Tile128x128, true)
+CONV3X3_RELU_SIMT(conv3x3_relu_simt_128x64, simt::Tile128x64, true)
+CONV3X3_RELU_SIMT(conv3x3_relu_simt_128x32, simt::Tile128x32, true)
+CONV3X3_RELU_SIMT(conv3x3_relu_simt_128x64_any, simt::Tile128x64, false)
+CONV3X3_INPUT_GRADIENT_SIMT(conv3x3_input_gradient_simt_128x128, simt::Tile128x128, true)
+CONV3X3_INPUT_GRADIENT_SIMT(conv3x3_input_gradient_simt_128x64, simt::Tile128x64, true)
+CONV3X3_INPUT_GRADIENT_SIMT(conv3x3_input_gradient_simt_128x32, simt::Tile128x32, true)
+CONV3X3_INPUT_GRADIENT_SIMT(conv3x3_input_gradient_simt_128x64_any, simt::Tile128x64, false)
 
 extern "C" __global__ void __launch_bounds__(256) conv3x3_relu_simt_split_k_sum(
     const void* __restrict__ partials, const float* __restrict__ bias, float* __restrict__ out,
     uint8_t* __restrict__ mask, float* __restrict__ pooled, uint8_t* __restrict__ choice, int slices, int rows,
     int height, int width, int channels, int average) {
-    pixels::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},
-                         pixels::Forward{bias, out, mask, pooled, choice, average});
+    simt::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},
+                       simt::ReluPoolEpilogue{bias, out, mask, pooled, choice, average});
 }
 
 extern "C" __global__ void __launch_bounds__(256) conv3x3_input_gradient_simt_split_k_sum(
     const void* __restrict__ partials, float* __restrict__ out, const uint8_t* __restrict__ mask, int slices, int rows,
     int height, int width, int channels, int accumulate) {
-    pixels::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},
-                         pixels::Backward{out, mask, accumulate});
+    simt::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},
+                       simt::MaskEpilogue{out, mask, accumulate});
 }

@@ -14,11 +14,11 @@
 #include "common/tensor_map.cuh"
 #include "common/tile_constants.cuh"
 
-namespace hopper {
+namespace wgmma_sm90 {
 
-// step_channels of one tap are in one stage of the pipeline; a box of box_width x box_height pixels holds two blocks of
+// block_k channels of one tap are in one stage of the pipeline; a box of box_width x box_height pixels holds two blocks of
 // wgmma's 64 rows, and is loaded with loaded_rows, for three vertical taps.
-constexpr int row_bytes = 2 * step_channels;         // one pixel's, or one filter's
+constexpr int row_bytes = 2 * block_k;               // one pixel's, or one filter's
 constexpr int group_rows = 8;                        // after which the swizzle repeats
 constexpr int group_bytes = group_rows * row_bytes;  // 1024
 static_assert(box_width == group_rows && loaded_rows == box_height + 2);
@@ -58,10 +58,10 @@ __device__ __forceinline__ unsigned block_offset(int block, int tap_row, int k) 
 }
 
 // What one thread of a warpgroup holds of the sums of an m64 wgmma: element i is at this row and column.
-__device__ __forceinline__ int sum_row(int thread, int i) {
+__device__ __forceinline__ int accum_row(int thread, int i) {
     return thread / 32 * 16 + thread % 32 / 4 + (i >> 1 & 1) * 8;
 }
-__device__ __forceinline__ int sum_column(int thread, int i) { return i / 4 * 8 + thread % 4 * 2 + (i & 1); }
+__device__ __forceinline__ int accum_column(int thread, int i) { return i / 4 * 8 + thread % 4 * 2 + (i & 1); }
 
 // The stages of a ring one after the other, and the parity of the phase that each is in.
 template <int stages>
@@ -83,36 +83,36 @@ struct Ring {
 };
 
 // What is to be computed, cut up: tiles of pixels, of channels, and slices of the sum.
-struct Cut {
+struct TileScheduler {
     int tiles_across, channel_tiles, slices, steps;  // steps: (64 channels, horizontal tap), three vertical taps each
 };
 
 // One tile of one slice: the image coordinates and the channel it begins at, and its steps.
-struct Item {
+struct WorkTile {
     int y, x, channel, slice, first_step, end_step;
 };
 
 // Channel tiles of the same pixels are neighbours, so that these pixels are read from L2; slices are furthest apart.
-__device__ __forceinline__ Item item_at(unsigned index, const Cut& cut, unsigned pixel_tiles, int tile_width,
-                                        int tile_columns) {
-    const unsigned pixels = index / cut.channel_tiles, slice = pixels / pixel_tiles;
-    const unsigned tile = pixels - slice * pixel_tiles, down = tile / cut.tiles_across;
+__device__ __forceinline__ WorkTile work_tile_at(unsigned index, const TileScheduler& scheduler, unsigned pixel_tiles,
+                                                 int tile_width, int tile_columns) {
+    const unsigned pixels = index / scheduler.channel_tiles, slice = pixels / pixel_tiles;
+    const unsigned tile = pixels - slice * pixel_tiles, down = tile / scheduler.tiles_across;
     return {int(down) * box_height,
-            int(tile - down * cut.tiles_across) * tile_width,
-            int(index - pixels * cut.channel_tiles) * tile_columns,
+            int(tile - down * scheduler.tiles_across) * tile_width,
+            int(index - pixels * scheduler.channel_tiles) * tile_columns,
             int(slice),
-            int(cut.steps * slice / cut.slices),
-            int(cut.steps * (slice + 1) / cut.slices)};
+            int(scheduler.steps * slice / scheduler.slices),
+            int(scheduler.steps * (slice + 1) / scheduler.slices)};
 }
 
 // In (channels, width, height): 64 channels of box `box` of an item, shifted by the step's horizontal tap and one up.
-__device__ __forceinline__ Coordinates pixels_at(const Item& item, int step, int box) {
-    return {step / 3 * step_channels, item.x + box * box_width + step % 3 - 1, item.y - 1};
+__device__ __forceinline__ Coordinates pixels_at(const WorkTile& work_tile, int step, int box) {
+    return {step / 3 * block_k, work_tile.x + box * box_width + step % 3 - 1, work_tile.y - 1};
 }
 
 // In (channels, taps, filters): 64 channels of tap (tap_row, step % 3), of the item's filters.
-__device__ __forceinline__ Coordinates filters_at(const Item& item, int step, int tap_row) {
-    return {step / 3 * step_channels, tap_row * 3 + step % 3, item.channel};
+__device__ __forceinline__ Coordinates filters_at(const WorkTile& work_tile, int step, int tap_row) {
+    return {step / 3 * block_k, tap_row * 3 + step % 3, work_tile.channel};
 }
 
 // The epilogue's room: sums on their way from the lanes that have them to the lanes that finish whole squares. The
@@ -126,4 +126,4 @@ __device__ __forceinline__ int staged(int pixel, int quad) {
     return pixel * 64 + (quad ^ key ^ quad >> 3) * 4;
 }
 
-}  // namespace hopper
+}  // namespace wgmma_sm90

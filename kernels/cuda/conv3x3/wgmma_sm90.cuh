@@ -41,39 +41,41 @@
 #include "ptx/tma.cuh"
 #include "ptx/wgmma.cuh"
 
-namespace hopper {
+namespace wgmma_sm90 {
 
-using tensor::Map;
-using tensor::Square;
+using mma_sm80::ActivationShape;
+using mma_sm80::PoolWindow;
 
 #ifdef HAS_WGMMA
 
 // --------------------------------------------------------------------------------------------- the main loop
 
-// An item is `boxes` side by side times `columns` channels. Either the two consumers compute it `together`, a box each,
-// which asks least of L2; or they take turns, and one finishes its item while the other multiplies the next. Whichever
-// way, a consumer has 128 sums a thread. `turned`, the filters are the rows of a product and a box's 128 pixels are its
-// columns, instead of 64 pixels and 64 filters: as many multiplications for 6 KB read from shared memory, not 8.
-template <int boxes_, int columns_, bool together_, bool turned_, int pixel_stages_, int filter_stages_>
+// A work tile is `boxes` side by side times `columns` channels. Either the two consumers are cooperative, with a box each,
+// which asks least of L2; or they play ping-pong, and one stores its work tile while the other multiplies the next.
+// Whichever way, a consumer has 128 sums a thread. With swap_ab the filters are the rows of a product and a box's 128
+// pixels are its columns, instead of 64 pixels and 64 filters: as many multiplications for 6 KB read from shared memory,
+// not 8.
+template <int boxes_, int columns_, bool cooperative_, bool swap_ab_, int pixel_stages_, int filter_stages_>
 struct Tile {
     static constexpr int boxes = boxes_, columns = columns_;
-    static constexpr bool together = together_, turned = turned_;
-    static_assert(boxes == 2 || !together);
-    static_assert(columns == 64 || (columns == 128 && !turned));
+    static constexpr bool cooperative = cooperative_, swap_ab = swap_ab_;
+    static_assert(boxes == 2 || !cooperative);
+    static_assert(columns == 64 || (columns == 128 && !swap_ab));
 
     static constexpr int consumers = 2, consumer_warps = consumers * warps_per_group;
     static constexpr int threads = (consumers + 1) * group_threads;
-    static constexpr int releasing_warps = together ? consumer_warps : warps_per_group;
-    static constexpr int consumer_boxes = together ? 1 : boxes;
-    static constexpr int products = turned ? consumer_boxes : 2 * consumer_boxes;  // wgmma per 16 channels
-    static constexpr int sums = (turned ? box_width * box_height : columns) / 2;   // per product and thread
-    static_assert(products * sums == 128);
+    static constexpr int releasing_warps = cooperative ? consumer_warps : warps_per_group;
+    static constexpr int consumer_boxes = cooperative ? 1 : boxes;
+    static constexpr int products = swap_ab ? consumer_boxes : 2 * consumer_boxes;  // wgmma per 16 channels
+    static constexpr int accum = (swap_ab ? box_width * box_height : columns) / 2;  // per product and thread
+    static_assert(products * accum == 128);
 
     static constexpr int pixel_stages = pixel_stages_, pixel_bytes = boxes * box_bytes;
     static constexpr int filter_stages = filter_stages_, filter_bytes = columns * row_bytes;
-    static constexpr int warp_room = 64 * 16;  // floats of the epilogue's
-    static constexpr int filters_at = pixel_stages * pixel_bytes, room_at = filters_at + filter_stages * filter_bytes;
-    static constexpr int barriers_at = room_at + consumer_warps * warp_room * 4;
+    static constexpr int epilogue_smem_floats = 64 * 16;  // floats of the epilogue's
+    static constexpr int filters_at = pixel_stages * pixel_bytes,
+                         epilogue_smem_at = filters_at + filter_stages * filter_bytes;
+    static constexpr int barriers_at = epilogue_smem_at + consumer_warps * epilogue_smem_floats * 4;
     static constexpr int shared_bytes = barriers_at + 2 * 8 * (pixel_stages + filter_stages + 1);
     static_assert(filters_at % group_bytes == 0 && filter_bytes % group_bytes == 0);
     static_assert(shared_bytes <= 227 * 1024, "what a block may have");
@@ -106,20 +108,21 @@ struct Memory {
 
 template <class Tile>
 __device__ __forceinline__ void produce(const Memory<Tile>& memory, const TensorMap& pixels_map,
-                                        const TensorMap& filters_map, const Cut& cut, unsigned pixel_tiles) {
+                                        const TensorMap& filters_map, const TileScheduler& scheduler,
+                                        unsigned pixel_tiles) {
     Ring<Tile::pixel_stages> pixels;
     Ring<Tile::filter_stages> filters;
     const bool elected = threadIdx.x % 32 == 0;
-    const unsigned items = pixel_tiles * cut.channel_tiles * cut.slices;
-    for (unsigned index = blockIdx.x; index < items; index += gridDim.x) {
-        const Item item = item_at(index, cut, pixel_tiles, Tile::boxes * box_width, Tile::columns);
-        for (int step = item.first_step; step < item.end_step; ++step) {
+    const unsigned work_tiles = pixel_tiles * scheduler.channel_tiles * scheduler.slices;
+    for (unsigned index = blockIdx.x; index < work_tiles; index += gridDim.x) {
+        const WorkTile work_tile = work_tile_at(index, scheduler, pixel_tiles, Tile::boxes * box_width, Tile::columns);
+        for (int step = work_tile.first_step; step < work_tile.end_step; ++step) {
             ptx::mbarrier_wait(memory.pixels_empty(pixels.stage), pixels.parity ^ 1);
             if (elected) {
                 ptx::arrive_expect_tx(memory.pixels_full(pixels.stage), Tile::pixel_bytes);
                 for (int box = 0; box < Tile::boxes; ++box)
                     ptx::tma_load_3d(memory.pixels(pixels.stage) + box * box_bytes, pixels_map,
-                                     memory.pixels_full(pixels.stage), pixels_at(item, step, box));
+                                     memory.pixels_full(pixels.stage), pixels_at(work_tile, step, box));
             }
             pixels.advance();
             for (int tap_row = 0; tap_row < 3; ++tap_row) {
@@ -127,7 +130,7 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
                 if (elected) {
                     ptx::arrive_expect_tx(memory.filters_full(filters.stage), Tile::filter_bytes);
                     ptx::tma_load_3d(memory.filters(filters.stage), filters_map, memory.filters_full(filters.stage),
-                                     filters_at(item, step, tap_row));
+                                     filters_at(work_tile, step, tap_row));
                 }
                 filters.advance();
             }
@@ -139,8 +142,8 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
 template <class Tile, class Element>
 __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int steps, int consumer,
                                          Ring<Tile::pixel_stages>& pixels, Ring<Tile::filter_stages>& filters,
-                                         float (&sums)[Tile::products][Tile::sums]) {
-    const int first_box = Tile::together ? consumer : 0;
+                                         float (&accum)[Tile::products][Tile::accum]) {
+    const int first_box = Tile::cooperative ? consumer : 0;
     int pixels_before = 0, filters_before = 0;  // the stages of the batch before
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
@@ -152,15 +155,15 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int steps, 
             const uint64_t of_stage = matrix_descriptor(memory.filters(filters.stage));
             ptx::wgmma_fence();
 #pragma unroll
-            for (int k = 0; k < step_channels / mma_depth; ++k) {
+            for (int k = 0; k < block_k / mma_depth; ++k) {
 #pragma unroll
                 for (int i = 0; i < Tile::products; ++i) {
-                    const int box = Tile::turned ? i : i / 2, block = Tile::turned ? 0 : i % 2;
+                    const int box = Tile::swap_ab ? i : i / 2, block = Tile::swap_ab ? 0 : i % 2;
                     const uint64_t of_pixels =
                         advance_descriptor(of_boxes, box * box_bytes + block_offset(block, tap_row, k));
                     const uint64_t of_filters = advance_descriptor(of_stage, k * mma_bytes);
-                    ptx::wgmma<Element>(sums[i], Tile::turned ? of_filters : of_pixels,
-                                        Tile::turned ? of_pixels : of_filters, step | tap_row | k);
+                    ptx::wgmma<Element>(accum[i], Tile::swap_ab ? of_filters : of_pixels,
+                                        Tile::swap_ab ? of_pixels : of_filters, step | tap_row | k);
                 }
             }
             ptx::wgmma_commit_group();
@@ -174,10 +177,10 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int steps, 
         pixels_before = pixels.stage;
         pixels.advance();
     }
-    if (!Tile::together) ptx::mbarrier_arrive(memory.turn(1 - consumer));
+    if (!Tile::cooperative) ptx::mbarrier_arrive(memory.turn(1 - consumer));
     ptx::wgmma_wait_group<0>();
 #pragma unroll
-    for (int i = 0; i < Tile::products; ++i) ptx::wgmma_fence_accum(sums[i]);
+    for (int i = 0; i < Tile::products; ++i) ptx::wgmma_fence_accum(accum[i]);
     ptx::mbarrier_arrive(memory.filters_empty(filters_before));
     ptx::mbarrier_arrive(memory.pixels_empty(pixels_before));
 }
@@ -187,40 +190,40 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int steps, 
 // pixel.
 // Unrolled, this would be several times as much code as the main loop, and spill; as registers cannot be indexed, the
 // loop takes the first 32 sums each time and the others move up.
-template <class Tile, class Finish>
-__device__ __forceinline__ void store_sums(float* room, const Map& map, int y, int x, int channel,
-                                           float (&sums)[Tile::products][Tile::sums], const Finish& finish,
-                                           float* partials) {
-    constexpr int channels = Tile::turned ? 16 : 64, eights = channels / 8, at_once = 32;
-    constexpr int parts = Tile::sums / at_once, count = Tile::products * parts;
+template <class Tile, class Epilogue>
+__device__ __forceinline__ void store_accum(float* epilogue_smem, const ActivationShape& map, int y, int x, int channel,
+                                            float (&accum)[Tile::products][Tile::accum], const Epilogue& epilogue,
+                                            float* partials) {
+    constexpr int channels = Tile::swap_ab ? 16 : 64, eights = channels / 8, at_once = 32;
+    constexpr int parts = Tile::accum / at_once, count = Tile::products * parts;
     const int lane = threadIdx.x % 32, warp = threadIdx.x % group_threads / 32;
     const int eight = lane % eights, square_y = lane / eights / 4 * 2, square_x = lane / eights % 4 * 2;
 #pragma unroll 1
     for (int turn = 0; turn < count; ++turn) {
 #pragma unroll
         for (int i = 0; i < at_once; i += 2) {
-            const int row = sum_row(lane, i), column = sum_column(lane, i);
-            if constexpr (Tile::turned) {
-                room[staged<channels>(column, row / 4) + row % 4] = sums[0][i];
-                room[staged<channels>(column + 1, row / 4) + row % 4] = sums[0][i + 1];
+            const int row = accum_row(lane, i), column = accum_column(lane, i);
+            if constexpr (Tile::swap_ab) {
+                epilogue_smem[staged<channels>(column, row / 4) + row % 4] = accum[0][i];
+                epilogue_smem[staged<channels>(column + 1, row / 4) + row % 4] = accum[0][i + 1];
             } else {
-                float* const to = room + staged<channels>(row, column / 4) + column % 4;
-                *reinterpret_cast<float2*>(to) = make_float2(sums[0][i], sums[0][i + 1]);
+                float* const to = epilogue_smem + staged<channels>(row, column / 4) + column % 4;
+                *reinterpret_cast<float2*>(to) = make_float2(accum[0][i], accum[0][i + 1]);
             }
         }
 #pragma unroll
-        for (int i = at_once; i < Tile::products * Tile::sums; ++i) {
+        for (int i = at_once; i < Tile::products * Tile::accum; ++i) {
             const int to = i - at_once;
-            sums[to / Tile::sums][to % Tile::sums] = sums[i / Tile::sums][i % Tile::sums];
+            accum[to / Tile::accum][to % Tile::accum] = accum[i / Tile::accum][i % Tile::accum];
         }
         __syncwarp();
-        Square values;
+        PoolWindow values;
 #pragma unroll
         for (int pixel = 0; pixel < 4; ++pixel) {
             const int at = (square_y + pixel / 2) * box_width + square_x + pixel % 2;
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                const float* const from = room + staged<channels>(at, 2 * eight + half);
+                const float* const from = epilogue_smem + staged<channels>(at, 2 * eight + half);
                 const float4 four = *reinterpret_cast<const float4*>(from);
                 values[pixel][4 * half] = four.x;
                 values[pixel][4 * half + 1] = four.y;
@@ -230,27 +233,29 @@ __device__ __forceinline__ void store_sums(float* room, const Map& map, int y, i
         }
         __syncwarp();
         const int product = turn / parts, part = turn % parts;
-        const int box = Tile::turned ? product : product / 2, block = Tile::turned ? 0 : product % 2;
-        const int to_y = y + block * block_rows + (Tile::turned ? part * 8 : warp * 2) + square_y;
+        const int box = Tile::swap_ab ? product : product / 2, block = Tile::swap_ab ? 0 : product % 2;
+        const int to_y = y + block * block_rows + (Tile::swap_ab ? part * 8 : warp * 2) + square_y;
         const int to_x = x + box * box_width + square_x;
-        const int to_channel = channel + (Tile::turned ? warp : part) * channels + eight * 8;
+        const int to_channel = channel + (Tile::swap_ab ? warp : part) * channels + eight * 8;
         if (partials)
-            tensor::Partial{partials}.store(map, to_y, to_x, to_channel, values);
+            mma_sm80::SplitKEpilogue{partials}.store(map, to_y, to_x, to_channel, values);
         else
-            finish.store(map, to_y, to_x, to_channel, values);
+            epilogue.store(map, to_y, to_x, to_channel, values);
     }
 }
 
-template <class Tile, class Element, class Finish>
-__device__ __forceinline__ void convolve(const TensorMap& pixels_map, const TensorMap& filters_map, const Map& map,
-                                         int channels_in, int slices, const Finish& finish, float* partials) {
+template <class Tile, class Element, class Epilogue>
+__device__ __forceinline__ void convolve(const TensorMap& pixels_map, const TensorMap& filters_map,
+                                         const ActivationShape& map, int channels_in, int slices,
+                                         const Epilogue& epilogue, float* partials) {
     DYNAMIC_SHARED(unsigned char, shared);
     const Memory<Tile> memory = {ptx::shared_address_32(shared)};
     constexpr int tile_width = Tile::boxes * box_width;
     const unsigned down = (map.height + box_height - 1) / box_height;
-    const Cut cut = {(map.width + tile_width - 1) / tile_width, (map.channels + Tile::columns - 1) / Tile::columns,
-                     slices, (channels_in + step_channels - 1) / step_channels * 3};
-    const unsigned pixel_tiles = down * cut.tiles_across;
+    const TileScheduler scheduler = {(map.width + tile_width - 1) / tile_width,
+                                     (map.channels + Tile::columns - 1) / Tile::columns, slices,
+                                     (channels_in + block_k - 1) / block_k * 3};
+    const unsigned pixel_tiles = down * scheduler.tiles_across;
     const size_t slice_size = size_t(map.height) * map.width * map.channels;
 
     if (threadIdx.x == 0) {
@@ -273,60 +278,64 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
     const int consumer = threadIdx.x / group_threads;
     if (consumer == Tile::consumers) {
         ptx::reg_dealloc<Tile::producer_registers>();
-        if (threadIdx.x / 32 == Tile::consumer_warps) produce<Tile>(memory, pixels_map, filters_map, cut, pixel_tiles);
+        if (threadIdx.x / 32 == Tile::consumer_warps)
+            produce<Tile>(memory, pixels_map, filters_map, scheduler, pixel_tiles);
     } else {
         ptx::reg_alloc<Tile::consumer_registers>();
-        float* const room = reinterpret_cast<float*>(shared + Tile::room_at) + threadIdx.x / 32 * Tile::warp_room;
-        const int first_box = Tile::together ? consumer : 0;
+        float* const epilogue_smem =
+            reinterpret_cast<float*>(shared + Tile::epilogue_smem_at) + threadIdx.x / 32 * Tile::epilogue_smem_floats;
+        const int first_box = Tile::cooperative ? consumer : 0;
         Ring<Tile::pixel_stages> pixels;
         Ring<Tile::filter_stages> filters;
-        const unsigned items = pixel_tiles * cut.channel_tiles * cut.slices;
-        bool others = !Tile::together && consumer == 1;  // this item is the other consumer's
+        const unsigned work_tiles = pixel_tiles * scheduler.channel_tiles * scheduler.slices;
+        bool others = !Tile::cooperative && consumer == 1;  // this item is the other consumer's
         unsigned turn = consumer ^ 1;  // parity of the phase to wait for: the first turn is consumer 0's
 #pragma unroll 1
-        for (unsigned index = blockIdx.x; index < items; index += gridDim.x) {
-            const Item item = item_at(index, cut, pixel_tiles, tile_width, Tile::columns);
-            const int steps = item.end_step - item.first_step;
+        for (unsigned index = blockIdx.x; index < work_tiles; index += gridDim.x) {
+            const WorkTile work_tile = work_tile_at(index, scheduler, pixel_tiles, tile_width, Tile::columns);
+            const int steps = work_tile.end_step - work_tile.first_step;
             if (others) {
                 pixels.skip(steps);
                 filters.skip(3 * steps);
             } else {
                 // A parity tells a phase from the next, not from the one after that: so nobody may wait for stages
                 // before the other has seen his.
-                if (!Tile::together) ptx::mbarrier_wait(memory.turn(consumer), turn);
+                if (!Tile::cooperative) ptx::mbarrier_wait(memory.turn(consumer), turn);
                 turn ^= 1;
-                float sums[Tile::products][Tile::sums];
-                multiply<Tile, Element>(memory, steps, consumer, pixels, filters, sums);
-                store_sums<Tile>(room, map, item.y, item.x + first_box * box_width, item.channel, sums, finish,
-                                 partials ? partials + item.slice * slice_size : nullptr);
+                float accum[Tile::products][Tile::accum];
+                multiply<Tile, Element>(memory, steps, consumer, pixels, filters, accum);
+                store_accum<Tile>(epilogue_smem, map, work_tile.y, work_tile.x + first_box * box_width,
+                                  work_tile.channel, accum, epilogue,
+                                  partials ? partials + work_tile.slice * slice_size : nullptr);
             }
-            others ^= !Tile::together;
+            others ^= !Tile::cooperative;
         }
     }
 }
 
 #endif  // sm_90a or the emulator
 
-}  // namespace hopper
+}  // namespace wgmma_sm90
 
 // Kernels by their full names. Of the input gradient "in" and "out" are those of the product, not of the layer.
-#define CONV3X3_RELU_WGMMA_SM90(name, Element, Tile)                                                                 \
-    extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1) name(                                     \
-        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                         \
-        const float* __restrict__ bias, Element* __restrict__ out, uint8_t* __restrict__ mask,                       \
-        Element* __restrict__ pooled, uint8_t* __restrict__ choice, void* __restrict__ partials, int height,         \
-        int width, int channels_in, int channels_out, int slices, int average) {                                     \
-        hopper::convolve<hopper::Tile, Element>(pixels, filters, {height, width, channels_out}, channels_in, slices, \
-                                                tensor::Forward<Element>{bias, out, mask, pooled, choice, average},  \
-                                                static_cast<float*>(partials));                                      \
+#define CONV3X3_RELU_WGMMA_SM90(name, Element, Tile)                                                         \
+    extern "C" __global__ void __launch_bounds__(wgmma_sm90::Tile::threads, 1) name(                         \
+        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                 \
+        const float* __restrict__ bias, Element* __restrict__ out, uint8_t* __restrict__ mask,               \
+        Element* __restrict__ pooled, uint8_t* __restrict__ choice, void* __restrict__ partials, int height, \
+        int width, int channels_in, int channels_out, int slices, int average) {                             \
+        wgmma_sm90::convolve<wgmma_sm90::Tile, Element>(                                                     \
+            pixels, filters, {height, width, channels_out}, channels_in, slices,                             \
+            mma_sm80::ReluPoolEpilogue<Element>{bias, out, mask, pooled, choice, average},                   \
+            static_cast<float*>(partials));                                                                  \
     }
 
-#define CONV3X3_INPUT_GRADIENT_WGMMA_SM90(name, Element, Tile)                                                       \
-    extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1) name(                                     \
-        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                         \
-        Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials, int height,        \
-        int width, int channels_in, int channels_out, int slices, int accumulate) {                                  \
-        hopper::convolve<hopper::Tile, Element>(pixels, filters, {height, width, channels_out}, channels_in, slices, \
-                                                tensor::Backward<Element>{out, mask, accumulate},                    \
-                                                static_cast<float*>(partials));                                      \
+#define CONV3X3_INPUT_GRADIENT_WGMMA_SM90(name, Element, Tile)                                                \
+    extern "C" __global__ void __launch_bounds__(wgmma_sm90::Tile::threads, 1) name(                          \
+        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                  \
+        Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials, int height, \
+        int width, int channels_in, int channels_out, int slices, int accumulate) {                           \
+        wgmma_sm90::convolve<wgmma_sm90::Tile, Element>(                                                      \
+            pixels, filters, {height, width, channels_out}, channels_in, slices,                              \
+            mma_sm80::MaskEpilogue<Element>{out, mask, accumulate}, static_cast<float*>(partials));           \
     }

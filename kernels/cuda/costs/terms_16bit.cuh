@@ -8,7 +8,7 @@
 #include "common/reduce.cuh"
 #include "conv3x3/mma_sm80.cuh"
 
-namespace tensor {
+namespace mma_sm80 {
 
 // partials[slice][channel] := the slice's share of sum_p weights[p] features[p, channel]; null weights are ones. A
 // block takes 64 channels and every so many pixels of its slice.
@@ -80,26 +80,26 @@ __device__ __forceinline__ void content_gradient(const T* features, const T* tar
     }
 }
 
-}  // namespace tensor
+}  // namespace mma_sm80
 
 // Kernels by their full names.
 #define MEAN_16BIT(name, T)                                                                                         \
     extern "C" __global__ void __launch_bounds__(THREADS) name(                                                     \
         const T* __restrict__ features, const float* __restrict__ weights, void* __restrict__ partials, int pixels, \
         int channels) {                                                                                             \
-        tensor::mean_slice(features, weights, static_cast<float*>(partials), pixels, channels);                     \
+        mma_sm80::mean_slice(features, weights, static_cast<float*>(partials), pixels, channels);                   \
     }
 
-#define CONTENT_COST_16BIT(name, T)                                                                        \
-    extern "C" __global__ void __launch_bounds__(THREADS) name(                                            \
-        const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights,   \
-        int64_t eights, int per_pixel, void* __restrict__ partials) {                                      \
-        tensor::content_cost(features, target, weights, eights, per_pixel, static_cast<float*>(partials)); \
+#define CONTENT_COST_16BIT(name, T)                                                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                              \
+        const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights,     \
+        int64_t eights, int per_pixel, void* __restrict__ partials) {                                        \
+        mma_sm80::content_cost(features, target, weights, eights, per_pixel, static_cast<float*>(partials)); \
     }
 
-#define CONTENT_GRADIENT_16BIT(name, T)                                                                  \
-    extern "C" __global__ void __launch_bounds__(THREADS) name(                                          \
-        const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights, \
-        int64_t eights, int per_pixel, float scale, T* __restrict__ out, int accumulate) {               \
-        tensor::content_gradient(features, target, weights, eights, per_pixel, scale, out, accumulate);  \
+#define CONTENT_GRADIENT_16BIT(name, T)                                                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                           \
+        const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights,  \
+        int64_t eights, int per_pixel, float scale, T* __restrict__ out, int accumulate) {                \
+        mma_sm80::content_gradient(features, target, weights, eights, per_pixel, scale, out, accumulate); \
     }

@@ -7,7 +7,7 @@
 
 #include "conv3x3/mma_sm80.cuh"
 
-namespace tensor {
+namespace mma_sm80 {
 
 template <class T>
 __device__ __forceinline__ void mask_and_store(T* to, const uint8_t* mask, float (&v)[8]) {
@@ -20,7 +20,7 @@ __device__ __forceinline__ void mask_and_store(T* to, const uint8_t* mask, float
 // out := (pool^T(gradient) [+ out]) * mask; squares that hang over an odd last row or column get no gradient.
 template <bool maximum, class T>
 __device__ __forceinline__ void pool_input_gradient(const T* gradient, const uint8_t* choice, T* out,
-                                                    const uint8_t* mask, const Map& map, int accumulate) {
+                                                    const uint8_t* mask, const ActivationShape& map, int accumulate) {
     const int eights = map.channels / 8, thread = blockIdx.x * blockDim.x + threadIdx.x;
     const int y = 2 * blockIdx.y, x = thread / eights * 2, channel = thread % eights * 8;
     if (x >= map.width) return;
@@ -48,14 +48,14 @@ __device__ __forceinline__ void pool_input_gradient(const T* gradient, const uin
     }
 }
 
-}  // namespace tensor
+}  // namespace mma_sm80
 
 // Kernels by their full names.
-#define POOL_INPUT_GRADIENT_16BIT(name, T, maximum)                                                               \
-    extern "C" __global__ void __launch_bounds__(256) name(                                                       \
-        const T* __restrict__ gradient, const uint8_t* __restrict__ choice, T* __restrict__ out,                  \
-        const uint8_t* __restrict__ mask, int height, int width, int channels, int accumulate) {                  \
-        tensor::pool_input_gradient<maximum>(gradient, choice, out, mask, {height, width, channels}, accumulate); \
+#define POOL_INPUT_GRADIENT_16BIT(name, T, maximum)                                                                 \
+    extern "C" __global__ void __launch_bounds__(256) name(                                                         \
+        const T* __restrict__ gradient, const uint8_t* __restrict__ choice, T* __restrict__ out,                    \
+        const uint8_t* __restrict__ mask, int height, int width, int channels, int accumulate) {                    \
+        mma_sm80::pool_input_gradient<maximum>(gradient, choice, out, mask, {height, width, channels}, accumulate); \
     }
 
 #define RELU_GRADIENT_16BIT(name, T)                                                                                   \
@@ -65,7 +65,7 @@ __device__ __forceinline__ void pool_input_gradient(const T* gradient, const uin
         const int64_t threads = int64_t{gridDim.x} * blockDim.x;                                                       \
         for (int64_t i = thread; i < bytes; i += threads) {                                                            \
             float v[8] = {};                                                                                           \
-            tensor::add8(gradient + 8 * i, v);                                                                         \
-            tensor::mask_and_store(gradient + 8 * i, mask + i, v);                                                     \
+            mma_sm80::add8(gradient + 8 * i, v);                                                                       \
+            mma_sm80::mask_and_store(gradient + 8 * i, mask + i, v);                                                   \
         }                                                                                                              \
     }

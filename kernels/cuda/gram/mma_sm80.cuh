@@ -25,7 +25,7 @@
 #include "conv3x3/mma_sm80.cuh"
 #include "gram/upper_triangle.cuh"
 
-namespace tensor {
+namespace mma_sm80 {
 
 // ---------------------------------------------------------------------------------------------------- Gram matrix
 
@@ -35,19 +35,19 @@ struct GramTile {
     static constexpr int side = tile_side, threads = 2 * side, warps_across = side / 32;
     static constexpr int blocks_per_sm = 512 / threads;  // of 128 registers a thread
     static constexpr int fragments_down = side / 32, fragments_across = 4;
-    static constexpr int row_bytes = side * int(sizeof(Element)), depth = operand_bytes / row_bytes;
-    static constexpr int slice = 32 / int(sizeof(Element));  // pixels of one mma
+    static constexpr int row_bytes = side * int(sizeof(Element)), block_k = operand_bytes / row_bytes;
+    static constexpr int mma_k = 32 / int(sizeof(Element));  // pixels of one mma
     static constexpr int stages = ARCHITECTURE < 800 ? 2 : 4;
 
     static constexpr int chunks = row_bytes / chunk_bytes, rows_per_pass = threads / chunks;
-    static constexpr int passes = depth / rows_per_pass;
+    static constexpr int passes = block_k / rows_per_pass;
     static_assert(rows_per_pass % 8 == 0, "so that a thread's rows have one key");
 };
 
 // Chunk c of a pixel's row is at place c ^ key. Eight lanes read eight pixels' chunk at once by ldmatrix, or two
 // neighbouring chunks of four pixels by 16-byte loads: either way they lie on all 32 banks.
 template <class Element>
-__device__ __forceinline__ int row_key(int pixel) {
+__device__ __forceinline__ int row_swizzle_xor(int pixel) {
     return sizeof(Element) == 2 ? pixel & 7 : (pixel & 3) * 2;
 }
 
@@ -55,15 +55,15 @@ __device__ __forceinline__ int row_key(int pixel) {
 // Tf32 of conv3x3/mma_sm80.cuh rounds one operand, since filters have been rounded before; here both are pixels.
 struct RoundedTf32 {
     using Element = float;
-    static constexpr int slices_at_once = Tf32::slices_at_once;
+    static constexpr int k_steps_at_once = Tf32::k_steps_at_once;
 
     template <int m, int n>
-    static __device__ __forceinline__ void multiply(uint32_t (&a)[m][4], uint32_t (&b)[n][2], float (&sums)[m][n][4]) {
+    static __device__ __forceinline__ void multiply(uint32_t (&a)[m][4], uint32_t (&b)[n][2], float (&accum)[m][n][4]) {
 #pragma unroll
         for (int j = 0; j < n; ++j)
 #pragma unroll
             for (int k = 0; k < 2; ++k) b[j][k] = ptx::round_to_tf32(__uint_as_float(b[j][k]));
-        Tf32::multiply(a, b, sums);
+        Tf32::multiply(a, b, accum);
     }
 };
 #endif
@@ -74,17 +74,17 @@ struct RoundedTf32 {
 // 16 bits: fragments are channels in their order. 32 bits: row g (or g + 8) of fragment 2 q + r is channel
 // 32 q + 4 g + 2 r (or + 1), and column c of fragment j is channel 4 c + j.
 template <class Tile, class Element, int m, int n>
-__device__ __forceinline__ void load_slice(const unsigned char* memory, int left, int right, int slice, int warp_row,
-                                           int warp_column, uint32_t (&a)[m][4], uint32_t (&b)[n][2]) {
+__device__ __forceinline__ void load_k_step(const unsigned char* memory, int smem_a, int smem_b, int k_step,
+                                            int warp_row, int warp_column, uint32_t (&a)[m][4], uint32_t (&b)[n][2]) {
     const int lane = threadIdx.x % 32;
     if constexpr (sizeof(Element) == 2) {
         const int in_matrix = lane & 7, upper = lane >> 4, odd = lane >> 3 & 1;  // of four matrices, two by two
-        const int of_left = (slice * Tile::slice + upper * 8 + in_matrix) * Tile::row_bytes +
-                            (warp_row / 8 ^ odd ^ row_key<Element>(in_matrix)) * chunk_bytes;
-        const int of_right = (slice * Tile::slice + odd * 8 + in_matrix) * Tile::row_bytes +
-                             (warp_column / 8 ^ upper ^ row_key<Element>(in_matrix)) * chunk_bytes;
-        const ptx::SharedAddress left_at = ptx::shared_address(memory) + left + of_left;
-        const ptx::SharedAddress right_at = ptx::shared_address(memory) + right + of_right;
+        const int of_left = (k_step * Tile::mma_k + upper * 8 + in_matrix) * Tile::row_bytes +
+                            (warp_row / 8 ^ odd ^ row_swizzle_xor<Element>(in_matrix)) * chunk_bytes;
+        const int of_right = (k_step * Tile::mma_k + odd * 8 + in_matrix) * Tile::row_bytes +
+                             (warp_column / 8 ^ upper ^ row_swizzle_xor<Element>(in_matrix)) * chunk_bytes;
+        const ptx::SharedAddress left_at = ptx::shared_address(memory) + smem_a + of_left;
+        const ptx::SharedAddress right_at = ptx::shared_address(memory) + smem_b + of_right;
 #pragma unroll
         for (int i = 0; i < m; ++i) ptx::ldmatrix_x4_transposed(a[i], left_at ^ (i * 2 * chunk_bytes));
 #pragma unroll
@@ -97,22 +97,22 @@ __device__ __forceinline__ void load_slice(const unsigned char* memory, int left
             b[j + 1][1] = two[3];
         }
     } else {
-        const int pixel = slice * Tile::slice + lane % 4;
+        const int pixel = k_step * Tile::mma_k + lane % 4;
         const auto four = [&](int operand, int later, int channel) {
-            const int place = (channel / 4 ^ lane / 4 ^ row_key<Element>(lane % 4)) * chunk_bytes;
+            const int place = (channel / 4 ^ lane / 4 ^ row_swizzle_xor<Element>(lane % 4)) * chunk_bytes;
             return *reinterpret_cast<const uint4*>(memory + operand + (pixel + later) * Tile::row_bytes + place);
         };
 #pragma unroll
         for (int later = 0; later < 2; ++later) {
 #pragma unroll
             for (int i = 0; i < m; i += 2) {
-                const uint4 channels = four(left, 4 * later, warp_row + 16 * i);
+                const uint4 channels = four(smem_a, 4 * later, warp_row + 16 * i);
                 a[i][2 * later] = channels.x;
                 a[i][2 * later + 1] = channels.y;
                 a[i + 1][2 * later] = channels.z;
                 a[i + 1][2 * later + 1] = channels.w;
             }
-            const uint4 channels = four(right, 4 * later, warp_column);
+            const uint4 channels = four(smem_b, 4 * later, warp_column);
             b[0][later] = channels.x;
             b[1][later] = channels.y;
             b[2][later] = channels.z;
@@ -153,30 +153,30 @@ __device__ __forceinline__ void weigh(const float* weights, uint32_t (&a)[m][4])
 }
 
 // `partials` is [tile][slice][row][column], as gram/simt.cu adds them up; null weights are ones.
-template <class Products, class Tile>
-__device__ __forceinline__ void gram_slice(const typename Products::Element* features, const float* weights,
+template <class MmaPolicy, class Tile>
+__device__ __forceinline__ void gram_slice(const typename MmaPolicy::Element* features, const float* weights,
                                            float* partials, int pixels, int channels) {
-    using Element = typename Products::Element;
+    using Element = typename MmaPolicy::Element;
     constexpr int m = Tile::fragments_down, n = Tile::fragments_across, side = Tile::side;
     DYNAMIC_SHARED(unsigned char, memory);
 
-    const TileAt at = upper_tile(blockIdx.x, (channels + side - 1) / side);
+    const TileAt at = upper_triangle_tile(blockIdx.x, (channels + side - 1) / side);
     const bool diagonal = at.row == at.column;
-    const int all_steps = (pixels + Tile::depth - 1) / Tile::depth;
-    const int first_step = int64_t{all_steps} * blockIdx.y / gridDim.y;
-    const int steps = int64_t{all_steps} * (blockIdx.y + 1) / gridDim.y - first_step;
+    const int all_k_tiles = (pixels + Tile::block_k - 1) / Tile::block_k;
+    const int first_k_tile = int64_t{all_k_tiles} * blockIdx.y / gridDim.y;
+    const int k_tiles = int64_t{all_k_tiles} * (blockIdx.y + 1) / gridDim.y - first_k_tile;
 
     // Stages of one operand or two, then the weights of each stage's pixels.
     const int stage_bytes = channels > side ? 2 * operand_bytes : operand_bytes;
-    const int right = diagonal ? 0 : operand_bytes;
+    const int smem_b = diagonal ? 0 : operand_bytes;
     float* const weights_at = reinterpret_cast<float*>(memory + Tile::stages * stage_bytes);
 
     constexpr int chunk_channels = chunk_bytes / int(sizeof(Element));
     const int row = threadIdx.x / Tile::chunks, chunk = threadIdx.x % Tile::chunks;
     const int left_channel = at.row * side + chunk * chunk_channels, to_right = (at.column - at.row) * side;
     const bool left_inside = left_channel < channels, right_inside = left_channel + to_right < channels;
-    const int place = row * Tile::row_bytes + (chunk ^ row_key<Element>(row)) * chunk_bytes;
-    int pixel = first_step * Tile::depth;
+    const int place = row * Tile::row_bytes + (chunk ^ row_swizzle_xor<Element>(row)) * chunk_bytes;
+    int pixel = first_k_tile * Tile::block_k;
     const Element* next = features + size_t(pixel + row) * channels + left_channel;
     const auto copy = [&](int stage) {
         const ptx::SharedAddress to = ptx::shared_address(memory) + stage * stage_bytes + place;
@@ -188,40 +188,40 @@ __device__ __forceinline__ void gram_slice(const typename Products::Element* fea
             ptx::cp_async_16(to + later, from, inside && left_inside);
             if (!diagonal) ptx::cp_async_16(to + operand_bytes + later, from + to_right, inside && right_inside);
         }
-        if (weights && threadIdx.x < Tile::depth) {
+        if (weights && threadIdx.x < Tile::block_k) {
             const int weighed = pixel + threadIdx.x;
-            ptx::cp_async_4(ptx::shared_address(weights_at + stage * Tile::depth + threadIdx.x), weights + weighed,
+            ptx::cp_async_4(ptx::shared_address(weights_at + stage * Tile::block_k + threadIdx.x), weights + weighed,
                             weighed < pixels);
         }
-        pixel += Tile::depth;
-        next += Tile::depth * channels;
+        pixel += Tile::block_k;
+        next += Tile::block_k * channels;
     };
 #pragma unroll
     for (int stage = 0; stage < Tile::stages - 1; ++stage) {
-        if (stage < steps) copy(stage);
+        if (stage < k_tiles) copy(stage);
         ptx::cp_async_commit();
     }
 
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int warp_row = warp / Tile::warps_across * 16 * m, warp_column = warp % Tile::warps_across * 8 * n;
-    float sums[m][n][4] = {};
+    float accum[m][n][4] = {};
     int stage = 0;
 #pragma unroll 1
-    for (int step = 0; step < steps; ++step) {
+    for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
         ptx::cp_async_wait<Tile::stages - 2>();
         // Everybody's copies for this step have arrived, and everybody is done with the stage that is refilled next.
         __syncthreads();
-#pragma unroll Products::slices_at_once
-        for (int slice = 0; slice < Tile::depth / Tile::slice; ++slice) {
+#pragma unroll MmaPolicy::k_steps_at_once
+        for (int k_step = 0; k_step < Tile::block_k / Tile::mma_k; ++k_step) {
             uint32_t a[m][4], b[n][2];
-            load_slice<Tile, Element>(memory, stage * stage_bytes, stage * stage_bytes + right, slice, warp_row,
-                                      warp_column, a, b);
-            if (slice == 0) {  // the first operands are on their way: copies are issued while they come
-                if (step + Tile::stages - 1 < steps) copy(stage == 0 ? Tile::stages - 1 : stage - 1);
+            load_k_step<Tile, Element>(memory, stage * stage_bytes, stage * stage_bytes + smem_b, k_step, warp_row,
+                                       warp_column, a, b);
+            if (k_step == 0) {  // the first operands are on their way: copies are issued while they come
+                if (k_tile + Tile::stages - 1 < k_tiles) copy(stage == 0 ? Tile::stages - 1 : stage - 1);
                 ptx::cp_async_commit();
             }
-            if (weights) weigh<Element>(weights_at + stage * Tile::depth + slice * Tile::slice, a);
-            Products::multiply(a, b, sums);
+            if (weights) weigh<Element>(weights_at + stage * Tile::block_k + k_step * Tile::mma_k, a);
+            MmaPolicy::multiply(a, b, accum);
         }
         stage = stage == Tile::stages - 1 ? 0 : stage + 1;
     }
@@ -237,15 +237,15 @@ __device__ __forceinline__ void gram_slice(const typename Products::Element* fea
 #pragma unroll
                 for (int j = 0; j < n; ++j)
                     *reinterpret_cast<float2*>(to + row * side + column + 8 * j) =
-                        make_float2(scale * sums[i][j][2 * half], scale * sums[i][j][2 * half + 1]);
+                        make_float2(scale * accum[i][j][2 * half], scale * accum[i][j][2 * half + 1]);
             } else {
                 const int row = warp_row + i / 2 * 32 + lane / 4 * 4 + i % 2 * 2 + half;
                 const int column = warp_column + lane % 4 * 8;
 #pragma unroll
                 for (int k = 0; k < 2; ++k)
                     *reinterpret_cast<float4*>(to + row * side + column + 4 * k) =
-                        make_float4(sums[i][0][2 * half + k], sums[i][1][2 * half + k], sums[i][2][2 * half + k],
-                                    sums[i][3][2 * half + k]);
+                        make_float4(accum[i][0][2 * half + k], accum[i][1][2 * half + k], accum[i][2][2 * half + k],
+                                    accum[i][3][2 * half + k]);
             }
         }
     }
@@ -254,13 +254,13 @@ __device__ __forceinline__ void gram_slice(const typename Products::Element* fea
 // -------------------------------------------------------------------------------------------------- style gradient
 
 // A warp takes 32 pixels x 64 channels of 128 pixels x 64 or 128 channels; pixels are counted through the whole map.
-template <class Products, int tile_channels>
+template <class MmaPolicy, int tile_channels>
 struct FlatTile {
     static constexpr int pixels = 128, channels = tile_channels, threads = 2 * channels;
     static constexpr int warps_across = channels / warp_channels, fragments_down = 2, fragments_across = 8;
     static constexpr int stages = ARCHITECTURE < 800 ? 2 : 3;
     // Turing's shared memory holds one block; 3xTF32 wants more registers than two of 256 threads leave it.
-    static constexpr bool alone = ARCHITECTURE < 800 || (channels == 128 && Products::slices_at_once == 1);
+    static constexpr bool alone = ARCHITECTURE < 800 || (channels == 128 && MmaPolicy::k_steps_at_once == 1);
     static constexpr int blocks_per_sm = alone ? 1 : channels == 128 ? 2 : 3;
     static constexpr int pixel_bytes = pixels * row_bytes, stage_bytes = pixel_bytes + channels * row_bytes;
     static constexpr int rows_per_pass = threads / (row_bytes / chunk_bytes);
@@ -331,19 +331,19 @@ __device__ __forceinline__ void pack_difference(const float* difference, unsigne
 }
 
 // out := factor weights (F D + shift) [+ out]; null weights are ones, a null shift is zero.
-template <class Products, class Tile>
-__device__ __forceinline__ void style_gradient(const typename Products::Element* features, const unsigned char* packed,
+template <class MmaPolicy, class Tile>
+__device__ __forceinline__ void style_gradient(const typename MmaPolicy::Element* features, const unsigned char* packed,
                                                const float* shift, const float* weights,
-                                               typename Products::Element* out, int pixels, int channels, float factor,
+                                               typename MmaPolicy::Element* out, int pixels, int channels, float factor,
                                                int accumulate) {
-    using Element = typename Products::Element;
+    using Element = typename MmaPolicy::Element;
     constexpr int m = Tile::fragments_down, n = Tile::fragments_across, chunks = row_bytes / chunk_bytes;
     constexpr int block_channels = PackedDifference<Element>::block_channels;
     DYNAMIC_SHARED(unsigned char, memory);
 
     // Tiles of channels vary fastest, so that blocks that run together share their pixels.
     const PackedDifference<Element> layout(channels);
-    const int across = layout.columns / Tile::channels, steps = layout.blocks;
+    const int across = layout.columns / Tile::channels, k_tiles = layout.blocks;
     const int first_pixel = blockIdx.x / across * Tile::pixels, first_channel = blockIdx.x % across * Tile::channels;
     const ptx::SharedAddress ring = ptx::shared_address(memory);
 
@@ -367,7 +367,7 @@ __device__ __forceinline__ void style_gradient(const typename Products::Element*
     };
 #pragma unroll
     for (int stage = 0; stage < Tile::stages - 1; ++stage) {
-        if (stage < steps) copy(stage);
+        if (stage < k_tiles) copy(stage);
         ptx::cp_async_commit();
     }
 
@@ -379,34 +379,34 @@ __device__ __forceinline__ void style_gradient(const typename Products::Element*
     const int column_place =
         Tile::pixel_bytes + column_row * row_bytes + ((lane >> 3 & 1) ^ (column_row & 7)) * chunk_bytes;
 
-    float sums[m][n][4] = {};
+    float accum[m][n][4] = {};
     int stage = 0;
 #pragma unroll 1
-    for (int step = 0; step < steps; ++step) {
+    for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
         ptx::cp_async_wait<Tile::stages - 2>();
         __syncthreads();  // everybody's copies have arrived, and everybody is done with the stage that is refilled
         const ptx::SharedAddress pixels_at = ring + stage * Tile::stage_bytes + pixel_place;
         const ptx::SharedAddress columns_at = ring + stage * Tile::stage_bytes + column_place;
-#pragma unroll Products::slices_at_once
-        for (int slice = 0; slice < slices_per_row; ++slice) {
+#pragma unroll MmaPolicy::k_steps_at_once
+        for (int k_step = 0; k_step < k_steps_per_row; ++k_step) {
             uint32_t a[m][4], b[n][2];
 #pragma unroll
             for (int i = 0; i < m; ++i)
-                ptx::ldmatrix_x4(a[i], (pixels_at ^ (slice * 2 * chunk_bytes)) + i * 16 * row_bytes);
+                ptx::ldmatrix_x4(a[i], (pixels_at ^ (k_step * 2 * chunk_bytes)) + i * 16 * row_bytes);
 #pragma unroll
             for (int j = 0; j < n; j += 2) {
                 uint32_t two[4];
-                ptx::ldmatrix_x4(two, (columns_at ^ (slice * 2 * chunk_bytes)) + j * 8 * row_bytes);
+                ptx::ldmatrix_x4(two, (columns_at ^ (k_step * 2 * chunk_bytes)) + j * 8 * row_bytes);
                 b[j][0] = two[0];
                 b[j][1] = two[1];
                 b[j + 1][0] = two[2];
                 b[j + 1][1] = two[3];
             }
-            if (slice == 0) {
-                if (step + Tile::stages - 1 < steps) copy(stage == 0 ? Tile::stages - 1 : stage - 1);
+            if (k_step == 0) {
+                if (k_tile + Tile::stages - 1 < k_tiles) copy(stage == 0 ? Tile::stages - 1 : stage - 1);
                 ptx::cp_async_commit();
             }
-            Products::multiply(a, b, sums);
+            MmaPolicy::multiply(a, b, accum);
         }
         stage = stage == Tile::stages - 1 ? 0 : stage + 1;
     }
@@ -433,36 +433,36 @@ __device__ __forceinline__ void style_gradient(const typename Products::Element*
                 const float weight = weights ? factor * weights[pixel + 8 * half] : factor;
 #pragma unroll
                 for (int k = 0; k < 8; ++k)
-                    v[half][k] += weight * (scale[k] * sums[i][4 * group + k / 2][2 * half + k % 2] + moved[k]);
+                    v[half][k] += weight * (scale[k] * accum[i][4 * group + k / 2][2 * half + k % 2] + moved[k]);
                 store8(to + 8 * half * channels, v[half]);
             }
         }
     }
 }
 
-}  // namespace tensor
+}  // namespace mma_sm80
 
 // Kernels by their full names, for one kind of products and one tile.
-#define GRAM_MMA_SM80(name, Products, side)                                                                \
-    extern "C" __global__ void __launch_bounds__(tensor::GramTile<Products::Element, side>::threads,       \
-                                                 tensor::GramTile<Products::Element, side>::blocks_per_sm) \
-    name(const Products::Element* __restrict__ features, const float* __restrict__ weights,                \
-         void* __restrict__ partials, int pixels, int channels) {                                          \
-        tensor::gram_slice<Products, tensor::GramTile<Products::Element, side>>(                           \
-            features, weights, static_cast<float*>(partials), pixels, channels);                           \
+#define GRAM_MMA_SM80(name, MmaPolicy, side)                                                                  \
+    extern "C" __global__ void __launch_bounds__(mma_sm80::GramTile<MmaPolicy::Element, side>::threads,       \
+                                                 mma_sm80::GramTile<MmaPolicy::Element, side>::blocks_per_sm) \
+    name(const MmaPolicy::Element* __restrict__ features, const float* __restrict__ weights,                  \
+         void* __restrict__ partials, int pixels, int channels) {                                             \
+        mma_sm80::gram_slice<MmaPolicy, mma_sm80::GramTile<MmaPolicy::Element, side>>(                        \
+            features, weights, static_cast<float*>(partials), pixels, channels);                              \
     }
-#define STYLE_GRADIENT_MMA_SM80(name, Products, columns)                                                          \
-    extern "C" __global__ void __launch_bounds__(tensor::FlatTile<Products, columns>::threads,                    \
-                                                 tensor::FlatTile<Products, columns>::blocks_per_sm)              \
-    name(const Products::Element* __restrict__ features, const void* __restrict__ packed,                         \
-         const float* __restrict__ shift, const float* __restrict__ weights, Products::Element* __restrict__ out, \
-         int pixels, int channels, float factor, int accumulate) {                                                \
-        tensor::style_gradient<Products, tensor::FlatTile<Products, columns>>(                                    \
-            features, static_cast<const unsigned char*>(packed), shift, weights, out, pixels, channels, factor,   \
-            accumulate);                                                                                          \
+#define STYLE_GRADIENT_MMA_SM80(name, MmaPolicy, columns)                                                          \
+    extern "C" __global__ void __launch_bounds__(mma_sm80::FlatTile<MmaPolicy, columns>::threads,                  \
+                                                 mma_sm80::FlatTile<MmaPolicy, columns>::blocks_per_sm)            \
+    name(const MmaPolicy::Element* __restrict__ features, const void* __restrict__ packed,                         \
+         const float* __restrict__ shift, const float* __restrict__ weights, MmaPolicy::Element* __restrict__ out, \
+         int pixels, int channels, float factor, int accumulate) {                                                 \
+        mma_sm80::style_gradient<MmaPolicy, mma_sm80::FlatTile<MmaPolicy, columns>>(                               \
+            features, static_cast<const unsigned char*>(packed), shift, weights, out, pixels, channels, factor,    \
+            accumulate);                                                                                           \
     }
-#define PACK_GRAM_ERROR_MMA_SM80(name, Element, rounds)                                                      \
-    extern "C" __global__ void __launch_bounds__(256) name(const float* __restrict__ difference,             \
-                                                           void* __restrict__ packed, int channels) {        \
-        tensor::pack_difference<Element, rounds>(difference, static_cast<unsigned char*>(packed), channels); \
+#define PACK_GRAM_ERROR_MMA_SM80(name, Element, rounds)                                                        \
+    extern "C" __global__ void __launch_bounds__(256) name(const float* __restrict__ difference,               \
+                                                           void* __restrict__ packed, int channels) {          \
+        mma_sm80::pack_difference<Element, rounds>(difference, static_cast<unsigned char*>(packed), channels); \
     }

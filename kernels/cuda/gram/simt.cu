@@ -28,8 +28,8 @@ namespace {
 // memory.
 template <class Tile, int span, bool vector>
 class WeightedRows {
-    static constexpr int per_row = span / 4, stride = Tile::threads / per_row, loads = tile::depth / stride;
-    static_assert(Tile::threads % per_row == 0 && tile::depth % stride == 0, "whole rows per pass");
+    static constexpr int per_row = span / 4, stride = Tile::threads / per_row, loads = simt::block_k / stride;
+    static_assert(Tile::threads % per_row == 0 && simt::block_k % stride == 0, "whole rows per pass");
 
     const float* next_;
     const float* weights_end_;
@@ -51,16 +51,16 @@ class WeightedRows {
 #pragma unroll
         for (int i = 0; i < loads; ++i) {
             const bool inside = i * stride < rows_left_;
-            fetched_[i] = tile::load4<vector>(next_ + i * stride * pitch_, inside ? left_in_row_ : 0);
+            fetched_[i] = simt::load4<vector>(next_ + i * stride * pitch_, inside ? left_in_row_ : 0);
             weight_[i] = inside ? weights_end_[i * stride - rows_left_] : 0.0f;
         }
     }
     __device__ __forceinline__ void advance() {
-        rows_left_ -= tile::depth;
-        next_ += tile::depth * pitch_;
+        rows_left_ -= simt::block_k;
+        next_ += simt::block_k * pitch_;
     }
     template <int pitch>
-    static __device__ __forceinline__ int place() {
+    static __device__ __forceinline__ int offset() {
         return threadIdx.x / per_row * pitch + threadIdx.x % per_row * 4;
     }
     template <int pitch>
@@ -74,36 +74,36 @@ class WeightedRows {
 };
 
 // `partials` is [tile][slice][row][column]; sums over pixels [first, end) of a slice, slices being multiples of
-// `depth` long.
+// `block_k` long.
 template <class Tile, bool vector, bool weighted>
 __device__ __forceinline__ void gram_slice(const float* features, const float* weights, float* partials, int pixels,
                                            int channels) {
     static_assert(Tile::rows == Tile::columns, "a tile below the diagonal is the transpose of one above");
     constexpr int side = Tile::rows;
-    const TileAt at = upper_tile(blockIdx.x, (channels + side - 1) / side);
-    const int steps = (pixels + tile::depth - 1) / tile::depth;
+    const TileAt at = upper_triangle_tile(blockIdx.x, (channels + side - 1) / side);
+    const int steps = (pixels + simt::block_k - 1) / simt::block_k;
     const int first_step = int64_t{steps} * blockIdx.y / gridDim.y;
     const int end_step = int64_t{steps} * (blockIdx.y + 1) / gridDim.y;
 
-    const int first = first_step * tile::depth;
-    tile::MatrixRows<Tile, side, vector, false> right(features, channels, at.column * side, first, pixels);
+    const int first = first_step * simt::block_k;
+    simt::MatrixRows<Tile, side, vector, false> right(features, channels, at.column * side, first, pixels);
     SHARED(typename Tile::Stage, stages, [2]);
-    tile::Sums sums;
+    simt::Accum accum;
     if constexpr (weighted) {
         WeightedRows<Tile, side, vector> left(features, weights, channels, at.row * side, first, pixels);
-        tile::multiply<Tile>(left, right, end_step - first_step, stages, sums);
+        simt::multiply<Tile>(left, right, end_step - first_step, stages, accum);
     } else {
-        tile::MatrixRows<Tile, side, vector, false> left(features, channels, at.row * side, first, pixels);
-        tile::multiply<Tile>(left, right, end_step - first_step, stages, sums);
+        simt::MatrixRows<Tile, side, vector, false> left(features, channels, at.row * side, first, pixels);
+        simt::multiply<Tile>(left, right, end_step - first_step, stages, accum);
     }
 
-    const tile::Corner corner = tile::thread_corner<Tile>();
+    const simt::Corner corner = simt::thread_corner<Tile>();
     float* to = partials + (size_t(blockIdx.x) * gridDim.y + blockIdx.y) * side * side;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
         float* row = to + (corner.row + i / 4 * 32 + i % 4) * side + corner.column;
-        *reinterpret_cast<float4*>(row) = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
-        *reinterpret_cast<float4*>(row + 16) = make_float4(sums[i][4], sums[i][5], sums[i][6], sums[i][7]);
+        *reinterpret_cast<float4*>(row) = make_float4(accum[i][0], accum[i][1], accum[i][2], accum[i][3]);
+        *reinterpret_cast<float4*>(row + 16) = make_float4(accum[i][4], accum[i][5], accum[i][6], accum[i][7]);
     }
 }
 
@@ -125,29 +125,29 @@ constexpr int sum_elements = gram_sum_elements,
         gram_slice<Tile, vector, true>(features, weights, static_cast<float*>(partials), pixels, channels); \
     }
 
-GRAM_SIMT(gram_simt_128x128, tile::Tile128x128, true)
-GRAM_SIMT(gram_simt_64x64, tile::Tile64x64, true)
-GRAM_SIMT(gram_simt_64x64_any, tile::Tile64x64, false)
-GRAM_WEIGHTED_SIMT(gram_weighted_simt_128x128, tile::Tile128x128, true)
-GRAM_WEIGHTED_SIMT(gram_weighted_simt_64x64, tile::Tile64x64, true)
-GRAM_WEIGHTED_SIMT(gram_weighted_simt_64x64_any, tile::Tile64x64, false)
+GRAM_SIMT(gram_simt_128x128, simt::Tile128x128, true)
+GRAM_SIMT(gram_simt_64x64, simt::Tile64x64, true)
+GRAM_SIMT(gram_simt_64x64_any, simt::Tile64x64, false)
+GRAM_WEIGHTED_SIMT(gram_weighted_simt_128x128, simt::Tile128x128, true)
+GRAM_WEIGHTED_SIMT(gram_weighted_simt_64x64, simt::Tile64x64, true)
+GRAM_WEIGHTED_SIMT(gram_weighted_simt_64x64_any, simt::Tile64x64, false)
 
 // Adds up the slices and mirrors: a thread adds every 16th slice of one element, then one adds these sixteen sums.
 extern "C" __global__ void __launch_bounds__(sum_elements* sum_groups) gram_split_k_sum(
     const void* __restrict__ partials, float* __restrict__ out, int slices, int side, int channels, float scale) {
-    SHARED(float, sums, [sum_groups][sum_elements]);
+    SHARED(float, accum, [sum_groups][sum_elements]);
     const int group = threadIdx.x / sum_elements, element = blockIdx.y * sum_elements + threadIdx.x % sum_elements;
     const size_t stride = size_t(side) * side;
     const float* from = static_cast<const float*>(partials) + blockIdx.x * slices * stride + element;
     float sum = 0.0f;
 #pragma unroll 4
     for (int slice = group; slice < slices; slice += sum_groups) sum += from[slice * stride];
-    sums[group][threadIdx.x % sum_elements] = sum;
+    accum[group][threadIdx.x % sum_elements] = sum;
     __syncthreads();
     if (group > 0) return;
 
-    for (int other = 1; other < sum_groups; ++other) sum += sums[other][threadIdx.x];
-    const TileAt at = upper_tile(blockIdx.x, (channels + side - 1) / side);
+    for (int other = 1; other < sum_groups; ++other) sum += accum[other][threadIdx.x];
+    const TileAt at = upper_triangle_tile(blockIdx.x, (channels + side - 1) / side);
     const int row = at.row * side + element / side, column = at.column * side + element % side;
     // Of a tile on the diagonal only the upper half is taken: with weights, the lower is rounded differently.
     if (row > column || column >= channels) return;
@@ -161,7 +161,7 @@ template <bool vector>
 __device__ __forceinline__ void mean_slice(const float* features, const float* weights, float* partials, int pixels,
                                            int channels) {
     constexpr int each = vector ? 4 : 1, across = 64 / each, down = 256 / across;
-    SHARED(float, sums, [down][64]);
+    SHARED(float, accum, [down][64]);
     const int column = threadIdx.x % across * each, row = threadIdx.x / across, channel = blockIdx.x * 64 + column;
     const int first = int64_t{pixels} * blockIdx.y / gridDim.y, end = int64_t{pixels} * (blockIdx.y + 1) / gridDim.y;
     float sum[each] = {};
@@ -182,8 +182,8 @@ __device__ __forceinline__ void mean_slice(const float* features, const float* w
         }
     }
 #pragma unroll
-    for (int i = 0; i < each; ++i) sums[row][column + i] = sum[i];
-    store_slice_of_64(sums, partials, channels);
+    for (int i = 0; i < each; ++i) accum[row][column + i] = sum[i];
+    store_slice_of_64(accum, partials, channels);
 }
 
 #define MEAN(name, vector)                                                                                          \
@@ -218,8 +218,8 @@ struct StyleGradient {
 
     // The square at (2 square_y, 2 square_x), channels from `channel` on, as in conv3x3/implicit_gemm_simt.cuh.
     template <int partner>
-    __device__ __forceinline__ void store(const pixels::Map& map, int square_y, int square_x, int channel,
-                                          pixels::Square& v) const {
+    __device__ __forceinline__ void store(const simt::ActivationShape& map, int square_y, int square_x, int channel,
+                                          simt::PoolWindow& v) const {
         const int left_in_row = map.channels - channel;
         const bool vector = map.channels % 4 == 0;
         if (left_in_row <= 0) return;
@@ -235,13 +235,13 @@ struct StyleGradient {
             v[pixel][1] = before.y + weight * (v[pixel][1] + moved.y);
             v[pixel][2] = before.z + weight * (v[pixel][2] + moved.z);
             v[pixel][3] = before.w + weight * (v[pixel][3] + moved.w);
-            pixels::store4(to, v[pixel], left_in_row, vector);
+            simt::store4(to, v[pixel], left_in_row, vector);
         }
     }
 
   private:
     static __device__ __forceinline__ float4 load(const float* from, int left_in_row, bool vector) {
-        return vector ? tile::load4<true>(from, left_in_row) : tile::load4<false>(from, left_in_row);
+        return vector ? simt::load4<true>(from, left_in_row) : simt::load4<false>(from, left_in_row);
     }
 };
 
@@ -250,19 +250,19 @@ struct StyleGradient {
         const float* __restrict__ features, const float* __restrict__ difference, const float* __restrict__ shift, \
         const float* __restrict__ weights, float* __restrict__ out, void* __restrict__ partials, int height,       \
         int width, int channels, int accumulate) {                                                                 \
-        const pixels::Map map = {height, width, channels};                                                         \
-        pixels::convolve<Tile, 1, vector>(features, map, {0, tile::depth}, difference, channels, map,              \
-                                          StyleGradient{out, shift, weights, accumulate},                          \
-                                          static_cast<float*>(partials));                                          \
+        const simt::ActivationShape map = {height, width, channels};                                               \
+        simt::convolve<Tile, 1, vector>(features, map, {0, simt::block_k}, difference, channels, map,              \
+                                        StyleGradient{out, shift, weights, accumulate},                            \
+                                        static_cast<float*>(partials));                                            \
     }
 
-STYLE_GRADIENT_SIMT(style_gradient_simt_128x64, tile::Tile128x64, true)
-STYLE_GRADIENT_SIMT(style_gradient_simt_128x32, tile::Tile128x32, true)
-STYLE_GRADIENT_SIMT(style_gradient_simt_128x64_any, tile::Tile128x64, false)
+STYLE_GRADIENT_SIMT(style_gradient_simt_128x64, simt::Tile128x64, true)
+STYLE_GRADIENT_SIMT(style_gradient_simt_128x32, simt::Tile128x32, true)
+STYLE_GRADIENT_SIMT(style_gradient_simt_128x64_any, simt::Tile128x64, false)
 
 extern "C" __global__ void __launch_bounds__(256) style_gradient_simt_split_k_sum(
     const void* __restrict__ partials, const float* __restrict__ shift, const float* __restrict__ weights,
     float* __restrict__ out, int slices, int rows, int height, int width, int channels, int accumulate) {
-    pixels::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},
-                         StyleGradient{out, shift, weights, accumulate});
+    simt::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},
+                       StyleGradient{out, shift, weights, accumulate});
 }

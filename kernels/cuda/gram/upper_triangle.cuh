@@ -10,7 +10,7 @@ struct TileAt {
 };
 
 // The tile at `index` among those with row <= column, in reading order.
-__device__ __forceinline__ TileAt upper_tile(int index, int tiles_across) {
+__device__ __forceinline__ TileAt upper_triangle_tile(int index, int tiles_across) {
     int row = 0;
     for (; index >= tiles_across - row; ++row) index -= tiles_across - row;
     return {row, row + index};

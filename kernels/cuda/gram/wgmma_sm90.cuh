@@ -34,7 +34,7 @@
 #include "ptx/tma.cuh"
 #include "ptx/wgmma.cuh"
 
-namespace hopper {
+namespace wgmma_sm90 {
 
 #ifdef HAS_WGMMA
 
@@ -47,9 +47,9 @@ struct GramTile {
 
     static constexpr int consumers = side / 64, consumer_warps = consumers * warps_per_group;
     static constexpr int threads = 32 * (consumer_warps + 1);
-    static constexpr int sums = side / 2;  // of 64 rows, per thread
+    static constexpr int accum = side / 2;  // of 64 rows, per thread
 
-    static constexpr int box_bytes = depth * row_bytes, boxes = side / step_channels;
+    static constexpr int box_bytes = depth * row_bytes, boxes = side / block_k;
     static constexpr int operand_bytes = boxes * box_bytes, stage_bytes = (side == 64 ? 1 : 2) * operand_bytes;
     static constexpr int barriers_at = stages * stage_bytes, shared_bytes = barriers_at + 16 * stages;
     static_assert(box_bytes % group_bytes == 0 && shared_bytes <= 227 * 1024);
@@ -72,7 +72,7 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
     }
     __syncthreads();
 
-    const TileAt at = upper_tile(blockIdx.x, (channels + Tile::side - 1) / Tile::side);
+    const TileAt at = upper_triangle_tile(blockIdx.x, (channels + Tile::side - 1) / Tile::side);
     const bool diagonal = at.row == at.column;  // as is the only tile of 64x64
     const int all_steps = (pixels + Tile::depth - 1) / Tile::depth;
     const int first_step = int64_t{all_steps} * blockIdx.y / gridDim.y;
@@ -91,7 +91,7 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
 #pragma unroll 1
                 for (int box = 0; box < boxes; ++box) {
                     const int tile = box < Tile::boxes ? at.row : at.column;
-                    const int channel = tile * Tile::side + box % Tile::boxes * step_channels;
+                    const int channel = tile * Tile::side + box % Tile::boxes * block_k;
                     ptx::tma_load_3d(base + ring.stage * Tile::stage_bytes + box * Tile::box_bytes, features,
                                      full(ring.stage), {channel, (first_step + step) * Tile::depth, 0});
                 }
@@ -102,19 +102,19 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
     }
 
     const int consumer = warp / warps_per_group, thread = threadIdx.x % group_threads;
-    float sums[Tile::sums];
+    float accum[Tile::accum];
     int before = 0;  // the stage of the batch before
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
         ptx::mbarrier_wait(full(ring.stage), ring.parity);
         const unsigned stage = base + ring.stage * Tile::stage_bytes;
-        const uint64_t left = mn_major_descriptor(stage + consumer * Tile::box_bytes, Tile::box_bytes);
-        const uint64_t right = mn_major_descriptor(stage + (diagonal ? 0 : Tile::operand_bytes), Tile::box_bytes);
+        const uint64_t desc_a = mn_major_descriptor(stage + consumer * Tile::box_bytes, Tile::box_bytes);
+        const uint64_t desc_b = mn_major_descriptor(stage + (diagonal ? 0 : Tile::operand_bytes), Tile::box_bytes);
         ptx::wgmma_fence();
 #pragma unroll
         for (int k = 0; k < Tile::depth / mma_depth; ++k)
-            ptx::wgmma<Element, true>(sums, advance_descriptor(left, k * mn_major_bytes),
-                                      advance_descriptor(right, k * mn_major_bytes), step | k);
+            ptx::wgmma<Element, true>(accum, advance_descriptor(desc_a, k * mn_major_bytes),
+                                      advance_descriptor(desc_b, k * mn_major_bytes), step | k);
         ptx::wgmma_commit_group();
         ptx::wgmma_wait_group<1>();  // until the batch before has finished
         if (step) ptx::mbarrier_arrive(empty(before));
@@ -122,23 +122,23 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
         ring.advance();
     }
     ptx::wgmma_wait_group<0>();
-    ptx::wgmma_fence_accum(sums);
+    ptx::wgmma_fence_accum(accum);
 
     float* const to =
         partials + (size_t(blockIdx.x) * gridDim.y + blockIdx.y) * Tile::side * Tile::side + consumer * 64 * Tile::side;
 #pragma unroll
-    for (int i = 0; i < Tile::sums; i += 2)
-        *reinterpret_cast<float2*>(to + sum_row(thread, i) * Tile::side + sum_column(thread, i)) =
-            make_float2(sums[i], sums[i + 1]);
+    for (int i = 0; i < Tile::accum; i += 2)
+        *reinterpret_cast<float2*>(to + accum_row(thread, i) * Tile::side + accum_column(thread, i)) =
+            make_float2(accum[i], accum[i + 1]);
 }
 
 #endif  // sm_90a or the emulator
 
-}  // namespace hopper
+}  // namespace wgmma_sm90
 
 // A kernel by its full name.
-#define GRAM_WGMMA_SM90(name, Element, Tile)                                                                  \
-    extern "C" __global__ void __launch_bounds__(hopper::Tile::threads, 1) name(                              \
-        const __grid_constant__ TensorMap features, void* __restrict__ partials, int pixels, int channels) {  \
-        hopper::gram_slice<hopper::Tile, Element>(features, static_cast<float*>(partials), pixels, channels); \
+#define GRAM_WGMMA_SM90(name, Element, Tile)                                                                          \
+    extern "C" __global__ void __launch_bounds__(wgmma_sm90::Tile::threads, 1) name(                                  \
+        const __grid_constant__ TensorMap features, void* __restrict__ partials, int pixels, int channels) {          \
+        wgmma_sm90::gram_slice<wgmma_sm90::Tile, Element>(features, static_cast<float*>(partials), pixels, channels); \
     }

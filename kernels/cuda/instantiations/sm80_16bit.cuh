@@ -15,31 +15,31 @@
 
 #if ARCHITECTURE >= ELEMENT_ARCHITECTURE
 CONV3X3_RELU_MMA_SM80(NAME(conv3x3_relu_mma_sm80_bf16_128x128, conv3x3_relu_mma_sm80_fp16_128x128),
-                      tensor::Half<ELEMENT>, tensor::Tile128x128)
-CONV3X3_RELU_MMA_SM80(NAME(conv3x3_relu_mma_sm80_bf16_256x64, conv3x3_relu_mma_sm80_fp16_256x64), tensor::Half<ELEMENT>,
-                      tensor::Tile256x64)
-CONV3X3_RELU_MMA_SM80(NAME(conv3x3_relu_mma_sm80_bf16_128x64, conv3x3_relu_mma_sm80_fp16_128x64), tensor::Half<ELEMENT>,
-                      tensor::Tile128x64)
+                      mma_sm80::Half<ELEMENT>, mma_sm80::Tile128x128)
+CONV3X3_RELU_MMA_SM80(NAME(conv3x3_relu_mma_sm80_bf16_256x64, conv3x3_relu_mma_sm80_fp16_256x64),
+                      mma_sm80::Half<ELEMENT>, mma_sm80::Tile256x64)
+CONV3X3_RELU_MMA_SM80(NAME(conv3x3_relu_mma_sm80_bf16_128x64, conv3x3_relu_mma_sm80_fp16_128x64),
+                      mma_sm80::Half<ELEMENT>, mma_sm80::Tile128x64)
 CONV3X3_RELU_RGB_MMA_SM80(NAME(conv3x3_relu_mma_sm80_bf16_rgb, conv3x3_relu_mma_sm80_fp16_rgb), ELEMENT)
 CONV3X3_INPUT_GRADIENT_MMA_SM80(NAME(conv3x3_input_gradient_mma_sm80_bf16_128x128,
                                      conv3x3_input_gradient_mma_sm80_fp16_128x128),
-                                tensor::Half<ELEMENT>, tensor::Tile128x128)
+                                mma_sm80::Half<ELEMENT>, mma_sm80::Tile128x128)
 CONV3X3_INPUT_GRADIENT_MMA_SM80(NAME(conv3x3_input_gradient_mma_sm80_bf16_256x64,
                                      conv3x3_input_gradient_mma_sm80_fp16_256x64),
-                                tensor::Half<ELEMENT>, tensor::Tile256x64)
+                                mma_sm80::Half<ELEMENT>, mma_sm80::Tile256x64)
 CONV3X3_INPUT_GRADIENT_MMA_SM80(NAME(conv3x3_input_gradient_mma_sm80_bf16_128x64,
                                      conv3x3_input_gradient_mma_sm80_fp16_128x64),
-                                tensor::Half<ELEMENT>, tensor::Tile128x64)
+                                mma_sm80::Half<ELEMENT>, mma_sm80::Tile128x64)
 CONV3X3_INPUT_GRADIENT_RGB_MMA_SM80(NAME(conv3x3_input_gradient_mma_sm80_bf16_rgb,
                                          conv3x3_input_gradient_mma_sm80_fp16_rgb),
                                     ELEMENT)
-GRAM_MMA_SM80(NAME(gram_mma_sm80_bf16_128x128, gram_mma_sm80_fp16_128x128), tensor::Half<ELEMENT>, 128)
-GRAM_MMA_SM80(NAME(gram_mma_sm80_bf16_64x64, gram_mma_sm80_fp16_64x64), tensor::Half<ELEMENT>, 64)
+GRAM_MMA_SM80(NAME(gram_mma_sm80_bf16_128x128, gram_mma_sm80_fp16_128x128), mma_sm80::Half<ELEMENT>, 128)
+GRAM_MMA_SM80(NAME(gram_mma_sm80_bf16_64x64, gram_mma_sm80_fp16_64x64), mma_sm80::Half<ELEMENT>, 64)
 PACK_GRAM_ERROR_MMA_SM80(NAME(pack_gram_error_mma_sm80_bf16, pack_gram_error_mma_sm80_fp16), ELEMENT, true)
 STYLE_GRADIENT_MMA_SM80(NAME(style_gradient_mma_sm80_bf16_128x128, style_gradient_mma_sm80_fp16_128x128),
-                        tensor::Half<ELEMENT>, 128)
+                        mma_sm80::Half<ELEMENT>, 128)
 STYLE_GRADIENT_MMA_SM80(NAME(style_gradient_mma_sm80_bf16_128x64, style_gradient_mma_sm80_fp16_128x64),
-                        tensor::Half<ELEMENT>, 64)
+                        mma_sm80::Half<ELEMENT>, 64)
 #endif
 CONV3X3_RELU_SPLIT_K_SUM(NAME(conv3x3_relu_mma_sm80_bf16_split_k_sum, conv3x3_relu_mma_sm80_fp16_split_k_sum), ELEMENT)
 CONV3X3_INPUT_GRADIENT_SPLIT_K_SUM(NAME(conv3x3_input_gradient_mma_sm80_bf16_split_k_sum,

@@ -21,7 +21,7 @@ from .protocol import Runtime
 Element = Literal["bf16", "fp16"]
 ELEMENT_BYTES = 2
 CHANNELS = 8  # activations have a multiple of them: 16 bytes
-STEP_CHANNELS = 64  # 128 bytes, the span of the swizzle: `step_channels` in cuda/conv3x3/wgmma_layout.cuh
+STEP_CHANNELS = 64  # 128 bytes, the span of the swizzle: `block_k` in cuda/conv3x3/wgmma_layout.cuh
 
 
 @dataclass(frozen=True)

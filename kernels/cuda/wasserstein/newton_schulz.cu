@@ -14,11 +14,11 @@
 
 namespace {
 
-using Tile = tile::Tile64x32;
+using Tile = simt::Tile64x32;
 constexpr int slices = square_product_warps;  // of the terms: warps of a block, blockDim.y
 static_assert(Tile::threads == 32);
 
-// Rows of L as they lie in memory, transposed on their way into shared memory: two lanes load a row's eight columns.
+// Rows of A as they lie in memory, transposed on their way into shared memory: two lanes load a row's eight columns.
 template <bool vector>
 class Rows {
     static constexpr int loads = Tile::rows * 2 / Tile::threads, stride = Tile::threads / 2;
@@ -38,14 +38,14 @@ class Rows {
     __device__ __forceinline__ void fetch() {
 #pragma unroll
         for (int i = 0; i < loads; ++i)
-            fetched_[i] = tile::load4<vector>(next_ + i * stride * pitch_, i * stride < rows_left_ ? left_in_row_ : 0);
+            fetched_[i] = simt::load4<vector>(next_ + i * stride * pitch_, i * stride < rows_left_ ? left_in_row_ : 0);
     }
     __device__ __forceinline__ void advance() {
-        next_ += tile::depth;
-        left_in_row_ -= tile::depth;
+        next_ += simt::block_k;
+        left_in_row_ -= simt::block_k;
     }
     template <int pitch>
-    static __device__ __forceinline__ int place() {
+    static __device__ __forceinline__ int offset() {
         return threadIdx.x % 2 * 4 * pitch + threadIdx.x / 2;
     }
     template <int pitch>
@@ -65,14 +65,14 @@ template <bool vector>
 __device__ __forceinline__ void multiply(const float* left, const float* right, const float* base, float* out,
                                          int channels, float factor, float share, float diagonal) {
     const int first_row = blockIdx.x * Tile::rows, first_column = blockIdx.y * Tile::columns;
-    const int steps = (channels + slices * tile::depth - 1) / (slices * tile::depth);  // of every warp alike
-    const int first_term = threadIdx.y * steps * tile::depth;
+    const int steps = (channels + slices * simt::block_k - 1) / (slices * simt::block_k);  // of every warp alike
+    const int first_term = threadIdx.y * steps * simt::block_k;
 
     SHARED(typename Tile::Stage, stages, [slices][2]);
     Rows<vector> rows(left, channels, first_row, first_term);
-    tile::MatrixRows<Tile, Tile::columns, vector, false> columns(right, channels, first_column, first_term, channels);
-    tile::Sums sums;
-    tile::multiply<Tile>(rows, columns, steps, stages[threadIdx.y], sums);
+    simt::MatrixRows<Tile, Tile::columns, vector, false> columns(right, channels, first_column, first_term, channels);
+    simt::Accum accum;
+    simt::multiply<Tile>(rows, columns, steps, stages[threadIdx.y], accum);
 
     // (0 + 2) + (1 + 3), by way of the memory of the stages; a lane finds its own sums in each warp's.
     constexpr int tile_fours = Tile::rows * Tile::columns / 4;
@@ -83,7 +83,7 @@ __device__ __forceinline__ void multiply(const float* left, const float* right, 
         if (threadIdx.y >= half && threadIdx.y < 2 * half) {
 #pragma unroll
             for (int i = 0; i < 16; ++i) {
-                const float* from = &sums[i / 2][i % 2 * 4];
+                const float* from = &accum[i / 2][i % 2 * 4];
                 passed[(threadIdx.y - half) * tile_fours + i * 32 + threadIdx.x] =
                     make_float4(from[0], from[1], from[2], from[3]);
             }
@@ -93,7 +93,7 @@ __device__ __forceinline__ void multiply(const float* left, const float* right, 
 #pragma unroll
             for (int i = 0; i < 16; ++i) {
                 const float4 other = passed[threadIdx.y * tile_fours + i * 32 + threadIdx.x];
-                float* to = &sums[i / 2][i % 2 * 4];
+                float* to = &accum[i / 2][i % 2 * 4];
                 to[0] += other.x;
                 to[1] += other.y;
                 to[2] += other.z;
@@ -104,7 +104,7 @@ __device__ __forceinline__ void multiply(const float* left, const float* right, 
     }
     if (threadIdx.y > 0) return;
 
-    const tile::Corner corner = tile::thread_corner<Tile>();
+    const simt::Corner corner = simt::thread_corner<Tile>();
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
         const int row = first_row + corner.row + i / 4 * 32 + i % 4;
@@ -115,10 +115,10 @@ __device__ __forceinline__ void multiply(const float* left, const float* right, 
             const size_t at = size_t(row) * channels + column;
             const int left_in_row = channels - column;
             if (left_in_row <= 0) continue;
-            const float4 before = base ? tile::load4<vector>(base + at, left_in_row) : make_float4(0, 0, 0, 0);
+            const float4 before = base ? simt::load4<vector>(base + at, left_in_row) : make_float4(0, 0, 0, 0);
             const float sum[4] = {
-                share * before.x + factor * sums[i][4 * half + 0], share * before.y + factor * sums[i][4 * half + 1],
-                share * before.z + factor * sums[i][4 * half + 2], share * before.w + factor * sums[i][4 * half + 3]};
+                share * before.x + factor * accum[i][4 * half + 0], share * before.y + factor * accum[i][4 * half + 1],
+                share * before.z + factor * accum[i][4 * half + 2], share * before.w + factor * accum[i][4 * half + 3]};
             float values[4];
 #pragma unroll
             for (int j = 0; j < 4; ++j) values[j] = row == column + j ? sum[j] + diagonal : sum[j];

@@ -25,7 +25,7 @@
 
 namespace ptx::emulated {
 
-using namespace hopper;  // the swizzle and the sizes
+using namespace wgmma_sm90;  // the swizzle and the sizes
 
 constexpr unsigned first_address = 1024;  // of dynamic shared memory; aligned to it, as on a GPU
 constexpr int most_loads = 64, most_products = 32, most_warps = 12;

@@ -11,7 +11,7 @@ EMULATOR_UNCHECKED inline void tma_load_3d(unsigned to, const TensorMap& map, un
                                            EMULATOR_SITE) {
     emulated::State& now = emulated::state();
     if (map.words[9] != emulated::map_mark) emulated::stop("a tensor map that is not the emulator's", site);
-    if (2 * map.words[6] != hopper::row_bytes || to % hopper::group_bytes)
+    if (2 * map.words[6] != wgmma_sm90::row_bytes || to % wgmma_sm90::group_bytes)
         emulated::stop("a box whose rows are not of 128 bytes, or not aligned to 1024", site);
     if (now.load_count == emulated::most_loads) emulated::stop("more than 64 loads that nobody waits for", site);
     emulated::Load& load = now.loads[now.load_count];
