@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 from numpy.typing import NDArray
 
+from ...kernels.device import Device
 from .. import balance
+from ..costs.objective import Objective, Weighting
 from ..costs.terms import Costs
 from ..errors import SettingsError
 from ..imaging.resize import resized
@@ -29,9 +31,6 @@ from .graph_loop import GraphedAdamLoop
 from .loop import OptimizationLoop, held_back_interrupt
 from .scales import Scale
 from .settling import Settled, Watch
-
-if TYPE_CHECKING:
-    from ..transfer import StyleTransfer
 
 LONGEST_MEMORY = 0.99
 """Decay of the average of the iterates, at most."""
@@ -128,12 +127,41 @@ class ScaleDone:
     seconds: float
 
 
+class Transfer(Protocol):
+    """What a run needs of a `StyleTransfer`; sizes are (H, W), pictures (H, W, 3) in [0, 1]."""
+
+    device: Device
+
+    @property
+    def weighting(self) -> Weighting:
+        """The weights of the cost."""
+
+    def fingerprint(self, method: Method) -> str:
+        """Of pictures, weights and settings."""
+
+    def size_at(self, long_side: int) -> tuple[int, int]:
+        """Of the scale with this long side."""
+
+    def objective(self, size: tuple[int, int] | None = None, tv: float = 1.0) -> Objective:
+        """The cost at this size, with gamma multiplied by `tv`."""
+
+    def release(self) -> None:
+        """Lets go of the objective's memory."""
+
+    def beginning(self, pixels: Image) -> Image:
+        """A picture as a scale is to begin with it."""
+
+    def finished(self, pixels: Image) -> Image:
+        """A picture as it is shown and kept."""
+
+    def finisher(self, size: tuple[int, int]) -> Callable[[Image], Image]:
+        """`finished` for pictures of this size, as a function that needs no device."""
+
+
 class Run:
     """One call of `StyleTransfer.run`."""
 
-    def __init__(
-        self, transfer: "StyleTransfer", method: Method, on_iteration: Callable[[Progress], object] | None
-    ) -> None:
+    def __init__(self, transfer: Transfer, method: Method, on_iteration: Callable[[Progress], object] | None) -> None:
         self.transfer, self.device, self.method, self.on_iteration = transfer, transfer.device, method, on_iteration
         self.fingerprint = transfer.fingerprint(method)
         self.history: list[Costs] = []
