@@ -1,57 +1,44 @@
 """Style transfer, top to bottom: pictures in, the cost of each scale measured, then from coarse to fine, picture out.
 
-This is the module to read first. Files are left to `files`, the cost at one size to `objective`, the walks through the
-network to `network`, the scales to `run`, and every number that is computed to a device of `kernels`.
+This is the module to read first. `inputs` reads what was given, `costs.at_size` measures it at one size, `optimizers`
+goes from coarse to fine, and `canvas` finishes the picture. Every number is computed by a device of `kernels`.
 """
 
-import hashlib
-import logging
-import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.device import Device, Pooling
-from ..kernels.errors import DeviceError
-from ..kernels.open import open_devices
 from ..weights import Weights, default_weights, load_weights
-from . import balance
+from . import balance, canvas, sizes
 from .balance import Layers, Relative
-from .costs.objective import Objective, Reduction, SizedStyle, Weighting
-from .costs.places import Claims
-from .costs.terms import STATISTICS, Costs, Statistics
+from .checks import Colors, check_settings
+from .costs.at_size import objective_at
+from .costs.objective import Objective, Reduction, Weighting
+from .costs.terms import Costs, Statistics
 from .errors import SettingsError
-from .imaging import files, masks, transparency
-from .imaging.codecs import strips
-from .imaging.colors import is_gray, luminance, luminance_of_content, match
 from .imaging.resize import resized, resized_alpha
-from .memory.spill import bands, empty, fetched
-from .model import network
+from .inputs import open_networks, read_inputs
+from .memory.spill import fetched
 from .optimizers import registry
 from .optimizers.coarse_to_fine import Method, Progress, Run, RunState
 from .optimizers.loop import check_average, check_noise
 from .optimizers.scales import ITERATIONS, MIN_SIZE, Scale, plan_scales
 from .optimizers.settling import Settled
+from .reporting import provenance
 from .result import Result
-from .style import ReadStyle, Source, Style, read_styles
+from .style import Source, Style
 from .tiling import geometry as tiles
-from .types import Image, Mask
-from .wording import shortest
+from .types import Image
 
 __all__ = ["Costs", "Progress", "Relative", "Result", "RunState", "Settled", "Style", "StyleTransfer"]
-
-Colors = Literal["style", "match", "content-luminance"]
-COLORS: tuple[Colors, ...] = ("style", "match", "content-luminance")
-
-
-MOST_PIXELS = 1 << 20
-"""Of a side: no memory is that large, and far beyond it numbers overflow."""
 
 
 class StyleTransfer:
@@ -119,61 +106,32 @@ class StyleTransfer:
         tile: tiles.Setting = "auto",
         seed: int = 0,
     ) -> None:
-        if size is not None and size < 1:
-            raise SettingsError(f"the size is {size}; it must be at least 1 pixel")
-        if seed < 0:
-            raise SettingsError(f"the seed is {seed}; it must be zero or more")
-        if border < 0:
-            raise SettingsError(f"the border is {border} pixels; it must be zero or more")
-        for what, number in (("size", size or 0), ("border", border)):
-            if number > MOST_PIXELS:
-                raise SettingsError(f"the {what} is {number} pixels; at most {MOST_PIXELS} are possible")
-        self._border = border
+        check_settings(size, border, seed, content_reduction, style_statistics, colors, pooling)
         alpha, beta = balance.checked("content_weight", content_weight), balance.checked("style_weight", style_weight)
         gamma = balance.checked("tv_weight", tv_weight)
-        check_choice("content reduction", content_reduction, ("mean", "sum"))
-        check_choice("style statistics", style_statistics, STATISTICS)
-        check_choice("colors", colors, COLORS)
-        check_choice("pooling", pooling, ("max", "average"))
         tiles.check(tile)
         if not isinstance(weights, Weights):
             weights = load_weights(default_weights() if weights is None else weights)
-        self.weights = weights
-        self.seed = seed
-        self.tile: tiles.Setting = tile
-        self.content_reduction, self.style_statistics, self.colors = content_reduction, style_statistics, colors
         content_wanted = balance.wanted("content", content_layers, weights)
         style_wanted = balance.wanted("style", style_layers, weights)
-        content_taps, style_taps = content_wanted.given, style_wanted.given
+        content_taps, style_taps = tuple(content_wanted.given), tuple(style_wanted.given)
         alpha, beta = alpha if content_taps else 0.0, beta if style_taps else 0.0
         if not (content_taps or style_taps) or (alpha, beta) == (0.0, 0.0):
             raise SettingsError("content and style both weigh nothing; give at least one layer a weight above zero")
 
         deepest = max([*content_taps, *style_taps], key=weights.taps.index)
-        self.device: Device
-        self._network: network.Network
-        (self.device, self._network), *self._others = _open(device, precision, threads, weights, deepest, pooling)
-        picture = transparency.visible(files.read(content))
-        self._names = {"content": picture.name}
-        self._alpha = picture.alpha
-        keep = None if content_mask is None else masks.read(content_mask, "the content mask")
-        self._styles = read_styles(style, style_scale)
-        self._names["style"] = ", ".join(style.name for style in self._styles)
-        self._size = size
-        height, width, _ = picture.pixels.shape
-        height, width = (height, width) if size is None else files.output_size(height, width, size)
-        self.shape: tuple[int, int, int] = (height, width, 3)
-        self._claims = Claims(self._styles, keep, self.shape[:2], mask_feather)
-        self._gray = is_gray(picture.pixels) and all(is_gray(style.pixels) for style in self._styles)
-        self._content = picture.pixels
-        if picture.pixels.size > 3 * strips.LARGE and height * width <= strips.LARGE:
-            # Every scale would go through all of it again.
-            self._content = resized(self.device, picture.pixels, (height, width))
-
-        self._taps = tuple(content_taps), tuple(style_taps)
+        (first, network), *self._others = open_networks(device, precision, threads, weights, deepest, pooling)
+        self._inputs = read_inputs(
+            content, style, content_mask, weights=weights, device=first, network=network, style_scale=style_scale,
+            mask_feather=mask_feather, size=size, border=border, content_taps=content_taps, style_taps=style_taps,
+            statistics=style_statistics, reduction=content_reduction, colors=colors, seed=seed,
+        )  # fmt: skip
+        self.weights, self.device, self.seed, self.shape = weights, first, seed, self._inputs.shape
+        self.content_reduction, self.style_statistics, self.colors = content_reduction, style_statistics, colors
+        self.tile: tiles.Setting = tile
         self._at_work = threading.RLock()
         self._running = False
-        if problem := self._problem(max(self.shape[:2])):
+        if problem := sizes.too_small(self._inputs, max(self.shape[:2])):
             raise SettingsError("; ".join(problem))
         self._objective: Objective | None = None
         objective = self._measured(self.shape[:2])
@@ -182,27 +140,26 @@ class StyleTransfer:
         )
 
     def __repr__(self) -> str:
-        names = ", ".join(f"{what} {name!r}" for what, name in self._names.items())
-        size = f"{self.shape[1]}x{self.shape[0]}"
-        return f"<StyleTransfer {size}, {names}, weights {self.weights.name!r}, on {self.device.name}>"
+        names = ", ".join(f"{what} {name!r}" for what, name in self._inputs.names.items())
+        where = f"weights {self.weights.name!r}, on {self.device.name}"
+        return f"<StyleTransfer {self.shape[1]}x{self.shape[0]}, {names}, {where}>"
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Holds the devices and their buffers; SettingsError where another thread does."""
+    def _alone(self, *, within_a_run: bool = False) -> Iterator[None]:
+        """Holds the devices and their buffers; SettingsError where another thread does, or a run that is under way."""
         if not self._at_work.acquire(blocking=False):
             raise SettingsError(
                 "this StyleTransfer is at work in another thread; wait for it, or make one for every thread"
             )
         try:
+            if self._running and not within_a_run:
+                raise SettingsError(
+                    "this StyleTransfer is in the middle of a run, whose buffers it needs; use another one in the "
+                    "callback"
+                )
             yield
         finally:
             self._at_work.release()
-
-    def _refuse_within_a_run(self) -> None:
-        if self._running:
-            raise SettingsError(
-                "this StyleTransfer is in the middle of a run, whose buffers it needs; use another one in the callback"
-            )
 
     # ---- the weights that were given or chosen ----------------------------------------------------------------------
     @property
@@ -241,7 +198,7 @@ class StyleTransfer:
 
         One is kept; asking for another size lets go of its memory.
         """
-        with self._alone():
+        with self._alone(within_a_run=True):
             objective = self._measured(self.shape[:2] if size is None else size)
             weighting = replace(self._weighting, tv=self._weighting.tv * tv)
             if objective.weighting != weighting:
@@ -257,112 +214,11 @@ class StyleTransfer:
             device.bind_workspace(device.allocate(0))
 
     def _measured(self, size: tuple[int, int]) -> Objective:
-        beyond = 2 * self._border
-        if self._objective is not None and self._objective.shape[:2] == (size[0] + beyond, size[1] + beyond):
-            return self._objective
-        self.release()
-        share = max(size) / max(self.shape[:2])
-        content = resized(self.device, self._content, size)
-        places = self._claims.places(size)
-        if size == self.shape[:2]:
-            self._claims.check(places, self._tap_sizes(size), self._taps[1])
-        styles = []
-        for number, style in enumerate(self._styles):
-            own = self._style_size(style, share)
-            region = None if style.region is None else masks.fit(style.region, own, style.region_name)
-            pixels = self._in_colors(resized(self.device, style.pixels, own), content, region)
-            wanted = {
-                None if place.weights is None else at: place.shares[number]
-                for at, place in enumerate(places)
-                if number in place.shares
-            }
-            seen = self._extended(self._looked_at(pixels))
-            styles.append(SizedStyle(style.name, seen, self._extended(region), wanted))
-        content_taps, style_taps = self._taps
-        self._objective = Objective(
-            self.device,
-            self._network,
-            self._extended(self._looked_at(content)),
-            styles,
-            content_taps=content_taps,
-            style_taps=style_taps,
-            places=[self._extended(place.weights) for place in places if place.weights is not None],
-            free=self._extended(self._claims.painted(size)),
-            statistics=self.style_statistics,
-            reduction=self.content_reduction,
-            tile=self.tile,
-            border=self._border,
-            others=self._others,
-        )
+        beyond = 2 * self._inputs.border
+        if self._objective is None or self._objective.shape[:2] != (size[0] + beyond, size[1] + beyond):
+            self.release()
+            self._objective = objective_at(self._inputs, size, self.tile, self._others)
         return self._objective
-
-    def _extended(self, values: Any) -> Any:
-        """(H, W, ...) with the border around it, as the network sees it; None stays None."""
-        border = self._border
-        if not border or values is None:
-            return values
-        height, width, *channels = values.shape
-        out = empty((height + 2 * border, width + 2 * border, *channels), values.dtype)
-        middle = out[border:-border]
-        middle[:, border:-border] = values
-        middle[:, :border], middle[:, -border:] = values[:, :1], values[:, -1:]
-        out[:border], out[-border:] = middle[0], middle[-1]
-        return out
-
-    def _in_colors(self, style: Image, content: Image, region: Mask | None) -> Image:
-        """A style in the colors it is to have."""
-        if self.colors == "style":
-            return style
-        if self.colors == "match":
-            return match(style, content, region)
-        return luminance(style, like=content, seen=region)
-
-    def _style_size(self, style: ReadStyle, share: float) -> tuple[int, int]:
-        """(H, W) of a style where the picture has this share of its full size."""
-        height, width, _ = style.pixels.shape
-        if self._size is None and style.size is None and style.scale == 1 and share == 1:
-            return height, width
-        own = max(height, width) if self._size is None else self._size
-        long_side = (own * style.scale if style.size is None else style.size) * share
-        return files.output_size(height, width, max(1, round(long_side)))
-
-    def _looked_at(self, pixels: Image) -> Image:
-        gray = self._gray or self.colors == "content-luminance"
-        return _by_bands(luminance, pixels) if gray else pixels
-
-    def _problem(self, long_side: int) -> tuple[str, str] | None:
-        """What is too small for the network at the scale with this long side, and the remedy; None if nothing is."""
-        share, size = long_side / max(self.shape[:2]), self.size_at(long_side)
-        least, tap = network.least_side(self._network) - 2 * self._border, self._network.layers[-1].tap
-        needs = f"too small for {tap}, which needs {least} px on the short side"
-        if min(size) < least:
-            enough = files.long_side(self.shape[0], self.shape[1], least)
-            return (
-                f"the content {self._names['content']} is {size[1]}x{size[0]} px, {needs}",
-                f"make it larger (a size of {enough}), or leave out the deepest layers",
-            )
-        for style in self._styles:
-            height, width = self._style_size(style, share)
-            if min(height, width) < least:
-                enough = files.long_side(style.pixels.shape[0], style.pixels.shape[1], least)
-                scale = f"scale of {math.ceil(100 * enough / max(height, width) * style.scale) / 100:g}"
-                larger = scale if style.size is None else f"size of {enough}"
-                return (
-                    f"the style {style.name} is {width}x{height} px, {needs}",
-                    f"make it larger (a style {larger}), or leave out the deepest layers",
-                )
-            if style.region is not None:
-                region = masks.fit(style.region, (height, width), style.region_name)
-                try:
-                    masks.tap_weights(region, self._tap_sizes((height, width)), self._taps[1], style.region_name)
-                except SettingsError as error:
-                    reason, _, remedy = str(error).partition("; ")
-                    return reason, remedy
-        return None
-
-    def _tap_sizes(self, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
-        """(H, W) by tap, for a picture of this size without its border."""
-        return dict(zip(network.strides(self._network), network.sizes(self._network, size), strict=True))
 
     def cost_and_gradient(self, image: NDArray[Any]) -> tuple[Costs, Image]:
         """J and dJ/dimage at an image of shape `self.shape`, RGB in [0, 1]; the gradient has the same shape and units.
@@ -378,7 +234,6 @@ class StyleTransfer:
                 f"the image is {values.shape} of {values.dtype}; it must be {self.shape}, of floats, and finite"
             )
         with self._alone():
-            self._refuse_within_a_run()
             objective = self.objective()
             self.device.upload(values, objective.image)
             costs = objective.evaluate(objective.image, objective.gradient)
@@ -390,42 +245,13 @@ class StyleTransfer:
 
         Resized to (H, W) `size`, by default the picture's own; `noise` is the share of noise that is mixed in.
         """
-        size = self.shape[:2] if size is None else size
-        if isinstance(init, str) and init == "noise":
-            return self._noise(size)
-        pixels = self._start(init, size)
-        if not noise:
-            return pixels
-        return _by_bands(lambda start, random: (1 - noise) * start + noise * random, pixels, self._noise(size))
-
-    def _noise(self, size: tuple[int, int]) -> Image:
-        rng, noise = np.random.default_rng(self.seed), empty((*size, 3), self.device.image_dtype)
-        for rows in bands(noise.shape):
-            noise[rows] = rng.random(noise[rows].shape)
-        return noise
-
-    def _start(self, init: Source, size: tuple[int, int]) -> Image:
-        if isinstance(init, str) and init == "gray":
-            gray = empty((*size, 3), self.device.image_dtype)
-            gray.fill(0.5)
-            return gray
-        if isinstance(init, str) and init == "content":
-            pixels = self._content
-        elif isinstance(init, str) and init == "style":
-            pixels = self._styles[0].pixels
-        else:
-            pixels = files.read(init).pixels
-        return resized(self.device, self._looked_at(pixels), size)
+        return canvas.initial_image(self._inputs, init, self.shape[:2] if size is None else size, noise)
 
     def plan(
         self, iterations: int | Sequence[int] = ITERATIONS, *, min_size: int = MIN_SIZE, count: int | None = None
     ) -> tuple[Scale, ...]:
         """The scales that `run` goes through, from coarse to fine: from the first that carries the layers on."""
-
-        def problem(long_side: int) -> str | None:
-            found = self._problem(long_side)
-            return None if found is None else found[0]
-
+        problem = partial(sizes.problem, self._inputs)
         return plan_scales(max(self.shape[:2]), min_size=min_size, count=count, iterations=iterations, problem=problem)
 
     def method(
@@ -479,7 +305,6 @@ class StyleTransfer:
         )  # fmt: skip
         check_noise(noise)
         with self._alone():
-            self._refuse_within_a_run()
             self._running = True
             try:
                 run = Run(self, method, on_iteration)
@@ -490,57 +315,31 @@ class StyleTransfer:
             finally:
                 self._running = False
             size = self.shape[:2]
-            whole = self.finished(resized(self.device, pixels, size))
-            return Result(
-                whole, run.history, interrupted, self._recipe(run, init, noise), self.alpha(size), tuple(run.done)
-            )
+            image = self.finished(resized(self.device, pixels, size))
+            recipe = provenance.of_run(self.settings(method, init, noise), run.learning_rate, run.history)
+            return Result(image, run.history, interrupted, recipe, self.alpha(size), tuple(run.done))
 
     def alpha(self, size: tuple[int, int]) -> NDArray[np.float32] | None:
         """How opaque the content is, (H, W) in [0, 1]; None if it is everywhere."""
-        return None if self._alpha is None else resized_alpha(self.device, self._alpha, size)
+        alpha = self._inputs.alpha
+        return None if alpha is None else resized_alpha(self.device, alpha, size)
 
     def fingerprint(self, method: Method) -> str:
         """SHA-256 (hex) of pictures, masks, weights and settings."""
-        digest = hashlib.sha256(self.weights.checksum.encode())
-        arrays = [self._content, *self._claims.masks]
-        for style in self._styles:
-            arrays += [style.pixels, style.region]
-        for array in arrays:
-            digest.update(b"none" if array is None else repr(array.shape).encode())
-            if array is not None:
-                digest.update(np.ascontiguousarray(array).data)
-        own = [(style.weight, style.scale, style.size) for style in self._styles]
-        ours = (
-            self._weighting,
-            own,
-            self.shape,
-            self._border,
-            self.content_reduction,
-            self.style_statistics,
-            self.colors,
-        )
-        digest.update(repr((ours, self._network.pooling, self.seed, method)).encode())
-        return digest.hexdigest()
+        return provenance.fingerprint(self._inputs, self._weighting, method)
 
+    def settings(self, method: Method, init: Source = "content", noise: float = 0.0) -> dict[str, str]:
+        """All that decides what a run comes to, as a recipe tells it."""
+        return provenance.settings(self._inputs, self._weighting, method, init, noise)
+
+    # ---- what a run asks for at each scale --------------------------------------------------------------------------
     def size_at(self, long_side: int) -> tuple[int, int]:
         """(H, W) of the scale with this long side; at the picture's own long side its own."""
-        height, width, _ = self.shape
-        return (height, width) if long_side == max(height, width) else files.output_size(height, width, long_side)
+        return sizes.size_at(self._inputs, long_side)
 
     def beginning(self, pixels: Image) -> Image:
         """(H, W, 3) `pixels` as a scale is to begin with them: the content where nothing is painted."""
-        size = pixels.shape[:2]
-        painted = self._claims.painted(size)
-        if self._gray:
-            pixels = self._looked_at(pixels)
-        if painted is None:
-            return pixels
-        content = self._looked_at(resized(self.device, self._content, size))
-
-        def begun(pixels: Image, painted: Mask, content: Image) -> Image:
-            return np.where(painted[..., None] > 0, pixels, content)
-
-        return _by_bands(begun, pixels, painted, content)
+        return canvas.beginning(self._inputs, pixels)
 
     def finished(self, pixels: Image) -> Image:
         """(H, W, 3) `pixels` in the colors asked for, and the content where nothing is painted."""
@@ -548,101 +347,4 @@ class StyleTransfer:
 
     def finisher(self, size: tuple[int, int]) -> Callable[[Image], Image]:
         """`finished` for pictures of (H, W) `size`, in two steps: the second needs no device, so any thread may."""
-        painted = self._claims.painted(size)
-        if painted is None and not self._gray and self.colors != "content-luminance":
-            return lambda pixels: pixels
-        content = resized(self.device, self._content, size)
-        part = np.ones(size, np.float32) if painted is None else painted
-        return lambda pixels: _by_bands(self._finish, pixels, content, part)
-
-    def _finish(self, pixels: Image, content: Image, part: Image) -> Image:
-        part, content = part[..., None].astype(pixels.dtype), content.astype(pixels.dtype)
-        pixels = part * pixels + (1 - part) * self._looked_at(content)
-        if self.colors == "content-luminance":
-            pixels = luminance_of_content(pixels, content)
-        elif self._gray:
-            pixels = luminance(pixels)
-        return np.where(part > 0, pixels, content)
-
-    def settings(self, method: Method, init: Source = "content", noise: float = 0.0) -> dict[str, str]:
-        """All that decides what a run comes to, as a recipe tells it."""
-        from .. import __version__
-
-        start = Path(init).name if isinstance(init, str | Path) else "given image"
-        return {
-            "nstgpu": __version__,
-            **self._names,
-            "weights": self.weights.name,
-            "weights sha256": self.weights.checksum,
-            "device": self.device.name,
-            "precision": self.device.precision,
-            "size": f"{self.shape[1]}x{self.shape[0]}",
-            "scales": ", ".join(f"{scale.long_side} px x {scale.iterations}" for scale in method.scales),
-            "content layers": balance.spelled(self.content_layers),
-            "style layers": balance.spelled(self.style_layers),
-            "style statistics": self.style_statistics,
-            "content weight": f"{shortest(self.content_weight)} ({self.content_reduction})",
-            "style weight": shortest(self.style_weight),
-            "tv weight": shortest(self.tv_weight),
-            "colors": self.colors,
-            "mask feather": f"{self._claims.feather} px",
-            "border": str(self._border),
-            "pooling": self._network.pooling,
-            "style size": ", ".join(
-                f"{shortest(style.scale)} of the picture's" if style.size is None else f"{style.size} px"
-                for style in self._styles
-            ),
-            "optimizer": method.optimizer,
-            **({} if method.settled is None else {"settled": str(method.settled)}),
-            "init": f"{start}, {shortest(noise)} noise" if noise else start,
-            "seed": str(self.seed),
-        }
-
-    def _recipe(self, run: Run, init: Source, noise: float) -> dict[str, str]:
-        from .reporting.recipe import spelled
-
-        recipe = self.settings(run.method, init, noise)
-        recipe["optimizer"] += f", learning rate {shortest(run.learning_rate)}"
-        recipe["iterations"] = str(len(run.history))
-        if run.history:
-            last = run.history[-1]
-            recipe["costs"] = (
-                f"total {last.total:.6g}, content {last.content:.6g}, style {last.style:.6g}, tv {last.tv:.6g}"
-            )
-        return {key: spelled(text) for key, text in recipe.items()}
-
-
-def _open(
-    device: str | Device | Sequence[Device], precision: str, threads: int | None, weights: Weights, deepest: str,
-    pooling: Pooling,
-) -> list[tuple[Device, network.Network]]:  # fmt: skip
-    """Every device with its network. Where `auto` is a precision that can't take the weights, fp32 is."""
-
-    def built(devices: Sequence[Device]) -> list[tuple[Device, network.Network]]:
-        return [(each, network.build(each, weights, deepest, pooling)) for each in devices]
-
-    if not isinstance(device, str):
-        given: Device | Sequence[Device] = device
-        return built(given if isinstance(given, Sequence) else [given])
-    devices = open_devices(device, precision, threads)
-    try:
-        return built(devices)
-    except DeviceError as problem:
-        if precision != "auto" or devices[0].precision == "fp32":
-            raise
-        logging.getLogger("nstgpu").info("working in fp32: %s", problem)
-    return built(open_devices(device, "fp32", threads))
-
-
-def _by_bands(work: Callable[..., Image], pixels: Image, *others: Image) -> Image:
-    """`work`, which takes one pixel as the next, on pictures (H, W, 3) and whatever else has their rows."""
-    out: Image = empty(pixels.shape, pixels.dtype)
-    for rows in bands(pixels.shape):
-        out[rows] = work(pixels[rows], *(other[rows] for other in others))
-    return out
-
-
-def check_choice(what: str, choice: str, known: Sequence[str]) -> None:
-    """Raises SettingsError for what is not among the choices."""
-    if choice not in known:
-        raise SettingsError(f"unknown {what} {choice!r}; choose {', '.join(known[:-1])} or {known[-1]}")
+        return canvas.finisher(self._inputs, size)

@@ -17,20 +17,15 @@ INITS = ("content", "style", "gray", "noise")
 
 def check_options(options: Options, styles: "list[Style]") -> None:
     """Raises SettingsError, ImageError or DeviceError, each one line that names the option and what it may be."""
-    from ...engine import balance, transfer
-    from ...engine.costs.terms import STATISTICS
+    from ...engine import balance
+    from ...engine.checks import check_choices
     from ...engine.optimizers import registry
     from ...engine.optimizers.loop import check_average, check_noise
     from ...engine.tiling import geometry as tiles
     from ...kernels.open import check_names
 
     _check_limits(options)
-    choice = transfer.check_choice
-    choice("content reduction", options.content_reduction, ("mean", "sum"))
-    choice("style statistics", options.statistics, STATISTICS)
-    choice("colors", options.colors, transfer.COLORS)
-    if options.pooling is not None:
-        choice("pooling", options.pooling, ("max", "average"))
+    check_choices(options.content_reduction, options.statistics, options.colors, options.pooling or "max")
     registry.check(options.optimizer, options.learning_rate)
     check_average(options.average)
     tiles.check(tiles.setting(options.tile))

@@ -659,7 +659,7 @@ def test_16_bits_go_to_wgmma_through_cupy(thin: Callable[..., Weights], monkeypa
     monkeypatch.setattr(tensor_map, "encode_with_driver", tensor_map.encode_for_emulator)
     weights, emulated = thin(((8,), (16,))), Gpu(EmulatorRuntime("fp16"), "fp16", wgmma=True)
     painters = [transfer(device, weights, (20, 18), precision="fp16") for device in ("cuda", emulated)]
-    assert isinstance(painters[0]._network.layers[1].filters, hopper.PackedFilters)
+    assert isinstance(painters[0]._inputs.network.layers[1].filters, hopper.PackedFilters)
     ours, theirs = (painter.run(2, init="noise") for painter in painters)
     assert ours.image.tobytes() == theirs.image.tobytes()
 

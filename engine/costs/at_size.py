@@ -1,0 +1,55 @@
+"""The cost at one size of the picture: content, styles and masks brought to that size, and measured."""
+
+from collections.abc import Sequence
+
+from ...kernels.device import Device
+from .. import canvas, sizes
+from ..imaging.masks import fit
+from ..imaging.resize import resized
+from ..inputs import Inputs
+from ..model.network import Network
+from ..tiling.geometry import Setting
+from ..types import Image
+from .objective import Objective, SizedStyle
+
+
+def objective_at(
+    given: Inputs, size: tuple[int, int], tile: Setting, others: Sequence[tuple[Device, Network]]
+) -> Objective:
+    """The objective of images of (H, W) `size`, on the inputs' device and the `others`."""
+    share = max(size) / max(given.shape[:2])
+    content = resized(given.device, given.content, size)
+    places = given.claims.places(size)
+    if size == given.shape[:2]:
+        given.claims.check(places, sizes.tap_sizes(given, size), given.style_taps)
+
+    def as_seen(pixels: Image) -> Image:
+        extended: Image = canvas.extended(given.border, canvas.in_the_networks_colors(given, pixels))
+        return extended
+
+    styles = []
+    for number, style in enumerate(given.styles):
+        own = sizes.style_size(given, style, share)
+        region = None if style.region is None else fit(style.region, own, style.region_name)
+        pixels = canvas.recolored(given, resized(given.device, style.pixels, own), content, region)
+        wanted = {
+            None if place.weights is None else at: place.shares[number]
+            for at, place in enumerate(places)
+            if number in place.shares
+        }
+        styles.append(SizedStyle(style.name, as_seen(pixels), canvas.extended(given.border, region), wanted))
+    return Objective(
+        given.device,
+        given.network,
+        as_seen(content),
+        styles,
+        content_taps=given.content_taps,
+        style_taps=given.style_taps,
+        places=[canvas.extended(given.border, place.weights) for place in places if place.weights is not None],
+        free=canvas.extended(given.border, given.claims.painted(size)),
+        statistics=given.statistics,
+        reduction=given.reduction,
+        tile=tile,
+        border=given.border,
+        others=others,
+    )
