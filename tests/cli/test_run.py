@@ -163,7 +163,7 @@ def test_same_seed_same_bytes(folder: Path) -> None:
         (["content.jpg", "style.png", "-o", "out.jpg", "--depth", "16"], "out.jpg"),
         (["content.jpg", "style.png", "--animation", "way.mp4"], "way.mp4"),
         (["content.jpg", "style.png", "--report", "report.txt"], "report.txt"),
-        (["content.jpg", "style.png", "--checkpoint", "nowhere/state.h5"], "nowhere"),
+        (["content.jpg", "style.png", "--checkpoint", "style.png/state.h5"], "style.png is no folder"),
         (["--recipe", "content.jpg"], "no recipe in content.jpg"),
     ],
 )
