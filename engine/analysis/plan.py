@@ -18,10 +18,10 @@ from ..memory.spill import resident
 from ..model import network
 from ..model.network import Network
 from ..optimizers import registry
-from ..tiling import geometry as tiles
+from ..tiling import geometry
 from ..tiling.geometry import Tiling
-from ..tiling.memory_plan import Cut, Footprint
-from ..tiling.tile_pass import Walk, WindowBytes
+from ..tiling.memory_plan import MemoryPlan, TilingPlan
+from ..tiling.tiled_pass import TiledPass, WindowBytes
 
 LARGEST = 1 << 17
 """px; no larger side is looked for."""
@@ -40,7 +40,7 @@ class Forecast:
 
     size: tuple[int, int]
     """(H, W)"""
-    cut: Cut
+    cut: TilingPlan
     filters: int
     """The network, as the device has packed it."""
     images: int
@@ -96,7 +96,7 @@ class Plan:
     """What windows take, as far as it was asked for."""
 
     def forecast(
-        self, size: tuple[int, int], tile: tiles.Setting = "auto", memory: int | None = None, styles: int = 1
+        self, size: tuple[int, int], tile: geometry.Setting = "auto", memory: int | None = None, styles: int = 1
     ) -> Forecast:
         """What a run up to (H, W) takes, with styles of that size, in tiles as `tile` says.
 
@@ -104,10 +104,10 @@ class Plan:
         which blocks go to files; None is no limit.
         """
         taps, pictures = (self.content_taps, self.style_taps), (size,) * styles
-        needs = Footprint(self.device, self.network, size, *taps, pictures, comparisons=styles, known=self.known)
+        needs = MemoryPlan(self.device, self.network, size, *taps, pictures, comparisons=styles, known=self.known)
         real = self.device.image_dtype.itemsize
         image = 3 * math.prod(size) * real
-        held = lay_out(needs.held())[1]
+        held = lay_out(needs.persistent())[1]
         picture = 3 * math.prod(size) * 4
         source = picture if self.content is None else 3 * math.prod(self.content) * 4
         filters = sum(getattr(part, "nbytes", 0) for layer in self.network.layers for part in layer.filters)
@@ -131,7 +131,7 @@ class Plan:
     def largest(
         self,
         memory: int,
-        tile: tiles.Setting,
+        tile: geometry.Setting,
         size_of: Callable[[int], tuple[int, int]] = lambda side: (side, side),
         disk: int | None = None,
     ) -> int | None:
@@ -139,10 +139,10 @@ class Plan:
 
         `size_of(side)` is its (H, W). A disk of None is no limit.
         """
-        smallest = tiles.grid(self.network)
-        while min(size_of(smallest)) < tiles.grid(self.network):
+        smallest = geometry.grid(self.network)
+        while min(size_of(smallest)) < geometry.grid(self.network):
             smallest *= 2
-        tile = tiles.halo(self.network) if tile == "auto" else tile  # the smallest that it would choose
+        tile = geometry.halo(self.network) if tile == "auto" else tile  # the smallest that it would choose
 
         def fits(side: int) -> bool:
             forecast = self.forecast(size_of(side), tile, memory)
@@ -194,8 +194,8 @@ class Plan:
             return 0.0
         device = self.device
         size: tuple[int, int] = image.shape[:2]
-        glanced = network.down_to(self.network, self.style_taps)
-        walk = Walk(glanced, tiles.tiling(glanced, size, None), self.style_taps)
+        style_network = network.down_to(self.network, self.style_taps)
+        walk = TiledPass(style_network, geometry.tiling(style_network, size, None), self.style_taps)
         walk.settle(device.allocate(walk.nbytes(device)))
         (tile,) = walk.tiling.tiles
         seconds = [device.elapsed(lambda: walk.forward(device, tile, image)) for _ in range(ROUNDS + 1)]

@@ -46,7 +46,7 @@ def objective_at(
         content_taps=given.content_taps,
         style_taps=given.style_taps,
         places=[canvas.extended(given.border, place.weights) for place in places if place.weights is not None],
-        free=canvas.extended(given.border, given.claims.painted(size)),
+        trainable_mask=canvas.extended(given.border, given.claims.painted(size)),
         statistics=given.statistics,
         reduction=given.reduction,
         tile=tile,

@@ -1,7 +1,7 @@
 """The cost of a picture at one size: its targets are measured once, then the cost and gradient of any image.
 
 One object per size; `transfer` makes one for every scale of a run. An image is worked through in tiles, of which there
-is one where memory allows (`tiles`, `footprint`), on one device or several (`crew`). The walks are left to `tiles` and
+is one where memory allows (`tiles`, `footprint`), on one device or several (`crew`). The passes are left to `tiles` and
 `network`, the formulas to `costs`.
 """
 
@@ -19,13 +19,11 @@ from ..imaging.masks import tap_weights
 from ..memory.arena import Buffer, allocate
 from ..memory.spill import bands, empty
 from ..model import network
-from ..tiling import geometry as tiles
-from ..tiling import memory_plan as footprint
-from ..tiling import multi_device as crew
+from ..tiling import geometry, memory_plan, multi_device
 from ..tiling.geometry import Tiling
-from ..tiling.memory_plan import Footprint
-from ..tiling.multi_device import Bench
-from ..tiling.tile_pass import Walk
+from ..tiling.memory_plan import MemoryPlan
+from ..tiling.multi_device import DeviceWorker
+from ..tiling.tiled_pass import TiledPass
 from ..types import Image, Mask
 from .terms import ContentTerm, Costs, Moments, Statistics, StyleTarget, StyleTerm
 
@@ -80,12 +78,12 @@ class Weighting:
 class Objective:
     """J and its gradient for images of the content's shape (H, W, 3).
 
-    content: (H, W, 3). places: where styles are wanted, as masks (H, W), by number. free: (H, W) in [0, 1], which part
-    of each pixel is the image's, the rest being the content's: J(free * image + (1 - free) * content), and by the chain
-    rule dJ/dimage, which is 0 where `free` is; None is all of it. Images are in [0, 1] then. tile: how images are cut
+    content: (H, W, 3). places: where styles are wanted, as masks (H, W), by number. trainable_mask: m (H, W) in [0, 1],
+    which part of each pixel is the image's, the rest being the content's: J(m * image + (1 - m) * content), and by the
+    chain rule dJ/dimage, which is 0 where m is; None is all of it. Images are in [0, 1] then. tile: how images are cut
     up. border: with b pixels, images are (H - 2 b, W - 2 b, 3), and the network sees them with their nearest pixels
-    repeated beyond the edges, as content, places and free are given. The weights are set by `weigh`, before the first
-    `evaluate`. others: devices that take tiles as well, each with the same network packed for it.
+    repeated beyond the edges, as content, places and the mask are given. The weights are set by `weigh`, before the
+    first `evaluate`. others: devices that take tiles as well, each with the same network packed for it.
 
     Where memory runs out, tiles become smaller and what was under way is done again; MemoryError only where nothing is
     left to be made smaller.
@@ -101,10 +99,10 @@ class Objective:
         content_taps: Sequence[str],
         style_taps: Sequence[str],
         places: Sequence[Mask] = (),
-        free: Mask | None = None,
+        trainable_mask: Mask | None = None,
         statistics: Statistics = "gram",
         reduction: Reduction = "mean",
-        tile: tiles.Setting = "auto",
+        tile: geometry.Setting = "auto",
         border: int = 0,
         others: Sequence[tuple[Device, network.Network]] = (),
     ) -> None:
@@ -113,50 +111,50 @@ class Objective:
         self.content_taps, self.style_taps = tuple(content_taps), tuple(style_taps)
         self.styles, self.statistics, self.reduction = tuple(styles), statistics, reduction
         self.weighting: Weighting | None = None
-        self._free, self._border = free, border
+        self._trainable_mask, self._border = trainable_mask, border
         self._measured: list[dict[str, tuple[float, float]]] = []  # by style and tap: its energy, and its ridge
-        self.footprint = Footprint(
+        self.memory_plan = MemoryPlan(
             device,
             net,
             self.shape[:2],
             self.content_taps,
             self.style_taps,
             tuple(style.pixels.shape[:2] for style in styles),
-            footprint.distinct([place for style in styles for place in style.wanted]),
-            free is not None,
+            memory_plan.distinct([place for style in styles for place in style.wanted]),
+            trainable_mask is not None,
             statistics,
             1 + len(others),
             sum(len(style.wanted) for style in styles),
         )
-        self._others = [replace(self.footprint, device=other, network=packed) for other, packed in others]
-        self._masks = [tap_weights(mask, self.footprint.sizes, self.style_taps, None) for mask in places]
-        room = footprint.room(self.footprint, [other for other, _ in others]) if tile == "auto" else None
-        cut = self.footprint.cut(tile, room)
-        if room is not None and cut.image.count > 1:
-            whole = self.footprint.nbytes(self.footprint.whole())
-            if whole > room:
+        self._replicas = [replace(self.memory_plan, device=other, network=packed) for other, packed in others]
+        self._masks = [tap_weights(mask, self.memory_plan.sizes, self.style_taps, None) for mask in places]
+        budget = memory_plan.memory_budget(self.memory_plan, [other for other, _ in others]) if tile == "auto" else None
+        cut = self.memory_plan.cut(tile, budget)
+        if budget is not None and cut.image.count > 1:
+            whole = self.memory_plan.nbytes(self.memory_plan.whole())
+            if whole > budget:
                 _log.info(
                     "working in %s: as a whole, %dx%d px would take %.1f GiB, and %.1f are left",
-                    cut.image, self.shape[1], self.shape[0], whole / 2**30, max(0, room) / 2**30,
+                    cut.image, self.shape[1], self.shape[0], whole / 2**30, max(0, budget) / 2**30,
                 )  # fmt: skip
         if others:
-            busy = min(cut.image.count, self.footprint.devices)
-            _log.info("working in %s on %d of %d devices", cut.image, busy, self.footprint.devices)
-        self._held = allocate(device, self.footprint.held(), "the content's target")
+            busy = min(cut.image.count, self.memory_plan.devices)
+            _log.info("working in %s on %d of %d devices", cut.image, busy, self.memory_plan.devices)
+        self._held = allocate(device, self.memory_plan.persistent(), "the content's target")
         self._inside: Mapping[str, Array] = {}  # an image, and with a border a gradient, that the network does not see
-        if border or free is not None:
+        if border or trainable_mask is not None:
             inside = (self.shape[0] - 2 * border, self.shape[1] - 2 * border, 3)
             names = ("image", "gradient") if border else ("image",)
             wanted = [Buffer(name, inside, device.image_dtype, 0, 0) for name in names]
             self._inside = allocate(device, wanted, "the picture without what is added to it")
-        if free is not None:
-            device.upload(free, self._held["free"])
+        if trainable_mask is not None:
+            device.upload(trainable_mask, self._held["trainable_mask"])
             kept = empty(content.shape, content.dtype)
             for rows in bands(content.shape):
-                kept[rows] = (1 - free[rows, :, None]) * content[rows]
+                kept[rows] = (1 - trainable_mask[rows, :, None]) * content[rows]
             device.upload(kept, self._held["kept"])
         self._cut = cut
-        self._benches: list[Bench] = []  # none until they are needed; the first is the home's
+        self._workers: list[DeviceWorker] = []  # none until they are needed; the first is the primary device's
         self._without_overflow(lambda: self._measure(content))
 
     # ---- tiles, and the memory they take ------------------------------------------------------------------------
@@ -165,28 +163,28 @@ class Objective:
         """How images are cut up."""
         return self._cut.image
 
-    def _settle(self) -> None:
+    def _allocate_tiles(self) -> None:
         """Allocates what depends on tiles, unless it is there."""
-        if self._benches:
+        if self._workers:
             return
-        dealt = crew.deal(self.tiling.count, 1 + len(self._others))
-        self._benches = [
-            Bench(needs, self._cut, self._masks, numbers)
-            for needs, numbers in zip((self.footprint, *self._others), dealt, strict=True)
+        assigned = multi_device.assign_round_robin(self.tiling.count, 1 + len(self._replicas))
+        self._workers = [
+            DeviceWorker(needs, self._cut, self._masks, numbers)
+            for needs, numbers in zip((self.memory_plan, *self._replicas), assigned, strict=True)
             if numbers
         ]
         if self.weighting is not None:
             self.weigh(self.weighting)
 
     @property
-    def _home(self) -> Bench:
-        return self._benches[0]
+    def _primary(self) -> DeviceWorker:
+        return self._workers[0]
 
     def _without_overflow(self, work: Callable[[], T]) -> T:
         """Does what may be done again, in smaller and smaller tiles until memory suffices."""
         while True:
             try:
-                self._settle()
+                self._allocate_tiles()
                 return work()
             except MemoryError as error:
                 problem = str(error)  # and not the error, whose traceback would keep the memory
@@ -194,11 +192,11 @@ class Objective:
 
     def _shrink(self, problem: str) -> None:
         """Gives back what depends on tiles, and chooses some that take about half; MemoryError if there are none."""
-        before = self.footprint.nbytes(self._cut)
-        self._benches = []
+        before = self.memory_plan.nbytes(self._cut)
+        self._workers = []
         for share in SMALLER:
-            smaller = self.footprint.within(share * before)
-            if self.footprint.nbytes(smaller) <= share * before:
+            smaller = self.memory_plan.within(share * before)
+            if self.memory_plan.nbytes(smaller) <= share * before:
                 break
         else:
             raise MemoryError(problem)
@@ -214,26 +212,26 @@ class Objective:
         self._measured = [self._measure_style(number, style) for number, style in enumerate(self.styles)]
         self.device.upload(content, self._held["image"])
         if self.content_taps:
-            self._measure_content(self._home.walks.content)
+            self._measure_content(self._primary.passes.content)
 
     def _measure_style(self, number: int, style: SizedStyle) -> dict[str, tuple[float, float]]:
         if not self.style_taps:
             return {}
-        device, size, walk = self.device, style.pixels.shape[:2], self._home.walks.styles[number]
+        device, size, walk = self.device, style.pixels.shape[:2], self._primary.passes.styles[number]
         wanted = [Buffer("image", style.pixels.shape, device.image_dtype, 0, 0)]
         (image,) = allocate(device, wanted, "the style").values()
         device.upload(style.pixels, image)
         sizes, masks = self._sizes(size), {}
         if style.region is not None:
             masks = tap_weights(style.region, sizes, self.style_taps, f"the region of {style.name}")
-        pieces = self.footprint.pieces(walk.tiling.tiles)
-        shares = {tap: tiles.shares(parts) for tap, parts in pieces.items()}
-        surplus = {tap: tiles.seen(pieces[tap]) / math.prod(sizes[tap]) for tap in self.style_taps}
+        pieces = self.memory_plan.pieces(walk.tiling.tiles)
+        shares = {tap: geometry.shares(parts) for tap, parts in pieces.items()}
+        halo_overhead = {tap: geometry.seen(pieces[tap]) / math.prod(sizes[tap]) for tap in self.style_taps}
         for index, tile in enumerate(walk.tiling.tiles):
             features = walk.forward(device, tile, image)
             for tap in self.style_taps:
                 part, weights = pieces[tap][index], None
-                values = part.weights(masks.get(tap), surplus[tap])
+                values = part.weights(masks.get(tap), halo_overhead[tap])
                 if values is not None:
                     (weights,) = allocate(device, [Buffer("weights", part.shape, device.image_dtype, 0, 0)]).values()
                     device.upload(values, weights)
@@ -242,7 +240,7 @@ class Objective:
         return {tap: (self._energy_of_style(tap, number), self._to_root(tap, number)) for tap in self.style_taps}
 
     def _moments(self, tap: str, of: str) -> Moments:
-        held, tiled = self._held, self._home.rooms
+        held, tiled = self._held, self._primary.rooms
         partial_gram, partial_mean = tiled.get(f"{tap} partial"), tiled.get(f"{tap} partial mean")
         return Moments(held[f"{tap} {of}"], held.get(f"{tap} {of} mean"), partial_gram, partial_mean)
 
@@ -282,11 +280,11 @@ class Objective:
     def _scratch(self, width: int) -> Array:
         return self._held["scratch"][: W2_SCRATCH * width * width].reshape(W2_SCRATCH, width, width)
 
-    def _measure_content(self, walk: Walk) -> None:
+    def _measure_content(self, walk: TiledPass) -> None:
         for index, tile in enumerate(walk.tiling.tiles):
             features = walk.forward(self.device, tile, self._held["image"])
             for tap in self.content_taps:
-                part = self._home.pieces[tap][index]
+                part = self._primary.pieces[tap][index]
                 self.device.copy(features[tap][part.rows][part.own], self._held[f"{tap} content"][part.at])
 
     # ---- weights ------------------------------------------------------------------------------------------------
@@ -316,21 +314,21 @@ class Objective:
     def weigh(self, weighting: Weighting) -> None:
         """Sets the weights of the cost; taps are those of the constructor."""
         self.weighting = weighting
-        home, *others = self._benches
-        home.content_terms = [
+        primary, *replicas = self._workers
+        primary.content_terms = [
             ContentTerm(
                 tap,
                 weighting.content * weighting.content_layers[tap],
-                self._reduction(tap) / home.surplus[tap],
+                self._reduction(tap) / primary.halo_overhead[tap],
                 self._held[f"{tap} content"],
             )
             for tap in self.content_taps
         ]
-        home.style_terms = [
-            self._style_term(weighting, tap, group) for tap in self.style_taps for group in self.footprint.groups
+        primary.style_terms = [
+            self._style_term(weighting, tap, group) for tap in self.style_taps for group in self.memory_plan.groups
         ]
-        for other in others:
-            other.borrow(home)
+        for replica in replicas:
+            replica.sync_targets(primary)
 
     def _style_term(self, weighting: Weighting, tap: str, group: int | None) -> StyleTerm:
         targets = []
@@ -346,7 +344,7 @@ class Objective:
             weighting.style * weighting.style_layers[tap],
             tuple(targets),
             moments,
-            tiles.seen(self._home.pieces[tap]),
+            geometry.seen(self._primary.pieces[tap]),
             difference.gram,
             difference.mean,
             self._scratch(len(moments.gram)) if self.statistics == "w2" else None,
@@ -376,12 +374,12 @@ class Objective:
     @property
     def measured(self) -> Array:
         """Where `enqueue` leaves what `costs` makes sense of."""
-        return self._home.rooms["costs"]
+        return self._primary.rooms["costs"]
 
     @property
     def capturable(self) -> bool:
         """Whether `enqueue` asks nothing of the host, so that a graph can hold it; not where several devices work."""
-        return len(self._benches) == 1
+        return len(self._workers) == 1
 
     def enqueue(self, image: Array, gradient: Array) -> None:
         """Asks the device for what `evaluate` measures; waits for nothing where it is `capturable`."""
@@ -391,20 +389,20 @@ class Objective:
         if self._border:
             device.extend(image, self._held["image"])
             image, gradient = self._held["image"], self._held["gradient"]
-        elif self._free is not None:
+        elif self._trainable_mask is not None:
             device.copy(image, self._held["image"])
             image = self._held["image"]
-        if self._free is not None:  # to the last bit the image where `free` is 1, and the content where it is 0
-            device.weigh(image, self._held["free"])
+        if self._trainable_mask is not None:  # the image to the last bit where the mask is 1, the content where it is 0
+            device.weigh(image, self._held["trainable_mask"])
             device.step_within(image, self._held["kept"], 1.0, image)
-        home, *others = self._benches
-        if others:
-            crew.together(home, others, image, gradient)
+        primary, *replicas = self._workers
+        if replicas:
+            multi_device.evaluate_multi(primary, replicas, image, gradient)
         else:
-            crew.alone(home, image, gradient)
+            multi_device.evaluate_single(primary, image, gradient)
         device.tv_cost(image, weighting.tv, cost=measured[-2:-1], gradient=gradient)
-        if self._free is not None:
-            device.weigh(gradient, self._held["free"])
+        if self._trainable_mask is not None:
+            device.weigh(gradient, self._held["trainable_mask"])
         if self._border:
             device.extend_gradient(gradient, whole)
         device.dots(whole.reshape(1, -1), whole.reshape(-1), measured[-1:])
@@ -417,7 +415,7 @@ class Objective:
 
     def _style_cost(self, tap: str, number: int) -> Array:
         before = len(self.content_taps) * self.tiling.count
-        slot = before + self.style_taps.index(tap) * self.footprint.comparisons + number
+        slot = before + self.style_taps.index(tap) * self.memory_plan.comparisons + number
         return self.measured[slot : slot + 1]
 
     def costs(self, values: NDArray[Any]) -> Costs:

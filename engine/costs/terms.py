@@ -97,7 +97,7 @@ class StyleTerm:
     """beta lambda_l sum_k share_k J^[l](S_k) over the styles k that are wanted in one region."""
 
     tap: str
-    place: int | None
+    mask_id: int | None
     """The region's number; None is everywhere."""
     statistics: Statistics
     weight: float

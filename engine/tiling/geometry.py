@@ -65,7 +65,7 @@ def halo(net: Network) -> int:
     return -(-reach // grid(net)) * grid(net)
 
 
-class Span(NamedTuple):
+class AxisTile(NamedTuple):
     """A tile along one axis: what it owns, from `start` to `stop`, and its window, from `first` to `last`."""
 
     first: int
@@ -73,10 +73,10 @@ class Span(NamedTuple):
     stop: int
     last: int
 
-    def at(self, stride: int) -> "Span":
+    def at(self, stride: int) -> "AxisTile":
         """The same at a tap of this stride. Only at the far border can an edge be off the grid; pools take the floor
         there as well."""
-        return Span(*(edge // stride for edge in self))
+        return AxisTile(*(edge // stride for edge in self))
 
     @property
     def length(self) -> int:
@@ -100,8 +100,8 @@ class Span(NamedTuple):
 
 
 class Tile(NamedTuple):
-    rows: Span
-    columns: Span
+    rows: AxisTile
+    columns: AxisTile
 
     @property
     def size(self) -> tuple[int, int]:
@@ -117,7 +117,7 @@ class Tile(NamedTuple):
         return Tile(self.rows.at(stride), self.columns.at(stride))
 
 
-class Axis(tuple[Span, ...]):
+class Axis(tuple[AxisTile, ...]):
     """The tiles along one axis. What is asked of hundreds of tilings is added up once for each axis."""
 
     @cached_property
@@ -140,7 +140,9 @@ def spans(length: int, cells: int, net: Network) -> Axis:
 def _spans(length: int, cells: int, unit: int, around: int) -> Axis:
     starts = range(0, max(length // unit, 1) * unit, cells * unit)
     edges = zip(starts, [*starts[1:], length], strict=True)
-    return Axis(Span(max(0, a - around), a, b, length if b == length else min(length, b + around)) for a, b in edges)
+    return Axis(
+        AxisTile(max(0, a - around), a, b, length if b == length else min(length, b + around)) for a, b in edges
+    )
 
 
 @dataclass(frozen=True)
@@ -240,9 +242,9 @@ def tilings(net: Network, size: tuple[int, int], devices: int = 1) -> list[Tilin
 
 
 def choose(
-    net: Network, size: tuple[int, int], nbytes: Callable[[Tiling], int], room: float, devices: int = 1
+    net: Network, size: tuple[int, int], nbytes: Callable[[Tiling], int], budget: float, devices: int = 1
 ) -> Tiling:
-    """The tiling that takes the least work of those that need no more than `room` bytes by `nbytes`.
+    """The tiling that takes the least work of those that need no more than `budget` bytes by `nbytes`.
 
     The one that needs the least if there is none. See `tilings` for what several devices make of it.
     """
@@ -254,13 +256,13 @@ def choose(
             continue
         fewest = pixels
         needed.append((nbytes(candidate), candidate))
-        if needed[-1][0] <= room:
+        if needed[-1][0] <= budget:
             return candidate
     return min(needed, key=lambda tried: tried[0])[1]
 
 
 # ---- what a tile has of a tap -----------------------------------------------------------------------------------
-class Piece(NamedTuple):
+class TapTile(NamedTuple):
     """A tile's part of a tap: rows of its window, whole ones, so that they lie together in memory.
 
     The units that it owns are at `own`; the others, of the halo, weigh nothing.
@@ -294,7 +296,7 @@ class Piece(NamedTuple):
         return values
 
 
-def piece(tile: Tile, stride: int, unit_bytes: int) -> Piece:
+def piece(tile: Tile, stride: int, unit_bytes: int) -> TapTile:
     """Of the tap with this stride, whose units have so many bytes.
 
     Rows of the halo are left out where the rows that remain begin at a multiple of ROW_BYTES.
@@ -304,7 +306,7 @@ def piece(tile: Tile, stride: int, unit_bytes: int) -> Piece:
     taken = within if columns.length * unit_bytes % ROW_BYTES == 0 else slice(0, rows.length)
     own = slice(within.start - taken.start, within.stop - taken.start)
     around = slice(rows.first + taken.start, rows.first + taken.stop)
-    return Piece(
+    return TapTile(
         taken,
         (taken.stop - taken.start, columns.length),
         (own, columns.within),
@@ -313,12 +315,12 @@ def piece(tile: Tile, stride: int, unit_bytes: int) -> Piece:
     )
 
 
-def seen(parts: Sequence[Piece]) -> int:
+def seen(parts: Sequence[TapTile]) -> int:
     """Units of all pieces together, with those of the halo that they take along."""
     return sum(math.prod(part.shape) for part in parts)
 
 
-def shares(parts: Sequence[Piece]) -> list[float]:
+def shares(parts: Sequence[TapTile]) -> list[float]:
     """Of the units of all pieces up to each one, that one's."""
     counts = [math.prod(part.shape) for part in parts]
     return [count / so_far for count, so_far in zip(counts, accumulate(counts), strict=True)]

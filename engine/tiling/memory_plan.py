@@ -1,6 +1,6 @@
 """What an objective holds, from shapes alone: the buffers that it allocates, and the tiles into which it cuts images.
 
-Arithmetic only; nothing is allocated. What a tile is stands in `tiles`, what a whole run takes in `plan`.
+Arithmetic only; nothing is allocated. What a tile is stands in `geometry`, what a whole run takes in `plan`.
 """
 
 import math
@@ -17,17 +17,17 @@ from ..memory.limits import available
 from ..memory.spill import resident
 from ..model import network
 from ..model.network import Network
-from . import geometry as tiles
-from .geometry import Piece, Tile, Tiling
-from .tile_pass import Walk, WindowBytes
+from . import geometry
+from .geometry import TapTile, Tile, Tiling
+from .tiled_pass import TiledPass, WindowBytes
 
 SHARE = 0.85
 """Of the memory that is free, how much a run makes use of."""
-LATER = (2, 2, 1, 1)
+EXPECTED_ALLOCATIONS = (2, 2, 1, 1)
 """Images that may be allocated after an objective was, block by block: the run's own, Adam's, and two that pass."""
 
 
-class Cut(NamedTuple):
+class TilingPlan(NamedTuple):
     """How an objective's images are cut into tiles."""
 
     image: Tiling
@@ -39,30 +39,30 @@ class Cut(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Walks:
-    """All walks of an objective; they take turns in one arena."""
+class TiledPasses:
+    """All passes of an objective; they take turns in one arena."""
 
-    styles: tuple[Walk, ...]
+    styles: tuple[TiledPass, ...]
     """Forward over each style."""
-    content: Walk
+    content: TiledPass
     """Forward over the content."""
-    glance: Walk
+    stats_pass: TiledPass
     """Forward, for the statistics of the image."""
-    full: Walk
+    gradient_pass: TiledPass
     """Forward and back."""
 
-    def of_use(self, cut: Cut, *, content: bool, style: bool) -> list[Walk]:
+    def of_use(self, cut: TilingPlan, *, content: bool, style: bool) -> list[TiledPass]:
         """Those that are ever taken."""
-        used = [self.full, *(self.styles if style else ())]
+        used = [self.gradient_pass, *(self.styles if style else ())]
         if content:
             used.append(self.content)
         if style and cut.image.count > 1:
-            used.append(self.glance)
+            used.append(self.stats_pass)
         return used
 
 
 @dataclass(frozen=True, eq=False)
-class Footprint:
+class MemoryPlan:
     """What an objective holds, from shapes alone."""
 
     device: Device
@@ -75,7 +75,7 @@ class Footprint:
     """(h, w) of each style."""
     groups: tuple[int | None, ...] = (None,)
     """The regions in which styles are wanted, by number; None is everywhere."""
-    free: bool = False
+    trainable_mask: bool = False
     """Whether some of the content is kept."""
     statistics: Statistics = "gram"
     devices: int = 1
@@ -83,72 +83,72 @@ class Footprint:
     comparisons: int = 1
     """Of styles with places, at each tap."""
     known: WindowBytes = field(default_factory=dict)
-    """Shared by the footprints of one network on one device; see `Walk`."""
+    """Shared by the plans of one network on one device; see `TiledPass`."""
 
     # ---- tiles --------------------------------------------------------------------------------------------------
-    def whole(self) -> Cut:
+    def whole(self) -> TilingPlan:
         """No tiles."""
-        return Cut(
-            tiles.tiling(self.network, self.size, None),
-            tuple(tiles.tiling(self._glanced, size, None) for size in self.style_sizes),
+        return TilingPlan(
+            geometry.tiling(self.network, self.size, None),
+            tuple(geometry.tiling(self._style_network, size, None) for size in self.style_sizes),
         )
 
-    def cut(self, setting: tiles.Setting, room: int | None) -> Cut:
-        """The tiles that a setting asks for; "auto" takes those with the least work that need at most `room` bytes."""
+    def cut(self, setting: geometry.Setting, budget: int | None) -> TilingPlan:
+        """The tiles that a setting asks for; "auto" takes those with the least work within `budget` bytes."""
         if setting == "off":
             return self.whole()
         if setting == "auto":
-            return self.within(math.inf if room is None else room)
+            return self.within(math.inf if budget is None else budget)
         side = int(setting), int(setting)
-        return Cut(
-            tiles.tiling(self.network, self.size, side),
-            tuple(tiles.tiling(self._glanced, size, side) for size in self.style_sizes),
+        return TilingPlan(
+            geometry.tiling(self.network, self.size, side),
+            tuple(geometry.tiling(self._style_network, size, side) for size in self.style_sizes),
         )
 
-    def within(self, room: float) -> Cut:
-        """The tiles that take the least work with at most `room` bytes, or need the least bytes if that is too few."""
-        glanced = self._glanced
+    def within(self, budget: float) -> TilingPlan:
+        """The tiles that take the least work within `budget` bytes, or need the least bytes if that is too few."""
+        style_network = self._style_network
 
         # Where the largest window alone is too large, nothing more is worth knowing.
         def of_style(tiling: Tiling) -> int:
-            walk = Walk(glanced, tiling, self.style_taps, known=self.known)
+            walk = TiledPass(style_network, tiling, self.style_taps, known=self.known)
             least = walk.window_bytes(self.device, tiling.largest)
-            return least if least > room else walk.nbytes(self.device)
+            return least if least > budget else walk.nbytes(self.device)
 
         # The arena of the styles is the image's as well, and not all there is.
-        styles = tuple(tiles.choose(glanced, size, of_style, 0.9 * room) for size in self.style_sizes)
+        styles = tuple(geometry.choose(style_network, size, of_style, 0.9 * budget) for size in self.style_sizes)
 
         def of_image(tiling: Tiling) -> int:
-            cut = Cut(tiling, styles)
-            least = self.walks(cut).full.window_bytes(self.device, tiling.largest)
-            return least if least > room else self.nbytes(cut)
+            cut = TilingPlan(tiling, styles)
+            least = self.passes(cut).gradient_pass.window_bytes(self.device, tiling.largest)
+            return least if least > budget else self.nbytes(cut)
 
-        return Cut(tiles.choose(self.network, self.size, of_image, room, self.devices), styles)
+        return TilingPlan(geometry.choose(self.network, self.size, of_image, budget, self.devices), styles)
 
-    def walks(self, cut: Cut) -> Walks:
-        """The walks over images that are cut so, without their arena."""
-        net, glanced = self.network, self._glanced
+    def passes(self, cut: TilingPlan) -> TiledPasses:
+        """The passes over images that are cut so, without their arena."""
+        net, style_network = self.network, self._style_network
         every = {*self.content_taps, *self.style_taps}
         measured = network.down_to(net, self.content_taps) if self.content_taps else net
-        return Walks(
-            tuple(Walk(glanced, style, self.style_taps, known=self.known) for style in cut.styles),
-            Walk(measured, cut.image, self.content_taps, known=self.known),
-            Walk(glanced, cut.image, self.style_taps, known=self.known),
-            Walk(net, cut.image, every, backward=True, targets=self.content_taps, known=self.known),
+        return TiledPasses(
+            tuple(TiledPass(style_network, style, self.style_taps, known=self.known) for style in cut.styles),
+            TiledPass(measured, cut.image, self.content_taps, known=self.known),
+            TiledPass(style_network, cut.image, self.style_taps, known=self.known),
+            TiledPass(net, cut.image, every, backward=True, targets=self.content_taps, known=self.known),
         )
 
     @property
-    def _glanced(self) -> Network:
+    def _style_network(self) -> Network:
         return network.down_to(self.network, self.style_taps) if self.style_taps else self.network
 
-    def pieces(self, cut_up: Sequence[Tile]) -> dict[str, list[Piece]]:
+    def pieces(self, cut_up: Sequence[Tile]) -> dict[str, list[TapTile]]:
         """What every tile has of every tap."""
         strides, real = network.strides(self.network), self.device.activation_dtype.itemsize
         found = {}
         for layer in self.network.layers:
             if layer.tap in self.content_taps or layer.tap in self.style_taps:
                 per_column = layer.channels[1] * real
-                found[layer.tap] = [tiles.piece(tile, strides[layer.tap], per_column) for tile in cut_up]
+                found[layer.tap] = [geometry.piece(tile, strides[layer.tap], per_column) for tile in cut_up]
         return found
 
     @property
@@ -156,13 +156,13 @@ class Footprint:
         """(h, w) of every tap."""
         return dict(zip(network.strides(self.network), network.sizes(self.network, self.size), strict=True))
 
-    def places(self, tap: str) -> tuple[int | None, ...]:
+    def mask_ids(self, tap: str) -> tuple[int | None, ...]:
         """The regions in which a tap is looked at; the content is everywhere."""
         everywhere: tuple[int | None, ...] = (None,) if tap in self.content_taps else ()
         return distinct((*everywhere, *(self.groups if tap in self.style_taps else ())))
 
     # ---- bytes --------------------------------------------------------------------------------------------------
-    def held(self) -> list[Buffer]:
+    def persistent(self) -> list[Buffer]:
         """What lives as long as the objective, and does not depend on tiles."""
         device, pixels, moments = self.device, self.device.image_dtype, self.statistics != "gram"
         channels = {layer.tap: layer.channels[1] for layer in self.network.layers}
@@ -171,8 +171,8 @@ class Footprint:
             "image": ((*self.size, 3), pixels),
             "gradient": ((*self.size, 3), pixels),
         }
-        if self.free:
-            wanted["free"] = (self.size, pixels)
+        if self.trainable_mask:
+            wanted["trainable_mask"] = (self.size, pixels)
             wanted["kept"] = ((*self.size, 3), pixels)
         for tap in self.style_taps:
             square, row = ((channels[tap], channels[tap]), pixels), ((channels[tap],), pixels)
@@ -190,7 +190,7 @@ class Footprint:
     def _by_group(self) -> list[str]:
         return [f"{what} {group}" for group in self.groups for what in ("image", "difference")]
 
-    def tiled(self, cut: Cut) -> list[Buffer]:
+    def per_tile(self, cut: TilingPlan) -> list[Buffer]:
         """What depends on the tiles, beside the arena: costs, weights of pieces, and room for a tile's statistics."""
         pixels = self.device.image_dtype
         slots = len(self.content_taps) * cut.image.count + len(self.style_taps) * self.comparisons + 2
@@ -198,8 +198,8 @@ class Footprint:
         masked = any(group is not None for group in self.groups)
         for tap, parts in self.pieces(cut.image.tiles if masked else cut.image.kinds).items():
             for number, part in enumerate(parts):
-                for place in self.places(tap):
-                    if name := weights_name(tap, place, number, part):
+                for mask_id in self.mask_ids(tap):
+                    if name := weights_name(tap, mask_id, number, part):
                         wanted[name] = part.shape
         if cut.tiled and self.style_taps:
             for layer in self.network.layers:
@@ -208,9 +208,9 @@ class Footprint:
                     wanted[f"{layer.tap} partial mean"] = (layer.channels[1],)
         return [Buffer(name, shape, pixels, 0, 0) for name, shape in wanted.items()]
 
-    def lent(self, cut: Cut, numbers: Sequence[int]) -> list[Buffer]:
+    def replicated(self, cut: TilingPlan, numbers: Sequence[int]) -> list[Buffer]:
         """What a device beside the first holds for tiles with these numbers: differences, and the content there."""
-        held, parts = {buffer.name: buffer for buffer in self.held()}, self.pieces(cut.image.tiles)
+        held, parts = {buffer.name: buffer for buffer in self.persistent()}, self.pieces(cut.image.tiles)
         names = [f"{tap} difference {group}" for tap in self.style_taps for group in self.groups]
         wanted = [held[name] for name in (*names, *(f"{name} mean" for name in names)) if name in held]
         for tap in self.content_taps:
@@ -220,42 +220,42 @@ class Footprint:
                 wanted.append(replace(whole, name=f"{tap} content {number}", shape=shape))
         return wanted
 
-    def arena(self, cut: Cut) -> int:
+    def arena(self, cut: TilingPlan) -> int:
         """Bytes of the arena."""
-        used = self.walks(cut).of_use(cut, content=bool(self.content_taps), style=bool(self.style_taps))
+        used = self.passes(cut).of_use(cut, content=bool(self.content_taps), style=bool(self.style_taps))
         return max(walk.nbytes(self.device) for walk in used)
 
-    def nbytes(self, cut: Cut) -> int:
+    def nbytes(self, cut: TilingPlan) -> int:
         """All that depends on tiles."""
-        return lay_out(self.tiled(cut))[1] + self.arena(cut)
+        return lay_out(self.per_tile(cut))[1] + self.arena(cut)
 
 
-def weights_name(tap: str, place: int | None, number: int, part: Piece) -> str | None:
+def weights_name(tap: str, mask_id: int | None, number: int, part: TapTile) -> str | None:
     """Under which name the weights of a tile's piece are held; None where there is nothing to weigh.
 
     Where there is no mask, pieces that are alike share theirs.
     """
-    if place is not None:
-        return f"{tap} mask {place} of tile {number}"
+    if mask_id is not None:
+        return f"{tap} mask {mask_id} of tile {number}"
     if part.whole:
         return None
     return f"{tap} weights {part.shape} {part.own}"
 
 
-def room(footprint: Footprint, others: Sequence[Device] = ()) -> int | None:
+def memory_budget(plan: MemoryPlan, others: Sequence[Device] = ()) -> int | None:
     """Bytes that may go into tiles on each device, of what is free now where least is; None where nobody says how much.
 
     Devices that take their memory from the host have an equal share of it. The others hold less than the first beside
     their tiles, and are taken to hold as much.
     """
-    on_each = [available(device) for device in (footprint.device, *others)]
+    on_each = [available(device) for device in (plan.device, *others)]
     known = [free for free in on_each if free is not None]
     if len(known) < len(on_each):
         return None
-    free = min(known) if footprint.device.free_bytes() is not None else min(known) // len(known)
-    image = next(buffer.nbytes for buffer in footprint.held() if buffer.name == "image")
-    blocks = [lay_out(footprint.held())[1], *(images * image for images in LATER)]
-    return int(SHARE * free) - resident(footprint.device, blocks, free)
+    free = min(known) if plan.device.free_bytes() is not None else min(known) // len(known)
+    image = next(buffer.nbytes for buffer in plan.persistent() if buffer.name == "image")
+    blocks = [lay_out(plan.persistent())[1], *(images * image for images in EXPECTED_ALLOCATIONS)]
+    return int(SHARE * free) - resident(plan.device, blocks, free)
 
 
 def distinct(groups: Sequence[int | None]) -> tuple[int | None, ...]:

@@ -1,11 +1,11 @@
 """An image's tiles, walked through by one device or dealt out to several: the same bytes of cost and gradient for any
 number of them, as long as they are of one kind.
 
-The first device is the home: it holds the image, the gradient, the statistics and the costs, and takes tiles as the
-others do. What another device finds in a tile comes to it through host memory, and is added up where and as it would
-have been had the home found it, tile after tile in one order. A device goes back from its last tile without walking
+The first device is the primary: it holds the image, the gradient, the statistics and the costs, and takes tiles as the
+replicas do. What another device finds in a tile comes to it through host memory, and is added up where and as it would
+have been had the primary found it, tile after tile in one order. A device goes back from its last tile without walking
 forward again, so that with a tile each nothing is computed twice. Every other device works in a thread of its own for
-as long as an evaluation lasts. What a tile is stands in `tiles`, what is compared with what in `objective`.
+as long as an evaluation lasts. What a tile is stands in `geometry`, what is compared with what in `objective`.
 """
 
 import math
@@ -25,9 +25,9 @@ from ..costs.terms import ContentTerm, Moments, StyleTerm
 from ..memory.arena import allocate
 from ..memory.spill import fetched
 from ..types import Mask
-from . import geometry as tiles
-from .memory_plan import Cut, Footprint, weights_name
-from .tile_pass import OnHost
+from . import geometry
+from .memory_plan import MemoryPlan, TilingPlan, weights_name
+from .tiled_pass import OnHost
 
 AHEAD = 2
 """Tiles that a device may have done, or be at, before their turn comes: one to go on with while another waits."""
@@ -37,70 +37,72 @@ Sums = list[tuple[NDArray[Any], NDArray[Any] | None]]
 R = TypeVar("R")
 
 
-def deal(count: int, devices: int) -> list[range]:
+def assign_round_robin(count: int, devices: int) -> list[range]:
     """The numbers of every device's tiles: in turn, and so that the last tile is the first device's."""
     return [range((count - 1 - device) % devices, count, devices) for device in range(devices)]
 
 
-class Bench:
-    """One device with its tiles: the walks in their arena, and what depends on tiles beside it.
+class DeviceWorker:
+    """One device with its tiles: the passes in their arena, and what depends on tiles beside it.
 
-    footprint: of this device. masks: weights (h, w) by place and tap. numbers: of its own tiles, from the first to the
-    last. Raises MemoryError.
+    plan: of this device. masks: weights (h, w) by mask_id and tap. numbers: of its own tiles, from the first to
+    the last. Raises MemoryError.
     """
 
     def __init__(
-        self, footprint: Footprint, cut: Cut, masks: Sequence[Mapping[str, Mask]], numbers: Sequence[int]
+        self, plan: MemoryPlan, cut: TilingPlan, masks: Sequence[Mapping[str, Mask]], numbers: Sequence[int]
     ) -> None:
-        device = footprint.device
+        device = plan.device
         self.device, self.tiling, self.numbers = device, cut.image, numbers
         self.content_terms: list[ContentTerm] = []
         self.style_terms: list[StyleTerm] = []
-        self.rooms = allocate(device, footprint.tiled(cut))
-        home = numbers[-1] == cut.image.count - 1
-        self._lent: Mapping[str, Array] = {} if home else allocate(device, footprint.lent(cut, numbers))
-        self.walks = footprint.walks(cut)
-        arena = device.allocate(footprint.arena(cut))
-        for walk in (*self.walks.styles, self.walks.content, self.walks.glance, self.walks.full):
+        self.rooms = allocate(device, plan.per_tile(cut))
+        primary = numbers[-1] == cut.image.count - 1
+        self._replicated: Mapping[str, Array] = {} if primary else allocate(device, plan.replicated(cut, numbers))
+        self.passes = plan.passes(cut)
+        arena = device.allocate(plan.arena(cut))
+        for walk in (*self.passes.styles, self.passes.content, self.passes.stats_pass, self.passes.gradient_pass):
             walk.settle(arena)
-        self.pieces = footprint.pieces(cut.image.tiles)
-        self._content_taps = footprint.content_taps
-        self._shares = {tap: tiles.shares(parts) for tap, parts in self.pieces.items()}
-        sizes = footprint.sizes
+        self.pieces = plan.pieces(cut.image.tiles)
+        self._content_taps = plan.content_taps
+        self._shares = {tap: geometry.shares(parts) for tap, parts in self.pieces.items()}
+        sizes = plan.sizes
         # A weight of one, on average over all that is taken in.
-        self.surplus = {tap: tiles.seen(parts) / math.prod(sizes[tap]) for tap, parts in self.pieces.items()}
+        self.halo_overhead = {tap: geometry.seen(parts) / math.prod(sizes[tap]) for tap, parts in self.pieces.items()}
         for tap, parts in self.pieces.items():
-            for place in footprint.places(tap):
-                mask = None if place is None else masks[place][tap]
+            for mask_id in plan.mask_ids(tap):
+                mask = None if mask_id is None else masks[mask_id][tap]
                 for number in numbers:
-                    values = parts[number].weights(mask, self.surplus[tap])
+                    values = parts[number].weights(mask, self.halo_overhead[tap])
                     if values is not None:
-                        device.upload(values, self._weights(tap, place, number))
+                        device.upload(values, self._weights(tap, mask_id, number))
 
-    def borrow(self, home: "Bench") -> None:
-        """Takes on the terms of the home, and what they compare its own tiles with."""
-        self.content_terms = home.content_terms
-        for content in home.content_terms:
+    def sync_targets(self, primary: "DeviceWorker") -> None:
+        """Takes on the terms of the primary, and what they compare its own tiles with."""
+        self.content_terms = primary.content_terms
+        for content in primary.content_terms:
             for number in self.numbers:
                 rows, columns = self.pieces[content.tap][number].around
-                target = home.device.download(content.target[rows])[:, columns]
-                self.device.upload(target, self._lent[f"{content.tap} content {number}"])
+                target = primary.device.download(content.target[rows])[:, columns]
+                self.device.upload(target, self._replicated[f"{content.tap} content {number}"])
         self.style_terms = []
-        for style in home.style_terms:
-            name = f"{style.tap} difference {style.place}"
-            shift = self._lent.get(f"{name} mean")
-            self.style_terms.append(replace(style, targets=(), difference=self._lent[name], shift=shift, scratch=None))
+        for style in primary.style_terms:
+            name = f"{style.tap} difference {style.mask_id}"
+            shift = self._replicated.get(f"{name} mean")
+            self.style_terms.append(
+                replace(style, targets=(), difference=self._replicated[name], shift=shift, scratch=None)
+            )
 
     # ---- the statistics of the image --------------------------------------------------------------------------------
-    def gather(self, number: int, image: Array) -> None:
+    def accumulate_tile(self, number: int, image: Array) -> None:
         """Adds a tile to the statistics, after those before it."""
-        features = self._look(number, image)
+        features = self.forward_tile(number, image)
         for term in self.style_terms:
             term.moments.gather(self.device, *self._seen(term, number, features), self._shares[term.tap][number])
 
     def sums(self, number: int, image: Array) -> Sums:
         """What a tile adds to the statistics."""
-        features, found = self._look(number, image), []
+        features, found = self.forward_tile(number, image), []
         for term in self.style_terms:
             mean = None if term.moments.mean is None else self.rooms[f"{term.tap} partial mean"]
             own = Moments(self.rooms[f"{term.tap} partial"], mean)
@@ -108,7 +110,7 @@ class Bench:
             found.append(self._fetched(own.gram, own.mean))
         return found
 
-    def take_in(self, number: int, found: Sums) -> None:
+    def accumulate(self, number: int, found: Sums) -> None:
         """`gather` for a tile whose `sums` are known."""
         for term, values in zip(self.style_terms, found, strict=True):
             so_far, share = term.moments, self._shares[term.tap][number]
@@ -129,22 +131,22 @@ class Bench:
     def _fetched(self, square: Array, row: Array | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
         return self.device.download(square), None if row is None else self.device.download(row)
 
-    def _look(self, number: int, image: Array) -> Mapping[str, Array]:
+    def forward_tile(self, number: int, image: Array) -> Mapping[str, Array]:
         """Forward, so that after the last of its own tiles the way back can begin at once."""
         tile, last = self.tiling.tiles[number], number == self.numbers[-1]
         if not last and not self.style_terms:
             return {}
-        walk = self.walks.full if last else self.walks.glance
+        walk = self.passes.gradient_pass if last else self.passes.stats_pass
         return walk.forward(self.device, tile, image)
 
     def _seen(self, term: StyleTerm, number: int, features: Mapping[str, Array]) -> tuple[Array, Array | None]:
-        return features[term.tap][self.pieces[term.tap][number].rows], self._weights(term.tap, term.place, number)
+        return features[term.tap][self.pieces[term.tap][number].rows], self._weights(term.tap, term.mask_id, number)
 
     # ---- the gradient -----------------------------------------------------------------------------------------------
     def back(self, number: int, image: Array, gradient: Array) -> None:
         """Adds a tile's part to the gradient, and writes that of the content's cost; its last tile comes first."""
         inject = self._forward_again(number, image)
-        self.walks.full.backward(self.device, self.tiling.tiles[number], inject, gradient)
+        self.passes.gradient_pass.backward(self.device, self.tiling.tiles[number], inject, gradient)
 
     def part(self, number: int, image: Array, differences: Sums) -> tuple[NDArray[Any], list[NDArray[Any]]]:
         """A tile's part of the gradient, in its window, and of the content's cost, by tap."""
@@ -154,20 +156,20 @@ class Bench:
                 if shift is not None:
                     self.device.upload(shift, term.shift)
         inject = self._forward_again(number, image)
-        own = self.walks.full.window_gradient(self.device, self.tiling.tiles[number], inject)
+        own = self.passes.gradient_pass.window_gradient(self.device, self.tiling.tiles[number], inject)
         costs = [self._content_cost(term.tap, number) for term in self.content_terms]
         return self.device.download(own), [self.device.download(cost) for cost in costs]
 
     def add(self, number: int, part: tuple[NDArray[Any], list[NDArray[Any]]], gradient: Array) -> None:
         """`back` for a tile whose `part` is known."""
         own, costs = part
-        self.walks.full.add_window(self.device, self.tiling.tiles[number], own, gradient)
+        self.passes.gradient_pass.add_window(self.device, self.tiling.tiles[number], own, gradient)
         for term, cost in zip(self.content_terms, costs, strict=True):
             self.device.upload(cost, self._content_cost(term.tap, number))
 
     def _forward_again(self, number: int, image: Array) -> Callable[[str, Array], bool]:
-        """Forward, unless it is where `_look` has left off; returns what enters the way back at the taps."""
-        device, walk, tile = self.device, self.walks.full, self.tiling.tiles[number]
+        """Forward, unless it is where `forward_tile` has left off; returns what enters the way back at the taps."""
+        device, walk, tile = self.device, self.passes.gradient_pass, self.tiling.tiles[number]
         left_off = number == self.numbers[-1]
         features = walk.activations(device, tile) if left_off else walk.forward(device, tile, image)
 
@@ -182,7 +184,7 @@ class Bench:
             for content in self.content_terms:
                 if content.tap == tap:
                     weights = self._weights(tap, None, number)
-                    target = self._lent.get(f"{tap} content {number}")
+                    target = self._replicated.get(f"{tap} content {number}")
                     if target is None:
                         target = walk.target(device, tile, part, tap, content.target)
                     content.measure(device, own, target, weights, self._content_cost(tap, number))
@@ -190,15 +192,15 @@ class Bench:
                     injected = True
             for style in self.style_terms:
                 if style.tap == tap:
-                    style.add_gradient(device, own, self._weights(tap, style.place, number), into, injected)
+                    style.add_gradient(device, own, self._weights(tap, style.mask_id, number), into, injected)
                     injected = True
             return injected
 
         return inject
 
-    def _weights(self, tap: str, place: int | None, number: int) -> Array | None:
-        """Of what a tile takes in, in one place; None weighs all alike."""
-        name = weights_name(tap, place, number, self.pieces[tap][number])
+    def _weights(self, tap: str, mask_id: int | None, number: int) -> Array | None:
+        """Of what a tile takes in, in one region; None weighs all alike."""
+        name = weights_name(tap, mask_id, number, self.pieces[tap][number])
         return None if name is None else self.rooms[name]
 
     def _content_cost(self, tap: str, number: int) -> Array:
@@ -206,50 +208,52 @@ class Bench:
         return self.rooms["costs"][slot : slot + 1]
 
 
-def alone(home: Bench, image: Array, gradient: Array) -> None:
+def evaluate_single(primary: DeviceWorker, image: Array, gradient: Array) -> None:
     """One device: statistics, costs, and the gradient, up to what is no tile's business; nothing is waited for."""
-    count = home.tiling.count
+    count = primary.tiling.count
     for number in range(count):
-        home.gather(number, image)
-    for term in home.style_terms:
-        term.compare(home.device)
+        primary.accumulate_tile(number, image)
+    for term in primary.style_terms:
+        term.compare(primary.device)
     if count > 1:
-        home.device.zero(gradient)
+        primary.device.zero(gradient)
     # Backwards, since the last tile has just been walked forward.
     for number in reversed(range(count)):
-        home.back(number, image, gradient)
+        primary.back(number, image, gradient)
 
 
-def together(home: Bench, others: Sequence[Bench], image: Array, gradient: Array) -> None:
+def evaluate_multi(primary: DeviceWorker, replicas: Sequence[DeviceWorker], image: Array, gradient: Array) -> None:
     """The same with other devices.
 
     Raises whatever went wrong on any of them; when it returns or raises, they are at rest.
     """
-    count = home.tiling.count
-    on_host = OnHost(fetched(home.device, image))
-    with _threads(len(others)) as threads:
-        sums = _begin(threads, others, lambda bench, number: bench.sums(number, on_host))
+    count = primary.tiling.count
+    on_host = OnHost(fetched(primary.device, image))
+    with _threads(len(replicas)) as threads:
+        sums = _begin(threads, replicas, lambda worker, number: worker.sums(number, on_host))
         taken_in = 0
-        for number in home.numbers:
-            own = home.sums(number, image)  # while those before it are under way
+        for number in primary.numbers:
+            own = primary.sums(number, image)  # while those before it are under way
             for earlier in range(taken_in, number):
-                home.take_in(earlier, sums[earlier].fetch())
-            home.take_in(number, own)
+                primary.accumulate(earlier, sums[earlier].fetch())
+            primary.accumulate(number, own)
             taken_in = number + 1
-        for term in home.style_terms:
-            term.compare(home.device)
-        differences = home.differences()
-        home.device.zero(gradient)
-        parts = _begin(threads, others, lambda bench, number: bench.part(number, on_host, differences), backwards=True)
+        for term in primary.style_terms:
+            term.compare(primary.device)
+        differences = primary.differences()
+        primary.device.zero(gradient)
+        parts = _begin(
+            threads, replicas, lambda worker, number: worker.part(number, on_host, differences), backwards=True
+        )
         for number in reversed(range(count)):
-            if number in home.numbers:
-                home.back(number, image, gradient)
+            if number in primary.numbers:
+                primary.back(number, image, gradient)
             else:
-                home.add(number, parts[number].fetch(), gradient)
+                primary.add(number, parts[number].fetch(), gradient)
 
 
 # ---- threads --------------------------------------------------------------------------------------------------------
-class _Errands(Generic[R]):
+class _TileQueue(Generic[R]):
     """What one thread does, a number at a time, at most AHEAD of them before they are fetched."""
 
     def __init__(self, thread: ThreadPoolExecutor, work: Callable[[int], R], numbers: Iterable[int]) -> None:
@@ -270,17 +274,17 @@ class _Errands(Generic[R]):
 
 def _begin(
     threads: Sequence[ThreadPoolExecutor],
-    benches: Sequence[Bench],
-    work: Callable[[Bench, int], R],
+    workers: Sequence[DeviceWorker],
+    work: Callable[[DeviceWorker, int], R],
     *,
     backwards: bool = False,
-) -> dict[int, _Errands[R]]:
-    """Begins with every bench's tiles, each in its thread; where to fetch results in turn, by the number of a tile."""
-    found: dict[int, _Errands[R]] = {}
-    for thread, bench in zip(threads, benches, strict=True):
-        numbers = bench.numbers[::-1] if backwards else bench.numbers
-        errands = _Errands(thread, partial(work, bench), numbers)
-        found |= dict.fromkeys(numbers, errands)
+) -> dict[int, _TileQueue[R]]:
+    """Begins with every worker's tiles, each in its thread; where to fetch results in turn, by the number of a tile."""
+    found: dict[int, _TileQueue[R]] = {}
+    for thread, worker in zip(threads, workers, strict=True):
+        numbers = worker.numbers[::-1] if backwards else worker.numbers
+        queue = _TileQueue(thread, partial(work, worker), numbers)
+        found |= dict.fromkeys(numbers, queue)
     return found
 
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from nstgpu.engine.model import network
-from nstgpu.engine.tiling import memory_plan as footprint
-from nstgpu.engine.tiling import multi_device as crew
-from nstgpu.engine.tiling.memory_plan import Footprint
+from nstgpu.engine.tiling import memory_plan, multi_device
+from nstgpu.engine.tiling.memory_plan import MemoryPlan
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import Device, DeviceError, open_device, open_devices
 from nstgpu.kernels.reference import Reference
@@ -123,9 +122,9 @@ def test_weights_that_change_reach_every_device(thin: Thin) -> None:
 @pytest.mark.parametrize("devices", [1, 2, 3, 7])
 @pytest.mark.parametrize("tiles", [1, 2, 3, 6, 20])
 def test_every_tile_is_dealt_to_one_device(tiles: int, devices: int) -> None:
-    dealt = crew.deal(tiles, devices)
+    dealt = multi_device.assign_round_robin(tiles, devices)
     assert sorted(number for numbers in dealt for number in numbers) == list(range(tiles))
-    assert dealt[0][-1] == tiles - 1  # which `together` relies on
+    assert dealt[0][-1] == tiles - 1  # which `evaluate_multi` relies on
     assert max(map(len, dealt)) == -(-tiles // devices)
 
 
@@ -181,13 +180,13 @@ def test_a_device_is_a_few_tiles_ahead_at_most() -> None:
         return 10 * number
 
     with ThreadPoolExecutor(1) as thread:
-        errands = crew._Errands(thread, work, range(7))
+        queue = multi_device._TileQueue(thread, work, range(7))
         for number in range(7):
-            for _ in range(crew.AHEAD if number == 0 else number + crew.AHEAD <= 7):
+            for _ in range(multi_device.AHEAD if number == 0 else number + multi_device.AHEAD <= 7):
                 assert started.acquire(timeout=30)
             thread.submit(int).result()  # all that was asked for is done by now
-            assert begun == list(range(min(7, number + crew.AHEAD)))
-            assert errands.fetch() == 10 * number
+            assert begun == list(range(min(7, number + multi_device.AHEAD)))
+            assert queue.fetch() == 10 * number
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +195,9 @@ def deep() -> network.Network:
     return network.build(Reference("fp32"), load_weights("random:0"), "relu5_1", "max")
 
 
-def needs_of(net: network.Network, devices: int, side: int, device: Device | None = None) -> Footprint:
+def needs_of(net: network.Network, devices: int, side: int, device: Device | None = None) -> MemoryPlan:
     device = Reference("fp32") if device is None else device
-    return Footprint(device, net, (side, side), ("relu4_2",), ("relu1_1", "relu5_1"), ((64, 64),), devices=devices)
+    return MemoryPlan(device, net, (side, side), ("relu4_2",), ("relu1_1", "relu5_1"), ((64, 64),), devices=devices)
 
 
 def test_large_images_are_cut_for_all_devices(deep: network.Network) -> None:
@@ -221,14 +220,14 @@ def test_devices_share_the_memory_of_the_host(deep: network.Network, monkeypatch
         def free_bytes(self) -> int:
             return self.own
 
-    monkeypatch.setattr(footprint, "available", lambda device: device.free_bytes() or 8 << 30)
-    monkeypatch.setattr(footprint, "resident", lambda *_: 0)
-    needs, share = needs_of(deep, 2, 256), footprint.SHARE * 2**30
-    assert footprint.room(needs) == pytest.approx(8 * share)
-    assert footprint.room(needs, [Reference()]) == pytest.approx(4 * share)
+    monkeypatch.setattr(memory_plan, "available", lambda device: device.free_bytes() or 8 << 30)
+    monkeypatch.setattr(memory_plan, "resident", lambda *_: 0)
+    needs, share = needs_of(deep, 2, 256), memory_plan.SHARE * 2**30
+    assert memory_plan.memory_budget(needs) == pytest.approx(8 * share)
+    assert memory_plan.memory_budget(needs, [Reference()]) == pytest.approx(4 * share)
     smaller = Gpu()
     smaller.own = 5 << 30
-    assert footprint.room(needs_of(deep, 2, 256, Gpu()), [smaller]) == pytest.approx(5 * share)
+    assert memory_plan.memory_budget(needs_of(deep, 2, 256, Gpu()), [smaller]) == pytest.approx(5 * share)
 
 
 # ---- what goes wrong ------------------------------------------------------------------------------------------------
@@ -271,7 +270,7 @@ def test_a_device_that_cannot_allocate_means_smaller_tiles(thin: Thin) -> None:
             return super().allocate(nbytes)
 
     weights, size = thin(((8, 8), (8, 8))), (70, 84)
-    needs = painter(weights, "reference", size).objective().footprint
+    needs = painter(weights, "reference", size).objective().memory_plan
     limited = Limited()
     limited.limit = 0.5 * needs.arena(needs.cut(48, None))
     transfer = painter(weights, [Reference(), limited], size, tile=48)

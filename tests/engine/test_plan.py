@@ -15,7 +15,7 @@ from nstgpu.engine.memory.arena import lay_out
 from nstgpu.engine.memory.limits import available
 from nstgpu.engine.optimizers import registry
 from nstgpu.engine.tiling.geometry import Setting
-from nstgpu.engine.tiling.memory_plan import Footprint
+from nstgpu.engine.tiling.memory_plan import MemoryPlan
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.kernels.cpu import Cpu
@@ -55,7 +55,7 @@ def test_an_objective_allocates_what_its_footprint_says(thin: Any, tile: Any, st
         noise(0, *size), style, weights=thin(), device=device, tile=tile, content_layers=["relu2_1"],
         style_layers=["relu1_1", "relu3_1"], style_statistics=statistics, content_mask=mask if masked else None,
     )  # fmt: skip
-    needs = Footprint(
+    needs = MemoryPlan(
         device,
         transfer.objective().network,
         size,
@@ -63,7 +63,7 @@ def test_an_objective_allocates_what_its_footprint_says(thin: Any, tile: Any, st
         ("relu1_1", "relu3_1"),
         (style_size,),
         groups=(0,) if masked else (None,),
-        free=masked,
+        trainable_mask=masked,
         statistics=statistics,
     )
     cut = needs.cut(tile, None)
@@ -71,7 +71,7 @@ def test_an_objective_allocates_what_its_footprint_says(thin: Any, tile: Any, st
     held, tiled, arena = (device.allocated[number] for number in ((0, 2, 3) if masked else (0, 1, 2)))
     assert arena == needs.arena(cut)
     assert tiled + arena == needs.nbytes(cut)
-    assert held == lay_out(needs.held())[1]
+    assert held == lay_out(needs.persistent())[1]
     device.allocated.clear()
     transfer.cost_and_gradient(noise(2, *size))
     assert device.allocated == []
@@ -147,7 +147,7 @@ def test_what_memory_is_too_short_of_is_kept_in_files(tmp_path: Path, monkeypatc
     monkeypatch.setattr(spill, "disk_space", lambda: 1 << 40)
     planned = plan.of_weights(open_device("cpu", threads=2), load_weights("random:0"), *VGG19)
     size, limit = (20_000, 30_000), int(3.75 * GIB)
-    # Cut by hand, which does not take seconds to find tiles.
+    # TilingPlan by hand, which does not take seconds to find tiles.
     forecast = planned.forecast(size, 2048, limit)
     image = 12 * 20_000 * 30_000
     held = forecast.images + forecast.optimizer + forecast.pictures + forecast.targets

@@ -12,7 +12,7 @@ from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.model import network
 from nstgpu.engine.model.receptive_field import receptive_fields
-from nstgpu.engine.tiling import geometry as tiles
+from nstgpu.engine.tiling import geometry
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import open_device
 from nstgpu.kernels.cpu import Cpu
@@ -157,14 +157,14 @@ def test_a_halo_is_what_the_deepest_tap_sees() -> None:
         net = network.build(device, weights, tap, "max")
         field = receptive_fields(weights)[tap]
         assert field.margin == margin == field.size - field.stride - field.margin  # as far on either side
-        assert tiles.halo(net) == halo
-        assert tiles.grid(net) == field.stride
+        assert geometry.halo(net) == halo
+        assert geometry.grid(net) == field.stride
 
 
 def test_a_narrower_halo_would_be_too_narrow(thin: Thin, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests above would see."""
-    exact = tiles.halo
-    monkeypatch.setattr(tiles, "halo", lambda net: exact(net) - tiles.grid(net))
+    exact = geometry.halo
+    monkeypatch.setattr(geometry, "halo", lambda net: exact(net) - geometry.grid(net))
     widths = ((8, 8), (12, 12), (16, 16))
     _, _, gradient = differences(thin, (45, 51), 16, widths=widths, device="reference")
     assert gradient > 1e-6
@@ -174,9 +174,9 @@ def test_a_narrower_halo_would_be_too_narrow(thin: Thin, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("cells", [1, 2, 3, 5, 100])
 def test_spans_cover_an_axis_once(thin: Thin, length: int, cells: int) -> None:
     net = network.build(open_device("reference"), thin(((4, 4), (4, 4), (4,), (4,))), "relu4_1", "max")
-    unit, halo = tiles.grid(net), tiles.halo(net)
+    unit, halo = geometry.grid(net), geometry.halo(net)
     assert unit == 8
-    spans = tiles.spans(length, cells, net)
+    spans = geometry.spans(length, cells, net)
     assert [span.start for span in spans] == [0, *(span.stop for span in spans[:-1])]
     assert spans[-1].stop == length
     for span in spans:
@@ -194,11 +194,11 @@ def test_less_memory_means_smaller_tiles_and_more_work() -> None:
     device = open_device("cpu", threads=2)
     net = network.build(device, load_weights("random:0"), "relu5_1", "max")
 
-    def nbytes(cut: tiles.Tiling) -> int:
+    def nbytes(cut: geometry.Tiling) -> int:
         return 700 * math.prod(cut.largest)
 
     size = (1500, 2100)
-    chosen = [tiles.choose(net, size, nbytes, megapixels * 700e6) for megapixels in (4, 3, 2, 1, 0.5)]
+    chosen = [geometry.choose(net, size, nbytes, megapixels * 700e6) for megapixels in (4, 3, 2, 1, 0.5)]
     assert chosen[0].count == 1
     assert [cut.pixels for cut in chosen] == sorted(cut.pixels for cut in chosen)
     assert chosen[0].pixels < chosen[1].pixels < chosen[3].pixels < chosen[4].pixels
@@ -206,8 +206,8 @@ def test_less_memory_means_smaller_tiles_and_more_work() -> None:
         assert math.prod(cut.largest) <= megapixels * 1e6
     # In two halves or thirds rather than in four quarters.
     assert 1 in (len(chosen[1].rows), len(chosen[1].columns))
-    smallest = tiles.choose(net, size, nbytes, 0)
-    assert math.prod(smallest.largest) == min(math.prod(cut.largest) for cut in tiles.tilings(net, size))
+    smallest = geometry.choose(net, size, nbytes, 0)
+    assert math.prod(smallest.largest) == min(math.prod(cut.largest) for cut in geometry.tilings(net, size))
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_memory_that_is_not_there_means_smaller_tiles(thin: Thin, caplog: pytest
     weights, size = thin(((8, 8), (8, 8))), (70, 84)
     whole = StyleTransfer(picture(0, *size), picture(1, 61, 75), weights=weights, device=Limited())
     expected, gradient = whole.cost_and_gradient(picture(2, *size))
-    footprint = whole.objective().footprint
+    footprint = whole.objective().memory_plan
     device = Limited(0.6 * footprint.arena(footprint.whole()))
     with caplog.at_level(logging.WARNING, "nstgpu"):
         transfer = StyleTransfer(picture(0, *size), picture(1, 61, 75), weights=weights, device=device)

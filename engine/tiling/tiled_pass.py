@@ -1,6 +1,6 @@
 """The walks through a network over images of one size, a tile at a time, in an arena that is given.
 
-What a tile is stands in `tiles`; what one layer after another does, in `network`.
+What a tile is stands in `geometry`; what one layer after another does, in `network`.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -12,7 +12,7 @@ from ..memory.arena import Buffer, cut, lay_out
 from ..model import network
 from ..model.network import Network
 from ..types import Image
-from .geometry import ROW_BYTES, Piece, Tile, Tiling
+from .geometry import ROW_BYTES, TapTile, Tile, Tiling
 
 
 class OnHost(NamedTuple):
@@ -25,7 +25,7 @@ WindowBytes = dict[tuple[int, frozenset[str], frozenset[str], bool, bool, tuple[
 """What windows take, by depth, taps, targets, whether there is a way back, whether they are the whole, and size."""
 
 
-class Walk:
+class TiledPass:
     """The walks through a network over images of one size, tile by tile, in an arena that is given.
 
     taps: where activations are looked at. backward: whether gradients are wanted; `targets` are then those of the taps
@@ -76,7 +76,7 @@ class Walk:
         outputs = zip(self.network.layers, buffers.layers, strict=True)
         return {layer.tap: b.output for layer, b in outputs if b.output is not None}
 
-    def target(self, device: Device, tile: Tile, part: Piece, tap: str, whole: Array) -> Array:
+    def target(self, device: Device, tile: Tile, part: TapTile, tap: str, whole: Array) -> Array:
         """What a whole target has at a piece of the tile that `forward` was at, until the gradient has left the tap."""
         room = self._room(device, tile.size)[1].get(f"{tap} target")
         return _window(device, whole, part.around, None if room is None else room[: part.shape[0]])
