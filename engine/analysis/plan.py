@@ -1,6 +1,6 @@
 """What a run will take before it is begun: memory, tiles, time, and the largest picture that fits.
 
-Memory is arithmetic on shapes, from the very lists of buffers that are allocated later (`footprint`). Time is measured,
+Memory is arithmetic on shapes, from the lists of buffers that are allocated later (`memory_plan`). Time is measured,
 on an image small enough to wait for.
 """
 
@@ -196,7 +196,7 @@ class Plan:
         size: tuple[int, int] = image.shape[:2]
         style_network = network.down_to(self.network, self.style_taps)
         walk = TiledPass(style_network, geometry.tiling(style_network, size, None), self.style_taps)
-        walk.settle(device.allocate(walk.nbytes(device)))
+        walk.place_in(device.allocate(walk.nbytes(device)))
         (tile,) = walk.tiling.tiles
         seconds = [device.elapsed(lambda: walk.forward(device, tile, image)) for _ in range(ROUNDS + 1)]
         return min(seconds[1:]) / math.prod(size)

@@ -1,8 +1,8 @@
 """The cost of a picture at one size: its targets are measured once, then the cost and gradient of any image.
 
 One object per size; `transfer` makes one for every scale of a run. An image is worked through in tiles, of which there
-is one where memory allows (`tiles`, `footprint`), on one device or several (`crew`). The passes are left to `tiles` and
-`network`, the formulas to `costs`.
+is one where memory allows (`geometry`, `memory_plan`), on one device (`tile_pass`) or several (`multi_device`). Layers
+are left to `network`, the formulas to `terms`.
 """
 
 import logging
@@ -19,10 +19,12 @@ from ..imaging.masks import tap_weights
 from ..memory.arena import Buffer, allocate
 from ..memory.spill import bands, empty
 from ..model import network
-from ..tiling import geometry, memory_plan, multi_device
+from ..tiling import geometry, memory_plan, multi_device, tile_pass
+from ..tiling.buffers import StyleBuffers, TapBuffers, persistent_buffers
 from ..tiling.geometry import Tiling
 from ..tiling.memory_plan import MemoryPlan
 from ..tiling.multi_device import DeviceWorker
+from ..tiling.tile_pass import TileWorker
 from ..tiling.tiled_pass import TiledPass
 from ..types import Image, Mask
 from .terms import ContentTerm, Costs, Moments, Statistics, StyleTarget, StyleTerm
@@ -140,7 +142,10 @@ class Objective:
         if others:
             busy = min(cut.image.count, self.memory_plan.devices)
             _log.info("working in %s on %d of %d devices", cut.image, busy, self.memory_plan.devices)
-        self._held = allocate(device, self.memory_plan.persistent(), "the content's target")
+        named = allocate(device, self.memory_plan.persistent(), "the content's target")
+        self._held = persistent_buffers(
+            named, self.content_taps, self.style_taps, len(self.styles), self.memory_plan.groups
+        )
         self._inside: Mapping[str, Array] = {}  # an image, and with a border a gradient, that the network does not see
         if border or trainable_mask is not None:
             inside = (self.shape[0] - 2 * border, self.shape[1] - 2 * border, 3)
@@ -148,13 +153,14 @@ class Objective:
             wanted = [Buffer(name, inside, device.image_dtype, 0, 0) for name in names]
             self._inside = allocate(device, wanted, "the picture without what is added to it")
         if trainable_mask is not None:
-            device.upload(trainable_mask, self._held["trainable_mask"])
+            device.upload(trainable_mask, self._held.trainable_mask)
             kept = empty(content.shape, content.dtype)
             for rows in bands(content.shape):
                 kept[rows] = (1 - trainable_mask[rows, :, None]) * content[rows]
-            device.upload(kept, self._held["kept"])
+            device.upload(kept, self._held.kept)
         self._cut = cut
-        self._workers: list[DeviceWorker] = []  # none until they are needed; the first is the primary device's
+        self._worker: TileWorker | None = None  # of the first device; none until it is needed
+        self._devices: list[DeviceWorker] = []  # the same and those of the others, where several devices have tiles
         self._without_overflow(lambda: self._measure(content))
 
     # ---- tiles, and the memory they take ------------------------------------------------------------------------
@@ -165,20 +171,26 @@ class Objective:
 
     def _allocate_tiles(self) -> None:
         """Allocates what depends on tiles, unless it is there."""
-        if self._workers:
+        if self._worker is not None:
             return
-        assigned = multi_device.assign_round_robin(self.tiling.count, 1 + len(self._replicas))
-        self._workers = [
-            DeviceWorker(needs, self._cut, self._masks, numbers)
-            for needs, numbers in zip((self.memory_plan, *self._replicas), assigned, strict=True)
-            if numbers
-        ]
+        if self._replicas and self.tiling.count > 1:
+            plans, masks = (self.memory_plan, *self._replicas), self._masks
+            assigned = multi_device.assign_round_robin(self.tiling.count, len(plans))
+            self._devices = [
+                DeviceWorker(plan, self._cut, masks, numbers)
+                for plan, numbers in zip(plans, assigned, strict=True)
+                if numbers
+            ]
+            self._worker = self._devices[0]
+        else:
+            self._worker = TileWorker(self.memory_plan, self._cut, self._masks, range(self.tiling.count))
         if self.weighting is not None:
             self.weigh(self.weighting)
 
     @property
-    def _primary(self) -> DeviceWorker:
-        return self._workers[0]
+    def _primary(self) -> TileWorker:
+        assert self._worker is not None, "tiles are allocated first"
+        return self._worker
 
     def _without_overflow(self, work: Callable[[], T]) -> T:
         """Does what may be done again, in smaller and smaller tiles until memory suffices."""
@@ -193,7 +205,7 @@ class Objective:
     def _shrink(self, problem: str) -> None:
         """Gives back what depends on tiles, and chooses some that take about half; MemoryError if there are none."""
         before = self.memory_plan.nbytes(self._cut)
-        self._workers = []
+        self._worker, self._devices = None, []
         for share in SMALLER:
             smaller = self.memory_plan.within(share * before)
             if self.memory_plan.nbytes(smaller) <= share * before:
@@ -210,7 +222,7 @@ class Objective:
     # ---- the targets --------------------------------------------------------------------------------------------
     def _measure(self, content: Image) -> None:
         self._measured = [self._measure_style(number, style) for number, style in enumerate(self.styles)]
-        self.device.upload(content, self._held["image"])
+        self.device.upload(content, self._held.image)
         if self.content_taps:
             self._measure_content(self._primary.passes.content)
 
@@ -235,14 +247,13 @@ class Objective:
                 if values is not None:
                     (weights,) = allocate(device, [Buffer("weights", part.shape, device.image_dtype, 0, 0)]).values()
                     device.upload(values, weights)
-                moments = self._moments(tap, f"target {number}")
+                moments = self._moments(tap, self._held.styles[tap, number])
                 moments.gather(device, features[tap][part.rows], weights, shares[tap][index])
         return {tap: (self._energy_of_style(tap, number), self._to_root(tap, number)) for tap in self.style_taps}
 
-    def _moments(self, tap: str, of: str) -> Moments:
-        held, tiled = self._held, self._primary.rooms
-        partial_gram, partial_mean = tiled.get(f"{tap} partial"), tiled.get(f"{tap} partial mean")
-        return Moments(held[f"{tap} {of}"], held.get(f"{tap} {of} mean"), partial_gram, partial_mean)
+    def _moments(self, tap: str, of: StyleBuffers | TapBuffers) -> Moments:
+        partial = self._primary.buffers.partial(tap)
+        return Moments(of.gram, of.mean) if partial is None else Moments(of.gram, of.mean, partial.gram, partial.mean)
 
     def _energy_of_style(self, tap: str, number: int) -> float:
         """J^[l](S) of an image without features."""
@@ -265,34 +276,35 @@ class Objective:
         # Of a flat picture hardly any variance is left: what float32 can tell from none decides then.
         ridge = max(W2_RIDGE * (energy - float(mean @ mean) / width), LEAST_RIDGE * energy, TINY_RIDGE)
         (root,) = allocate(self.device, [Buffer("root", gram.shape, self.device.image_dtype, 0, 0)]).values()
-        target = self._moments(tap, f"target {number}")
+        target = self._moments(tap, self._held.styles[tap, number])
         self.device.w2_root(target.gram, target.mean, ridge, root, scratch=self._scratch(width))
         self.device.copy(root, target.gram)
         return ridge
 
     def _target(self, tap: str, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        target = self._moments(tap, f"target {number}")
+        target = self._moments(tap, self._held.styles[tap, number])
         gram = self.device.download(target.gram).astype(np.float64)
         if target.mean is None:
             return gram, np.zeros(len(gram))
         return gram, self.device.download(target.mean).astype(np.float64)
 
     def _scratch(self, width: int) -> Array:
-        return self._held["scratch"][: W2_SCRATCH * width * width].reshape(W2_SCRATCH, width, width)
+        scratch: Array = self._held.scratch
+        return scratch[: W2_SCRATCH * width * width].reshape(W2_SCRATCH, width, width)
 
     def _measure_content(self, walk: TiledPass) -> None:
         for index, tile in enumerate(walk.tiling.tiles):
-            features = walk.forward(self.device, tile, self._held["image"])
+            features = walk.forward(self.device, tile, self._held.image)
             for tap in self.content_taps:
                 part = self._primary.pieces[tap][index]
-                self.device.copy(features[tap][part.rows][part.own], self._held[f"{tap} content"][part.at])
+                self.device.copy(features[tap][part.rows][part.own], self._held.content[tap][part.at])
 
     # ---- weights ------------------------------------------------------------------------------------------------
     def content_energies(self) -> dict[str, float]:
         """J_content^[l] of an image without features, by tap."""
         energies = {}
         for tap in self.content_taps:
-            target, total = self._held[f"{tap} content"], 0.0
+            target, total = self._held.content[tap], 0.0
             step = max(1, DOWNLOAD_BYTES // target[0].nbytes)
             for row in range(0, len(target), step):
                 total += float(np.sum(np.square(self.device.download(target[row : row + step]), dtype=np.float64)))
@@ -308,35 +320,36 @@ class Objective:
         }
 
     def _reduction(self, tap: str) -> float:
-        target = self._held[f"{tap} content"]
+        target = self._held.content[tap]
         return 1.0 / math.prod(target.shape) if self.reduction == "mean" else 1.0
 
     def weigh(self, weighting: Weighting) -> None:
         """Sets the weights of the cost; taps are those of the constructor."""
         self.weighting = weighting
-        primary, *replicas = self._workers
+        primary = self._primary
         primary.content_terms = [
             ContentTerm(
                 tap,
                 weighting.content * weighting.content_layers[tap],
                 self._reduction(tap) / primary.halo_overhead[tap],
-                self._held[f"{tap} content"],
+                self._held.content[tap],
             )
             for tap in self.content_taps
         ]
         primary.style_terms = [
             self._style_term(weighting, tap, group) for tap in self.style_taps for group in self.memory_plan.groups
         ]
-        for replica in replicas:
-            replica.sync_targets(primary)
+        for replica in self._devices[1:]:
+            replica.sync_targets(self._devices[0])
 
     def _style_term(self, weighting: Weighting, tap: str, group: int | None) -> StyleTerm:
         targets = []
         for slot, (number, place, share) in enumerate(self._comparisons):
             if place == group:
-                target, ridge = self._moments(tap, f"target {number}"), self._measured[number][tap][1]
+                target, ridge = self._moments(tap, self._held.styles[tap, number]), self._measured[number][tap][1]
                 targets.append(StyleTarget(share, target.gram, target.mean, ridge, self._style_cost(tap, slot)))
-        moments, difference = self._moments(tap, f"image {group}"), self._moments(tap, f"difference {group}")
+        buffers = self._held.taps[tap, group]
+        moments = self._moments(tap, buffers)
         return StyleTerm(
             tap,
             group,
@@ -345,8 +358,8 @@ class Objective:
             tuple(targets),
             moments,
             geometry.seen(self._primary.pieces[tap]),
-            difference.gram,
-            difference.mean,
+            buffers.gram_error,
+            buffers.mean_error,
             self._scratch(len(moments.gram)) if self.statistics == "w2" else None,
         )
 
@@ -354,12 +367,12 @@ class Objective:
     @property
     def image(self) -> Array:
         """A buffer for an image, for whoever needs one."""
-        return self._inside.get("image", self._held["image"])
+        return self._inside.get("image", self._held.image)
 
     @property
     def gradient(self) -> Array:
         """A buffer for a gradient, for whoever needs one."""
-        return self._inside.get("gradient", self._held["gradient"])
+        return self._inside.get("gradient", self._held.gradient)
 
     def evaluate(self, image: Array, gradient: Array) -> Costs:
         """J at `image`, and dJ/dimage written to `gradient`; both on the device."""
@@ -374,12 +387,12 @@ class Objective:
     @property
     def measured(self) -> Array:
         """Where `enqueue` leaves what `costs` makes sense of."""
-        return self._primary.rooms["costs"]
+        return self._primary.buffers.costs
 
     @property
     def capturable(self) -> bool:
         """Whether `enqueue` asks nothing of the host, so that a graph can hold it; not where several devices work."""
-        return len(self._workers) == 1
+        return not self._devices
 
     def enqueue(self, image: Array, gradient: Array) -> None:
         """Asks the device for what `evaluate` measures; waits for nothing where it is `capturable`."""
@@ -387,22 +400,21 @@ class Objective:
         assert weighting is not None, "weigh comes first"
         whole = gradient
         if self._border:
-            device.extend(image, self._held["image"])
-            image, gradient = self._held["image"], self._held["gradient"]
+            device.extend(image, self._held.image)
+            image, gradient = self._held.image, self._held.gradient
         elif self._trainable_mask is not None:
-            device.copy(image, self._held["image"])
-            image = self._held["image"]
+            device.copy(image, self._held.image)
+            image = self._held.image
         if self._trainable_mask is not None:  # the image to the last bit where the mask is 1, the content where it is 0
-            device.weigh(image, self._held["trainable_mask"])
-            device.step_within(image, self._held["kept"], 1.0, image)
-        primary, *replicas = self._workers
-        if replicas:
-            multi_device.evaluate_multi(primary, replicas, image, gradient)
+            device.weigh(image, self._held.trainable_mask)
+            device.step_within(image, self._held.kept, 1.0, image)
+        if self._devices:
+            multi_device.evaluate_multi(self._devices, image, gradient)
         else:
-            multi_device.evaluate_single(primary, image, gradient)
+            tile_pass.evaluate_single(self._primary, image, gradient)
         device.tv_cost(image, weighting.tv, cost=measured[-2:-1], gradient=gradient)
         if self._trainable_mask is not None:
-            device.weigh(gradient, self._held["trainable_mask"])
+            device.weigh(gradient, self._held.trainable_mask)
         if self._border:
             device.extend_gradient(gradient, whole)
         device.dots(whole.reshape(1, -1), whole.reshape(-1), measured[-1:])

@@ -1,10 +1,10 @@
 """The frozen network as a chain: a tuple of layers, a walk forward and a walk backward, and the buffers both need.
 
-Costs are somebody else's: the walk forward leaves the activations at the taps, and the walk backward asks for the
-gradient at each tap as it passes by.
+Costs are somebody else's: the walk forward leaves the activations at the taps, and the walk backward stops at
+each tap, where its gradient enters.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -181,31 +181,37 @@ def forward(device: Device, network: Network, buffers: Buffers, image: Array) ->
 
 
 def backward(
-    device: Device, network: Network, buffers: Buffers, tap_gradient: Callable[[str, Array], bool], out: Array
-) -> None:
+    device: Device, network: Network, buffers: Buffers, taps: Collection[str], out: Array
+) -> Iterator[tuple[str, Array]]:
     """From the gradients at the taps to the gradient of the image, written to `out`.
 
-    `tap_gradient(tap, buffer)` writes the gradient that enters at a tap, and says whether there was one.
+    Yields every tap of `taps` as the pass comes by, with a buffer (h, w, C) into which the caller writes the gradient
+    that enters there. The gradient of the image is complete once the iterator has ended.
     """
     device.bind_workspace(buffers.workspace)
     layers = list(zip(network.layers, buffers.layers, strict=True))
 
-    def take_in(i: int) -> bool:
-        return i >= 0 and tap_gradient(layers[i][0].tap, layers[i][1].gradient)
+    def entering(i: int) -> Iterator[tuple[str, Array]]:
+        if tapped(i):
+            yield layers[i][0].tap, layers[i][1].gradient
+
+    def tapped(i: int) -> bool:
+        return i >= 0 and layers[i][0].tap in taps
 
     deepest = len(layers) - 1
-    if not take_in(deepest):
+    if not tapped(deepest):
         raise AssertionError(f"the deepest layer {layers[deepest][0].tap} has no cost")
+    yield from entering(deepest)
     device.relu_gradient(layers[deepest][1].gradient, layers[deepest][1].mask)
-    taken_in = take_in(deepest - 1)
+    yield from entering(deepest - 1)
     for i in range(deepest, 0, -1):
         (before, into), (layer, b) = layers[i - 1], layers[i]
         target, mask = (into.pooled_gradient, None) if before.pooled else (into.gradient, into.mask)
         device.conv3x3_input_gradient(
-            b.gradient, layer.filters, out=target, mask=mask, accumulate=taken_in and not before.pooled
+            b.gradient, layer.filters, out=target, mask=mask, accumulate=tapped(i - 1) and not before.pooled
         )
         # One layer ahead, so that the tap's activation is gone before the pool below unfolds a gradient as large.
-        taken_in_before, taken_in = taken_in, take_in(i - 2)
+        yield from entering(i - 2)
         if before.pooled:
             device.pool_input_gradient(
                 into.pooled_gradient,
@@ -213,7 +219,7 @@ def backward(
                 choice=into.choice,
                 out=into.gradient,
                 mask=into.mask,
-                accumulate=taken_in_before,
+                accumulate=tapped(i - 1),
             )
     layer, b = layers[0]
     device.conv3x3_input_gradient(b.gradient, layer.filters, out=buffers.input_gradient, mask=None, accumulate=False)

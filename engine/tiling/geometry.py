@@ -213,7 +213,7 @@ def tilings(net: Network, size: tuple[int, int], devices: int = 1) -> list[Tilin
     """The tilings worth trying, beginning with the one that takes the least work of the device that has most of it.
 
     So one device works on the whole; of several as many as there are have a tile each, as long as none has more than
-    `WORTH_SPREADING` of the pixels, which is when each walks forward only once (see `crew`). Else tiles come last.
+    `WORTH_SPREADING` of the pixels, which is when each passes forward once (see `multi_device`). Else tiles come last.
 
     Along each axis every number of tiles up to ten, then each a tenth larger than the one before it. Tiles as small as
     their halo are the last: smaller ones would save next to nothing.

@@ -18,6 +18,7 @@ from ..memory.spill import resident
 from ..model import network
 from ..model.network import Network
 from . import geometry
+from .buffers import content_name, gram_error_name, gram_name, mean_name, partial_gram_name, target_name, weights_name
 from .geometry import TapTile, Tile, Tiling
 from .tiled_pass import TiledPass, WindowBytes
 
@@ -50,6 +51,10 @@ class TiledPasses:
     """Forward, for the statistics of the image."""
     gradient_pass: TiledPass
     """Forward and back."""
+
+    @property
+    def all(self) -> tuple[TiledPass, ...]:
+        return *self.styles, self.content, self.stats_pass, self.gradient_pass
 
     def of_use(self, cut: TilingPlan, *, content: bool, style: bool) -> list[TiledPass]:
         """Those that are ever taken."""
@@ -176,19 +181,18 @@ class MemoryPlan:
             wanted["kept"] = ((*self.size, 3), pixels)
         for tap in self.style_taps:
             square, row = ((channels[tap], channels[tap]), pixels), ((channels[tap],), pixels)
-            for name in (*(f"target {number}" for number in range(len(self.style_sizes))), *self._by_group()):
-                wanted[f"{tap} {name}"] = square
+            names = [target_name(tap, number) for number in range(len(self.style_sizes))]
+            names += [name(tap, group) for group in self.groups for name in (gram_name, gram_error_name)]
+            for name in names:
+                wanted[name] = square
                 if moments:
-                    wanted[f"{tap} {name} mean"] = row
+                    wanted[mean_name(name)] = row
         if self.statistics == "w2" and self.style_taps:
             widest = max(channels[tap] for tap in self.style_taps)
             wanted["scratch"] = ((W2_SCRATCH * widest * widest,), pixels)
         for tap in self.content_taps:
-            wanted[f"{tap} content"] = ((*at[tap], channels[tap]), device.activation_dtype)
+            wanted[content_name(tap)] = ((*at[tap], channels[tap]), device.activation_dtype)
         return [Buffer(name, *kind, 0, 0) for name, kind in wanted.items()]
-
-    def _by_group(self) -> list[str]:
-        return [f"{what} {group}" for group in self.groups for what in ("image", "difference")]
 
     def per_tile(self, cut: TilingPlan) -> list[Buffer]:
         """What depends on the tiles, beside the arena: costs, weights of pieces, and room for a tile's statistics."""
@@ -204,20 +208,20 @@ class MemoryPlan:
         if cut.tiled and self.style_taps:
             for layer in self.network.layers:
                 if layer.tap in self.style_taps:
-                    wanted[f"{layer.tap} partial"] = (layer.channels[1], layer.channels[1])
-                    wanted[f"{layer.tap} partial mean"] = (layer.channels[1],)
+                    wanted[name := partial_gram_name(layer.tap)] = (layer.channels[1], layer.channels[1])
+                    wanted[mean_name(name)] = (layer.channels[1],)
         return [Buffer(name, shape, pixels, 0, 0) for name, shape in wanted.items()]
 
     def replicated(self, cut: TilingPlan, numbers: Sequence[int]) -> list[Buffer]:
         """What a device beside the first holds for tiles with these numbers: differences, and the content there."""
         held, parts = {buffer.name: buffer for buffer in self.persistent()}, self.pieces(cut.image.tiles)
-        names = [f"{tap} difference {group}" for tap in self.style_taps for group in self.groups]
-        wanted = [held[name] for name in (*names, *(f"{name} mean" for name in names)) if name in held]
+        names = [gram_error_name(tap, group) for tap in self.style_taps for group in self.groups]
+        wanted = [held[name] for name in (*names, *map(mean_name, names)) if name in held]
         for tap in self.content_taps:
-            whole = held[f"{tap} content"]
+            whole = held[content_name(tap)]
             for number in numbers:
                 shape = *parts[tap][number].shape, whole.shape[2]
-                wanted.append(replace(whole, name=f"{tap} content {number}", shape=shape))
+                wanted.append(replace(whole, name=content_name(tap, number), shape=shape))
         return wanted
 
     def arena(self, cut: TilingPlan) -> int:
@@ -228,18 +232,6 @@ class MemoryPlan:
     def nbytes(self, cut: TilingPlan) -> int:
         """All that depends on tiles."""
         return lay_out(self.per_tile(cut))[1] + self.arena(cut)
-
-
-def weights_name(tap: str, mask_id: int | None, number: int, part: TapTile) -> str | None:
-    """Under which name the weights of a tile's piece are held; None where there is nothing to weigh.
-
-    Where there is no mask, pieces that are alike share theirs.
-    """
-    if mask_id is not None:
-        return f"{tap} mask {mask_id} of tile {number}"
-    if part.whole:
-        return None
-    return f"{tap} weights {part.shape} {part.own}"
 
 
 def memory_budget(plan: MemoryPlan, others: Sequence[Device] = ()) -> int | None:

@@ -1,14 +1,13 @@
-"""An image's tiles, walked through by one device or dealt out to several: the same bytes of cost and gradient for any
-number of them, as long as they are of one kind.
+"""An image's tiles dealt out to several devices: the same bytes of cost and gradient for any number of them, as long as
+they are of one kind. A layer upon `tile_pass`, which one device never enters.
 
 The first device is the primary: it holds the image, the gradient, the statistics and the costs, and takes tiles as the
 replicas do. What another device finds in a tile comes to it through host memory, and is added up where and as it would
-have been had the primary found it, tile after tile in one order. A device goes back from its last tile without walking
-forward again, so that with a tile each nothing is computed twice. Every other device works in a thread of its own for
-as long as an evaluation lasts. What a tile is stands in `geometry`, what is compared with what in `objective`.
+have been had the primary found it, tile after tile in one order. With a tile each nothing is computed twice. Every
+replica works in a thread of its own for as long as an evaluation lasts. What a tile is stands in `geometry`, what is
+compared with what in `objective`.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,12 +20,12 @@ from typing import Any, Generic, TypeVar
 from numpy.typing import NDArray
 
 from ...kernels.device import Array
-from ..costs.terms import ContentTerm, Moments, StyleTerm
+from ..costs.terms import ContentTerm, Moments
 from ..memory.arena import allocate
 from ..memory.spill import fetched
-from ..types import Mask
-from . import geometry
-from .memory_plan import MemoryPlan, TilingPlan, weights_name
+from .buffers import content_name, gram_error_name, mean_name
+from .memory_plan import MemoryPlan, TilingPlan
+from .tile_pass import TileWorker, add_tile_gradient, tile_gradient
 from .tiled_pass import OnHost
 
 AHEAD = 2
@@ -42,40 +41,18 @@ def assign_round_robin(count: int, devices: int) -> list[range]:
     return [range((count - 1 - device) % devices, count, devices) for device in range(devices)]
 
 
-class DeviceWorker:
-    """One device with its tiles: the passes in their arena, and what depends on tiles beside it.
+class DeviceWorker(TileWorker):
+    """One of several devices with its tiles, and what passes between it and the primary."""
 
-    plan: of this device. masks: weights (h, w) by mask_id and tap. numbers: of its own tiles, from the first to
-    the last. Raises MemoryError.
-    """
+    def _allocate_more(self, plan: MemoryPlan, cut: TilingPlan) -> None:
+        primary = self.is_last(cut.image.count - 1)
+        self._replicated: Mapping[str, Array] = {}
+        if not primary:
+            self._replicated = allocate(plan.device, plan.replicated(cut, self.numbers))
 
-    def __init__(
-        self, plan: MemoryPlan, cut: TilingPlan, masks: Sequence[Mapping[str, Mask]], numbers: Sequence[int]
-    ) -> None:
-        device = plan.device
-        self.device, self.tiling, self.numbers = device, cut.image, numbers
-        self.content_terms: list[ContentTerm] = []
-        self.style_terms: list[StyleTerm] = []
-        self.rooms = allocate(device, plan.per_tile(cut))
-        primary = numbers[-1] == cut.image.count - 1
-        self._replicated: Mapping[str, Array] = {} if primary else allocate(device, plan.replicated(cut, numbers))
-        self.passes = plan.passes(cut)
-        arena = device.allocate(plan.arena(cut))
-        for walk in (*self.passes.styles, self.passes.content, self.passes.stats_pass, self.passes.gradient_pass):
-            walk.settle(arena)
-        self.pieces = plan.pieces(cut.image.tiles)
-        self._content_taps = plan.content_taps
-        self._shares = {tap: geometry.shares(parts) for tap, parts in self.pieces.items()}
-        sizes = plan.sizes
-        # A weight of one, on average over all that is taken in.
-        self.halo_overhead = {tap: geometry.seen(parts) / math.prod(sizes[tap]) for tap, parts in self.pieces.items()}
-        for tap, parts in self.pieces.items():
-            for mask_id in plan.mask_ids(tap):
-                mask = None if mask_id is None else masks[mask_id][tap]
-                for number in numbers:
-                    values = parts[number].weights(mask, self.halo_overhead[tap])
-                    if values is not None:
-                        device.upload(values, self._weights(tap, mask_id, number))
+    def content_target(self, term: ContentTerm, number: int) -> Array:
+        target = self._replicated.get(content_name(term.tap, number))
+        return super().content_target(term, number) if target is None else target
 
     def sync_targets(self, primary: "DeviceWorker") -> None:
         """Takes on the terms of the primary, and what they compare its own tiles with."""
@@ -84,36 +61,31 @@ class DeviceWorker:
             for number in self.numbers:
                 rows, columns = self.pieces[content.tap][number].around
                 target = primary.device.download(content.target[rows])[:, columns]
-                self.device.upload(target, self._replicated[f"{content.tap} content {number}"])
+                self.device.upload(target, self._replicated[content_name(content.tap, number)])
         self.style_terms = []
         for style in primary.style_terms:
-            name = f"{style.tap} difference {style.mask_id}"
-            shift = self._replicated.get(f"{name} mean")
+            name = gram_error_name(style.tap, style.mask_id)
+            shift = self._replicated.get(mean_name(name))
             self.style_terms.append(
                 replace(style, targets=(), difference=self._replicated[name], shift=shift, scratch=None)
             )
 
     # ---- the statistics of the image --------------------------------------------------------------------------------
-    def accumulate_tile(self, number: int, image: Array) -> None:
-        """Adds a tile to the statistics, after those before it."""
-        features = self.forward_tile(number, image)
-        for term in self.style_terms:
-            term.moments.gather(self.device, *self._seen(term, number, features), self._shares[term.tap][number])
-
     def sums(self, number: int, image: Array) -> Sums:
         """What a tile adds to the statistics."""
         features, found = self.forward_tile(number, image), []
         for term in self.style_terms:
-            mean = None if term.moments.mean is None else self.rooms[f"{term.tap} partial mean"]
-            own = Moments(self.rooms[f"{term.tap} partial"], mean)
-            own.gather(self.device, *self._seen(term, number, features), 1)
+            partial = self.buffers.partial(term.tap)
+            assert partial is not None, "several devices have several tiles"
+            own = Moments(partial.gram, None if term.moments.mean is None else partial.mean)
+            own.gather(self.device, *self.counted(term, number, features), 1)
             found.append(self._fetched(own.gram, own.mean))
         return found
 
     def accumulate(self, number: int, found: Sums) -> None:
-        """`gather` for a tile whose `sums` are known."""
+        """Adds a tile whose `sums` are known to the statistics, after those before it."""
         for term, values in zip(self.style_terms, found, strict=True):
-            so_far, share = term.moments, self._shares[term.tap][number]
+            so_far, share = term.moments, self.shares[term.tap][number]
             wholes, rooms = (so_far.gram, so_far.mean), (so_far.partial_gram, so_far.partial_mean)
             for value, whole, room in zip(values, wholes, rooms, strict=True):
                 if value is None:
@@ -131,23 +103,7 @@ class DeviceWorker:
     def _fetched(self, square: Array, row: Array | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
         return self.device.download(square), None if row is None else self.device.download(row)
 
-    def forward_tile(self, number: int, image: Array) -> Mapping[str, Array]:
-        """Forward, so that after the last of its own tiles the way back can begin at once."""
-        tile, last = self.tiling.tiles[number], number == self.numbers[-1]
-        if not last and not self.style_terms:
-            return {}
-        walk = self.passes.gradient_pass if last else self.passes.stats_pass
-        return walk.forward(self.device, tile, image)
-
-    def _seen(self, term: StyleTerm, number: int, features: Mapping[str, Array]) -> tuple[Array, Array | None]:
-        return features[term.tap][self.pieces[term.tap][number].rows], self._weights(term.tap, term.mask_id, number)
-
     # ---- the gradient -----------------------------------------------------------------------------------------------
-    def back(self, number: int, image: Array, gradient: Array) -> None:
-        """Adds a tile's part to the gradient, and writes that of the content's cost; its last tile comes first."""
-        inject = self._forward_again(number, image)
-        self.passes.gradient_pass.backward(self.device, self.tiling.tiles[number], inject, gradient)
-
     def part(self, number: int, image: Array, differences: Sums) -> tuple[NDArray[Any], list[NDArray[Any]]]:
         """A tile's part of the gradient, in its window, and of the content's cost, by tap."""
         if number == self.numbers[-1]:
@@ -155,78 +111,27 @@ class DeviceWorker:
                 self.device.upload(difference, term.difference)
                 if shift is not None:
                     self.device.upload(shift, term.shift)
-        inject = self._forward_again(number, image)
-        own = self.passes.gradient_pass.window_gradient(self.device, self.tiling.tiles[number], inject)
-        costs = [self._content_cost(term.tap, number) for term in self.content_terms]
+        own = self.passes.gradient_pass.window_gradient(self.device, self.tiling.tiles[number])
+        tile_gradient(self, number, image, own)
+        costs = [self.content_cost(term.tap, number) for term in self.content_terms]
         return self.device.download(own), [self.device.download(cost) for cost in costs]
 
     def add(self, number: int, part: tuple[NDArray[Any], list[NDArray[Any]]], gradient: Array) -> None:
-        """`back` for a tile whose `part` is known."""
+        """Adds a tile whose `part` is known to the gradient (H, W, 3)."""
         own, costs = part
-        self.passes.gradient_pass.add_window(self.device, self.tiling.tiles[number], own, gradient)
+        tile, tiled_pass = self.tiling.tiles[number], self.passes.gradient_pass
+        tiled_pass.upload_window(self.device, tile, own)
+        tiled_pass.add_window(self.device, tile, gradient)
         for term, cost in zip(self.content_terms, costs, strict=True):
-            self.device.upload(cost, self._content_cost(term.tap, number))
-
-    def _forward_again(self, number: int, image: Array) -> Callable[[str, Array], bool]:
-        """Forward, unless it is where `forward_tile` has left off; returns what enters the way back at the taps."""
-        device, walk, tile = self.device, self.passes.gradient_pass, self.tiling.tiles[number]
-        left_off = number == self.numbers[-1]
-        features = walk.activations(device, tile) if left_off else walk.forward(device, tile, image)
-
-        def inject(tap: str, out: Array) -> bool:
-            if tap not in self.pieces:
-                return False
-            part = self.pieces[tap][number]
-            own, into, injected = features[tap][part.rows], out[part.rows], False
-            for halo in (out[: part.rows.start], out[part.rows.stop :]):
-                if len(halo):
-                    device.zero(halo)
-            for content in self.content_terms:
-                if content.tap == tap:
-                    weights = self._weights(tap, None, number)
-                    target = self._replicated.get(f"{tap} content {number}")
-                    if target is None:
-                        target = walk.target(device, tile, part, tap, content.target)
-                    content.measure(device, own, target, weights, self._content_cost(tap, number))
-                    content.add_gradient(device, own, target, weights, into, injected)
-                    injected = True
-            for style in self.style_terms:
-                if style.tap == tap:
-                    style.add_gradient(device, own, self._weights(tap, style.mask_id, number), into, injected)
-                    injected = True
-            return injected
-
-        return inject
-
-    def _weights(self, tap: str, mask_id: int | None, number: int) -> Array | None:
-        """Of what a tile takes in, in one region; None weighs all alike."""
-        name = weights_name(tap, mask_id, number, self.pieces[tap][number])
-        return None if name is None else self.rooms[name]
-
-    def _content_cost(self, tap: str, number: int) -> Array:
-        slot = self._content_taps.index(tap) * self.tiling.count + number
-        return self.rooms["costs"][slot : slot + 1]
+            self.device.upload(cost, self.content_cost(term.tap, number))
 
 
-def evaluate_single(primary: DeviceWorker, image: Array, gradient: Array) -> None:
-    """One device: statistics, costs, and the gradient, up to what is no tile's business; nothing is waited for."""
-    count = primary.tiling.count
-    for number in range(count):
-        primary.accumulate_tile(number, image)
-    for term in primary.style_terms:
-        term.compare(primary.device)
-    if count > 1:
-        primary.device.zero(gradient)
-    # Backwards, since the last tile has just been walked forward.
-    for number in reversed(range(count)):
-        primary.back(number, image, gradient)
-
-
-def evaluate_multi(primary: DeviceWorker, replicas: Sequence[DeviceWorker], image: Array, gradient: Array) -> None:
-    """The same with other devices.
+def evaluate_multi(workers: Sequence[DeviceWorker], image: Array, gradient: Array) -> None:
+    """`evaluate_single` with other devices, to the same bytes.
 
     Raises whatever went wrong on any of them; when it returns or raises, they are at rest.
     """
+    primary, *replicas = workers
     count = primary.tiling.count
     on_host = OnHost(fetched(primary.device, image))
     with _threads(len(replicas)) as threads:
@@ -247,7 +152,7 @@ def evaluate_multi(primary: DeviceWorker, replicas: Sequence[DeviceWorker], imag
         )
         for number in reversed(range(count)):
             if number in primary.numbers:
-                primary.back(number, image, gradient)
+                add_tile_gradient(primary, number, image, gradient)
             else:
                 primary.add(number, parts[number].fetch(), gradient)
 

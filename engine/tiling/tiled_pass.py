@@ -3,7 +3,7 @@
 What a tile is stands in `geometry`; what one layer after another does, in `network`.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -55,7 +55,7 @@ class TiledPass:
             self._known[key] = lay_out(self._planned(device, size))[1]
         return self._known[key]
 
-    def settle(self, arena: Array) -> None:
+    def place_in(self, arena: Array) -> None:
         """Works in this memory (uint8) from now on; it may be shared, by walks that take turns."""
         self._arena = arena
         self._rooms.clear()
@@ -65,10 +65,16 @@ class TiledPass:
 
         The image is on the device or, where there are several tiles, `OnHost`.
         """
-        buffers, rooms = self._room(device, tile.size)
-        pixels = _window(device, image, tile.window, rooms.get("image"))
-        network.forward(device, self.network, buffers, pixels)
+        network.forward(device, self.network, self.buffers(device, tile), self.pixels(device, tile, image))
         return self.activations(device, tile)
+
+    def buffers(self, device: Device, tile: Tile) -> network.Buffers:
+        """What the network writes for a window, until the arena's next pass."""
+        return self._room(device, tile.size)[0]
+
+    def pixels(self, device: Device, tile: Tile, image: Array) -> Array:
+        """(h, w, 3): the window of the image, with its rows together."""
+        return _window(device, image, tile.window, self._room(device, tile.size)[1].get("image"))
 
     def activations(self, device: Device, tile: Tile) -> dict[str, Array]:
         """What `forward` returned."""
@@ -81,33 +87,18 @@ class TiledPass:
         room = self._room(device, tile.size)[1].get(f"{tap} target")
         return _window(device, whole, part.around, None if room is None else room[: part.shape[0]])
 
-    def backward(self, device: Device, tile: Tile, tap_gradient: Callable[[str, Array], bool], gradient: Array) -> None:
-        """Back from the window that `forward` was at: adds to the gradient of the image what entered at the taps.
-
-        Where there is one tile only, `gradient` is written instead.
-        """
-        if self.tiling.count == 1:
-            buffers, _ = self._room(device, tile.size)
-            network.backward(device, self.network, buffers, tap_gradient, gradient)
-            return
-        self.window_gradient(device, tile, tap_gradient)
-        self._add(device, tile, gradient)
-
-    def window_gradient(self, device: Device, tile: Tile, tap_gradient: Callable[[str, Array], bool]) -> Array:
-        """What `backward` adds to the gradient of the image, (h, w, 3), until the arena's next walk. In tiles only."""
-        buffers, rooms = self._room(device, tile.size)
-        own: Array = rooms["addends"][0]
-        network.backward(device, self.network, buffers, tap_gradient, own)
+    def window_gradient(self, device: Device, tile: Tile) -> Array:
+        """(h, w, 3): where the gradient of a window goes, until the arena's next pass. In tiles only."""
+        own: Array = self._room(device, tile.size)[1]["addends"][0]
         return own
 
-    def add_window(self, device: Device, tile: Tile, values: Image, gradient: Array) -> None:
-        """Adds what another device has as `window_gradient`; the arena is used for it, as for a walk."""
-        buffers, rooms = self._room(device, tile.size)
-        device.bind_workspace(buffers.workspace)  # that of another window may lie where the sum will
-        device.upload(values, rooms["addends"][0])
-        self._add(device, tile, gradient)
+    def upload_window(self, device: Device, tile: Tile, values: Image) -> None:
+        """Writes what another device has as `window_gradient`; the arena is used for it, as for a pass."""
+        device.bind_workspace(self.buffers(device, tile).workspace)  # that of another window may lie where the sum will
+        device.upload(values, self.window_gradient(device, tile))
 
-    def _add(self, device: Device, tile: Tile, gradient: Array) -> None:
+    def add_window(self, device: Device, tile: Tile, gradient: Array) -> None:
+        """Adds `window_gradient` to the gradient of the image (H, W, 3)."""
         _, rooms = self._room(device, tile.size)
         addends, total, place = rooms["addends"], rooms["sum"], gradient[tile.window]
         device.copy(place, addends[1])

@@ -144,7 +144,7 @@ def test_golden_gram_gradient(shared_data: Path, device: str, tolerance: float) 
         tv_weight=0.0,
     )
     for block in (1, 2, 3):
-        target = transfer.objective()._held[f"relu{block}_1 target 0"]
+        target = transfer.objective()._held.styles[f"relu{block}_1", 0].gram
         assert relative(transfer.device.download(target), golden[f"block{block}_conv1/gram"]) <= tolerance
         target[...] = 0
     costs, gradient = transfer.cost_and_gradient(image.astype(transfer.device.image_dtype))
@@ -167,7 +167,7 @@ def test_golden_activations(shared_data: Path) -> None:
     )
     for tap in taps:
         name = tap.replace("relu", "block").replace("_", "_conv")
-        ours = transfer.device.download(transfer.objective()._held[f"{tap} content"])[::8, ::8].transpose(2, 0, 1)
+        ours = transfer.device.download(transfer.objective()._held.content[tap])[::8, ::8].transpose(2, 0, 1)
         assert relative(ours[:, : 1 << 9, : 1 << 9], golden[f"{name}/sub8"]) <= 1e-5
 
 

@@ -1,0 +1,160 @@
+"""The value and gradient of an image on one device: forward, costs, gradients at the taps, backward.
+
+Read `evaluate_single` first, then `tile_gradient`. An image is one tile where memory allows. Where it is several, the
+statistics of all tiles are summed first, since the cost of a style is that of the whole image; then every tile is
+passed forward once more and backward. The last tile's activations are still in the arena when its statistics are
+done, so the way back begins there: with one tile nothing is computed twice.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ...kernels.device import Array
+from ..costs.terms import ContentTerm, StyleTerm
+from ..memory.arena import allocate
+from ..model import network
+from ..types import Mask
+from . import geometry
+from .buffers import TileBuffers, weights_name
+from .memory_plan import MemoryPlan, TilingPlan
+
+
+class TileWorker:
+    """One device with its tiles: the passes in their arena, and the buffers that depend on tiles.
+
+    plan: of this device. masks: weights (h, w) by mask_id and tap. numbers: of its own tiles, from the first to the
+    last. Raises MemoryError.
+    """
+
+    def __init__(
+        self, plan: MemoryPlan, cut: TilingPlan, masks: Sequence[Mapping[str, Mask]], numbers: Sequence[int]
+    ) -> None:
+        device = plan.device
+        self.device, self.tiling, self.numbers = device, cut.image, numbers
+        self.content_terms: list[ContentTerm] = []
+        self.style_terms: list[StyleTerm] = []
+        self.buffers = TileBuffers(allocate(device, plan.per_tile(cut)))
+        self._allocate_more(plan, cut)
+        self.passes = plan.passes(cut)
+        arena = device.allocate(plan.arena(cut))
+        for tiled_pass in self.passes.all:
+            tiled_pass.place_in(arena)
+        self.pieces = plan.pieces(cut.image.tiles)
+        self._content_taps = plan.content_taps
+        self.shares = {tap: geometry.shares(parts) for tap, parts in self.pieces.items()}
+        sizes = plan.sizes
+        # A weight of one, on average over all units that are counted.
+        self.halo_overhead = {tap: geometry.seen(parts) / math.prod(sizes[tap]) for tap, parts in self.pieces.items()}
+        for tap, parts in self.pieces.items():
+            for mask_id in plan.mask_ids(tap):
+                mask = None if mask_id is None else masks[mask_id][tap]
+                for number in numbers:
+                    values = parts[number].weights(mask, self.halo_overhead[tap])
+                    if values is not None:
+                        device.upload(values, self.weights(tap, mask_id, number))
+
+    def _allocate_more(self, plan: MemoryPlan, cut: TilingPlan) -> None:
+        """For what a device has beside its tiles' own buffers, before the arena."""
+
+    def is_last(self, number: int) -> bool:
+        """Whether it is this device's last tile, whose activations stay for the way back."""
+        return number == self.numbers[-1]
+
+    def weights(self, tap: str, mask_id: int | None, number: int) -> Array | None:
+        """(h, w): of the units that a tile counts, in one region; None weighs all alike."""
+        name = weights_name(tap, mask_id, number, self.pieces[tap][number])
+        return None if name is None else self.buffers.named[name]
+
+    def content_cost(self, tap: str, number: int) -> Array:
+        """(1,): the slot of a tile's content cost."""
+        slot = self._content_taps.index(tap) * self.tiling.count + number
+        return self.buffers.costs[slot : slot + 1]
+
+    def content_target(self, term: ContentTerm, number: int) -> Array:
+        """(h, w, C): the content's activations at a tile, which `tile_gradient` is at."""
+        tile, part = self.tiling.tiles[number], self.pieces[term.tap][number]
+        return self.passes.gradient_pass.target(self.device, tile, part, term.tap, term.target)
+
+    def forward_tile(self, number: int, image: Array) -> Mapping[str, Array]:
+        """A tile's activations by tap, for its statistics."""
+        if not self.is_last(number) and not self.style_terms:
+            return {}
+        tiled_pass = self.passes.gradient_pass if self.is_last(number) else self.passes.stats_pass
+        device, tile = self.device, self.tiling.tiles[number]
+        buffers, pixels = tiled_pass.buffers(device, tile), tiled_pass.pixels(device, tile, image)
+        network.forward(device, tiled_pass.network, buffers, pixels)
+        return tiled_pass.activations(device, tile)
+
+    def counted(self, term: StyleTerm, number: int, activations: Mapping[str, Array]) -> tuple[Array, Array | None]:
+        """What a style term sees of a tile: activations (h, w, C), and their weights (h, w)."""
+        part = self.pieces[term.tap][number]
+        return activations[term.tap][part.rows], self.weights(term.tap, term.mask_id, number)
+
+
+def evaluate_single(worker: TileWorker, image: Array, gradient: Array) -> None:
+    """J's terms at `image`, and their gradient written to `gradient`, both (H, W, 3), on one device.
+
+    The costs are left in the worker's vector of costs. Total variation and masks are the caller's. Waits for nothing.
+    """
+    device, count = worker.device, worker.tiling.count
+
+    # 1. Forward: the activations at the taps, and their Gram matrices and means, summed over the tiles.
+    for number in range(count):
+        activations = worker.forward_tile(number, image)
+        for style in worker.style_terms:
+            style.moments.gather(device, *worker.counted(style, number, activations), worker.shares[style.tap][number])
+
+    # 2. Costs of the styles, and the errors of the statistics, from which the gradient at a tap follows.
+    for style in worker.style_terms:
+        style.compare(device)
+
+    # 3. Backward: the gradient of the image is the sum over the tiles. The last tile has just been passed forward.
+    if count == 1:
+        tile_gradient(worker, 0, image, gradient)
+        return
+    device.zero(gradient)
+    for number in reversed(range(count)):
+        add_tile_gradient(worker, number, image, gradient)
+
+
+def add_tile_gradient(worker: TileWorker, number: int, image: Array, gradient: Array) -> None:
+    """Adds a tile's part to the gradient of the image (H, W, 3), where there are several tiles."""
+    tile, tiled_pass = worker.tiling.tiles[number], worker.passes.gradient_pass
+    tile_gradient(worker, number, image, tiled_pass.window_gradient(worker.device, tile))
+    tiled_pass.add_window(worker.device, tile, gradient)
+
+
+def tile_gradient(worker: TileWorker, number: int, image: Array, out: Array) -> None:
+    """The content cost of one tile, and dJ/dimage in its window written to `out` (h, w, 3).
+
+    The styles' costs have been compared by now. A device's last tile comes first.
+    """
+    device, tile, tiled_pass = worker.device, worker.tiling.tiles[number], worker.passes.gradient_pass
+    net, buffers = tiled_pass.network, tiled_pass.buffers(device, tile)
+
+    # Forward, unless the statistics have left the activations of this tile in the arena.
+    if not worker.is_last(number):
+        network.forward(device, net, buffers, tiled_pass.pixels(device, tile, image))
+    activations = tiled_pass.activations(device, tile)
+
+    # Backward, from the deepest layer to the image. At each tap on the way the gradient of its costs enters.
+    taps = {content.tap for content in worker.content_terms} | {style.tap for style in worker.style_terms}
+    for tap, tap_gradient in network.backward(device, net, buffers, taps, out):
+        part = worker.pieces[tap][number]
+        features, injected = activations[tap][part.rows], tap_gradient[part.rows]
+        for halo in (tap_gradient[: part.rows.start], tap_gradient[part.rows.stop :]):
+            if len(halo):
+                device.zero(halo)
+
+        accumulate = False
+        for content in worker.content_terms:
+            if content.tap == tap:
+                target, weights = worker.content_target(content, number), worker.weights(tap, None, number)
+                content.measure(device, features, target, weights, worker.content_cost(tap, number))
+                content.add_gradient(device, features, target, weights, injected, accumulate)
+                accumulate = True
+        for style in worker.style_terms:
+            if style.tap == tap:
+                weights = worker.weights(tap, style.mask_id, number)
+                style.add_gradient(device, features, weights, injected, accumulate)
+                accumulate = True
