@@ -21,7 +21,7 @@ from nstgpu import StyleTransfer, Weights
 from nstgpu.engine.analysis.plan import Forecast, of_weights
 from nstgpu.engine.model import taps
 from nstgpu.kernels import open_device
-from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.device import CudaDevice
 
 GIB = 2**30
 TOLERANCE = 0.1  # of a forecast
@@ -52,22 +52,22 @@ class Pool:
         return tracemalloc.get_traced_memory()[1] if self._pool is None else int(self._pool.total_bytes())
 
 
-def forecast(device: Gpu, weights: Weights, size: int, limit: int | None = None) -> Forecast:
+def forecast(device: CudaDevice, weights: Weights, size: int, limit: int | None = None) -> Forecast:
     planned = of_weights(device, weights, taps.classic_content(weights.taps), taps.classic_style(weights.taps))
     return planned.forecast((size, size), "off" if limit is None else "auto", limit)
 
 
-def one_run(device: Gpu, weights: Weights, size: int, tile: Any, iterations: int) -> StyleTransfer:
+def one_run(device: CudaDevice, weights: Weights, size: int, tile: Any, iterations: int) -> StyleTransfer:
     pixels = np.random.default_rng(0).random((size, size, 3), np.float32)
     transfer = StyleTransfer(pixels, pixels[::-1], weights=weights, device=device, tile=tile)
     transfer.run(iterations, scales=1)
     return transfer
 
 
-def nanoseconds_a_pixel(device: Gpu, transfer: StyleTransfer) -> float:
+def nanoseconds_a_pixel(device: CudaDevice, transfer: StyleTransfer) -> float:
     """Of one iteration as a graph, the median of three."""
     objective = transfer.objective()
-    repeat = device.graphs.capture(lambda: objective.enqueue(objective.image, objective.gradient))
+    repeat = device.stream.capture(lambda: objective.enqueue(objective.image, objective.gradient))
     repeat()
     return 1e9 * statistics.median(device.elapsed(repeat) for _ in range(3)) / transfer.shape[0] ** 2
 
@@ -86,7 +86,7 @@ def main() -> int:
     large, limit = large or (8192, 256)[tiny], int((options.limit or (8, 0.03)[tiny]) * GIB)
     device, pool = open_device(options.device, options.precision), Pool(options.device)
     weights = weights_of("thin" if tiny else "vgg19")
-    assert isinstance(device, Gpu), "the devices with CUDA kernels"
+    assert isinstance(device, CudaDevice), "the devices with CUDA kernels"
 
     expected = forecast(device, weights, size).device
     pool.empty()

@@ -41,7 +41,7 @@ from gpu_variants import (  # type: ignore[import-not-found]
 )
 
 from nstgpu.engine.analysis.profile import OPERATIONS, Call, Recorder
-from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.device import CudaDevice
 
 BLOCK_SECONDS = 0.04
 TURNS_SECONDS = 12.0  # for all the turns of a section
@@ -305,12 +305,12 @@ def convolutions(bench: Bench, size: int) -> list[tuple[Any, int]]:
     return found
 
 
-def our_operation(bench: Bench, device: Gpu, call: Call) -> dict[str, float]:
+def our_operation(bench: Bench, device: CudaDevice, call: Call) -> dict[str, float]:
     """Seconds of one of our operations."""
     operation = getattr(device, call.operation)
 
     def graph_of(count: int) -> Callable[[], float]:
-        repeat = device.graphs.capture(lambda: [operation(**call.arguments) for _ in range(count)])
+        repeat = device.stream.capture(lambda: [operation(**call.arguments) for _ in range(count)])
         return lambda: device.elapsed(repeat)
 
     return of_graph(bench, graph_of)

@@ -18,7 +18,7 @@ from nstgpu.engine.memory.arena import Buffer, allocate
 from nstgpu.engine.optimizers.adam import Adam
 from nstgpu.engine.optimizers.graph_loop import GraphedAdamLoop
 from nstgpu.engine.optimizers.loop import OptimizationLoop
-from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
 from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 
@@ -104,7 +104,7 @@ AGAIN = ("nstgpu bf16, one graph", "PyTorch bf16, CUDA graph")  # timed twice in
 class OursHere:
     """Our objective on one device, ready to be enqueued."""
 
-    def __init__(self, device: Gpu, weights: Any, of: Any, balance: Any) -> None:
+    def __init__(self, device: CudaDevice, weights: Any, of: Any, balance: Any) -> None:
         self.device = device
         self.transfer = transfer(weights, of, device, balance=balance)
         self.objective = self.transfer.objective()
@@ -133,7 +133,7 @@ class Bench:
     dry: bool
     weights: Any = None
     section: str = ""
-    _devices: dict[str, Gpu] = field(default_factory=dict)
+    _devices: dict[str, CudaDevice] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.weights = weights_of("thin" if self.dry else "vgg19")
@@ -143,12 +143,12 @@ class Bench:
 
             torch.set_num_threads(1)  # a pool of threads takes longer than the work
 
-    def device(self, precision: str, *, wgmma: bool | None = None) -> Gpu:
-        """The same one every time; wgmma: see `Gpu`."""
+    def device(self, precision: str, *, wgmma: bool | None = None) -> CudaDevice:
+        """The same one every time; wgmma: see `CudaDevice`."""
         key = f"{precision} {wgmma}"
         if key not in self._devices:
             runtime = EmulatorRuntime(precision) if self.dry else CudaRuntime(0, precision)
-            self._devices[key] = Gpu(runtime, precision, wgmma=wgmma)
+            self._devices[key] = CudaDevice(runtime, precision, wgmma=wgmma)
         return self._devices[key]
 
     # ---- PyTorch --------------------------------------------------------------------------------------------
@@ -292,9 +292,9 @@ class Setting:
             image, average = one.buffer(self.images[2]), one.buffer(self.images[2])
             adam = Adam(device, self.images[2].shape, RATE)
             loop = OptimizationLoop(device, adam, image, average, DECAY)
-            steps = GraphedAdamLoop(loop, adam, one.objective, device.graphs, MOST_STEPS).iterate()
+            steps = GraphedAdamLoop(loop, adam, one.objective, device.stream, MOST_STEPS).iterate()
             return Ready(lambda count: device.elapsed(lambda: [next(steps) for _ in range(count)]), None)
-        once = one.enqueue if variant.how == "launch by launch" else device.graphs.capture(one.enqueue)
+        once = one.enqueue if variant.how == "launch by launch" else device.stream.capture(one.enqueue)
 
         def gradient() -> Pixels:
             device.zero(one.objective.gradient)

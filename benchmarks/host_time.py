@@ -15,7 +15,7 @@ import numpy as np
 
 from nstgpu import StyleTransfer, load_weights
 from nstgpu.engine.optimizers.coarse_to_fine import Progress
-from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.device import Array
@@ -37,11 +37,11 @@ class IdleRuntime(EmulatorRuntime):
         return lambda: None
 
 
-class WithoutGraphs(Gpu):
-    graphs: Any = None
+class WithoutGraphs(CudaDevice):
+    stream: Any = None
 
 
-def microseconds(device: Gpu, iterations: int, on_iteration: Callable[[Progress], None] | None) -> float:
+def microseconds(device: CudaDevice, iterations: int, on_iteration: Callable[[Progress], None] | None) -> float:
     """Per iteration, the best of five runs, with VGG-19's layers down to relu5_1."""
     pixels = np.random.default_rng(0).random((32, 32, 3)).astype(np.float32)
     transfer = StyleTransfer(pixels, pixels[::-1], weights=load_weights("random:0"), device=device)
@@ -57,8 +57,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--iterations", type=int, default=2000)
     iterations = parser.parse_args().iterations
-    for name, device in (("one graph", Gpu(IdleRuntime())), ("launch by launch", WithoutGraphs(IdleRuntime()))):
-        few = iterations if device.graphs is not None else max(1, iterations // 20)
+    for name, device in (("one graph", CudaDevice(IdleRuntime())), ("launch by launch", WithoutGraphs(IdleRuntime()))):
+        few = iterations if device.stream is not None else max(1, iterations // 20)
         plain, watched = (microseconds(device, few, callback) for callback in (None, lambda _: None))
         print(f"{name}: {plain:.1f} us an iteration, {watched:.1f} us with a callback")
 

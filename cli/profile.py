@@ -51,7 +51,7 @@ def profile(
     from ..weights import load_weights
 
     opened = open_device(device, precision, threads)
-    side = size or (EMULATED_SIZE if opened.name == "emulator" else DEFAULT_SIZE)
+    side = size or (DEFAULT_SIZE if opened.measurable else EMULATED_SIZE)
     network = load_weights(weights, preprocessing=preprocessing)
     result = profile_iteration(opened, network, (side, side), rounds=rounds)
     if kernel:

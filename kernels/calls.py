@@ -65,7 +65,7 @@ def release() -> None:
     sessions: dict[tuple[str, str], Session] = getattr(_of_thread, "sessions", {})
     for session in sessions.values():
         if session.runtime is not None:
-            session.runtime.mark()()
+            session.runtime.record_event()()
     sessions.clear()
 
 
@@ -83,12 +83,12 @@ def _opened(place: str, precision: str) -> Session:
 
         session = Session(open_device(place, precision))
     else:
-        from .cuda.device import Gpu
+        from .cuda.device import CudaDevice
         from .cuda.runtime.cupy_runtime import CudaRuntime
 
         runtime = CudaRuntime(int(place.partition(":")[2]), precision)
-        session = Session(Gpu(runtime, precision), runtime)
-    session.device.gradient_scale = 1.0  # here nothing undoes it
+        session = Session(CudaDevice(runtime, precision), runtime)
+    session.device.loss_scale = 1.0  # here nothing undoes it
     return session
 
 
@@ -268,7 +268,7 @@ class Call:
                 for stream in self._streams:
                     runtime.make_stream_wait(stream)
                 if self._host_waits:
-                    runtime.mark()()
+                    runtime.record_event()()
 
     def filters(self, filters: Any, kernel: Any, bias: Any) -> Any:
         """The kernel and bias as the device packs them, kept for as long as there is `filters`, whose they are."""

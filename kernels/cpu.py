@@ -53,7 +53,7 @@ class Cpu:
     name = "cpu"
     precision = "fp32"
     activation_dtype = image_dtype = np.dtype(np.float32)
-    gradient_scale, graphs = 1.0, None
+    loss_scale, measurable, in_host_memory, stream = 1.0, True, True, None
 
     def __init__(self, precision: str = "auto", threads: int | None = None) -> None:
         if precision not in ("auto", "fp32"):
@@ -365,6 +365,22 @@ class Cpu:
             self.clamp(image[rows])
 
         self._workers.run(task, _blocks(image, self._workers.count))
+
+    def adam_iteration(self, image: Floats, gradient: Floats, first: Floats, second: Floats, step: NDArray[np.int32],
+                       average: Floats, good: Floats, *, costs: Floats, ring: Floats, progress: NDArray[np.int32],
+                       weights: Floats, learning_rate: float, beta1: float, beta2: float,
+                       epsilon: float) -> None:  # fmt: skip
+        if progress[1] == 0:
+            return
+        ring[progress[0] % len(ring)] = costs
+        if not np.all(np.isfinite(costs)):
+            progress[1] = 0
+            return
+        progress[0] += 1
+        good[...] = image
+        self.adam_step(image, gradient, first, second, step, learning_rate=learning_rate, beta1=beta1, beta2=beta2,
+                       epsilon=epsilon)  # fmt: skip
+        self.blend(image, float(weights[progress[0] - 1]), average)
 
     def descent_step(self, image: Floats, gradient: Floats, *, learning_rate: float) -> None:
         for rows in _blocks(image):

@@ -12,12 +12,22 @@ concerns a cost. Nothing written may overlap anything read, except where an oper
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = Any  # memory of the device: numpy.ndarray or cupy.ndarray
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    A = TypeVar("A", default=Any)
+else:
+    from typing import TypeVar
+
+    A = TypeVar("A")
+"""A device's arrays: numpy.ndarray, or cupy.ndarray. `Device` without it is any device."""
+
+Array = Any  # of whichever device is at hand, where code is written for all of them
 Filters = Any  # a convolution's weights, packed the way a device likes them
 Layout = tuple[tuple[int, ...], np.dtype[Any]]
 Pooling = Literal["max", "average"]
@@ -26,7 +36,7 @@ W2_SCRATCH = 5  # matrices of scratch memory for `w2_root` and `w2_cost`
 MOST_VECTORS = 64  # in one `dots` or `combine`
 
 
-class Device(Protocol):
+class Device(Protocol[A]):
     """Some thirty fused operations. All scalars are Python floats; all reductions run in a fixed order."""
 
     name: str
@@ -36,31 +46,36 @@ class Device(Protocol):
     what a gradient is multiplied by meanwhile is the device's business."""
     image_dtype: np.dtype[Any]
     """Of images, the network's input, gradients with respect to both, Grams, costs and optimiser state."""
-    gradient_scale: float
+    loss_scale: float
     """By how much gradients within the network are larger than they are, a power of two; known to the operations that
     lead in and out."""
 
+    measurable: bool
+    """Whether the time that it takes says anything: not of an emulated GPU."""
+    in_host_memory: bool
+    """Whether any NumPy array will do, one that lies in a mapped file too."""
+
     @property
-    def graphs(self) -> "Graphs | None":
-        """None where every operation is asked for by itself."""
+    def stream(self) -> "Stream[A] | None":
+        """None where an operation is done when it returns."""
 
     # ---- memory -------------------------------------------------------------------------------------------------
-    def allocate(self, nbytes: int) -> Array:
+    def allocate(self, nbytes: int) -> A:
         """One block of device memory as uint8; the engine cuts it into buffers. Raises MemoryError."""
 
     def free_bytes(self) -> int | None:
         """Device memory that could still be allocated; None where it is the host's."""
 
-    def upload(self, values: NDArray[Any], out: Array) -> None:
+    def upload(self, values: NDArray[Any], out: A) -> None:
         """out := values, from host memory, converted to out's dtype."""
 
-    def download(self, values: Array) -> NDArray[Any]:
+    def download(self, values: A) -> NDArray[Any]:
         """A copy in host memory; waits for what is under way."""
 
-    def copy(self, values: Array, out: Array) -> None:
+    def copy(self, values: A, out: A) -> None:
         """out := values, both on the device; either may be a window of rows and columns of something larger."""
 
-    def zero(self, out: Array) -> None:
+    def zero(self, out: A) -> None:
         """out := 0."""
 
     def mask_layout(self, shape: tuple[int, int, int]) -> Layout:
@@ -69,16 +84,16 @@ class Device(Protocol):
     def choice_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
         """Shape and dtype of the choices of a max pool with this output."""
 
-    def unpack_mask(self, mask: Array, channels: int) -> NDArray[np.bool_]:
+    def unpack_mask(self, mask: A, channels: int) -> NDArray[np.bool_]:
         """A mask as (H, W, channels) booleans in host memory, to look at."""
 
-    def unpack_choice(self, choice: Array, channels: int) -> NDArray[np.uint8]:
+    def unpack_choice(self, choice: A, channels: int) -> NDArray[np.uint8]:
         """Choices as (H, W, channels) in host memory, each 2 r + s of the pixel chosen, to look at."""
 
     def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]]) -> int:
         """Scratch memory needed at most by any operation on a network of these (H, W, C_in, C_out)."""
 
-    def bind_workspace(self, workspace: Array) -> None:
+    def bind_workspace(self, workspace: A) -> None:
         """Gives the device its scratch memory: uint8, at least `workspace_bytes` long."""
 
     def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Filters:
@@ -92,58 +107,58 @@ class Device(Protocol):
         """FLOP/s and bytes/s that this device can reach at best; None where time says nothing."""
 
     # ---- the network --------------------------------------------------------------------------------------------
-    def preprocess(self, image: Array, channels: Sequence[int], scale: Sequence[float],
-                   shift: Sequence[float], out: Array) -> None:  # fmt: skip
+    def preprocess(self, image: A, channels: Sequence[int], scale: Sequence[float],
+                   shift: Sequence[float], out: A) -> None:  # fmt: skip
         """out[..., k] := image[..., channels[k]] * scale[k] + shift[k]."""
 
-    def preprocess_gradient(self, gradient: Array, channels: Sequence[int], scale: Sequence[float],
-                            out: Array) -> None:  # fmt: skip
+    def preprocess_gradient(self, gradient: A, channels: Sequence[int], scale: Sequence[float],
+                            out: A) -> None:  # fmt: skip
         """out[..., channels[k]] := gradient[..., k] * scale[k]."""
 
-    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
-                     pooled: Array | None, choice: Array | None) -> None:  # fmt: skip
+    def conv3x3_relu(self, x: A, filters: Filters, *, out: A | None, mask: A | None, pooling: Pooling,
+                     pooled: A | None, choice: A | None) -> None:  # fmt: skip
         """y := relu(conv(x, kernel) + bias), zero padding 1; out := y; mask := y > 0; pooled := pool2x2(y).
 
         Outputs that are None are not wanted. `choice` belongs to max pooling alone.
         """
 
-    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
+    def conv3x3_input_gradient(self, gradient: A, filters: Filters, *, out: A, mask: A | None,
                                accumulate: bool) -> None:  # fmt: skip
         """out := (conv^T(gradient, kernel) [+ out]) [* mask]."""
 
-    def pool_input_gradient(self, gradient: Array, *, pooling: Pooling, choice: Array | None, out: Array,
-                            mask: Array, accumulate: bool) -> None:  # fmt: skip
+    def pool_input_gradient(self, gradient: A, *, pooling: Pooling, choice: A | None, out: A,
+                            mask: A, accumulate: bool) -> None:  # fmt: skip
         """out := (pool^T(gradient) [+ out]) * mask."""
 
-    def relu_gradient(self, gradient: Array, mask: Array) -> None:
+    def relu_gradient(self, gradient: A, mask: A) -> None:
         """gradient := gradient * mask, in place."""
 
     # ---- costs --------------------------------------------------------------------------------------------------
-    def gram(self, features: Array, out: Array, *, weights: Array | None = None) -> None:
+    def gram(self, features: A, out: A, *, weights: A | None = None) -> None:
         """out (C, C) := F^T diag(weights) F / (H W), F the features as (H W, C)."""
 
-    def mean(self, features: Array, out: Array, *, weights: Array | None = None) -> None:
+    def mean(self, features: A, out: A, *, weights: A | None = None) -> None:
         """out (C,) := the weighted mean over the pixels, sum_p weights[p] F[p] / (H W)."""
 
-    def style_cost(self, gram: Array, target: Array, scale: float, *, cost: Array, difference: Array,
+    def style_cost(self, gram: A, target: A, scale: float, *, cost: A, difference: A,
                    accumulate: bool = False) -> None:  # fmt: skip
         """cost := 1/(4 C^2) sum (gram - target)^2; difference := scale * (gram - target) [+ difference]."""
 
-    def moments_cost(self, gram: Array, mean: Array, target_gram: Array, target_mean: Array, scale: float, *,
-                     cost: Array, difference: Array, shift: Array, accumulate: bool = False) -> None:  # fmt: skip
+    def moments_cost(self, gram: A, mean: A, target_gram: A, target_mean: A, scale: float, *,
+                     cost: A, difference: A, shift: A, accumulate: bool = False) -> None:  # fmt: skip
         """cost := 1/(4 C^2) (sum dS^2 + sum dM^2), where M = mean mean^T, S = gram - M, and dS and dM are the
         differences from the same of the target; difference := scale * dS [+ difference];
         shift (C,) := scale * (dM - dS) mean [+ shift]. `style_gradient` with both is the gradient."""
 
-    def w2_root(self, gram: Array, mean: Array, ridge: float, out: Array, *, scratch: Array) -> None:
+    def w2_root(self, gram: A, mean: A, ridge: float, out: A, *, scratch: A) -> None:
         """out (C, C) := (gram - mean mean^T + ridge I)^(1/2), the root of a covariance, for `w2_cost`.
 
         scratch (W2_SCRATCH, C, C) of image_dtype. The ridge stands for the eigenvalues that rounding has lost: 1e-3 of
         the mean variance is enough for float32, and never less than 1e-4 of the mean of the gram's diagonal.
         """
 
-    def w2_cost(self, gram: Array, mean: Array, target_root: Array, target_mean: Array, ridge: float, scale: float, *,
-                cost: Array, difference: Array, shift: Array, scratch: Array,
+    def w2_cost(self, gram: A, mean: A, target_root: A, target_mean: A, ridge: float, scale: float, *,
+                cost: A, difference: A, shift: A, scratch: A,
                 accumulate: bool = False) -> None:  # fmt: skip
         """The squared 2-Wasserstein distance of normal distributions, divided by C, with S = gram - mean mean^T +
         ridge I, R = target_root of the same ridge and Q = R S R:
@@ -156,83 +171,28 @@ class Device(Protocol):
         scratch (W2_SCRATCH, C, C) of image_dtype.
         """
 
-    def style_gradient(self, features: Array, difference: Array, *, out: Array, accumulate: bool,
-                       shift: Array | None = None, weights: Array | None = None) -> None:  # fmt: skip
+    def style_gradient(self, features: A, difference: A, *, out: A, accumulate: bool,
+                       shift: A | None = None, weights: A | None = None) -> None:  # fmt: skip
         """out[p] := weights[p] (features[p] difference + shift) [+ out[p]]; a shift of None is zero."""
 
-    def content_cost(self, features: Array, target: Array, scale: float, *, cost: Array,
-                     weights: Array | None = None) -> None:  # fmt: skip
+    def content_cost(self, features: A, target: A, scale: float, *, cost: A,
+                     weights: A | None = None) -> None:  # fmt: skip
         """cost := scale * 1/2 sum_p weights[p] |features[p] - target[p]|^2."""
 
-    def content_gradient(self, features: Array, target: Array, scale: float, *, out: Array, accumulate: bool,
-                         weights: Array | None = None) -> None:  # fmt: skip
+    def content_gradient(self, features: A, target: A, scale: float, *, out: A, accumulate: bool,
+                         weights: A | None = None) -> None:  # fmt: skip
         """out[p] := scale * weights[p] (features[p] - target[p]) [+ out[p]]."""
 
-    def tv_cost(self, image: Array, scale: float, *, cost: Array, gradient: Array) -> None:
+    def tv_cost(self, image: A, scale: float, *, cost: A, gradient: A) -> None:
         """cost := mean (horizontal difference)^2 + mean (vertical difference)^2; gradient += scale * its gradient."""
 
     # ---- pixels -------------------------------------------------------------------------------------------------
-    def adam_step(self, image: Array, gradient: Array, first: Array, second: Array, step: Array, *,
+    def adam_step(self, image: A, gradient: A, first: A, second: A, step: A, *,
                   learning_rate: float, beta1: float, beta2: float, epsilon: float) -> None:  # fmt: skip
         """One step of Adam in place, pixels clamped to [0, 1]; `step` (int32, one element) counts on the device."""
 
-    def descent_step(self, image: Array, gradient: Array, *, learning_rate: float) -> None:
-        """image := clamp(image - learning_rate * gradient)."""
-
-    def step_within(self, image: Array, direction: Array, step: float, out: Array) -> None:
-        """out := clamp(image + step * direction). `out` may be one of the two."""
-
-    def free_gradient(self, image: Array, gradient: Array, out: Array) -> None:
-        """out := gradient, but 0 where a step against it would leave [0, 1]: image <= 0 and gradient > 0, or image >= 1
-        and gradient < 0. `out` may be `gradient`."""
-
-    def weigh(self, image: Array, weights: Array) -> None:
-        """image[i, j] := image[i, j] * weights[i, j], in place; weights (H, W) are given."""
-
-    def clamp(self, image: Array) -> None:
-        """image := min(max(image, 0), 1), in place."""
-
-    def resize(self, image: Array, out: Array) -> None:
-        """Separable Lanczos-3 with the pixel centres aligned; antialiased when shrinking. May overshoot."""
-
-    def extend(self, image: Array, out: Array) -> None:
-        """out (H + 2 b, W + 2 b, 3) := image (H, W, 3), and b more pixels on every side, copies of the nearest."""
-
-    def extend_gradient(self, gradient: Array, out: Array) -> None:
-        """out (H, W, 3) := extend^T(gradient), gradient (H + 2 b, W + 2 b, 3): each pixel takes its copies' shares."""
-
-    # ---- vectors: of any one shape, of image_dtype --------------------------------------------------------------
-    def blend(self, values: Array, weight: float, out: Array) -> None:
-        """out := out + weight * (values - out)."""
-
-    def dots(self, vectors: Array, values: Array, out: Array) -> None:
-        """out (K,) := vectors (K, n) times values (n,), K from 1 to MOST_VECTORS."""
-
-    def combine(self, vectors: Array, coefficients: Sequence[float], out: Array) -> None:
-        """out (n,) := sum_k coefficients[k] * vectors[k], vectors (K, n), K likewise."""
-
-
-class Graphs(Protocol):
-    """What some devices can do besides: a whole iteration as one thing to be asked for, ahead of the host."""
-
-    def capture(self, work: Callable[[], object]) -> Callable[[], None]:
-        """Calls `work` without carrying out what it asks for; returns a function that asks for all of that at once.
-
-        In `work` nothing may be allocated, uploaded or downloaded, and the buffers it uses must outlive the function.
-        """
-
-    def mark(self) -> Callable[[], None]:
-        """Returns a function that waits for all that has been asked for until now."""
-
-    def fetch(self, values: Array) -> Callable[[], NDArray[Any]]:
-        """The values as they are once what has been asked for until now is done: returns a function that waits for
-        them, in any thread. What is asked for meanwhile goes on."""
-
-    def mailbox(self, shape: tuple[int, ...]) -> tuple[Array, NDArray[np.float32]]:
-        """Float32 memory that the device writes and the host reads, as each of them sees it."""
-
-    def adam_iteration(self, image: Array, gradient: Array, first: Array, second: Array, step: Array, average: Array,
-                       good: Array, *, costs: Array, ring: Array, progress: Array, weights: Array,
+    def adam_iteration(self, image: A, gradient: A, first: A, second: A, step: A, average: A,
+                       good: A, *, costs: A, ring: A, progress: A, weights: A,
                        learning_rate: float, beta1: float, beta2: float, epsilon: float) -> None:  # fmt: skip
         """ring[progress[0] % len(ring)] := costs, and if all of them are finite, progress[0] goes up by one and
 
@@ -241,3 +201,58 @@ class Graphs(Protocol):
         If not, progress[1] := 0. Where progress[1] is 0 to begin with, nothing happens. progress is int32, (2,); ring
         is (places, n) for costs (n,).
         """
+
+    def descent_step(self, image: A, gradient: A, *, learning_rate: float) -> None:
+        """image := clamp(image - learning_rate * gradient)."""
+
+    def step_within(self, image: A, direction: A, step: float, out: A) -> None:
+        """out := clamp(image + step * direction). `out` may be one of the two."""
+
+    def free_gradient(self, image: A, gradient: A, out: A) -> None:
+        """out := gradient, but 0 where a step against it would leave [0, 1]: image <= 0 and gradient > 0, or image >= 1
+        and gradient < 0. `out` may be `gradient`."""
+
+    def weigh(self, image: A, weights: A) -> None:
+        """image[i, j] := image[i, j] * weights[i, j], in place; weights (H, W) are given."""
+
+    def clamp(self, image: A) -> None:
+        """image := min(max(image, 0), 1), in place."""
+
+    def resize(self, image: A, out: A) -> None:
+        """Separable Lanczos-3 with the pixel centres aligned; antialiased when shrinking. May overshoot."""
+
+    def extend(self, image: A, out: A) -> None:
+        """out (H + 2 b, W + 2 b, 3) := image (H, W, 3), and b more pixels on every side, copies of the nearest."""
+
+    def extend_gradient(self, gradient: A, out: A) -> None:
+        """out (H, W, 3) := extend^T(gradient), gradient (H + 2 b, W + 2 b, 3): each pixel takes its copies' shares."""
+
+    # ---- vectors: of any one shape, of image_dtype --------------------------------------------------------------
+    def blend(self, values: A, weight: float, out: A) -> None:
+        """out := out + weight * (values - out)."""
+
+    def dots(self, vectors: A, values: A, out: A) -> None:
+        """out (K,) := vectors (K, n) times values (n,), K from 1 to MOST_VECTORS."""
+
+    def combine(self, vectors: A, coefficients: Sequence[float], out: A) -> None:
+        """out (n,) := sum_k coefficients[k] * vectors[k], vectors (K, n), K likewise."""
+
+
+class Stream(Protocol[A]):
+    """Operations asked for ahead of the host: a runtime's queue, with its graphs, events and pinned memory."""
+
+    def capture(self, work: Callable[[], object]) -> Callable[[], None]:
+        """Calls `work` without carrying out what it asks for; returns a function that asks for all of that at once.
+
+        In `work` nothing may be allocated, uploaded or downloaded, and the buffers it uses must outlive the function.
+        """
+
+    def record_event(self) -> Callable[[], None]:
+        """Returns a function that waits for all that has been asked for until now."""
+
+    def download_async(self, values: A) -> Callable[[], NDArray[Any]]:
+        """The values (contiguous) as they are once what has been asked for until now is done: returns a function that
+        waits for them, in any thread. What is asked for meanwhile goes on."""
+
+    def alloc_pinned_mapped(self, nbytes: int) -> tuple[A, NDArray[np.uint8]]:
+        """Host memory that the device writes and the host reads, as each of them sees it, uint8."""

@@ -38,13 +38,13 @@ def open_device(name: str = "auto", precision: str = "auto", threads: int | None
         from .reference import Reference
 
         return Reference(precision)
-    from .cuda.device import Gpu
+    from .cuda.device import CudaDevice
     from .cuda.runtime.cupy_runtime import CudaRuntime
     from .cuda.runtime.emulator_runtime import EmulatorRuntime
 
     if kind == "cuda":
-        return Gpu(CudaRuntime(int(index or 0), precision), precision)
-    return Gpu(EmulatorRuntime("fp32" if precision == "auto" else precision), precision)
+        return CudaDevice(CudaRuntime(int(index or 0), precision), precision)
+    return CudaDevice(EmulatorRuntime("fp32" if precision == "auto" else precision), precision)
 
 
 def check_names(name: str, precision: str) -> None:

@@ -30,7 +30,7 @@ class Reference:
     """The oracle. `precision` is "fp64" (the default) or "fp32"."""
 
     name = "reference"
-    gradient_scale, graphs = 1.0, None
+    loss_scale, measurable, in_host_memory, stream = 1.0, True, True, None
 
     def __init__(self, precision: str = "auto") -> None:
         if precision not in _DTYPES:
@@ -214,6 +214,23 @@ class Reference:
         second[...] = beta2 * second + (1 - beta2) * gradient**2
         image -= learning_rate * (first / (1 - beta1**t)) / (np.sqrt(second / (1 - beta2**t)) + epsilon)
         self.clamp(image)
+
+    def adam_iteration(self, image: Floats, gradient: Floats, first: Floats, second: Floats, step: NDArray[np.int32],
+                       average: Floats, good: Floats, *, costs: Floats, ring: Floats, progress: NDArray[np.int32],
+                       weights: Floats, learning_rate: float, beta1: float, beta2: float,
+                       epsilon: float) -> None:  # fmt: skip
+        """The costs go into the ring; if finite, good = x, x takes a step of Adam, average += w[i] (x - average)"""
+        if progress[1] == 0:
+            return
+        ring[progress[0] % len(ring)] = costs
+        if not np.all(np.isfinite(costs)):
+            progress[1] = 0
+            return
+        progress[0] += 1
+        good[...] = image
+        self.adam_step(image, gradient, first, second, step, learning_rate=learning_rate, beta1=beta1, beta2=beta2,
+                       epsilon=epsilon)  # fmt: skip
+        self.blend(image, float(weights[progress[0] - 1]), average)
 
     def descent_step(self, image: Floats, gradient: Floats, *, learning_rate: float) -> None:
         """x = x - lr g, clamped"""

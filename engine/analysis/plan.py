@@ -122,7 +122,7 @@ class Plan:
             targets=held - 2 * image,
             tiles=0,
             pictures=source + styles * picture + PASSING * image,
-            on_host=self.device.name != "cuda",
+            on_host=self.device.free_bytes() is None,
             files=0 if memory is None else sum(blocks) - resident(self.device, blocks, memory - filters),
         )
         cut = needs.cut(tile, None if memory is None else memory - without.device)
@@ -162,7 +162,7 @@ class Plan:
 
     def pace(self, side: int = PROBE) -> Pace | None:
         """Measured on noise of `side` x `side` pixels; None where time says nothing of the device."""
-        if self.device.name == "emulator":
+        if not self.device.measurable:
             return None
         device, shape = self.device, (side, side, 3)
         content, style, start = np.random.default_rng(0).random((3, *shape), np.float32)

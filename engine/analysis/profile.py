@@ -201,7 +201,7 @@ class Recorder:
         if self._check is None:
             return None
         twin = {key: self._twin(key, value, arguments) for key, value in arguments.items()}
-        larger = self.inner.gradient_scale
+        larger = self.inner.loss_scale
         for key in SCALED.get(name, ()):
             if twin[key] is not None:
                 twin[key] = twin[key] * larger
@@ -294,14 +294,14 @@ def _iterate(
         if on_round is not None:
             on_round()
     recorder.stop()
-    graphs, repeat = recorder.inner.graphs, iteration
-    if graphs is not None:  # as a run does
+    stream, repeat = recorder.inner.stream, iteration
+    if stream is not None:  # as a run does
 
         def captured() -> None:
             objective.enqueue(image, objective.gradient)
             step()
 
-        repeat = graphs.capture(captured)
+        repeat = stream.capture(captured)
     return [recorder.inner.elapsed(repeat) for _ in range(rounds if rounds > 1 else 0)] or [0.0]
 
 

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ...kernels.device import Device
 from ..memory.arena import Buffer, allocate
-from ..memory.spill import IN_HOST_MEMORY, empty
+from ..memory.spill import empty
 from ..types import Image
 
 
@@ -14,7 +14,7 @@ def resized(device: Device, pixels: Image, size: tuple[int, int]) -> Image:
     if pixels.shape[:2] == tuple(size):
         return pixels
     shape = (*size, 3)
-    if device.name in IN_HOST_MEMORY and pixels.dtype == device.image_dtype and pixels.flags.c_contiguous:
+    if device.in_host_memory and pixels.dtype == device.image_dtype and pixels.flags.c_contiguous:
         out: Image = empty(shape, device.image_dtype)  # with no copies, which may be large
         device.resize(pixels, out)
         device.clamp(out)

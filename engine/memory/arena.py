@@ -16,7 +16,7 @@ import numpy as np
 from ...kernels.device import Array, Device
 from . import spill
 from .limits import available
-from .spill import IN_HOST_MEMORY, elsewhere
+from .spill import elsewhere
 
 _log = logging.getLogger("nstgpu")
 
@@ -64,14 +64,14 @@ def allocate(device: Device, buffers: Iterable[Buffer], what: str | None = None)
         try:
             return cut(device.allocate(size), buffers)
         except MemoryError:
-            if what is None or (spill.passing_folder() if device.name in IN_HOST_MEMORY else device.graphs) is None:
+            if what is None or (spill.passing_folder() if device.in_host_memory else device.stream) is None:
                 raise
-    if device.name in IN_HOST_MEMORY:
+    if device.in_host_memory:
         return cut(spill.map_file(size, what), buffers)
-    assert device.graphs is not None
-    lent, _ = device.graphs.mailbox((-(-size // 4),))
+    assert device.stream is not None
+    lent, _ = device.stream.alloc_pinned_mapped(size)
     _log.info("%s (%.1f GiB) is kept in the host's memory: the GPU's is short", what, size / 2**30)
-    return cut(lent.view(np.uint8), buffers)
+    return cut(lent, buffers)
 
 
 def cut(arena: Array, buffers: Iterable[Buffer]) -> Mapping[str, Array]:

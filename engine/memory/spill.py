@@ -29,16 +29,14 @@ LEND = 0.5
 """The same of a GPU's memory, for a block in the host's: through the bus everything takes twenty times as long."""
 BAND_BYTES = 8 << 20
 """Of what is converted at a time, where an image as a whole is too much."""
-IN_HOST_MEMORY = ("cpu", "reference")
-"""Devices whose arrays are NumPy's, wherever they lie."""
 _IN_MEMORY = ("tmpfs", "ramfs")  # file systems that are no disk
 
 
 def elsewhere(device: Device, nbytes: int, free: int | None) -> bool:
     """Whether a block is not kept in the memory of the device, of which so many bytes are free (None: nobody says)."""
-    if device.name in IN_HOST_MEMORY:
+    if device.in_host_memory:
         return spills(nbytes, free)
-    if free is None or device.graphs is None or nbytes <= LEND * free:
+    if free is None or device.stream is None or nbytes <= LEND * free:
         return False
     host = limits.host_memory()
     return host is None or nbytes <= LEND * host
@@ -59,7 +57,7 @@ def empty(shape: tuple[int, ...], dtype: Any, what: str | None = None) -> NDArra
 
 def fetched(device: Device, values: Array, what: str | None = None) -> NDArray[Any]:
     """`device.download(values)`, into `empty` memory where the device's is the host's."""
-    if device.name not in IN_HOST_MEMORY:
+    if not device.in_host_memory:
         downloaded: NDArray[Any] = device.download(values)
         return downloaded
     copy = empty(values.shape, values.dtype, what)

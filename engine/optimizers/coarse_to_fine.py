@@ -268,10 +268,10 @@ class Run:
         so_far = self.history[len(self.history) - loop.iteration :]
         watch = Watch(self.method.settled, scale.iterations, (costs.total for costs in so_far))
         seen, self._end = loop.iteration, watch.end
-        graphs, graphable = self.device.graphs, registry.spec(self.method.optimizer).graphable
+        stream, graphable = self.device.stream, registry.spec(self.method.optimizer).graphable
         graphed = None
-        if graphable and graphs is not None and objective.capturable:
-            graphed = GraphedAdamLoop(loop, cast(GraphableOptimizer, loop.optimizer), objective, graphs, watch.end)
+        if graphable and stream is not None and objective.capturable:
+            graphed = GraphedAdamLoop(loop, cast(GraphableOptimizer, loop.optimizer), objective, stream, watch.end)
             steps = graphed.iterate()
         else:  # the objective's own image serves as the last good one
             steps = loop.iterate(objective.evaluate, objective.gradient, watch.end, objective.image)
@@ -324,9 +324,9 @@ class Run:
         )
 
     def _snapshot(self, loop: OptimizationLoop) -> Callable[[], Image]:
-        graphs, finish = self.device.graphs, self.transfer.finisher(loop.average.shape[:2])
-        if graphs is not None:
-            arriving = graphs.fetch(loop.average)
+        stream, finish = self.device.stream, self.transfer.finisher(loop.average.shape[:2])
+        if stream is not None:
+            arriving = stream.download_async(loop.average)
             return lambda: finish(arriving())
         pixels = fetched(self.device, loop.average)
         return lambda: finish(pixels)

@@ -3,16 +3,17 @@
 A GPU is done with a small iteration sooner than Python has asked for its two hundred launches one by one, and sooner
 than Python has looked at its costs. So an iteration is captured once for each size and learning rate, then launched as
 a whole, AHEAD times before the host reads the first one's costs. Those come back through a ring in memory that both
-sides see. Costs that are not finite stop the device by themselves (`Graphs.adam_iteration`): what has been launched
+sides see. Costs that are not finite stop the device by themselves (`Device.adam_iteration`): what has been launched
 after them changes nothing.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ...kernels.device import Graphs
+from ...kernels.device import Stream
 from ..costs.objective import Objective
 from ..costs.terms import Costs
 from ..memory.arena import Buffer, allocate
@@ -26,12 +27,12 @@ PLACES = AHEAD + 1
 
 
 class GraphedAdamLoop:
-    """`OptimizationLoop.iterate` for Adam, with the same bytes as its result, on a device that has `graphs`."""
+    """`OptimizationLoop.iterate` for Adam, with the same bytes as its result, on a device that has a `stream`."""
 
     def __init__(
-        self, loop: OptimizationLoop, adam: GraphableOptimizer, objective: Objective, graphs: Graphs, iterations: int
+        self, loop: OptimizationLoop, adam: GraphableOptimizer, objective: Objective, stream: Stream, iterations: int
     ) -> None:
-        self.loop, self._adam, self._objective, self._graphs = loop, adam, objective, graphs
+        self.loop, self._adam, self._objective, self._stream = loop, adam, objective, stream
         self._iterations = iterations
         device, real = loop.device, np.dtype(np.float32)
         held = allocate(
@@ -41,7 +42,9 @@ class GraphedAdamLoop:
         self._progress, self._weights = held["progress"], held["weights"]
         weights = [loop.weight(iteration) for iteration in range(1, iterations + 1)]
         device.upload(np.array(weights, real), self._weights)
-        self._ring, self._read = graphs.mailbox((PLACES, objective.measured.size))
+        shape = (PLACES, objective.measured.size)
+        ring, read = stream.alloc_pinned_mapped(math.prod(shape) * real.itemsize)
+        self._ring, self._read = (each.view(real).reshape(shape) for each in (ring, read))
         self._warm = False
         self._repeat: Callable[[], None] | None
         self._under_way: deque[Callable[[], None]] = deque()
@@ -84,17 +87,17 @@ class GraphedAdamLoop:
 
     def _launch(self) -> None:
         if self._warm:
-            self._repeat = self._repeat or self._graphs.capture(self._iteration)
+            self._repeat = self._repeat or self._stream.capture(self._iteration)
             self._repeat()
         else:  # one by one, so that nothing that a kernel's first launch does is captured
             self._iteration()
             self._warm = True
-        self._under_way.append(self._graphs.mark())
+        self._under_way.append(self._stream.record_event())
 
     def _iteration(self) -> None:
         loop, adam, objective = self.loop, self._adam, self._objective
         objective.enqueue(loop.image, objective.gradient)
-        self._graphs.adam_iteration(
+        loop.device.adam_iteration(
             loop.image, objective.gradient, **adam.moments, average=loop.average, good=objective.image,
             costs=objective.measured, ring=self._ring, progress=self._progress, weights=self._weights, **adam.rates,
         )  # fmt: skip

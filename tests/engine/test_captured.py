@@ -12,7 +12,7 @@ from nstgpu.engine.optimizers.coarse_to_fine import Progress, RunState
 from nstgpu.engine.optimizers.settling import Settled
 from nstgpu.engine.transfer import Result, StyleTransfer
 from nstgpu.kernels import open_device
-from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.runtime.driver import cuda_problem
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.errors import DeviceError
@@ -39,7 +39,7 @@ def make(request: pytest.FixtureRequest, thin: Callable[..., Weights]) -> Make:
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Result]) -> Result:
     with monkeypatch.context() as patched:
-        patched.setattr(Gpu, "graphs", None)
+        patched.setattr(CudaDevice, "stream", None)
         return run()
 
 
@@ -70,14 +70,16 @@ def test_an_iteration_is_asked_for_at_once(make: Make, monkeypatch: pytest.Monke
     transfer = make()
     asked: list[Launch] = []
     captures: list[object] = []
-    capture = type(transfer.device).capture  # type: ignore[attr-defined]
+    stream = transfer.device.stream
+    assert stream is not None
+    capture = stream.capture
     transfer.device.on_launch = asked.append  # type: ignore[attr-defined]
 
-    def counted(self: Gpu, work: Callable[[], object]) -> Callable[[], None]:
+    def counted(work: Callable[[], object]) -> Callable[[], None]:
         captures.append(work)
-        return capture(self, work)
+        return capture(work)
 
-    monkeypatch.setattr(Gpu, "capture", counted)
+    monkeypatch.setattr(stream, "capture", counted)
     transfer.run(10, scales=1)
     names = [launch.kernel for launch in asked]
     assert len(captures) == 1
@@ -186,5 +188,5 @@ def test_nothing_moves_between_host_and_device_in_a_graph() -> None:
     device = open_device("emulator")
     held = device.allocate(64).view(np.float32)
     with pytest.raises(DeviceError, match="nothing can be downloaded while a graph is captured"):
-        device.graphs.capture(lambda: device.download(held))  # type: ignore[union-attr]
+        device.stream.capture(lambda: device.download(held))  # type: ignore[union-attr]
     device.download(held)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.runtime import cupy_runtime, emulator_runtime, nvrtc
 from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
 from nstgpu.kernels.cuda.runtime.driver import cuda_problem
@@ -57,10 +57,10 @@ def hopper_called(runtime_called: Runtimes) -> Runtimes:
 
 
 @pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest, runtime_called: Runtimes) -> Gpu:
-    return Gpu(runtime_called(request.param))
+def device(request: pytest.FixtureRequest, runtime_called: Runtimes) -> CudaDevice:
+    return CudaDevice(runtime_called(request.param))
 
 
 @pytest.fixture(scope="module")
-def checked(runtime_called: Runtimes) -> Gpu:
-    return Gpu(runtime_called("checked"))
+def checked(runtime_called: Runtimes) -> CudaDevice:
+    return CudaDevice(runtime_called("checked"))

@@ -10,7 +10,7 @@ import pytest
 
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3.launch_simt import Work, choose_tile
-from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.gpu_spec import SIMT_MULTIPROCESSORS
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
@@ -41,7 +41,7 @@ def random(*shape: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def empty(device: Gpu, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+def empty(device: CudaDevice, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
     """Filled with what nobody would compute, so that what is left out shows."""
     nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     room = device.allocate(nbytes)
@@ -49,13 +49,13 @@ def empty(device: Gpu, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
     return room.view(dtype).reshape(shape)
 
 
-def held(device: Gpu, values: Any) -> Any:
+def held(device: CudaDevice, values: Any) -> Any:
     out = empty(device, values.shape, values.dtype)
     device.upload(values, out)
     return out
 
 
-def bind_workspace(device: Gpu, shape: tuple[int, int, int, int]) -> None:
+def bind_workspace(device: CudaDevice, shape: tuple[int, int, int, int]) -> None:
     """Exactly as much as is asked for."""
     device.bind_workspace(device.allocate(convolution.workspace_bytes(*shape)))
 
@@ -82,7 +82,7 @@ def mask_bits(mask: Any) -> Any:
 
 
 # ---- forward --------------------------------------------------------------------------------------------------------
-def forward(device: Gpu, shape: tuple[int, int, int, int], pooling: Pooling, wanted: str) -> dict[str, Any]:
+def forward(device: CudaDevice, shape: tuple[int, int, int, int], pooling: Pooling, wanted: str) -> dict[str, Any]:
     """What conv3x3_relu leaves behind, in host memory, of "out", "mask", "pooled" and "choice"."""
     height, width, _, channels = shape
     x, kernel, bias = layer(shape)
@@ -100,7 +100,7 @@ def forward(device: Gpu, shape: tuple[int, int, int, int], pooling: Pooling, wan
     return {name: device.download(buffers[name]) for name in names}
 
 
-def check_forward(device: Gpu, shape: tuple[int, int, int, int], pooling: Pooling, wanted: str) -> None:
+def check_forward(device: CudaDevice, shape: tuple[int, int, int, int], pooling: Pooling, wanted: str) -> None:
     height, width, channels_in, channels = shape
     x, kernel, bias = layer(shape)
     results = forward(device, shape, pooling, wanted)
@@ -135,7 +135,7 @@ def check_forward(device: Gpu, shape: tuple[int, int, int, int], pooling: Poolin
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_forward(device: Gpu, shape: tuple[int, int, int, int]) -> None:
+def test_forward(device: CudaDevice, shape: tuple[int, int, int, int]) -> None:
     check_forward(device, shape, "max", "out mask pooled choice")
 
 
@@ -143,13 +143,13 @@ def test_forward(device: Gpu, shape: tuple[int, int, int, int]) -> None:
 @pytest.mark.parametrize("pooling", ["max", "average"])
 @pytest.mark.parametrize("shape", [(17, 19, 3, 20), (15, 18, 16, 30), (13, 9, 64, 64), (9, 12, 7, 9)], ids=str)
 def test_forward_stores_what_is_wanted(
-    device: Gpu, shape: tuple[int, int, int, int], pooling: Pooling, wanted: str
+    device: CudaDevice, shape: tuple[int, int, int, int], pooling: Pooling, wanted: str
 ) -> None:
     if pooling == "max" or "choice" not in wanted:
         check_forward(device, shape, pooling, wanted)
 
 
-def test_of_equal_pixels_the_first_is_chosen(device: Gpu) -> None:
+def test_of_equal_pixels_the_first_is_chosen(device: CudaDevice) -> None:
     """With filters of zero every activation is its bias: all four pixels of a square are equal."""
     filters = device.pack_filters(np.zeros((3, 3, 8, 8), np.float32), np.ones(8, np.float32))
     choice = empty(device, *device.choice_layout((4, 4, 8)))
@@ -160,7 +160,7 @@ def test_of_equal_pixels_the_first_is_chosen(device: Gpu) -> None:
 
 
 @pytest.mark.parametrize("shape", [(9, 9, 3, 8), (9, 9, 16, 8)])
-def test_what_is_not_a_number_stays_so(device: Gpu, shape: tuple[int, int, int, int]) -> None:
+def test_what_is_not_a_number_stays_so(device: CudaDevice, shape: tuple[int, int, int, int]) -> None:
     x, kernel, bias = layer(shape)
     x[4, 4, 0] = np.nan
     out = empty(device, (*shape[:2], shape[3]))
@@ -173,7 +173,7 @@ def test_what_is_not_a_number_stays_so(device: Gpu, shape: tuple[int, int, int, 
 
 
 # ---- backward -------------------------------------------------------------------------------------------------------
-def backward(device: Gpu, shape: tuple[int, int, int, int], masked: bool, accumulate: bool) -> tuple[Any, Any]:
+def backward(device: CudaDevice, shape: tuple[int, int, int, int], masked: bool, accumulate: bool) -> tuple[Any, Any]:
     """The input gradient, and the reference's."""
     height, width, channels_in, channels_out = shape
     _, kernel, bias = layer(shape)
@@ -197,7 +197,7 @@ def backward(device: Gpu, shape: tuple[int, int, int, int], masked: bool, accumu
 
 @pytest.mark.parametrize(("masked", "accumulate"), [(True, False), (False, True), (True, True), (False, False)])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_backward(device: Gpu, shape: tuple[int, int, int, int], masked: bool, accumulate: bool) -> None:
+def test_backward(device: CudaDevice, shape: tuple[int, int, int, int], masked: bool, accumulate: bool) -> None:
     actual, expected = backward(device, shape, masked, accumulate)
     within("gradient", actual, expected, 9 * shape[3] + accumulate)
 
@@ -209,7 +209,7 @@ def test_naive_kernels_agree_with_the_reference_and_the_fast_ones(
     runtime_called: Runtimes, name: str, shape: tuple[int, int, int, int]
 ) -> None:
     runtime = runtime_called(name)
-    device = Gpu(runtime)
+    device = CudaDevice(runtime)
     height, width, channels_in, channels_out = shape
     x, kernel, bias = layer(shape)
     sizes = tuple(np.int32(size) for size in shape)
@@ -233,7 +233,7 @@ def test_naive_kernels_agree_with_the_reference_and_the_fast_ones(
 
 # ---- what no single result shows ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("shape", CHECKED_SHAPES, ids=str)
-def test_the_checking_build_finds_nothing(checked: Gpu, shape: tuple[int, int, int, int]) -> None:
+def test_the_checking_build_finds_nothing(checked: CudaDevice, shape: tuple[int, int, int, int]) -> None:
     check_forward(checked, shape, "max", "out mask pooled choice")
     check_forward(checked, shape, "average", "mask pooled")
     within("gradient", *backward(checked, shape, masked=True, accumulate=True), 9 * shape[3])
@@ -241,7 +241,7 @@ def test_the_checking_build_finds_nothing(checked: Gpu, shape: tuple[int, int, i
 
 def test_the_checked_shapes_launch_every_kernel(runtime_called: Runtimes) -> None:
     names = set()
-    device = Gpu(runtime_called("emulator"), on_launch=lambda launch: names.add(launch.kernel))
+    device = CudaDevice(runtime_called("emulator"), on_launch=lambda launch: names.add(launch.kernel))
     for shape in CHECKED_SHAPES:
         forward(device, shape, "max", "out")
         backward(device, shape, masked=False, accumulate=False)
@@ -258,7 +258,7 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(
 ) -> None:
     seen = set()
     for seed in (0, 0, 1, 2):
-        device = Gpu(runtime_called("emulator", seed=seed))
+        device = CudaDevice(runtime_called("emulator", seed=seed))
         results = forward(device, shape, "max", "out mask pooled choice")
         gradient, _ = backward(device, shape, masked=True, accumulate=True)
         seen.add(b"".join(values.tobytes() for values in (*results.values(), gradient)))

@@ -1,4 +1,4 @@
-"""The device `Gpu` as a whole: networks and runs on the emulator against the reference and the cpu, what it launches
+"""`CudaDevice` as a whole: networks and runs on the emulator against the reference and the cpu, what it launches
 and that nothing else computes, what it refuses, and the CuPy runtime against a CuPy with only what we allow ourselves.
 """
 
@@ -22,7 +22,7 @@ from nstgpu.engine.optimizers.coarse_to_fine import Progress
 from nstgpu.kernels import DEVICES, DeviceError, open_device
 from nstgpu.kernels.cuda import self_test
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
-from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.gpu_spec import spec_of
 from nstgpu.kernels.cuda.runtime import cupy_runtime, driver, tensor_map
 from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
@@ -69,14 +69,14 @@ def picture(height: int, width: int, seed: int) -> Any:
     return np.clip(0.5 + 0.3 * np.stack(waves, axis=2) + 0.1 * noise, 0, 1).astype(np.float32)
 
 
-def transfer(device: str | Gpu, weights: Weights, shape: tuple[int, int], **settings: Any) -> StyleTransfer:
+def transfer(device: str | CudaDevice, weights: Weights, shape: tuple[int, int], **settings: Any) -> StyleTransfer:
     """On a GPU in fp32: test_tensor_device.py has what auto would be there."""
     if isinstance(device, str) and device.startswith(("cuda", "auto")):
         settings.setdefault("precision", "fp32")
     return StyleTransfer(picture(*shape, 0), picture(shape[1], shape[0], 1), weights=weights, device=device, **settings)
 
 
-def held(device: Gpu, values: Any) -> Any:
+def held(device: CudaDevice, values: Any) -> Any:
     out = device.allocate(values.nbytes).view(values.dtype).reshape(values.shape)
     device.upload(values, out)
     return out
@@ -193,12 +193,12 @@ def test_old_tensor_cores_are_refused() -> None:
     runtime = EmulatorRuntime()
     runtime.spec = spec_of((7, 5), 40)
     with pytest.raises(DeviceError, match="know no 3xtf32; choose fp32"):
-        Gpu(runtime, "3xtf32")
+        CudaDevice(runtime, "3xtf32")
 
 
 def test_the_checking_build_finds_nothing(thin: Callable[..., Weights]) -> None:
     """No race, no access out of bounds (the workspace is as small as we say), no use of what nobody wrote."""
-    device = Gpu(EmulatorRuntime(check=True))
+    device = CudaDevice(EmulatorRuntime(check=True))
     for widths, pooling, statistics in ((THIN, "max", "gram"), (ODD, "average", "moments")):
         result = transfer(device, thin(widths), (33, 26), pooling=pooling, style_statistics=statistics).run(1)
         assert np.isfinite(result.image).all()
@@ -254,7 +254,7 @@ def operation(kernel: str) -> str:
 
 def test_nothing_but_our_kernels_computes(thin: Callable[..., Weights]) -> None:
     launches: list[Launch] = []
-    device = Gpu(SealedRuntime(), on_launch=launches.append)
+    device = CudaDevice(SealedRuntime(), on_launch=launches.append)
     painter = transfer(device, thin(), (48, 40), style_layers={"relu1_1": 1, "relu2_1": 1, "relu3_1": 1},
                        content_layers={"relu2_2": 1})  # fmt: skip
     launches.clear()
@@ -278,34 +278,34 @@ def test_the_seal_holds() -> None:
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
 @pytest.fixture
-def gpu() -> Gpu:
-    device = Gpu(EmulatorRuntime())
+def gpu() -> CudaDevice:
+    device = CudaDevice(EmulatorRuntime())
     device.bind_workspace(device.allocate(1 << 20))
     return device
 
 
-def floats(device: Gpu, *shape: int) -> Any:
+def floats(device: CudaDevice, *shape: int) -> Any:
     return held(device, np.zeros(shape, np.float32))
 
 
-def bytes_of(device: Gpu, *shape: int) -> Any:
+def bytes_of(device: CudaDevice, *shape: int) -> Any:
     return held(device, np.zeros(shape, np.uint8))
 
 
-def filters(device: Gpu, channels_in: int, channels_out: int) -> Any:
+def filters(device: CudaDevice, channels_in: int, channels_out: int) -> Any:
     return device.pack_filters(
         np.zeros((3, 3, channels_in, channels_out), np.float32), np.zeros(channels_out, np.float32)
     )
 
 
-def pool_gradient(device: Gpu, choice: Any) -> None:
+def pool_gradient(device: CudaDevice, choice: Any) -> None:
     out, mask = floats(device, 2, 2, 4), bytes_of(device, 2, 2, 1)
     device.pool_input_gradient(
         floats(device, 1, 1, 4), pooling="max", choice=choice, out=out, mask=mask, accumulate=False
     )
 
 
-BAD_CALLS: dict[str, tuple[str, Callable[[Gpu], Any]]] = {
+BAD_CALLS: dict[str, tuple[str, Callable[[CudaDevice], Any]]] = {
     "shape": (
         r"preprocess: out has shape \(4, 5, 3\) and dtype float32; it must be \(4, 6, 3\)",
         lambda d: d.preprocess(floats(d, 4, 6, 3), (2, 1, 0), (1,) * 3, (0,) * 3, floats(d, 4, 5, 3)),
@@ -396,7 +396,7 @@ BAD_CALLS: dict[str, tuple[str, Callable[[Gpu], Any]]] = {
 
 
 @pytest.mark.parametrize("call", BAD_CALLS)
-def test_a_bad_argument_is_refused_before_anything_is_launched(gpu: Gpu, call: str) -> None:
+def test_a_bad_argument_is_refused_before_anything_is_launched(gpu: CudaDevice, call: str) -> None:
     message, act = BAD_CALLS[call]
     launched: list[Launch] = []
     gpu.on_launch = launched.append
@@ -406,7 +406,7 @@ def test_a_bad_argument_is_refused_before_anything_is_launched(gpu: Gpu, call: s
 
 
 def test_a_cost_needs_a_workspace() -> None:
-    device = Gpu(EmulatorRuntime())
+    device = CudaDevice(EmulatorRuntime())
     with pytest.raises(ValueError, match="content_cost: the workspace has 0 bytes"):
         device.content_cost(floats(device, 8), floats(device, 8), 1.0, cost=floats(device, 1))
 
@@ -657,7 +657,7 @@ def test_16_bits_go_to_wgmma_through_cupy(thin: Callable[..., Weights], monkeypa
     monkeypatch.setattr(cupy_runtime, "compile_sources", lambda *_: [cubin])
     monkeypatch.setattr(self_test, "known_problem", lambda *_: None)
     monkeypatch.setattr(tensor_map, "encode_with_driver", tensor_map.encode_for_emulator)
-    weights, emulated = thin(((8,), (16,))), Gpu(EmulatorRuntime("fp16"), "fp16", wgmma=True)
+    weights, emulated = thin(((8,), (16,))), CudaDevice(EmulatorRuntime("fp16"), "fp16", wgmma=True)
     painters = [transfer(device, weights, (20, 18), precision="fp16") for device in ("cuda", emulated)]
     assert isinstance(painters[0]._inputs.network.layers[1].filters, hopper.PackedFilters)
     ours, theirs = (painter.run(2, init="noise") for painter in painters)
@@ -692,19 +692,19 @@ def test_what_is_fetched_is_of_its_moment(thin: Callable[..., Weights]) -> None:
 
 
 def test_a_capture_that_fails_is_one_line(cupy: type[FakeCupy]) -> None:
-    device = Gpu(CudaRuntime())
+    device = CudaDevice(CudaRuntime())
     cupy.failure = "capture"
     with pytest.raises(DeviceError, match="cannot be captured as a CUDA graph: cudaErrorStreamCaptureInvalidated"):
-        device.capture(lambda: None)
+        device.stream.capture(lambda: None)
 
 
 @pytest.mark.usefixtures("cupy")
 def test_what_is_left_of_the_gpu_counts_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = Gpu(CudaRuntime())
+    device = CudaDevice(CudaRuntime())
     assert device.free_bytes() == 9 << 30
     monkeypatch.setattr(FakeCupy, "limit", 5 << 30)
     assert device.free_bytes() == 3 << 30
-    assert Gpu(EmulatorRuntime()).free_bytes() is None
+    assert CudaDevice(EmulatorRuntime()).free_bytes() is None
 
     def full(*_: object) -> None:
         raise MemoryError
@@ -718,7 +718,7 @@ def test_what_is_left_of_the_gpu_counts_the_pool(monkeypatch: pytest.MonkeyPatch
 def test_coefficients_reach_a_gpu_as_a_struct() -> None:
     results = []
     for runtime in (CudaRuntime(), EmulatorRuntime()):
-        device = Gpu(runtime)
+        device = CudaDevice(runtime)
         out = floats(device, 10)
         device.combine(held(device, picture(3, 10, 0)[:, :, 0].copy()), (0.5, -1.0, 3.0), out)
         results.append(device.download(out).tobytes())
@@ -727,20 +727,20 @@ def test_coefficients_reach_a_gpu_as_a_struct() -> None:
 
 @pytest.mark.usefixtures("cupy")
 def test_time_and_roofline_of_a_gpu() -> None:
-    device = Gpu(CudaRuntime())
+    device = CudaDevice(CudaRuntime())
     assert 0.01 <= device.elapsed(lambda: time.sleep(0.01)) < 1
     assert device.roofline() == pytest.approx((66.9e12, 4.92e12), rel=1e-2)
     assert CudaRuntime().roofline("bf16") == pytest.approx((1070e12, 4.92e12), rel=1e-2)
     assert CudaRuntime().roofline("3xtf32") == pytest.approx((178e12, 4.92e12), rel=1e-2)
 
 
-def test_the_emulator_has_no_roofline(gpu: Gpu) -> None:
+def test_the_emulator_has_no_roofline(gpu: CudaDevice) -> None:
     assert 0.01 <= gpu.elapsed(lambda: time.sleep(0.01)) < 1
     assert gpu.roofline() is None
 
 
 @pytest.mark.parametrize("channels", [3, 5, 8, 17])
-def test_masks_and_choices_can_be_looked_at(gpu: Gpu, channels: int) -> None:
+def test_masks_and_choices_can_be_looked_at(gpu: CudaDevice, channels: int) -> None:
     x, kernel = picture(9, 14, 0), np.random.default_rng(1).standard_normal((3, 3, 3, channels)).astype(np.float32)
     full, half = (9, 14, channels), (4, 7, channels)
     out, pooled = floats(gpu, *full), floats(gpu, *half)
@@ -791,7 +791,7 @@ def test_auto_takes_the_cpu_where_the_gpu_cannot_be_used(
 
 @pytest.mark.usefixtures("cupy")
 def test_memory_of_elsewhere_is_refused() -> None:
-    device = Gpu(CudaRuntime())
+    device = CudaDevice(CudaRuntime())
     with pytest.raises(ValueError, match="clamp: image is a ndarray, not memory of the GPU"):
         device.clamp(np.zeros((2, 2, 3), np.float32))
     with pytest.raises(ValueError, match="clamp: image lies on GPU 1, not on GPU 0"):
@@ -799,7 +799,7 @@ def test_memory_of_elsewhere_is_refused() -> None:
 
 
 def test_a_launch_that_fails_names_the_kernel(cupy: type[FakeCupy]) -> None:
-    device = Gpu(CudaRuntime())
+    device = CudaDevice(CudaRuntime())
     image = floats(device, 2, 2, 3)
     cupy.failure = "launch"
     with pytest.raises(
@@ -811,7 +811,7 @@ def test_a_launch_that_fails_names_the_kernel(cupy: type[FakeCupy]) -> None:
 
 
 def test_a_kernel_that_fails_later_is_among_those_named(cupy: type[FakeCupy]) -> None:
-    device = Gpu(CudaRuntime())
+    device = CudaDevice(CudaRuntime())
     image = floats(device, 2, 2, 3)
     device.clamp(image)
     device.download(image)

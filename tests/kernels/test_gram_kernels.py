@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
-from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.gpu_spec import SIMT_MULTIPROCESSORS
 from nstgpu.kernels.cuda.gram import launch_simt as gram
 from nstgpu.kernels.cuda.gram.launch_simt import choose_gram
@@ -42,7 +42,7 @@ def activations(shape: tuple[int, int, int]) -> Any:
     return np.maximum(random(*shape), 0)
 
 
-def empty(device: Gpu, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+def empty(device: CudaDevice, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
     """Filled with what nobody would compute, so that what is left out shows."""
     nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     room = device.allocate(nbytes)
@@ -50,7 +50,7 @@ def empty(device: Gpu, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
     return room.view(dtype).reshape(shape)
 
 
-def held(device: Gpu, values: Any) -> Any:
+def held(device: CudaDevice, values: Any) -> Any:
     out = empty(device, values.shape, values.dtype)
     device.upload(values, out)
     return out
@@ -70,7 +70,7 @@ def mean_one(height: int, width: int) -> Any:
     return (weights / weights.mean()).astype(np.float32) if weights.any() else np.ones_like(weights)
 
 
-def gram_of(device: Gpu, features: Any, weights: Any = None) -> Any:
+def gram_of(device: CudaDevice, features: Any, weights: Any = None) -> Any:
     """In host memory, computed in a workspace of exactly the size asked for."""
     channels = features.shape[2]
     device.bind_workspace(device.allocate(gram.gram_workspace_bytes(*features.shape)))
@@ -79,14 +79,14 @@ def gram_of(device: Gpu, features: Any, weights: Any = None) -> Any:
     return device.download(out)
 
 
-def mean_of(device: Gpu, features: Any, weights: Any = None) -> Any:
+def mean_of(device: CudaDevice, features: Any, weights: Any = None) -> Any:
     device.bind_workspace(device.allocate(gram.mean_workspace_bytes(*features.shape)))
     out = empty(device, features.shape[2:])
     device.mean(held(device, features), out, weights=None if weights is None else held(device, weights))
     return device.download(out)
 
 
-def check_moments(device: Gpu, shape: tuple[int, int, int], weighted: bool) -> None:
+def check_moments(device: CudaDevice, shape: tuple[int, int, int], weighted: bool) -> None:
     features, expected, mean = activations(shape), np.empty((shape[2], shape[2])), np.empty(shape[2])
     weights = mean_one(*shape[:2]) if weighted else None
     weights64 = None if weights is None else weights.astype(np.float64)
@@ -98,7 +98,7 @@ def check_moments(device: Gpu, shape: tuple[int, int, int], weighted: bool) -> N
     within("mean", mean_of(device, features, weights), mean, shape[0] * shape[1] + 3)
 
 
-def style_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: bool, moved: bool) -> tuple[Any, Any]:
+def style_gradient(device: CudaDevice, shape: tuple[int, int, int], accumulate: bool, moved: bool) -> tuple[Any, Any]:
     """F S [+ out], and the reference's; S symmetric, as it always is. `moved`: w (F S + shift) instead."""
     features, before, difference = activations(shape), random(*shape, seed=1), random(shape[2], shape[2], seed=2)
     difference += difference.T
@@ -125,20 +125,20 @@ def style_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: bool, m
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_moments(device: Gpu, shape: tuple[int, int, int], weighted: bool) -> None:
+def test_moments(device: CudaDevice, shape: tuple[int, int, int], weighted: bool) -> None:
     check_moments(device, shape, weighted)
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["", "moved"])
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_style_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: bool, moved: bool) -> None:
+def test_style_gradient(device: CudaDevice, shape: tuple[int, int, int], accumulate: bool, moved: bool) -> None:
     actual, expected = style_gradient(device, shape, accumulate, moved)
     within("style gradient", actual, expected, shape[2] + accumulate + 3 * moved)
 
 
 @pytest.mark.parametrize("given", ["shift", "weights"])
-def test_shift_and_weights_come_alone_too(device: Gpu, given: str) -> None:
+def test_shift_and_weights_come_alone_too(device: CudaDevice, given: str) -> None:
     features, difference = activations((9, 11, 20)), random(20, 20, seed=2)
     values = random(20, seed=3) if given == "shift" else mean_one(9, 11)
     out, expected = empty(device, features.shape), np.empty(features.shape)
@@ -155,7 +155,7 @@ def test_shift_and_weights_come_alone_too(device: Gpu, given: str) -> None:
     within(given, device.download(out), expected, 24)
 
 
-def test_a_difference_that_is_not_symmetric_is_multiplied_from_the_right(device: Gpu) -> None:
+def test_a_difference_that_is_not_symmetric_is_multiplied_from_the_right(device: CudaDevice) -> None:
     features, difference = activations((9, 11, 20)), random(20, 20, seed=2)
     out = empty(device, features.shape)
     device.style_gradient(held(device, features), held(device, difference), out=out, accumulate=False)
@@ -168,7 +168,7 @@ def test_the_gram_naive_agrees_with_the_reference_and_the_fast_one(
     runtime_called: Runtimes, name: str, shape: tuple[int, int, int]
 ) -> None:
     runtime = runtime_called(name)
-    device = Gpu(runtime)
+    device = CudaDevice(runtime)
     features, channels = activations(shape), shape[2]
     out, expected = empty(device, (channels, channels)), np.empty((channels, channels))
     arguments = (held(device, features), out, np.int32(shape[0] * shape[1]), np.int32(channels))
@@ -181,14 +181,14 @@ def test_the_gram_naive_agrees_with_the_reference_and_the_fast_one(
 # ---- what no single result shows ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("moved", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("shape", CHECKED_SHAPES, ids=str)
-def test_the_checking_build_finds_nothing(checked: Gpu, shape: tuple[int, int, int], moved: bool) -> None:
+def test_the_checking_build_finds_nothing(checked: CudaDevice, shape: tuple[int, int, int], moved: bool) -> None:
     check_moments(checked, shape, moved)
     within("style gradient", *style_gradient(checked, shape, True, moved), shape[2] + 3 * moved)
 
 
 def test_the_checked_shapes_launch_every_kernel(runtime_called: Runtimes) -> None:
     names = set()
-    device = Gpu(runtime_called("emulator"), on_launch=lambda launch: names.add(launch.kernel))
+    device = CudaDevice(runtime_called("emulator"), on_launch=lambda launch: names.add(launch.kernel))
     for shape in CHECKED_SHAPES:
         for weights in (None, mean_one(*shape[:2])):
             gram_of(device, activations(shape), weights)
@@ -207,7 +207,7 @@ def test_the_checked_shapes_launch_every_kernel(runtime_called: Runtimes) -> Non
 def test_the_order_of_blocks_and_lanes_changes_no_byte(runtime_called: Runtimes, shape: tuple[int, int, int]) -> None:
     seen = set()
     for seed in (0, 0, 1, 2):
-        device = Gpu(runtime_called("emulator", seed=seed))
+        device = CudaDevice(runtime_called("emulator", seed=seed))
         gradient, _ = style_gradient(device, shape, accumulate=True, moved=True)
         moments = (gram_of(device, activations(shape)), mean_of(device, activations(shape), mean_one(*shape[:2])))
         seen.add(b"".join(values.tobytes() for values in (*moments, gradient)))

@@ -16,7 +16,7 @@ import pytest
 
 from nstgpu.kernels.cuda import self_test
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
-from nstgpu.kernels.cuda.device import Gpu
+from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.gpu_spec import MULTIPROCESSORS
 from nstgpu.kernels.cuda.gram import launch_wgmma_sm90 as wgmma_gram
 from nstgpu.kernels.cuda.runtime import nvrtc, tensor_map
@@ -211,7 +211,9 @@ def test_the_device_takes_it_where_nothing_is_weighted(monkeypatch: pytest.Monke
     monkeypatch.setattr(self_test, "known_problem", lambda *_: None)
     launched: list[str] = []
     try:
-        device = Gpu(EmulatorRuntime("bf16"), "bf16", wgmma=True, on_launch=lambda at: launched.append(at.kernel))
+        device = CudaDevice(
+            EmulatorRuntime("bf16"), "bf16", wgmma=True, on_launch=lambda at: launched.append(at.kernel)
+        )
     except DeviceError as error:
         pytest.skip(str(error))
     features = integers((9, 17, 72))

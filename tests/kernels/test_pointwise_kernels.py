@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.cuda.elementwise import launch as pointwise
+from nstgpu.kernels.cuda import grids
+from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.device import MOST_VECTORS, Pooling
 from nstgpu.kernels.reference import Reference
@@ -23,10 +23,10 @@ reference = Reference()
 
 
 @pytest.fixture(scope="module", params=["emulator", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest, runtime_called: Runtimes) -> Gpu:
+def device(request: pytest.FixtureRequest, runtime_called: Runtimes) -> CudaDevice:
     """With its workspace bound, and no larger than it says."""
-    gpu = Gpu(runtime_called(request.param))
-    gpu.bind_workspace(gpu.allocate(pointwise.WORKSPACE_BYTES))
+    gpu = CudaDevice(runtime_called(request.param))
+    gpu.bind_workspace(gpu.allocate(grids.WORKSPACE_BYTES))
     return gpu
 
 
@@ -34,14 +34,14 @@ def random(*shape: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def held(device: Gpu, values: Any) -> Any:
+def held(device: CudaDevice, values: Any) -> Any:
     """The values in the device's memory."""
     out = empty(device, values.shape, values.dtype)
     device.upload(values, out)
     return out
 
 
-def empty(device: Gpu, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+def empty(device: CudaDevice, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
     nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     return device.allocate(nbytes).view(dtype).reshape(shape)
 
@@ -65,7 +65,7 @@ def choice_bits(choice: Any) -> Any:
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 4099])
-def test_copy_and_zero_reach_every_byte_and_no_other(device: Gpu, count: int) -> None:
+def test_copy_and_zero_reach_every_byte_and_no_other(device: CudaDevice, count: int) -> None:
     values = np.random.default_rng(0).integers(1, 256, count, dtype=np.uint8)
     room = held(device, np.full(count + 32, 7, np.uint8))
     device.copy(held(device, values), room[:count])
@@ -75,7 +75,7 @@ def test_copy_and_zero_reach_every_byte_and_no_other(device: Gpu, count: int) ->
 
 
 @pytest.mark.parametrize("length", [8, 9, 1027])
-def test_the_rows_of_a_matrix_are_copied_from_wherever_they_start(device: Gpu, length: int) -> None:
+def test_the_rows_of_a_matrix_are_copied_from_wherever_they_start(device: CudaDevice, length: int) -> None:
     rows = held(device, random(4, length))
     expected = device.download(rows)
     for source, target in ((0, 3), (1, 2), (3, 1)):
@@ -87,7 +87,7 @@ def test_the_rows_of_a_matrix_are_copied_from_wherever_they_start(device: Gpu, l
 # ---- the network ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("channels", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 @pytest.mark.parametrize("size", SIZES)
-def test_preprocess_and_back(device: Gpu, size: tuple[int, int], channels: tuple[int, int, int]) -> None:
+def test_preprocess_and_back(device: CudaDevice, size: tuple[int, int], channels: tuple[int, int, int]) -> None:
     image, scale, shift = random(*size, 3), (255.0, 4.4, 0.7), (-103.939, 1.5, -0.25)
     expected, out = np.empty((*size, 3)), empty(device, (*size, 3))
     device.preprocess(held(device, image), channels, scale, shift, out)
@@ -100,7 +100,7 @@ def test_preprocess_and_back(device: Gpu, size: tuple[int, int], channels: tuple
 
 @pytest.mark.parametrize("border", [0, 1, 5])
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), *SIZES])
-def test_extend_and_back(device: Gpu, size: tuple[int, int], border: int) -> None:
+def test_extend_and_back(device: CudaDevice, size: tuple[int, int], border: int) -> None:
     larger = (size[0] + 2 * border, size[1] + 2 * border, 3)
     image, gradient = random(*size, 3), random(*larger)
     expected, out = np.empty(larger), empty(device, larger)
@@ -118,7 +118,7 @@ def test_extend_and_back(device: Gpu, size: tuple[int, int], border: int) -> Non
 @pytest.mark.parametrize(
     "shape", [*((17, 23, c) for c in CHANNELS), (16, 16, 64), (33, 18, 20), (2, 2, 4), (3, 200, 8)]
 )
-def test_pool_gradient(device: Gpu, shape: tuple[int, int, int], pooling: Pooling, accumulate: bool) -> None:
+def test_pool_gradient(device: CudaDevice, shape: tuple[int, int, int], pooling: Pooling, accumulate: bool) -> None:
     height, width, channels = shape
     half = (height // 2, width // 2, channels)
     gradient, mask, before = random(*half), random(*shape, seed=1) > 0, random(*shape, seed=3)
@@ -137,7 +137,7 @@ def test_pool_gradient(device: Gpu, shape: tuple[int, int, int], pooling: Poolin
 
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("size", SIZES)
-def test_relu_gradient(device: Gpu, size: tuple[int, int], channels: int) -> None:
+def test_relu_gradient(device: CudaDevice, size: tuple[int, int], channels: int) -> None:
     gradient, mask = random(*size, channels), random(*size, channels, seed=1) > 0
     ours = held(device, gradient)
     device.relu_gradient(ours, held(device, mask_bits(mask)))
@@ -153,7 +153,7 @@ def mean_one(height: int, width: int) -> Any:
 
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("channels", [*CHANNELS, 67])
-def test_style_cost(device: Gpu, channels: int, accumulate: bool) -> None:
+def test_style_cost(device: CudaDevice, channels: int, accumulate: bool) -> None:
     gram, target, before = (random(channels, channels, seed=seed) for seed in range(3))
     costs = held(device, np.zeros(3, np.float32))
     difference = held(device, before) if accumulate else empty(device, gram.shape)
@@ -168,7 +168,7 @@ def test_style_cost(device: Gpu, channels: int, accumulate: bool) -> None:
 
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("channels", [*CHANNELS, 67])
-def test_moments_cost(device: Gpu, channels: int, accumulate: bool) -> None:
+def test_moments_cost(device: CudaDevice, channels: int, accumulate: bool) -> None:
     matrices, vectors = ([random(*shape, seed=seed) for seed in (0, 1, 2)] for shape in ((channels,) * 2, (channels,)))
     gram, target_gram, difference = (held(device, values) for values in matrices)
     mean, target_mean, shift = (held(device, values) for values in vectors)
@@ -193,7 +193,7 @@ CONTENTS = [(16, 16, 3), (17, 23, 5), (33, 18, 16), (13, 7, 48), (16, 17, 64), (
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shape", CONTENTS)
-def test_content_cost(device: Gpu, shape: tuple[int, int, int], weighted: bool) -> None:
+def test_content_cost(device: CudaDevice, shape: tuple[int, int, int], weighted: bool) -> None:
     features, target, costs = random(*shape), random(*shape, seed=1), held(device, np.zeros(2, np.float32))
     weights = mean_one(*shape[:2]) if weighted else None
     device.content_cost(held(device, features), held(device, target), 0.3, cost=costs[1:],
@@ -207,7 +207,7 @@ def test_content_cost(device: Gpu, shape: tuple[int, int, int], weighted: bool) 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("shape", CONTENTS)
-def test_content_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: bool, weighted: bool) -> None:
+def test_content_gradient(device: CudaDevice, shape: tuple[int, int, int], accumulate: bool, weighted: bool) -> None:
     features, target, before = random(*shape), random(*shape, seed=1), random(*shape, seed=2)
     weights = mean_one(*shape[:2]) if weighted else None
     out, expected = held(device, before) if accumulate else empty(device, shape), before.astype(np.float64)
@@ -220,8 +220,8 @@ def test_content_gradient(device: Gpu, shape: tuple[int, int, int], accumulate: 
     within(device.download(out), expected, 3)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (17, 23), (31, 100), (2, 2), (pointwise.MOST_PARTIALS + 3, 3)])
-def test_total_variation(device: Gpu, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(16, 16), (17, 23), (31, 100), (2, 2), (grids.MOST_PARTIALS + 3, 3)])
+def test_total_variation(device: CudaDevice, size: tuple[int, int]) -> None:
     image, before = random(*size, 3), random(*size, 3, seed=1)
     gradient, expected = held(device, before), before.astype(np.float64)
     cost, cost64 = empty(device, (1,)), np.empty(1)
@@ -232,7 +232,7 @@ def test_total_variation(device: Gpu, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 9), (9, 1), (1, 1)])
-def test_total_variation_of_a_line_has_no_pairs_across_it(device: Gpu, size: tuple[int, int]) -> None:
+def test_total_variation_of_a_line_has_no_pairs_across_it(device: CudaDevice, size: tuple[int, int]) -> None:
     image, gradient, cost = random(*size, 3), held(device, np.zeros((*size, 3), np.float32)), empty(device, (1,))
     device.tv_cost(held(device, image), 1.0, cost=cost, gradient=gradient)
     steps = np.diff(image.reshape(-1, 3).astype(np.float64), axis=0)
@@ -240,9 +240,9 @@ def test_total_variation_of_a_line_has_no_pairs_across_it(device: Gpu, size: tup
     assert np.isfinite(device.download(gradient)).all()
 
 
-def test_a_long_sum_loops_and_stays_accurate(device: Gpu) -> None:
+def test_a_long_sum_loops_and_stays_accurate(device: CudaDevice) -> None:
     """More numbers than a grid has threads; adding them one by one would be off by hundreds of eps."""
-    count = 4 * pointwise.THREADS * pointwise.MOST_PARTIALS + 4 * 700 + 3
+    count = 4 * grids.THREADS * grids.MOST_PARTIALS + 4 * 700 + 3
     features, cost = np.full(count, 0.1, np.float32), empty(device, (1,))
     device.content_cost(held(device, features), held(device, np.zeros(count, np.float32)), 2.0, cost=cost)
     exact = count * float(np.float32(0.1)) ** 2
@@ -251,7 +251,7 @@ def test_a_long_sum_loops_and_stays_accurate(device: Gpu) -> None:
 
 # ---- pixels ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("size", SIZES)
-def test_adam(device: Gpu, size: tuple[int, int]) -> None:
+def test_adam(device: CudaDevice, size: tuple[int, int]) -> None:
     shape = (*size, 3)
     start = np.random.default_rng(0).random(shape).astype(np.float32)
     image64, first64, second64 = start.astype(np.float64), np.zeros(shape), np.zeros(shape)
@@ -269,7 +269,7 @@ def test_adam(device: Gpu, size: tuple[int, int]) -> None:
     within(device.download(image), image64, 4)
 
 
-def test_the_first_step_of_adam_is_the_learning_rate(device: Gpu) -> None:
+def test_the_first_step_of_adam_is_the_learning_rate(device: CudaDevice) -> None:
     """Whatever the gradient: 1 - beta2 = 0.001 must keep its digits."""
     start, gradient = np.full((4, 5, 3), 0.5, np.float32), np.full((4, 5, 3), 3e-4, np.float32)
     image, zeros = held(device, start), np.zeros_like(start)
@@ -279,7 +279,7 @@ def test_the_first_step_of_adam_is_the_learning_rate(device: Gpu) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_descent_and_clamp(device: Gpu, size: tuple[int, int]) -> None:
+def test_descent_and_clamp(device: CudaDevice, size: tuple[int, int]) -> None:
     image, gradient = random(*size, 3), random(*size, 3, seed=1)
     ours = held(device, image)
     device.descent_step(ours, held(device, gradient), learning_rate=0.3)
@@ -292,7 +292,7 @@ def test_descent_and_clamp(device: Gpu, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_steps_within_bounds(device: Gpu, size: tuple[int, int]) -> None:
+def test_steps_within_bounds(device: CudaDevice, size: tuple[int, int]) -> None:
     """Of rows of a matrix, which start anywhere if the image has no multiple of four numbers."""
     shape = (*size, 3)
     rows = held(device, np.zeros((3, size[0] * size[1] * 3), np.float32))
@@ -313,7 +313,7 @@ def test_steps_within_bounds(device: Gpu, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("channels", [3, 4, 7])
-def test_weigh(device: Gpu, channels: int) -> None:
+def test_weigh(device: CudaDevice, channels: int) -> None:
     values, weights = random(17, 23, channels), mean_one(17, 23)
     ours = held(device, values)
     device.weigh(ours, held(device, weights))
@@ -323,7 +323,7 @@ def test_weigh(device: Gpu, channels: int) -> None:
 # ---- vectors --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("length", [1, 16, 1023, 1024, 5555])
 @pytest.mark.parametrize("count", [1, 5, MOST_VECTORS])
-def test_vectors(device: Gpu, count: int, length: int) -> None:
+def test_vectors(device: CudaDevice, count: int, length: int) -> None:
     vectors, values = random(count, length), random(length, seed=1)
     rows = held(device, np.concatenate([vectors, values[None], values[None]]))
     basis, row, out = rows[:count], rows[count], rows[count + 1]
@@ -340,9 +340,9 @@ def test_vectors(device: Gpu, count: int, length: int) -> None:
     within(device.download(out), combined, count + 2)
 
 
-def test_a_long_vector_loops_and_its_dot_product_stays_accurate(device: Gpu) -> None:
+def test_a_long_vector_loops_and_its_dot_product_stays_accurate(device: CudaDevice) -> None:
     """More numbers than one of many vectors has threads; adding them one by one would be off by hundreds of eps."""
-    length = 4 * pointwise.THREADS * pointwise.MOST_PARTIALS // MOST_VECTORS * 2 + 4 * 3
+    length = 4 * grids.THREADS * grids.MOST_PARTIALS // MOST_VECTORS * 2 + 4 * 3
     vectors, values = held(device, np.full((MOST_VECTORS, length), 0.1, np.float32)), np.full(length, 0.3, np.float32)
     products = empty(device, (MOST_VECTORS,))
     device.dots(vectors, held(device, values), products)
@@ -350,7 +350,7 @@ def test_a_long_vector_loops_and_its_dot_product_stays_accurate(device: Gpu) -> 
     assert np.abs(device.download(products) / exact - 1).max() <= EPSILON * np.log2(length)
 
 
-def test_what_cannot_be_combined_is_refused(device: Gpu) -> None:
+def test_what_cannot_be_combined_is_refused(device: CudaDevice) -> None:
     vectors, out = held(device, random(3, 8)), empty(device, (8,))
     with pytest.raises(ValueError, match="combine: 2 coefficients for 3 vectors"):
         device.combine(vectors, (1.0, 2.0), out)
@@ -358,7 +358,7 @@ def test_what_cannot_be_combined_is_refused(device: Gpu) -> None:
         device.dots(held(device, random(65, 8)), out, empty(device, (65,)))
 
 
-def test_what_is_not_a_number_stays_so(device: Gpu) -> None:
+def test_what_is_not_a_number_stays_so(device: CudaDevice) -> None:
     """A run that diverges must be seen to, not turn black."""
     image = held(device, np.array([[[np.nan, np.inf, -np.inf], [0.5, 2, -1]]], np.float32))
     device.clamp(image)
@@ -371,7 +371,7 @@ RESIZES = [((16, 16), (16, 16)), ((17, 23), (40, 31)), ((61, 83), (16, 20)), ((5
 
 
 @pytest.mark.parametrize(("before", "after"), RESIZES)
-def test_resize(device: Gpu, before: tuple[int, int], after: tuple[int, int]) -> None:
+def test_resize(device: CudaDevice, before: tuple[int, int], after: tuple[int, int]) -> None:
     image, out, expected = random(*before, 3), empty(device, (*after, 3)), np.empty((*after, 3))
     device.resize(held(device, image), out)
     reference.resize(image.astype(np.float64), expected)
@@ -386,8 +386,8 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(runtime_called: Runtimes)
     image, before = random(300, 21, 3), random(300, 21, 3, seed=1)
     seen = set()
     for seed in range(4):
-        device = Gpu(runtime_called("emulator", seed=seed))
-        device.bind_workspace(device.allocate(pointwise.WORKSPACE_BYTES))
+        device = CudaDevice(runtime_called("emulator", seed=seed))
+        device.bind_workspace(device.allocate(grids.WORKSPACE_BYTES))
         costs, gradient = empty(device, (2,)), held(device, before)
         device.content_cost(held(device, features), held(device, target), 0.3, cost=costs[:1])
         device.tv_cost(held(device, image), 0.8, cost=costs[1:], gradient=gradient)
@@ -401,7 +401,7 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(runtime_called: Runtimes)
 
 @pytest.mark.parametrize("channels", [3, 8])
 @pytest.mark.parametrize("inwards", [True, False])
-def test_windows_are_copied_row_by_row(device: Gpu, checked: Gpu, channels: int, inwards: bool) -> None:
+def test_windows_are_copied_row_by_row(device: CudaDevice, checked: CudaDevice, channels: int, inwards: bool) -> None:
     """From and to a window of a larger array, of which nothing else changes."""
     large, small = random(11, 13, channels), random(4, 7, channels, seed=1)
     window = np.s_[3:7, 5:12]
@@ -416,7 +416,7 @@ def test_windows_are_copied_row_by_row(device: Gpu, checked: Gpu, channels: int,
         np.testing.assert_array_equal(each.download(part), expected_part)
 
 
-def test_windows_must_match(device: Gpu) -> None:
+def test_windows_must_match(device: CudaDevice) -> None:
     whole = held(device, random(9, 9, 4))
     with pytest.raises(ValueError, match="copy: values has shape"):
         device.copy(whole[2:5, 2:5], held(device, random(3, 4, 4)))

@@ -5,7 +5,8 @@ import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from nstgpu.kernels.cuda.conv3x3.launch_simt import choice_layout, mask_layout
 from nstgpu.kernels.cuda.conv3x3.tile_model import PRODUCTS, Work, cut
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
 from nstgpu.kernels.cuda.gpu_spec import GpuSpec, spec_of
+from nstgpu.kernels.cuda.kernel_sets import Mma16BitKernels, MmaKernels
 from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
 from nstgpu.kernels.cuda.runtime.driver import cuda_problem
 from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
@@ -348,7 +350,7 @@ def test_pool_input_gradient(
     packed = (fours << np.array([0, 2, 4, 6], np.uint8)).sum(-1).astype(np.uint8)
     out = on.held(before)
     on.run(
-        tensor_convolution.pool_input_gradient(
+        pointwise.pool_input_gradient_16bit(
             on.held(gradient), on.held(packed) if pooling == "max" else None, out,
             on.held(np.packbits(mask, axis=2, bitorder="little")), accumulate, precision,
         )
@@ -365,7 +367,7 @@ def test_relu_gradient(bench: Callable[[str], Bench], precision: str) -> None:
     gradient, mask = rounded(random(7, 9, 16), precision), random(7, 9, 16, seed=1) > 0
     held = on.held(gradient)
     packed = on.held(np.packbits(mask, axis=2, bitorder="little"))
-    on.run(tensor_convolution.relu_gradient(held, packed, precision))
+    on.run(pointwise.relu_gradient_16bit(held, packed, precision))
     np.testing.assert_array_equal(on.fetched(held), np.where(mask, widened(gradient, precision), 0))
 
 
@@ -433,6 +435,7 @@ def test_a_network_there_and_back(bench: Callable[[str], Bench], precision: str)
     one in a thousand decides otherwise than exact ones, and the gradient jumps there.
     """
     on, memory = bench(precision), MEMORY[precision]
+    kernel_set = (Mma16BitKernels if precision in HALVES else MmaKernels)(on.runtime, precision)
     shapes = [(20, 18, 3, 64), (20, 18, 64, 64), (10, 9, 64, 128)]
     kernels = [layer((1, 1, *shape[2:]))[1] for shape in shapes]
     filters = [held_filters(on, kernel, random(kernel.shape[3])) for kernel in kernels]
@@ -445,21 +448,20 @@ def test_a_network_there_and_back(bench: Callable[[str], Bench], precision: str)
     x = on.held(100 * random(20, 18, 3))
     for i, y in enumerate(activations):
         outputs = {"out": None, "pooled": y, "choice": choice} if i == 1 else {"out": y, "pooled": None, "choice": None}
-        on.run(tensor_convolution.conv3x3_relu(x, filters[i], on.spec, mask=masks[i], pooling="max",
-                                               workspace=workspace, **outputs))  # fmt: skip
+        on.run(kernel_set.conv3x3_relu(x, filters[i], mask=masks[i], pooling="max", workspace=workspace, **outputs))
         x = y
     passed = [np.unpackbits(on.fetched(mask), axis=2, bitorder="little").astype(bool) for mask in masks]
     picks = (on.fetched(choice)[..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & np.uint8(3)).reshape(10, 9, 64)
 
     start = rounded(random(10, 9, 128), precision) if memory != np.float32 else random(10, 9, 128)
     gradient, exact = on.held(start), widened(start, precision).astype(np.float64) * passed[2]
-    on.run(tensor_convolution.relu_gradient(gradient, masks[2], precision) if precision in HALVES
+    on.run(pointwise.relu_gradient_16bit(gradient, masks[2], precision) if precision in HALVES
            else pointwise.relu_gradient(gradient, masks[2]))  # fmt: skip
 
     def convolve_back(i: int, mask: int | None) -> tuple[Any, Any]:
         out = on.empty((*gradient.shape[:2], shapes[i][2]), memory if i > 0 else np.float32)
-        on.run(tensor_convolution.conv3x3_input_gradient(
-            gradient, filters[i], on.spec, out=out, mask=None if mask is None else masks[mask], accumulate=False,
+        on.run(kernel_set.conv3x3_input_gradient(
+            gradient, filters[i], out=out, mask=None if mask is None else masks[mask], accumulate=False,
             workspace=workspace))  # fmt: skip
         expected = np.empty(out.shape)
         reference.conv3x3_input_gradient(exact, exact_filters[i], out=expected,
@@ -469,7 +471,7 @@ def test_a_network_there_and_back(bench: Callable[[str], Bench], precision: str)
     gradient, exact = convolve_back(2, None)
     unpooled, expected = on.empty((20, 18, 64), memory), np.empty((20, 18, 64))
     on.run(
-        tensor_convolution.pool_input_gradient(gradient, choice, unpooled, masks[1], False, precision)
+        pointwise.pool_input_gradient_16bit(gradient, choice, unpooled, masks[1], False, precision)
         if precision in HALVES
         else pointwise.pool_input_gradient(gradient, choice, unpooled, masks[1], False)
     )
@@ -507,12 +509,13 @@ def test_filters_of_other_widths_go_to_the_kernels_without_tensor_cores() -> Non
         shape = (8, 8, channels, 12)
         needed = tensor_convolution.workspace_bytes(*shape, precision, HOPPER)
         assert needed == convolution.workspace_bytes(*shape)
+        kernels = MmaKernels(cast(Runtime, SimpleNamespace(spec=HOPPER)), precision)
         x, out = np.zeros((8, 8, channels), np.float32), np.zeros((8, 8, 12), np.float32)
-        (launch,) = tensor_convolution.conv3x3_relu(x, packed, HOPPER, out=out, mask=None, pooling="max", pooled=None,
-                                                    choice=None, workspace=None)  # fmt: skip
+        (launch,) = kernels.conv3x3_relu(
+            x, packed, out=out, mask=None, pooling="max", pooled=None, choice=None, workspace=None
+        )
         assert launch.kernel.startswith("conv3x3_relu_simt_")
-        gradients = tensor_convolution.conv3x3_input_gradient(out, packed, HOPPER, out=x, mask=None, accumulate=False,
-                                                              workspace=None)  # fmt: skip
+        gradients = kernels.conv3x3_input_gradient(out, packed, out=x, mask=None, accumulate=False, workspace=None)
         assert gradients[0].kernel.startswith("conv3x3_input_gradient_simt_")
     for precision in HALVES:
         with pytest.raises(
@@ -525,6 +528,7 @@ def test_a_workspace_too_small_is_refused() -> None:
     shape = (8, 8, 512, 512)
     assert tensor_tiles.choose(shape, "bf16", HOPPER).slices > 1
     filters = pack_filters(np.zeros((3, 3, 512, 512), np.float32), np.zeros(512, np.float32), "bf16")
+    assert isinstance(filters, tensor_convolution.TensorFilters)
     x = np.zeros(shape[:3], np.uint16)
     small = np.zeros(tensor_convolution.workspace_bytes(*shape, "bf16", HOPPER) - 1, np.uint8)
     for workspace in (None, small):

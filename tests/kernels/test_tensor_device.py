@@ -1,4 +1,4 @@
-"""The device `Gpu` in bf16 and fp16: what is in no other test of a kernel, whole networks against the reference in
+"""`CudaDevice` in bf16 and fp16: what is in no other test of a kernel, whole networks against the reference in
 float64, what fp16's range does to them, and which kernels convolve on a GPU of compute capability 9.0.
 """
 
@@ -16,11 +16,10 @@ from PIL import Image
 
 from nstgpu import Style, StyleTransfer, load_weights
 from nstgpu.engine.errors import NonFiniteCostError
-from nstgpu.kernels.cuda import self_test
+from nstgpu.kernels.cuda import grids, self_test
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import TensorFilters
-from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.cuda.elementwise import launch as pointwise
+from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.gpu_spec import spec_of
 from nstgpu.kernels.cuda.gram import launch_simt as gram
 from nstgpu.kernels.cuda.runtime import tensor_map
@@ -45,15 +44,15 @@ reference = Reference()
 
 
 @pytest.fixture(scope="module", params=["emulator", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
-def called(request: pytest.FixtureRequest) -> Callable[[str], Gpu]:
+def called(request: pytest.FixtureRequest) -> Callable[[str], CudaDevice]:
     """called("bf16") is a device that computes so, with a workspace no larger than means and costs may use."""
 
-    def call(element: str) -> Gpu:
+    def call(element: str) -> CudaDevice:
         if element not in opened:
-            opened[element] = Gpu(runtime(request.param, element), element)
+            opened[element] = CudaDevice(runtime(request.param, element), element)
         return opened[element]
 
-    opened: dict[str, Gpu] = {}
+    opened: dict[str, CudaDevice] = {}
     return call
 
 
@@ -79,11 +78,11 @@ def representable(values: Any, element: str) -> Any:
     return widened(rounded(values, element), element)
 
 
-def empty(device: Gpu, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+def empty(device: CudaDevice, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
     return device.allocate(int(np.prod(shape)) * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
 
 
-def held(device: Gpu, values: Any, dtype: Any = None) -> Any:
+def held(device: CudaDevice, values: Any, dtype: Any = None) -> Any:
     out = empty(device, values.shape, dtype or device.activation_dtype)
     device.upload(values, out)
     return out
@@ -107,7 +106,7 @@ def within(what: str, actual: Any, expected: Any, bound: Any) -> None:
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("element", ELEMENTS)
-def test_what_goes_up_is_rounded_and_comes_down_as_float32(called: Callable[[str], Gpu], element: str) -> None:
+def test_what_goes_up_is_rounded_and_comes_down_as_float32(called: Callable[[str], CudaDevice], element: str) -> None:
     device, values = called(element), random(5, 3, 16)
     copied, zeroed = (held(device, random(5, 3, 16, seed=1)) for _ in range(2))
     device.copy(held(device, values), copied)
@@ -126,7 +125,7 @@ SHAPES = [(16, 16, 8), (17, 23, 24), (33, 18, 64), (9, 11, 136), (1, 1, 8), (70,
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("element", ELEMENTS)
-def test_mean(called: Callable[[str], Gpu], element: str, shape: tuple[int, int, int], weighted: bool) -> None:
+def test_mean(called: Callable[[str], CudaDevice], element: str, shape: tuple[int, int, int], weighted: bool) -> None:
     """Sums are float32: nothing is rounded to 16 bits."""
     device, features = called(element), representable(np.maximum(random(*shape), 0), element)
     weights = weights_of(*shape[:2]) if weighted else None
@@ -140,11 +139,13 @@ def test_mean(called: Callable[[str], Gpu], element: str, shape: tuple[int, int,
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("element", ELEMENTS)
-def test_content_cost(called: Callable[[str], Gpu], element: str, shape: tuple[int, int, int], weighted: bool) -> None:
+def test_content_cost(
+    called: Callable[[str], CudaDevice], element: str, shape: tuple[int, int, int], weighted: bool
+) -> None:
     device = called(element)
     features, target = (representable(random(*shape, seed=seed), element) for seed in (0, 1))
     weights = weights_of(*shape[:2]) if weighted else None
-    device.bind_workspace(device.allocate(pointwise.WORKSPACE_BYTES))
+    device.bind_workspace(device.allocate(grids.WORKSPACE_BYTES))
     costs, expected = held(device, np.zeros(2), np.float32), np.empty(1)
     device.content_cost(held(device, features), held(device, target), 0.3, cost=costs[1:],
                         weights=None if weights is None else held(device, weights, np.float32))  # fmt: skip
@@ -157,13 +158,13 @@ def test_content_cost(called: Callable[[str], Gpu], element: str, shape: tuple[i
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("element", ELEMENTS)
 def test_content_gradient(
-    called: Callable[[str], Gpu], element: str, shape: tuple[int, int, int], accumulate: bool, weighted: bool
+    called: Callable[[str], CudaDevice], element: str, shape: tuple[int, int, int], accumulate: bool, weighted: bool
 ) -> None:
     """Rounded once, at the end."""
     device = called(element)
     features, target, before = (representable(random(*shape, seed=seed), element) for seed in range(3))
     weights = weights_of(*shape[:2]) if weighted else None
-    out, scale = held(device, before), 0.3 / device.gradient_scale
+    out, scale = held(device, before), 0.3 / device.loss_scale
     device.content_gradient(held(device, features), held(device, target), scale, out=out, accumulate=accumulate,
                             weights=None if weights is None else held(device, weights, np.float32))  # fmt: skip
     expected = before.astype(np.float64)
@@ -175,7 +176,7 @@ def test_content_gradient(
 
 # ---- Grams and what styles send back, whose kernels have tests of their own -----------------------------------------
 @pytest.mark.parametrize("element", ELEMENTS)
-def test_gram_and_style_gradient(called: Callable[[str], Gpu], element: str) -> None:
+def test_gram_and_style_gradient(called: Callable[[str], CudaDevice], element: str) -> None:
     """Within the workspace that the device asks for; fp16 writes the gradient larger than it is."""
     device, shape = called(element), (9, 11, 24)
     features, before = (representable(random(*shape, seed=seed), element) for seed in (0, 1))
@@ -185,27 +186,27 @@ def test_gram_and_style_gradient(called: Callable[[str], Gpu], element: str) -> 
     device.gram(held(device, features), ours, weights=held(device, weights, np.float32))
     reference.gram(features.astype(np.float64), expected, weights=weights)
     within("gram", device.download(ours), expected, HALF_STEP[element])
-    matrix = (matrix + matrix.T) / np.float32(device.gradient_scale)
-    for shift in (None, moved / np.float32(device.gradient_scale)):
+    matrix = (matrix + matrix.T) / np.float32(device.loss_scale)
+    for shift in (None, moved / np.float32(device.loss_scale)):
         out, expected = held(device, before), before.astype(np.float64)
         device.style_gradient(
             held(device, features), held(device, matrix, np.float32), out=out, accumulate=True,
             shift=None if shift is None else held(device, shift, np.float32), weights=held(device, weights, np.float32),
         )  # fmt: skip
         reference.style_gradient(
-            features.astype(np.float64), device.gradient_scale * matrix.astype(np.float64), out=expected,
-            accumulate=True, shift=None if shift is None else device.gradient_scale * shift, weights=weights,
+            features.astype(np.float64), device.loss_scale * matrix.astype(np.float64), out=expected,
+            accumulate=True, shift=None if shift is None else device.loss_scale * shift, weights=weights,
         )  # fmt: skip
         within("style gradient", device.download(out), expected, HALF_STEP[element])
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
-def test_the_images_gradient_is_as_large_as_it_is(called: Callable[[str], Gpu], element: str) -> None:
+def test_the_images_gradient_is_as_large_as_it_is(called: Callable[[str], CudaDevice], element: str) -> None:
     device, gradient, factors = called(element), random(7, 5, 3), (255.0, 4.4, 0.7)
     out, expected = empty(device, gradient.shape), np.empty(gradient.shape)
     device.preprocess_gradient(held(device, gradient, np.float32), (2, 1, 0), factors, out)
     reference.preprocess_gradient(gradient.astype(np.float64), (2, 1, 0), factors, expected)
-    within("gradient", device.download(out) * device.gradient_scale, expected, 2 * EPSILON)
+    within("gradient", device.download(out) * device.loss_scale, expected, 2 * EPSILON)
 
 
 # ---- whole networks -------------------------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ WHOLE_NETWORK = 2e-2  # relative L2 error of a gradient in 16 bits, DESIGN secti
 THIN = ((16, 16), (24,), (40,))
 
 
-class Noting(Gpu):
+class Noting(CudaDevice):
     """Notes which ReLUs let through, and which pixels max pools chose."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -307,13 +308,13 @@ def test_gradient_of_the_whole_network_given_its_decisions(
 def test_gradient_of_the_bundled_network(name: str, element: str) -> None:
     """Decisions and all."""
     weights, size = load_weights("mini"), (48, 48)
-    agree(evaluated(Gpu(runtime(name, element), element), weights, size), evaluated(Reference(), weights, size))
+    agree(evaluated(CudaDevice(runtime(name, element), element), weights, size), evaluated(Reference(), weights, size))
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
 def test_the_checking_build_finds_nothing_in_a_run(element: str, thin: Callable[..., Weights]) -> None:
     """No race, no access out of bounds (the workspace is as small as we say), no use of what nobody wrote."""
-    device = Gpu(runtime("checked", element), element)
+    device = CudaDevice(runtime("checked", element), element)
     transfer = StyleTransfer(picture(9, 22, 0), picture(11, 10, 1), weights=thin(((8,), (16,))), device=device,
                              style_statistics="moments", tile=16)  # fmt: skip
     assert np.isfinite(transfer.run(1).image).all()
@@ -325,7 +326,7 @@ def test_fp16_holds_gradients_larger_than_they_are(thin: Callable[..., Weights])
     weights, size, errors = thin(((8,), (16,))), (24, 24), []
     for scale in (None, 1.0):
         device = Noting(runtime("emulator", "fp16"), "fp16")
-        device.gradient_scale = scale or device.gradient_scale
+        device.loss_scale = scale or device.loss_scale
         _, ours = evaluated(device, weights, size, style_weight=1e-3, content_weight=1e-5)
         _, right = evaluated(Following(device.decisions), weights, size, style_weight=1e-3, content_weight=1e-5)
         errors.append(float(np.linalg.norm(ours - right) / np.linalg.norm(right)))
@@ -342,7 +343,7 @@ def test_what_is_beyond_fp16_ends_in_an_error(what: str, thin: Callable[..., Wei
     else:
         settings = {"style_weight": 1e9}
     for element, overflows in (("fp16", True), ("bf16", False)):
-        device = Gpu(runtime("emulator", element), element)
+        device = CudaDevice(runtime("emulator", element), element)
         transfer = StyleTransfer(picture(24, 24, 0), picture(24, 24, 1), weights=weights, device=device, **settings)
         if overflows:
             with pytest.raises(NonFiniteCostError, match="the cost is not finite at iteration 1"):
@@ -356,7 +357,7 @@ class Described:
     """As much of a runtime as choosing a precision looks at."""
 
     def __init__(self, name: str, capability: tuple[int, int]) -> None:
-        self.name, self.spec = name, spec_of(capability, 100)
+        self.name, self.measurable, self.spec = name, name != "emulator", spec_of(capability, 100)
 
     def allocate(self, nbytes: int) -> Any:
         return np.empty(nbytes, np.uint8)
@@ -371,29 +372,32 @@ class Described:
 )
 def test_auto_is_bf16_where_tensor_cores_know_it(name: str, capability: tuple[int, int], precision: str) -> None:
     device: Any = Described(name, capability)
-    assert Gpu(device, "auto").precision == precision
+    assert CudaDevice(device, "auto").precision == precision
 
 
 def test_older_tensor_cores_know_fp16_alone() -> None:
     device: Any = Described("cuda", (7, 5))
-    assert Gpu(device, "fp16").precision == "fp16"
+    assert CudaDevice(device, "fp16").precision == "fp16"
     with pytest.raises(DeviceError, match="this GPU's tensor cores know no bf16; choose fp32"):
-        Gpu(device, "bf16")
+        CudaDevice(device, "bf16")
 
 
 def test_a_network_of_other_widths_is_refused_in_one_line(thin: Callable[..., Weights]) -> None:
     with pytest.raises(DeviceError, match="bf16 takes channels in multiples of 8, not 16 to 12; choose fp32"):
         StyleTransfer(
-            picture(24, 24, 0), picture(24, 24, 1), weights=thin(), device=Gpu(runtime("emulator", "bf16"), "bf16")
+            picture(24, 24, 0),
+            picture(24, 24, 1),
+            weights=thin(),
+            device=CudaDevice(runtime("emulator", "bf16"), "bf16"),
         )
 
 
 @pytest.mark.parametrize(
     "operation", ["gram", "mean", "style_gradient", "content_cost", "content_gradient", "relu_gradient"]
 )
-def test_other_widths_are_refused_by_every_operation(called: Callable[[str], Gpu], operation: str) -> None:
+def test_other_widths_are_refused_by_every_operation(called: Callable[[str], CudaDevice], operation: str) -> None:
     device = called("bf16")
-    device.bind_workspace(device.allocate(pointwise.WORKSPACE_BYTES))
+    device.bind_workspace(device.allocate(grids.WORKSPACE_BYTES))
     x, y, row = held(device, random(4, 4, 12)), held(device, random(4, 4, 12)), held(device, np.zeros(12), np.float32)
     matrix = held(device, np.zeros((12, 12)), np.float32)
     calls: dict[str, Callable[[], None]] = {
@@ -434,7 +438,7 @@ def test_wgmma_convolves_what_it_serves(element: tensor_map.Element, thin: Calla
 def test_one_layer_by_wgmma_is_what_the_launcher_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_test, "known_problem", lambda *_: None)
     on = runtime("emulator", "bf16")
-    device, x, kernel = Gpu(on, "bf16", wgmma=True), random(9, 11, 16), random(3, 3, 16, 24, seed=1)
+    device, x, kernel = CudaDevice(on, "bf16", wgmma=True), random(9, 11, 16), random(3, 3, 16, 24, seed=1)
     device.bind_workspace(device.allocate(device.workspace_bytes([(9, 11, 16, 24)])))
     filters = device.pack_filters(kernel, random(24, seed=2))
     assert isinstance(filters, hopper.PackedFilters)
@@ -458,7 +462,7 @@ def test_kernels_that_fail_their_test_are_not_used(caplog: pytest.LogCaptureFixt
         launched(launch)
 
     on.launch = launch  # type: ignore[method-assign]
-    device = Gpu(on, "bf16", wgmma=True)
+    device = CudaDevice(on, "bf16", wgmma=True)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "the wgmma kernels are not used" in record.message
@@ -475,7 +479,7 @@ def test_wgmma_is_for_16_bits_on_one_capability(
 ) -> None:
     monkeypatch.setattr(self_test, "known_problem", lambda *_: pytest.fail("nobody should test the kernels"))
     device: Any = Described("cuda", capability)
-    Gpu(device, precision, wgmma=True)
+    CudaDevice(device, precision, wgmma=True)
 
 
 @pytest.mark.parametrize("problem", [None, "tile 64x256 in bf16: no"])
@@ -491,7 +495,7 @@ def test_a_gpu_takes_wgmma_after_a_test(
     monkeypatch.setattr(self_test, "known_problem", known_problem)
     device: Any = Described("cuda", (9, 0))
     device.upload = lambda *_: None
-    gpu = Gpu(device, "auto")
+    gpu = CudaDevice(device, "auto")
     kind = hopper.PackedFilters if problem is None else TensorFilters
     assert isinstance(gpu.pack_filters(random(3, 3, 8, 16), random(16)), kind)
     assert isinstance(gpu.pack_filters(random(3, 3, 3, 16), random(16)), TensorFilters)
@@ -501,7 +505,7 @@ def test_a_gpu_takes_wgmma_after_a_test(
 
 def test_the_emulator_takes_wgmma_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_test, "known_problem", lambda *_: pytest.fail("nobody should test the kernels"))
-    Gpu(runtime("emulator", "bf16"), "bf16")
+    CudaDevice(runtime("emulator", "bf16"), "bf16")
 
 
 # ---- the test of wgmma on a GPU, in a process of its own ------------------------------------------------------------

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels.cuda.device import Gpu
-from nstgpu.kernels.cuda.elementwise import launch as pointwise
+from nstgpu.kernels.cuda import grids
+from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.cuda.wasserstein import launch as wasserstein
@@ -41,13 +41,13 @@ def moments(features: Any) -> tuple[Any, Any]:
     return (exact.T @ exact / len(exact)).astype(np.float32), exact.mean(axis=0).astype(np.float32)
 
 
-def held(device: Gpu, values: Any) -> Any:
+def held(device: CudaDevice, values: Any) -> Any:
     out = device.allocate(values.nbytes).view(np.float32).reshape(values.shape)
     device.upload(values, out)
     return out
 
 
-def empty(device: Gpu, *shape: int) -> Any:
+def empty(device: CudaDevice, *shape: int) -> Any:
     return device.allocate(4 * int(np.prod(shape))).view(np.float32).reshape(shape)
 
 
@@ -55,14 +55,14 @@ def off(actual: Any, expected: Any) -> float:
     return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
-def root_of(device: Gpu, gram: Any, mean: Any, ridge: float) -> Any:
-    device.bind_workspace(device.allocate(pointwise.WORKSPACE_BYTES))
+def root_of(device: CudaDevice, gram: Any, mean: Any, ridge: float) -> Any:
+    device.bind_workspace(device.allocate(grids.WORKSPACE_BYTES))
     scratch, root = empty(device, W2_SCRATCH, *gram.shape), empty(device, *gram.shape)
     device.w2_root(held(device, gram), held(device, mean), ridge, root, scratch=scratch)
     return device.download(root)
 
 
-def check_w2(device: Gpu, channels: int, accumulate: bool, ridge_share: float = 1e-3) -> None:
+def check_w2(device: CudaDevice, channels: int, accumulate: bool, ridge_share: float = 1e-3) -> None:
     features = activations(3 * channels, channels, 1)
     gram, mean = moments(features)
     target, target_mean = moments(activations(2 * channels, channels, 2))
@@ -99,15 +99,15 @@ def check_w2(device: Gpu, channels: int, accumulate: bool, ridge_share: float = 
 
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("channels", [3, 16, 33, 64, 100])
-def test_w2(device: Gpu, channels: int, accumulate: bool) -> None:
+def test_w2(device: CudaDevice, channels: int, accumulate: bool) -> None:
     check_w2(device, channels, accumulate)
 
 
-def test_a_tenth_of_the_ridge_will_do(device: Gpu) -> None:
+def test_a_tenth_of_the_ridge_will_do(device: CudaDevice) -> None:
     check_w2(device, 64, accumulate=False, ridge_share=1e-4)
 
 
-def test_the_distance_to_itself_is_nothing(device: Gpu) -> None:
+def test_the_distance_to_itself_is_nothing(device: CudaDevice) -> None:
     """A difference of traces would leave some eps of the traces; the form that is summed does not."""
     gram, mean = moments(activations(200, 48, 1))
     ridge = 1e-3 * float(np.trace(gram)) / 48
@@ -125,7 +125,7 @@ def test_the_distance_to_itself_is_nothing(device: Gpu) -> None:
 @pytest.mark.parametrize("channels", [1, 3, 8, 31, 36, 64, 100, 129])
 def test_square_product(runtime_called: Runtimes, name: str, channels: int) -> None:
     runtime = runtime_called(name)
-    device = Gpu(runtime)
+    device = CudaDevice(runtime)
     matrices = [random(channels, channels, seed=seed) for seed in range(4)]
     left, right, left_1, right_1 = (held(device, matrix) for matrix in matrices)
     outs = [empty(device, channels, channels) for _ in range(2)]
@@ -138,7 +138,7 @@ def test_square_product(runtime_called: Runtimes, name: str, channels: int) -> N
 
 
 @pytest.mark.parametrize("channels", [7, 36])
-def test_the_checking_build_finds_nothing(checked: Gpu, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_checking_build_finds_nothing(checked: CudaDevice, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two rounds, which is all kinds of launches: no race, and nothing used that nobody wrote."""
     monkeypatch.setattr(wasserstein, "ROUNDS", wasserstein.ROUNDS[-3:])
     names = set()
@@ -159,11 +159,13 @@ def test_the_checking_build_finds_nothing(checked: Gpu, channels: int, monkeypat
 
 def test_the_order_of_blocks_and_lanes_changes_no_byte(runtime_called: Runtimes) -> None:
     gram, mean = moments(activations(200, 68, 1))
-    roots = [root_of(Gpu(runtime_called("emulator", seed=seed)), gram, mean, 0.01).tobytes() for seed in (0, 0, 1, 2)]
+    roots = [
+        root_of(CudaDevice(runtime_called("emulator", seed=seed)), gram, mean, 0.01).tobytes() for seed in (0, 0, 1, 2)
+    ]
     assert len(set(roots)) == 1
 
 
-def test_two_products_are_one_launch_and_every_matrix_is_of_the_scratch(device: Gpu) -> None:
+def test_two_products_are_one_launch_and_every_matrix_is_of_the_scratch(device: CudaDevice) -> None:
     launches: list[Launch] = []
     device.on_launch = launches.append
     gram, mean = moments(activations(50, 16, 1))
@@ -195,7 +197,7 @@ def test_the_rounds_are_half_as_many_as_of_the_plain_iteration() -> None:
 
 
 def test_matrices_of_more_rows_than_partial_sums_are_refused() -> None:
-    wide = pointwise.MOST_PARTIALS * 8
-    assert pointwise.rows_grid(wide) == (pointwise.MOST_PARTIALS, 1, 1)
+    wide = grids.MOST_PARTIALS * 8
+    assert grids.rows_grid(wide) == (grids.MOST_PARTIALS, 1, 1)
     with pytest.raises(ValueError, match="8193 rows need 1025 partial sums of 1024"):
-        pointwise.rows_grid(wide + 1)
+        grids.rows_grid(wide + 1)

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...device import Array, Pooling
-from ..elementwise.kernel_names import AVERAGE_POOL_INPUT_GRADIENT, MAX_POOL_INPUT_GRADIENT, RELU_GRADIENT
 from ..gpu_spec import GpuSpec
 from ..runtime.launch import Launch
 from ..split_k import ceil_div, finish_grid, partials_in, split_k_bytes
@@ -31,7 +30,6 @@ CHANNELS_MULTIPLE = 8
 CHUNKS = 8  # of 16 bytes in a row of 128
 SLICE = 16  # 16-bit numbers that one product takes of a row
 IMAGE_TILE_HEIGHT, GRADIENT_TILE_HEIGHT = 8, 16  # of the image's kernels, 16 wide
-MOST_BLOCKS = 4096  # of a kernel that loops
 
 # Column 8 j + 2 t + b of 32 is output channel 8 t + 2 j + b: cuda/conv3x3/mma_sm80.cuh says why.
 COLUMNS = np.array([8 * t + 2 * j + b for j in range(4) for t in range(4) for b in range(2)])
@@ -94,13 +92,10 @@ def partial_bytes(work: Work, shape: tuple[int, int, int, int]) -> int:
     return split_k_bytes(work.slices, height * width * channels_out)
 
 
-def conv3x3_relu(x: Array, filters: Filters, spec: GpuSpec, *, out: Array | None, mask: Array | None, pooling: Pooling,
-                 pooled: Array | None, choice: Array | None, workspace: Array | None,
+def conv3x3_relu(x: Array, filters: TensorFilters, spec: GpuSpec, *, out: Array | None, mask: Array | None,
+                 pooling: Pooling, pooled: Array | None, choice: Array | None, workspace: Array | None,
                  work: Work | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_relu`; `workspace` is uint8, `workspace_bytes` long. `work` overrides the model's choice."""
-    if isinstance(filters, PackedFilters):
-        return convolution.conv3x3_relu(x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice,
-                                        workspace=workspace)  # fmt: skip
     height, width, channels_in = x.shape
     shape = (height, width, channels_in, filters.channels_out)
     outputs = (filters.bias, out, mask, pooled, choice)
@@ -122,13 +117,10 @@ def conv3x3_relu(x: Array, filters: Filters, spec: GpuSpec, *, out: Array | None
     return [launch, Launch(name, finish_grid(height, width, shape[3]), (256, 1, 1), args)]
 
 
-def conv3x3_input_gradient(gradient: Array, filters: Filters, spec: GpuSpec, *, out: Array, mask: Array | None,
+def conv3x3_input_gradient(gradient: Array, filters: TensorFilters, spec: GpuSpec, *, out: Array, mask: Array | None,
                            accumulate: bool, workspace: Array | None,
                            work: Work | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_input_gradient`; `workspace` is uint8, `workspace_bytes` long. `work` overrides the choice."""
-    if isinstance(filters, PackedFilters):
-        return convolution.conv3x3_input_gradient(gradient, filters, out=out, mask=mask, accumulate=accumulate,
-                                                  workspace=workspace)  # fmt: skip
     height, width, channels_out = gradient.shape
     shape = (height, width, channels_out, filters.channels_in)
     if filters.channels_in == IMAGE_CHANNELS:
@@ -148,22 +140,6 @@ def conv3x3_input_gradient(gradient: Array, filters: Filters, spec: GpuSpec, *, 
     name = MMA_SM80["input_gradient", filters.precision, "split_k_sum"]
     args = (partials, out, mask, *sizes, np.int32(accumulate))
     return [launch, Launch(name, finish_grid(height, width, shape[3]), (256, 1, 1), args)]
-
-
-def pool_input_gradient(gradient: Array, choice: Array | None, out: Array, mask: Array, accumulate: bool,
-                        precision: str) -> list[Launch]:  # fmt: skip
-    """`Device.pool_input_gradient` of a precision of 16 bits: max pooling where there is a choice, else average."""
-    height, width, channels = out.shape
-    name = (AVERAGE_POOL_INPUT_GRADIENT if choice is None else MAX_POOL_INPUT_GRADIENT)[precision]
-    grid = (ceil_div(ceil_div(width, 2) * (channels // 8), 256), ceil_div(height, 2), 1)
-    sizes = (np.int32(height), np.int32(width), np.int32(channels))
-    return [Launch(name, grid, (256, 1, 1), (gradient, choice, out, mask, *sizes, np.int32(accumulate)))]
-
-
-def relu_gradient(gradient: Array, mask: Array, precision: str) -> list[Launch]:
-    """`Device.relu_gradient` of a precision of 16 bits."""
-    grid = (max(1, min(ceil_div(mask.size, 256), MOST_BLOCKS)), 1, 1)
-    return [Launch(RELU_GRADIENT[precision], grid, (256, 1, 1), (gradient, mask, np.int64(mask.size)))]
 
 
 def _pack(kernel: NDArray[np.float32], precision: str) -> NDArray[Any]:

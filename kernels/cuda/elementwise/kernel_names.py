@@ -25,23 +25,5 @@ RELU_GRADIENT = {
 }
 """Likewise."""
 
-CONTENT_COST = {
-    "fp32": "content_cost_fp32",
-    "weighted_fp32": "content_cost_weighted_fp32",
-    "weighted_fp32_any": "content_cost_weighted_fp32_any",
-    "bf16": "content_cost_bf16",
-    "fp16": "content_cost_fp16",
-}
-"""By precision of the features."""
-
-CONTENT_GRADIENT = {
-    "fp32": "content_gradient_fp32",
-    "weighted_fp32": "content_gradient_weighted_fp32",
-    "weighted_fp32_any": "content_gradient_weighted_fp32_any",
-    "bf16": "content_gradient_bf16",
-    "fp16": "content_gradient_fp16",
-}
-"""Likewise."""
-
 COPY_WINDOW = {16: "copy_window_16", 4: "copy_window_4"}
 """By the bytes of a word."""

@@ -16,8 +16,8 @@ import numpy as np
 
 from ...device import Array
 from ..conv3x3.launch_simt import DEPTH, choose_tile, partial_bytes, slices_grid
-from ..elementwise.launch import BLOCK
 from ..gpu_spec import SIMT_MULTIPROCESSORS
+from ..grids import BLOCK
 from ..runtime.launch import Launch
 from ..split_k import ceil_div, check_workspace, partials_in
 from .kernel_names import GRAM_SIMT, GRAM_WEIGHTED_SIMT, MEAN, STYLE_GRADIENT_SIMT
@@ -96,18 +96,24 @@ def mean_workspace_bytes(height: int, width: int, channels: int) -> int:
     return mean_slices(height, width, channels) * channels * 4
 
 
-def mean(
-    features: Array, out: Array, weights: Array | None, workspace: Array, element: str | None = None
-) -> list[Launch]:
-    """`Device.mean`; `workspace` is uint8, `mean_workspace_bytes` long. element: "bf16" or "fp16", of features in 16
-    bits."""
+def mean(features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
+    """`Device.mean`; `workspace` is uint8, `mean_workspace_bytes` long."""
+    kernel = MEAN["fp32_any" if features.shape[2] % 4 else "fp32"]
+    return _mean(kernel, features, out, weights, workspace)
+
+
+def mean_16bit(features: Array, out: Array, weights: Array | None, workspace: Array, precision: str) -> list[Launch]:
+    """`mean` of features in bf16 or fp16."""
+    return _mean(MEAN[precision], features, out, weights, workspace)
+
+
+def _mean(kernel: str, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
     height, width, channels = features.shape
     slices = mean_slices(height, width, channels)
     check_workspace(workspace, mean_workspace_bytes(height, width, channels))
     sizes = (np.int32(height * width), np.int32(channels))
     grid = (ceil_div(channels, MEAN_CHANNELS), slices, 1)
     adds = (workspace, out, np.int32(slices), np.int32(channels), np.float32(1 / (height * width)))
-    kernel = MEAN[element or ("fp32_any" if channels % 4 else "fp32")]
     return [
         Launch(kernel, grid, BLOCK, (features, weights, workspace, *sizes)),
         Launch("mean_split_k_sum", (ceil_div(channels, 8), 1, 1), BLOCK, adds),

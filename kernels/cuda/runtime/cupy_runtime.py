@@ -28,7 +28,7 @@ class CudaRuntime:
     precision: what is to be computed in; decides which kernels are compiled.
     """
 
-    name = "cuda"
+    name, measurable = "cuda", True
     _ordering: Any = None
     """The event that puts our stream and a caller's in order."""
 
@@ -112,7 +112,7 @@ class CudaRuntime:
 
         return launch
 
-    def mark(self) -> Callable[[], None]:
+    def record_event(self) -> Callable[[], None]:
         with self._device:
             event = self._cupy.cuda.Event(disable_timing=True)
             event.record(self._stream)
@@ -123,7 +123,7 @@ class CudaRuntime:
 
         return wait
 
-    def fetch(self, values: Array) -> Callable[[], NDArray[Any]]:
+    def download_async(self, values: Array) -> Callable[[], NDArray[Any]]:
         """By way of a copy on the device, since what is launched next may change the values."""
         pinned = self._pinned(values.nbytes)
         host = np.frombuffer(pinned, values.dtype, values.size).reshape(values.shape)
@@ -145,7 +145,7 @@ class CudaRuntime:
 
         return wait
 
-    def mailbox(self, nbytes: int) -> tuple[Array, NDArray[np.uint8]]:
+    def alloc_pinned_mapped(self, nbytes: int) -> tuple[Array, NDArray[np.uint8]]:
         """Pinned memory, which kernels write through the bus: unified addressing gives it one address."""
         pinned = self._pinned(nbytes)
         memory = self._cupy.cuda.UnownedMemory(pinned.ptr, nbytes, pinned, self._device.id)

@@ -19,7 +19,7 @@ POISON = 0xFF  # four of them are a NaN: emulated memory that is read before it 
 class EmulatorRuntime:
     """The same sources on the host's processor. With `check`, every access to memory is watched, and slow."""
 
-    name = "emulator"
+    name, measurable = "emulator", False
     spec = H200
     _captured: list[Launch] | None = None
     """What a graph that is being captured has so far."""
@@ -63,14 +63,14 @@ class EmulatorRuntime:
 
         return launch
 
-    def mark(self) -> Callable[[], None]:
+    def record_event(self) -> Callable[[], None]:
         return lambda: None  # a launch is done when it returns
 
-    def fetch(self, values: Array) -> Callable[[], NDArray[Any]]:
+    def download_async(self, values: Array) -> Callable[[], NDArray[Any]]:
         host = self.download(values)
         return lambda: host
 
-    def mailbox(self, nbytes: int) -> tuple[Array, NDArray[np.uint8]]:
+    def alloc_pinned_mapped(self, nbytes: int) -> tuple[Array, NDArray[np.uint8]]:
         memory = self.allocate(nbytes)
         return memory, memory
 

@@ -27,7 +27,7 @@ import math
 import numpy as np
 
 from ...device import W2_SCRATCH, Array
-from ..elementwise.launch import BLOCK, finish_sums, rows_grid
+from ..grids import BLOCK, finish_sums, rows_grid
 from ..runtime.launch import Launch
 
 TILE_ROWS, TILE_COLUMNS = 64, 32  # of a block: `Tile` in cuda/wasserstein/newton_schulz.cu
@@ -58,7 +58,7 @@ ROUNDS = tuple(sign_rounds())
 
 
 def w2_root(gram: Array, mean: Array, ridge: float, out: Array, scratch: Array, workspace: Array) -> list[Launch]:
-    """`Device.w2_root`; `workspace` is uint8, `pointwise.WORKSPACE_BYTES` long."""
+    """`Device.w2_root`; `workspace` is uint8, `grids.WORKSPACE_BYTES` long."""
     y, z, *others = (scratch[index] for index in range(W2_SCRATCH))
     rounds, y_last, p, *_ = _iterate(y, z, *others)
     a, b = ROUNDS[-1]
@@ -73,7 +73,7 @@ def w2_root(gram: Array, mean: Array, ridge: float, out: Array, scratch: Array, 
 def w2_cost(gram: Array, mean: Array, target_root: Array, target_mean: Array, ridge: float, scale: float, *,
             cost: Array, difference: Array, shift: Array, scratch: Array, accumulate: bool,
             workspace: Array) -> list[Launch]:  # fmt: skip
-    """`Device.w2_cost`; `workspace` is uint8, `pointwise.WORKSPACE_BYTES` long."""
+    """`Device.w2_cost`; `workspace` is uint8, `grids.WORKSPACE_BYTES` long."""
     y, z, *others = (scratch[index] for index in range(W2_SCRATCH))
     rounds, y_last, p, change, covariance, moved = _iterate(y, z, *others)
     a, b = ROUNDS[-1]

@@ -1,0 +1,341 @@
+"""Which kernels compute in which precision on which GPU: the one place where that is decided.
+
+A kernel set has a method for each operation that is not the same in every precision; it returns the launches. The set
+is chosen once, when a `CudaDevice` is made, from TABLE. Arguments have been checked.
+
+A new precision, or new kernels for an architecture, are a set and a row here.
+"""
+
+import logging
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..device import Array, Pooling
+from ..errors import DeviceError
+from . import self_test
+from .conv3x3 import launch_mma_sm80, launch_simt, launch_wgmma_sm90
+from .costs import launch as costs
+from .elementwise import launch as elementwise
+from .gram import launch_mma_sm80 as gram_mma_sm80
+from .gram import launch_simt as gram_simt
+from .gram import launch_wgmma_sm90 as gram_wgmma_sm90
+from .runtime.launch import Launch
+from .runtime.protocol import Runtime
+from .runtime.tensor_map import Element, target_of
+from .storage import MEMORY, rounded, widened
+
+Filters = launch_simt.PackedFilters | launch_mma_sm80.TensorFilters | launch_wgmma_sm90.PackedFilters
+
+_log = logging.getLogger("nstgpu")
+
+
+class SimtKernels:
+    """Activations in float32, multiplied without tensor cores: every GPU, any number of channels."""
+
+    loss_scale = 1.0
+    """How many times larger than they are gradients are held within the network. A power of two, so that nothing is
+    rounded."""
+    channels_multiple = 1
+    """That activations must have."""
+    by_default_emulated: ClassVar[bool] = True
+
+    def __init__(self, runtime: Runtime, precision: str) -> None:
+        self.precision, self.spec = precision, runtime.spec
+        self.storage = MEMORY.get(precision, np.dtype(np.float32))
+        """What activations and gradients within the network are in memory."""
+
+    @classmethod
+    def problem_with(cls, runtime: Runtime, precision: str) -> str | None:
+        """Why these kernels are not to be used, though the GPU has what they need; None if they are."""
+        del runtime, precision
+        return None
+
+    def to_storage(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Activations as they are in memory, on the host."""
+        return values
+
+    def to_float32(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The reverse."""
+        return values
+
+    def workspace_bytes(self, height: int, width: int, channels_in: int, channels_out: int) -> int:
+        """Scratch memory for a convolution, and the costs of its result."""
+        shape = (height, width, channels_out)
+        return max(
+            self.conv_workspace_bytes(height, width, channels_in, channels_out),
+            gram_simt.mean_workspace_bytes(*shape),
+            self.gram_workspace_bytes(*shape),
+        )
+
+    def conv_workspace_bytes(self, height: int, width: int, channels_in: int, channels_out: int) -> int:
+        return launch_simt.workspace_bytes(height, width, channels_in, channels_out)
+
+    def gram_workspace_bytes(self, height: int, width: int, channels: int) -> int:
+        """For `gram` and `style_gradient`."""
+        shape = (height, width, channels)
+        return max(gram_simt.gram_workspace_bytes(*shape), gram_simt.style_gradient_workspace_bytes(*shape))
+
+    def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Filters:
+        """In host memory. Raises DeviceError for channels that the precision can't take."""
+        return launch_simt.pack_filters(kernel, bias)
+
+    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+                     pooled: Array | None, choice: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
+        return launch_simt.conv3x3_relu(
+            x, _plain(filters), out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice, workspace=workspace
+        )
+
+    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
+                               accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
+        return launch_simt.conv3x3_input_gradient(
+            gradient, _plain(filters), out=out, mask=mask, accumulate=accumulate, workspace=workspace
+        )
+
+    def pool_input_gradient(self, gradient: Array, choice: Array | None, out: Array, mask: Array,
+                            accumulate: bool) -> list[Launch]:  # fmt: skip
+        return elementwise.pool_input_gradient(gradient, choice, out, mask, accumulate)
+
+    def relu_gradient(self, gradient: Array, mask: Array) -> list[Launch]:
+        return elementwise.relu_gradient(gradient, mask)
+
+    def gram(self, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
+        return gram_simt.gram(features, out, weights, workspace)
+
+    def mean(self, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
+        return gram_simt.mean(features, out, weights, workspace)
+
+    def style_gradient(self, features: Array, difference: Array, *, out: Array, accumulate: bool, shift: Array | None,
+                       weights: Array | None, workspace: Array, loss_scale: float) -> list[Launch]:  # fmt: skip
+        assert loss_scale == 1.0, "float32 needs none"
+        return gram_simt.style_gradient(
+            features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights, workspace=workspace
+        )
+
+    def content_cost(self, features: Array, target: Array, scale: float, cost: Array, weights: Array | None,
+                     workspace: Array) -> list[Launch]:  # fmt: skip
+        return costs.content_cost(features, target, scale, cost, weights, workspace)
+
+    def content_gradient(self, features: Array, target: Array, scale: float, out: Array, accumulate: bool,
+                         weights: Array | None) -> list[Launch]:  # fmt: skip
+        return costs.content_gradient(features, target, scale, out, accumulate, weights)
+
+
+class MmaKernels(SimtKernels):
+    """Activations in float32, convolved and multiplied by mma.sync in tf32 or 3xtf32. What tensor cores cannot take,
+    images and channels that are no multiple of eight, is packed for the kernels without and goes to them."""
+
+    def conv_workspace_bytes(self, height: int, width: int, channels_in: int, channels_out: int) -> int:
+        return launch_mma_sm80.workspace_bytes(height, width, channels_in, channels_out, self.precision, self.spec)
+
+    def gram_workspace_bytes(self, height: int, width: int, channels: int) -> int:
+        if not gram_mma_sm80.serves(channels, self.precision):
+            return super().gram_workspace_bytes(height, width, channels)
+        return max(
+            gram_mma_sm80.gram_workspace_bytes(height, width, channels, self.precision, self.spec),
+            gram_mma_sm80.style_gradient_workspace_bytes(channels, self.precision),
+        )
+
+    def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Filters:
+        try:
+            return launch_mma_sm80.pack_filters(kernel, bias, self.precision)
+        except ValueError as problem:
+            raise DeviceError(str(problem)) from None
+
+    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+                     pooled: Array | None, choice: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
+        if not isinstance(filters, launch_mma_sm80.TensorFilters):
+            return super().conv3x3_relu(
+                x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice, workspace=workspace
+            )
+        return launch_mma_sm80.conv3x3_relu(
+            x, filters, self.spec, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice,
+            workspace=workspace,
+        )  # fmt: skip
+
+    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
+                               accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
+        if not isinstance(filters, launch_mma_sm80.TensorFilters):
+            return super().conv3x3_input_gradient(
+                gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace
+            )
+        return launch_mma_sm80.conv3x3_input_gradient(
+            gradient, filters, self.spec, out=out, mask=mask, accumulate=accumulate, workspace=workspace
+        )
+
+    def gram(self, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
+        if not gram_mma_sm80.serves(features.shape[2], self.precision):
+            return super().gram(features, out, weights, workspace)
+        return gram_mma_sm80.gram(features, out, weights, workspace, self.precision, self.spec)
+
+    def style_gradient(self, features: Array, difference: Array, *, out: Array, accumulate: bool, shift: Array | None,
+                       weights: Array | None, workspace: Array, loss_scale: float) -> list[Launch]:  # fmt: skip
+        if not gram_mma_sm80.serves(features.shape[2], self.precision):
+            return super().style_gradient(
+                features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights,
+                workspace=workspace, loss_scale=loss_scale,
+            )  # fmt: skip
+        return gram_mma_sm80.style_gradient(
+            features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights, workspace=workspace,
+            precision=self.precision, spec=self.spec, factor=loss_scale,
+        )  # fmt: skip
+
+
+class Mma16BitKernels(MmaKernels):
+    """Activations in bf16 or fp16, channels in multiples of eight; images, sums and costs in float32."""
+
+    channels_multiple = launch_mma_sm80.CHANNELS_MULTIPLE
+
+    def __init__(self, runtime: Runtime, precision: str) -> None:
+        super().__init__(runtime, precision)
+        self.loss_scale = LOSS_SCALE.get(precision, 1.0)
+
+    def to_storage(self, values: NDArray[Any]) -> NDArray[Any]:
+        return rounded(values, self.precision)
+
+    def to_float32(self, values: NDArray[Any]) -> NDArray[Any]:
+        return widened(values, self.precision)
+
+    def pool_input_gradient(self, gradient: Array, choice: Array | None, out: Array, mask: Array,
+                            accumulate: bool) -> list[Launch]:  # fmt: skip
+        return elementwise.pool_input_gradient_16bit(gradient, choice, out, mask, accumulate, self.precision)
+
+    def relu_gradient(self, gradient: Array, mask: Array) -> list[Launch]:
+        return elementwise.relu_gradient_16bit(gradient, mask, self.precision)
+
+    def mean(self, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
+        return gram_simt.mean_16bit(features, out, weights, workspace, self.precision)
+
+    def content_cost(self, features: Array, target: Array, scale: float, cost: Array, weights: Array | None,
+                     workspace: Array) -> list[Launch]:  # fmt: skip
+        return costs.content_cost_16bit(features, target, scale, cost, weights, workspace, self.precision)
+
+    def content_gradient(self, features: Array, target: Array, scale: float, out: Array, accumulate: bool,
+                         weights: Array | None) -> list[Launch]:  # fmt: skip
+        return costs.content_gradient_16bit(features, target, scale, out, accumulate, weights, self.precision)
+
+
+class WgmmaKernels(Mma16BitKernels):
+    """The same on Hopper: convolutions and unweighted Grams by wgmma and TMA, the image's convolution by mma.sync."""
+
+    by_default_emulated = False  # since emulating it is slow
+
+    def __init__(self, runtime: Runtime, precision: str) -> None:
+        super().__init__(runtime, precision)
+        self._target = target_of(runtime, runtime.spec.multiprocessors)
+
+    @classmethod
+    def problem_with(cls, runtime: Runtime, precision: str) -> str | None:
+        return self_test.known_problem(runtime, _as_element(precision))
+
+    def conv_workspace_bytes(self, height: int, width: int, channels_in: int, channels_out: int) -> int:
+        if not launch_wgmma_sm90.serves(channels_in, channels_out):
+            return super().conv_workspace_bytes(height, width, channels_in, channels_out)
+        return launch_wgmma_sm90.workspace_bytes(height, width, channels_in, channels_out)
+
+    def gram_workspace_bytes(self, height: int, width: int, channels: int) -> int:
+        needed = super().gram_workspace_bytes(height, width, channels)
+        if gram_wgmma_sm90.serves(channels):
+            return max(needed, gram_wgmma_sm90.gram_workspace_bytes(height, width, channels))
+        return needed
+
+    def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Filters:
+        if not launch_wgmma_sm90.serves(*kernel.shape[2:]):
+            return super().pack_filters(kernel, bias)
+        return launch_wgmma_sm90.pack_filters(kernel, bias, _as_element(self.precision))
+
+    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+                     pooled: Array | None, choice: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
+        if not isinstance(filters, launch_wgmma_sm90.PackedFilters):
+            return super().conv3x3_relu(
+                x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice, workspace=workspace
+            )
+        return launch_wgmma_sm90.conv3x3_relu(
+            x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice, workspace=workspace,
+            target=self._target,
+        )  # fmt: skip
+
+    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
+                               accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
+        if not isinstance(filters, launch_wgmma_sm90.PackedFilters):
+            return super().conv3x3_input_gradient(
+                gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace
+            )
+        return launch_wgmma_sm90.conv3x3_input_gradient(
+            gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace, target=self._target
+        )
+
+    def gram(self, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
+        if weights is not None or not gram_wgmma_sm90.serves(features.shape[2]):
+            return super().gram(features, out, weights, workspace)
+        return gram_wgmma_sm90.gram(features, out, workspace, self._target)
+
+
+def _plain(filters: Filters) -> launch_simt.PackedFilters:
+    if not isinstance(filters, launch_simt.PackedFilters):
+        raise ValueError("these filters were packed by a device whose kernels this one does not use")
+    return filters
+
+
+def _as_element(precision: str) -> Element:
+    return "fp16" if precision == "fp16" else "bf16"
+
+
+LOSS_SCALE = {"fp16": 2.0**16}
+"""Of fp16, whose normal numbers reach from 2^-14 to 2^16. With the weights that are chosen where none are given,
+VGG-19's filters and mini's have gradients of at most 2^-8 at 64 px and 2^-12 at 256 px, and at 256 px a root mean
+square of 2^-29 where the content enters, of 2^-18 where a style does. They fall with the pixel count."""
+
+
+class Row(NamedTuple):
+    """A kernel set for a precision, on GPUs of these compute capabilities (80 for 8.0), both included."""
+
+    precision: str
+    least: int
+    most: int
+    kernels: type[SimtKernels]
+
+
+ANY = 999
+TABLE = (
+    Row("fp32", 0, ANY, SimtKernels),
+    Row("tf32", 80, ANY, MmaKernels),
+    Row("3xtf32", 80, ANY, MmaKernels),
+    Row("bf16", 80, ANY, Mma16BitKernels),
+    Row("bf16", 90, 90, WgmmaKernels),
+    Row("fp16", 75, ANY, Mma16BitKernels),
+    Row("fp16", 90, 90, WgmmaKernels),
+)
+"""Of several that fit, the last that has no problem is taken."""
+
+PRECISIONS = tuple(dict.fromkeys(row.precision for row in TABLE))
+
+
+def choose_kernels(runtime: Runtime, precision: str, wgmma: bool | None = None) -> SimtKernels:
+    """The set for a precision, or for "auto", on the GPU of this runtime.
+
+    wgmma: whether kernels that are slow to emulate are taken; None takes them on a GPU alone. Raises DeviceError for a
+    precision that there is not, or not on this GPU; a set that fails its test is passed over, with a warning.
+    """
+    capability, emulated = runtime.spec.capability, not runtime.measurable
+    if precision == "auto":
+        # An emulated tensor core is slower than an emulated multiplication, and whoever asks the emulator for nothing
+        # in particular wants to see what is wrong, rather than what is rounded.
+        fits = any(row.precision == "bf16" and row.least <= capability <= row.most for row in TABLE)
+        precision = "bf16" if fits and not emulated else "fp32"
+    if precision not in PRECISIONS:
+        known = f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
+        raise DeviceError(f"the {runtime.name} device has no precision {precision!r}; choose {known}")
+    rows = [row for row in TABLE if row.precision == precision and row.least <= capability <= row.most]
+    if not rows:
+        raise DeviceError(f"this GPU's tensor cores know no {precision}; choose fp32")
+    wanted = not emulated if wgmma is None else wgmma
+    for row in reversed(rows):
+        if not (wanted or row.kernels.by_default_emulated):
+            continue
+        if problem := row.kernels.problem_with(runtime, precision):
+            _log.warning("the wgmma kernels are not used, but slower ones: %s", problem)
+            continue
+        return row.kernels(runtime, precision)
+    raise DeviceError(f"no kernels for {precision} work here; choose fp32")
