@@ -108,8 +108,8 @@ extern "C" __global__ void ring(const uint4* from, uint4* out, int steps) {
 
 extern "C" __global__ void wait_without_barrier(const uint4* from, uint4* out) {
     SHARED(uint4, held, [64]);
-    ptx::cp_async_16(ptx::shared_address(&held[threadIdx.x]), from + threadIdx.x,
-                     true);  // wait_without_barrier: copies
+    const ptx::SharedAddress to = ptx::shared_address(&held[threadIdx.x]);
+    ptx::cp_async_16(to, from + threadIdx.x, true);  // wait_without_barrier: copies
     ptx::cp_async_commit();
     ptx::cp_async_wait<0>();
     out[threadIdx.x] = held[63 - threadIdx.x];  // wait_without_barrier: reads
@@ -117,8 +117,8 @@ extern "C" __global__ void wait_without_barrier(const uint4* from, uint4* out) {
 
 extern "C" __global__ void barrier_without_wait(const uint4* from, uint4* out) {
     SHARED(uint4, held, [64]);
-    ptx::cp_async_16(ptx::shared_address(&held[threadIdx.x]), from + threadIdx.x,
-                     true);  // barrier_without_wait: copies
+    const ptx::SharedAddress to = ptx::shared_address(&held[threadIdx.x]);
+    ptx::cp_async_16(to, from + threadIdx.x, true);  // barrier_without_wait: copies
     ptx::cp_async_commit();
     __syncthreads();
     out[threadIdx.x] = held[63 - threadIdx.x];  // barrier_without_wait: reads
