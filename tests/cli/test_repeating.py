@@ -189,7 +189,7 @@ def test_as_many_threads_as_before(folder: Path, monkeypatch: pytest.MonkeyPatch
         opened.append(threads)
         return open_devices(name, precision, threads)
 
-    monkeypatch.setattr("nstgpu.engine.transfer.open_devices", noted)
+    monkeypatch.setattr("nstgpu.engine.inputs.open_devices", noted)
     done("run", "--recipe", "out.png", "-o", "again.png")
     done("resume", "state.h5", "-o", "resumed.png")
     assert opened == [3, 3]
