@@ -212,13 +212,14 @@ def test_less_memory_means_smaller_tiles_and_more_work() -> None:
 
 @pytest.mark.parametrize(
     ("device", "optimizer", "most"),
-    [("reference", "adam", 1e-9), ("cpu", "lbfgs", 1 / 255), ("cpu", "descent", 1 / 255)],
+    [("reference", "adam", 1e-9), ("reference", "lbfgs", 1e-9), ("cpu", "descent", 1 / 255)],
 )
 def test_no_seam_in_a_run(thin: Thin, device: str, optimizer: str, most: float) -> None:
     """20 iterations, in tiles and as a whole.
 
-    Adam in float64 only: its first step is the sign of a gradient, however small, so that in float32 any two ways to
-    round may part by more (13/255 between the cpu device and the reference on two photographs, neither in tiles).
+    Adam and L-BFGS in float64 only: Adam's first step is the sign of a gradient, however small, and a line search may
+    turn on one rounding, so that in float32 any two ways to round may part by more (13/255 between the cpu device and
+    the reference on two photographs, neither in tiles; up to 6/255 with L-BFGS, for one of six pairs of these pictures).
     """
     painted = []
     for tile in ("off", 24):
