@@ -134,7 +134,9 @@ def test_the_emulator_works_without_a_cache(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("NSTGPU_CACHE_DIR", str(tmp_path / "file"))
     monkeypatch.setattr("nstgpu.kernels.emulator.compiler.RUNTIME_FLAGS", ("-O0",))
     source = tmp_path / "one.cu"
-    source.write_text(f'#include "{FOLDER / "platform.cuh"}"\nextern "C" __global__ void one(float* x) {{ *x = 1; }}\n')
+    source.write_text(
+        f'#include "{FOLDER / "common" / "platform.cuh"}"\nextern "C" __global__ void one(float* x) {{ *x = 1; }}\n'
+    )
     x = np.zeros(1, np.float32)
     compile_library([source]).launch("one", 1, 1, [x])
     assert x == 1
