@@ -219,7 +219,7 @@ def test_no_seam_in_a_run(thin: Thin, device: str, optimizer: str, most: float) 
 
     Adam and L-BFGS in float64 only: Adam's first step is the sign of a gradient, however small, and a line search may
     turn on one rounding, so that in float32 any two ways to round may part by more (13/255 between the cpu device and
-    the reference on two photographs, neither in tiles; up to 6/255 with L-BFGS, for one of six pairs of these pictures).
+    the reference on two photographs, neither in tiles; up to 6/255 with L-BFGS, in one of six pairs of such pictures).
     """
     painted = []
     for tile in ("off", 24):

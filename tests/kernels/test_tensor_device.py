@@ -541,7 +541,7 @@ def test_the_answer_is_kept_until_something_changes(
 
     monkeypatch.setattr(subprocess, "run", run)
     assert [self_test.known_problem(gpu, "fp16") for _ in range(3)] == [answer] * 3
-    assert [command[1:] for command in commands] == [["-m", "nstgpu.kernels.hopper", "1", "fp16"]]
+    assert [command[1:] for command in commands] == [["-m", "nstgpu.kernels.cuda.self_test", "1", "fp16"]]
     self_test.known_problem(gpu, "bf16")
     monkeypatch.setattr(tensor_map, "driver", lambda: Driver(12090))
     self_test.known_problem(gpu, "fp16")
