@@ -35,8 +35,10 @@ def progress(iteration: int, seconds: float) -> Progress:
 )
 def test_a_narrow_terminal_keeps_counter_and_time(width: int, whole: str) -> None:
     """At the foot of a pseudo-terminal of this width, as a person reads it."""
-    code = "from nstgpu.cli.terminal.progress import shown\nfrom nstgpu.tests.cli.test_progress import progress\n"
-    code += "with shown(500) as show:\n    show(progress(130, 4.0))"
+    code = "import runpy\nfrom nstgpu.cli.terminal.progress import shown\n"
+    code += (
+        f"progress = runpy.run_path({__file__!r})['progress']\nwith shown(500) as show:\n    show(progress(130, 4.0))"
+    )
     ours, theirs = os.openpty()
     environment = {**os.environ, "COLUMNS": str(width), "LINES": "10", "TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
     process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env=environment)
