@@ -26,7 +26,7 @@ from both_sides import PyTorch, difference, noise, to_host, transfer, weights_of
 
 from nstgpu import Weights
 from nstgpu.kernels import open_device
-from nstgpu.kernels.blas import find_openblas
+from nstgpu.kernels.cpu.openblas import find_openblas
 from nstgpu.weights import Convolution
 
 

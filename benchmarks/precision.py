@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nstgpu import StyleTransfer, load_weights
-from nstgpu.kernels.cpu import Cpu
+from nstgpu.kernels.cpu.device import Cpu
 from nstgpu.kernels.cuda.storage import rounded, widened
 from nstgpu.kernels.device import Array
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .blas import find_openblas
 from .cache import cache_base, cache_problem, kept
+from .cpu.openblas import find_openblas
 from .cuda.runtime.driver import (
     Problem,
     ask_driver,

@@ -31,7 +31,7 @@ def open_device(name: str = "auto", precision: str = "auto", threads: int | None
     if kind == "auto":
         return _open_auto(precision, threads)
     if kind == "cpu":
-        from .cpu import Cpu
+        from .cpu.device import Cpu
 
         return Cpu(precision, threads)
     if kind == "reference":
@@ -78,7 +78,7 @@ def open_devices(name: str = "auto", precision: str = "auto", threads: int | Non
     if kind == "cuda":
         return [open_device(f"cuda:{int(number)}", precision, threads) for number in numbers]
     if kind == "cpu":
-        from .workers import check_threads, default_count
+        from .cpu.thread_pool import check_threads, default_count
 
         check_threads(threads)
         threads = max(1, (default_count() if threads is None else threads) // len(numbers))

@@ -174,7 +174,7 @@ def _pooling(options: Options, network: "Weights") -> str:
 def _taken(options: Options, transfer: "StyleTransfer") -> Options:
     """The options with what was taken for those left open, where that may be another one another day."""
     from ...engine.optimizers.scales import MIN_SIZE
-    from ...kernels.workers import default_count
+    from ...kernels.cpu.thread_pool import default_count
     from ...weights import default_weights
     from ...weights.model import PREPROCESSINGS
 

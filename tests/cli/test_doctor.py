@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from nstgpu.cli import app
 from nstgpu.kernels import diagnose
-from nstgpu.kernels.blas import find_openblas
+from nstgpu.kernels.cpu.openblas import find_openblas
 from nstgpu.kernels.cuda.runtime import driver
 from nstgpu.kernels.cuda.runtime.driver import Driver, Gpu
 

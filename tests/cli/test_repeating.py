@@ -17,8 +17,8 @@ from nstgpu.cli.painting.run_options import Options, Settings
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.reporting import recipe
+from nstgpu.kernels.cpu.thread_pool import default_count
 from nstgpu.kernels.open import open_devices
-from nstgpu.kernels.workers import default_count
 from nstgpu.weights import load_weights
 from nstgpu.weights.official import store
 from nstgpu.weights.writer import write_canonical

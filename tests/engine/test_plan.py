@@ -18,7 +18,7 @@ from nstgpu.engine.tiling.geometry import Setting
 from nstgpu.engine.tiling.memory_plan import MemoryPlan
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import open_device
-from nstgpu.kernels.cpu import Cpu
+from nstgpu.kernels.cpu.device import Cpu
 from nstgpu.weights import load_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:the weights")  # short networks lack the classic deep taps

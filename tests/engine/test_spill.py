@@ -20,7 +20,8 @@ from nstgpu.engine.memory.arena import Buffer, allocate
 from nstgpu.engine.memory.spill import bands, elsewhere, empty, fetched, passing_folder, resident, spills
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.transfer import StyleTransfer
-from nstgpu.kernels import DeviceError, cpu, open_device
+from nstgpu.kernels import DeviceError, open_device
+from nstgpu.kernels.cpu import device as cpu
 from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.errors import OutOfMemoryError

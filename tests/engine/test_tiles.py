@@ -15,7 +15,7 @@ from nstgpu.engine.model.receptive_field import receptive_fields
 from nstgpu.engine.tiling import geometry
 from nstgpu.engine.transfer import Style, StyleTransfer
 from nstgpu.kernels import open_device
-from nstgpu.kernels.cpu import Cpu
+from nstgpu.kernels.cpu.device import Cpu
 from nstgpu.kernels.reference import Reference
 from nstgpu.weights import Weights, load_weights
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels import cpu as cpu_module
-from nstgpu.kernels import cpu_strips
-from nstgpu.kernels.cpu import Cpu
+from nstgpu.kernels.cpu import device as cpu_module
+from nstgpu.kernels.cpu import strips as cpu_strips
+from nstgpu.kernels.cpu.device import Cpu
 from nstgpu.kernels.device import W2_SCRATCH, Pooling
 from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference

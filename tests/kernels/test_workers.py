@@ -14,9 +14,9 @@ import pytest
 
 import nstgpu
 from nstgpu.kernels import open_device
-from nstgpu.kernels.blas import find_openblas, single_threaded
+from nstgpu.kernels.cpu.openblas import find_openblas, single_threaded
+from nstgpu.kernels.cpu.thread_pool import MOST_THREADS, Workers
 from nstgpu.kernels.errors import DeviceError
-from nstgpu.kernels.workers import MOST_THREADS, Workers
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

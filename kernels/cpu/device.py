@@ -14,13 +14,13 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from ..device import Layout, Pooling
+from ..errors import DeviceError
+from ..timing import host_roofline, seconds_of
 from . import winograd
-from .blas import single_threaded
-from .cpu_strips import Strip, cut, plain_rows, scratch, tile_rows, tiles_across
-from .device import Layout, Pooling
-from .errors import DeviceError
-from .timing import host_roofline, seconds_of
-from .workers import Workers, check_threads, default_count
+from .openblas import single_threaded
+from .strips import Strip, cut, plain_rows, scratch, tile_rows, tiles_across
+from .thread_pool import Workers, check_threads, default_count
 
 Floats = NDArray[np.float32]
 Bits = NDArray[np.uint8]

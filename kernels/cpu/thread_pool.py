@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from .blas import find_openblas, single_threaded
-from .errors import DeviceError
+from ..errors import DeviceError
+from .openblas import find_openblas, single_threaded
 
 Item = TypeVar("Item")
 MOST_WORKERS = 64
