@@ -21,7 +21,7 @@ from nstgpu.engine.memory.spill import bands, elsewhere, empty, fetched, passing
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.transfer import StyleTransfer
 from nstgpu.kernels import DeviceError, open_device
-from nstgpu.kernels.cpu import device as cpu
+from nstgpu.kernels.cpu import resizing, sums
 from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.errors import OutOfMemoryError
@@ -206,8 +206,8 @@ def test_resizing_in_files_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 # ---- operations on images -----------------------------------------------------------------------------------------
 def test_operations_in_blocks_mean_what_they_mean_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "BLOCK_BYTES", 1000)
-    monkeypatch.setattr(cpu, "RESIZE_BYTES", 9000)
+    monkeypatch.setattr(sums, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(resizing, "RESIZE_BYTES", 9000)
     device, reference = open_device("cpu", threads=2), open_device("reference")
     image, exact = noise(0, 150, 91), noise(0, 150, 91).astype(np.float64)
     gradient, exact_gradient = noise(1, 150, 91), noise(1, 150, 91).astype(np.float64)
@@ -229,8 +229,8 @@ def test_operations_in_blocks_mean_what_they_mean_whole(monkeypatch: pytest.Monk
 
 def test_no_operation_takes_another_image_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 8.6 MB an image; in blocks of 0.1, and the weights of a resize."""
-    monkeypatch.setattr(cpu, "BLOCK_BYTES", 100_000)
-    monkeypatch.setattr(cpu, "RESIZE_BYTES", 100_000)
+    monkeypatch.setattr(sums, "BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(resizing, "RESIZE_BYTES", 100_000)
     device = open_device("cpu", threads=1)
     rows = np.zeros((4, 900 * 800 * 3), np.float32)
     one, two, three, four = (row.reshape(900, 800, 3) for row in rows)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nstgpu.kernels.cpu import device as cpu_module
-from nstgpu.kernels.cpu import strips as cpu_strips
+from nstgpu.kernels.cpu import strips, sums
 from nstgpu.kernels.cpu.device import Cpu
 from nstgpu.kernels.device import W2_SCRATCH, Pooling
 from nstgpu.kernels.errors import DeviceError
@@ -30,9 +30,9 @@ SHAPES = [
 def items(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small test images would otherwise be a single item of work."""
     if request.param == "smallest-items":
-        monkeypatch.setattr(cpu_strips, "STRIP_BYTES", 1)
-        monkeypatch.setattr(cpu_strips, "LEAST_TILES", 1)
-        monkeypatch.setattr(cpu_module, "BLOCK_BYTES", 1)
+        monkeypatch.setattr(strips, "STRIP_BYTES", 1)
+        monkeypatch.setattr(strips, "LEAST_TILES", 1)
+        monkeypatch.setattr(sums, "BLOCK_BYTES", 1)
         monkeypatch.setattr(cpu_module, "GRAM_PIXELS", 20)
         monkeypatch.setattr(cpu_module, "MEAN_PIXELS", 20)
 

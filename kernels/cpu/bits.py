@@ -1,0 +1,45 @@
+"""Masks and choices of the cpu device, a bit each, and the pool that makes the choices."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..device import Pooling
+
+Floats = NDArray[np.float32]
+Bits = NDArray[np.uint8]
+
+
+def pack(values: NDArray[np.bool_]) -> Bits:
+    """(..., C) booleans -> (..., C / 8) bytes. NumPy keeps the interpreter's lock unless the axis it packs is long."""
+    *shape, channels = values.shape
+    if channels % 8:
+        return np.packbits(values, axis=-1)
+    return np.packbits(values.reshape(-1)).reshape(*shape, channels // 8)
+
+
+def unpack(bits: Bits, channels: int) -> NDArray[np.bool_]:
+    """The reverse of `pack`."""
+    if channels % 8:
+        return np.unpackbits(bits, axis=-1, count=channels).view(np.bool_)
+    return np.unpackbits(bits.reshape(-1)).view(np.bool_).reshape(*bits.shape[:-1], channels)
+
+
+def byte_count(channels: int) -> int:
+    return -(-channels // 8)
+
+
+def pool_squares(y: Floats, pooling: Pooling, pooled: Floats, choice: Bits | None) -> None:
+    height, width = pooled.shape[:2]
+    corners = [y[r : 2 * height : 2, s : 2 * width : 2] for r in range(2) for s in range(2)]
+    if pooling == "average":
+        np.add(corners[0], corners[1], out=pooled)
+        pooled += corners[2]
+        pooled += corners[3]
+        pooled *= np.float32(0.25)
+        return
+    upper, lower = np.maximum(corners[0], corners[1]), np.maximum(corners[2], corners[3])
+    np.maximum(upper, lower, out=pooled)
+    if choice is not None:  # of equals the first in reading order
+        down = lower > upper
+        right = (down & (corners[3] > corners[2])) | (~down & (corners[1] > corners[0]))
+        choice[0], choice[1] = pack(down), pack(right)
