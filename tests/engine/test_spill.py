@@ -320,6 +320,7 @@ def test_a_run_takes_less_memory_than_its_pictures(thin: Any, tmp_path: Path) ->
         from pathlib import Path
         from PIL import Image
         from nstgpu.engine.imaging import files as images
+        from nstgpu.engine.costs import objective
         from nstgpu.engine.imaging.codecs import strips
         from nstgpu.engine.memory import spill
         from nstgpu.engine.transfer import StyleTransfer
@@ -328,7 +329,7 @@ def test_a_run_takes_less_memory_than_its_pictures(thin: Any, tmp_path: Path) ->
             lines = Path("/proc/self/status").read_text().splitlines()
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
 
-        strips.LARGE, strips.PART_BYTES, spill.BAND_BYTES = 500_000, 1 << 18, 1 << 20
+        strips.LARGE, strips.PART_BYTES, spill.BAND_BYTES, objective.DOWNLOAD_BYTES = 500_000, 1 << 18, 1 << 20, 1 << 20
         weights = pickle.loads(Path(sys.argv[1]).read_bytes())
         settings = {"weights": weights, "device": "cpu", "threads": 1}
         small = np.random.default_rng(0).random((60, 50, 3), np.float32)
