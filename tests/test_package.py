@@ -1,6 +1,7 @@
 """The package's face: its names, its layout, and that importing it costs nothing."""
 
 import ast
+import collections
 import itertools
 import re
 import subprocess
@@ -99,3 +100,49 @@ def test_every_folder_with_sources_is_installed() -> None:
 def test_the_module_runs_as_the_command() -> None:
     ran = subprocess.run([sys.executable, "-m", "nstgpu", "--version"], capture_output=True, text=True, check=True)
     assert ran.stdout == f"nstgpu {nstgpu.__version__}\n"
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path, modules: set[str]) -> set[str]:
+    """The modules of this package that a file imports, those for its types alone included."""
+    package = path.relative_to(ROOT).parts[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = (
+                [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+                if node.module
+                else [*package[: len(package) - node.level + 1]]
+            )
+            found |= {".".join(base), *(".".join([*base, alias.name]) for alias in node.names)} & modules
+    return found - {module_of(path)}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Depth first: a module that is met again before its own imports are done stands in a circle."""
+    by_module = {module_of(path): path for path in MODULES}
+    imports = {module: imports_of(path, set(by_module)) for module, path in by_module.items()}
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join([*way[way.index(module) :], module])
+        if module not in done:
+            for other in sorted(imports[module]):
+                visit(other, (*way, module))
+            done.add(module)
+
+    for module in sorted(imports):
+        visit(module, ())
+
+
+def test_files_and_folders_stay_small() -> None:
+    """So that each has one job, and is read in one sitting."""
+    longest = {path: len(path.read_text().splitlines()) for path in MODULES}
+    assert not {str(path): lines for path, lines in longest.items() if lines > 450}
+    assert longest[ROOT / "engine" / "transfer.py"] <= 350
+    folders = collections.Counter(path.parent for path in MODULES)
+    assert not {str(folder): files for folder, files in folders.items() if files > 12}
