@@ -1,10 +1,13 @@
 """A small weights file, as commands want one."""
 
+import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+
+from nstgpu.engine.imaging import files
 
 
 @pytest.fixture(autouse=True)
@@ -27,3 +30,14 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             group[f"{name}_W_1:0"] = rng.standard_normal((3, 3, *shape)).astype(np.float32) / 3
             group[f"{name}_b_1:0"] = np.zeros(shape[1], np.float32)
     return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two pictures and a small network in it."""
+    rng = np.random.default_rng(0)
+    files.save(tmp_path / "content.jpg", rng.random((30, 40, 3)))
+    files.save(tmp_path / "style.png", rng.random((25, 35, 3)))
+    shutil.copy(small_weights, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

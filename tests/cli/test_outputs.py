@@ -22,18 +22,6 @@ from nstgpu.engine.imaging.codecs import whole_file
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.reporting import animation
 
-
-@pytest.fixture
-def folder(tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with two pictures and a small network in it."""
-    rng = np.random.default_rng(0)
-    images.save(tmp_path / "content.jpg", rng.random((30, 40, 3)))
-    images.save(tmp_path / "style.png", rng.random((25, 35, 3)))
-    shutil.copy(small_weights, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 SHORT = ["--weights", "small.h5", "--iterations", "4", "--scales", "1", "--threads", "1"]
 ALL = [
     "-o", "out.png", "--save-every", "2", "--animation", "way.webp", "--report", "page.html", "--json", "log.jsonl",

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,18 +17,6 @@ from typer.testing import CliRunner, Result
 from nstgpu import __version__
 from nstgpu.cli import app
 from nstgpu.engine.imaging import files as images
-
-
-@pytest.fixture
-def folder(tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with two pictures and a small network in it."""
-    rng = np.random.default_rng(0)
-    images.save(tmp_path / "content.jpg", rng.random((30, 40, 3)))
-    images.save(tmp_path / "style.png", rng.random((25, 35, 3)))
-    shutil.copy(small_weights, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
 
 SHORT = ["--weights", "small.h5", "--iterations", "4"]
 
