@@ -15,7 +15,7 @@ import typer
 
 from . import cache, doctor, layers, plan, profile, reconstruct, resume, run, weights
 from .terminal import streams, usage
-from .terminal.messages import Lines, printable, say
+from .terminal.messages import Lines, is_for_users, printable, say
 from .version import VERSION
 
 _HOME = re.compile(r"(--[a-z-]+=|-[a-z]|)(~.*)", re.DOTALL)
@@ -126,8 +126,9 @@ def _show_messages() -> None:
     warnings.showwarning = _show_warning
 
 
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    say(f"note: {message}")
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if is_for_users(category):
+        say(f"note: {message}")
 
 
 def _is_bad_input(error: Exception) -> bool:

@@ -15,7 +15,7 @@ import typer
 from ..engine.wording import counted
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
 from .painting.destinations import fresh, refuse_existing
-from .terminal.messages import printable, say
+from .terminal.messages import is_for_users, printable, say
 from .terminal.progress import on_terminal, pulse
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _show(observer: "TopActivations", pictures: Sequence[Path], progress: _Progr
                     if file.named:
                         raise
                     progress.say(f"skipped: {' '.join(str(error).split())}")
-            for warning in caught:
+            for warning in (one for one in caught if is_for_users(one.category)):
                 progress.say(f"note: {warning.message}")
             progress.advance()
     except KeyboardInterrupt:

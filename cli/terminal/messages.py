@@ -57,6 +57,11 @@ class Lines(logging.Handler):
         say(self.format(record))
 
 
+def is_for_users(category: type[Warning]) -> bool:
+    """Whether a warning says something of the run; what libraries will do otherwise one day concerns their callers."""
+    return not issubclass(category, DeprecationWarning | PendingDeprecationWarning)
+
+
 @contextmanager
 def notes(quiet: bool) -> Iterator[None]:
     """Shows the library's warnings as one-line notes."""
@@ -64,5 +69,5 @@ def notes(quiet: bool) -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     if not quiet:
-        for message in dict.fromkeys(str(warning.message) for warning in caught):
+        for message in dict.fromkeys(str(warning.message) for warning in caught if is_for_users(warning.category)):
             say(f"note: {message}")

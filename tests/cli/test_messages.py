@@ -1,6 +1,7 @@
 """What a file's names and texts may put on the terminal: letters."""
 
 import unicodedata
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nstgpu.cli import app
-from nstgpu.cli.terminal.messages import MOST, printable, say
+from nstgpu.cli.terminal.messages import MOST, notes, printable, say
 from nstgpu.engine.imaging import files as images
 
 
@@ -69,3 +70,10 @@ def test_names_that_come_from_a_picture(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "\\x1b[31mred" in result.stderr
     assert "\x1b" not in result.stderr
+
+
+def test_what_libraries_will_do_otherwise_one_day_is_no_note(capsys: pytest.CaptureFixture[str]) -> None:
+    with notes(quiet=False):
+        warnings.warn("'parseString' deprecated - use 'parse_string'", DeprecationWarning, stacklevel=1)
+        warnings.warn("the picture lacks its end marker", stacklevel=1)
+    assert capsys.readouterr().err == "note: the picture lacks its end marker\n"
