@@ -258,7 +258,7 @@ def _opened_heic(content: bytes) -> ImageFile.ImageFile:
     """By pillow-heif, which turns it upright."""
     from pillow_heif import HeifImageFile
 
-    image: ImageFile.ImageFile = HeifImageFile(io.BytesIO(content))  # type: ignore[no-untyped-call]
+    image: ImageFile.ImageFile = HeifImageFile(io.BytesIO(content))
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > 2 * limit:
         raise Image.DecompressionBombError(str(image.width * image.height))
