@@ -138,8 +138,11 @@ def content_of(path: Path) -> bytes:
         where = f"{address[1]}://{address[2]}"
         raise ImageError(f"cannot read {where}: {address[1]} addresses are not fetched; download the picture first")
     try:
-        with path.open("rb") as stream:
-            content = stream.read() if path.is_file() else _bounded(stream, name)
+        if path.exists() and not path.is_file():
+            with path.open("rb") as stream:
+                content = _bounded(stream, name)
+        else:
+            content = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise ImageError(f"cannot read {path}: {reason}; give the path of a {names()} file") from error
