@@ -1,4 +1,4 @@
-"""Launching the steps of the optimizers (elementwise/pixels.cu), all of which keep pixels in [0, 1].
+"""Launching the steps of the optimizers (adam.cu, projected_steps.cu), all of which keep pixels in [0, 1].
 
 Each function returns the launches of one operation of `kernels.device`, in order, and runs nothing. Its arguments have
 been checked.
