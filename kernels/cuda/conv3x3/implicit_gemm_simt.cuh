@@ -9,6 +9,7 @@
 #pragma once
 
 #include "common/gemm_simt.cuh"
+#include "common/indexing.cuh"
 #include "common/platform.cuh"
 
 namespace simt {
@@ -18,7 +19,7 @@ struct ActivationShape {  // of activations, (height, width, channels)
 
     // The place of a square in reading order. Unsigned, for that division is the shorter one.
     __device__ __forceinline__ int2 place(unsigned square) const {
-        const unsigned across = (unsigned(width) + 1) / 2, down = square / across;
+        const unsigned across = ceil_div(unsigned(width), 2), down = square / across;
         return make_int2(square - down * across, down);
     }
     __device__ __forceinline__ size_t offset(int y, int x) const { return (size_t(y) * width + x) * channels; }
@@ -198,7 +199,7 @@ struct ReluPoolEpilogue {
                 }
             }
             store4(pooled + position * map.channels + channel, result, left_in_row, vector);
-            if (choice) choice[position * ((map.channels + 3) / 4) + channel / 4] = chosen;
+            if (choice) choice[position * ceil_div(map.channels, 4) + channel / 4] = chosen;
         }
     }
 
@@ -220,7 +221,7 @@ struct ReluPoolEpilogue {
         const unsigned others = __shfl_xor_sync(~0u, bits, partner);
         const bool high = channel & 4;  // this lane's bits are the upper halves
         const unsigned lower = high ? others : bits, upper = high ? bits : others;
-        const int row = y0 + high, bytes = (map.channels + 7) / 8;
+        const int row = y0 + high, bytes = ceil_div(map.channels, 8);
         if (row >= map.height || channel / 8 >= bytes) return;
         uint8_t* to = mask + (size_t(row) * map.width + x0) * bytes + channel / 8;
         const unsigned low = lower >> 8 * high, up = upper >> 8 * high;  // four bits of each of the two pixels
@@ -255,7 +256,7 @@ struct MaskEpilogue {
             }
             if (mask) {
                 const size_t position = size_t(row) * map.width + column;
-                const unsigned bits = mask[position * ((map.channels + 7) / 8) + channel / 8] >> (channel & 4);
+                const unsigned bits = mask[position * ceil_div(map.channels, 8) + channel / 8] >> (channel & 4);
 #pragma unroll
                 for (int j = 0; j < 4; ++j) v[pixel][j] = bits >> j & 1 ? v[pixel][j] : 0.0f;
             }
@@ -280,7 +281,7 @@ __device__ __forceinline__ void convolve(const float* x, const ActivationShape& 
                                          const Epilogue& epilogue, float* partials) {
     // Tiles as blockIdx has them, without a division whose results would be kept through the main loop.
     const int first_square = blockIdx.x * (Tile::rows / 4), first_column = blockIdx.y * Tile::columns;
-    const int steps = taps * ((in.channels + simt::block_k - 1) / simt::block_k);
+    const int steps = taps * ceil_div(in.channels, simt::block_k);
     const int first_step = steps * blockIdx.z / gridDim.z, end_step = steps * (blockIdx.z + 1) / gridDim.z;
 
     // Where the tile's squares are, for afterwards: worked out now and kept in shared memory, not in registers.
@@ -310,7 +311,7 @@ __device__ __forceinline__ void convolve(const float* x, const ActivationShape& 
             if (!partials) {
                 epilogue.template store<2>(result, place.y, place.x, channel, values);
             } else if (channel < result.channels) {
-                const int padded = (result.channels + 3) / 4 * 4;
+                const int padded = ceil_div(result.channels, 4) * 4;
                 const size_t rows = size_t(gridDim.x) * Tile::rows;
                 const size_t row = blockIdx.z * rows + size_t(first_square + square) * 4;
                 float* to = partials + row * padded + channel;
@@ -325,7 +326,7 @@ __device__ __forceinline__ void convolve(const float* x, const ActivationShape& 
 template <class Epilogue>
 __device__ __forceinline__ void add_partials(const float* partials, int slices, int rows, const ActivationShape& result,
                                              const Epilogue& epilogue) {
-    const int fours = (result.channels + 7) / 8 * 2, padded = (result.channels + 3) / 4 * 4;
+    const int fours = ceil_div(result.channels, 8) * 2, padded = ceil_div(result.channels, 4) * 4;
     const int thread = blockIdx.x * blockDim.x + threadIdx.x, square = thread / fours, channel = thread % fours * 4;
     PoolWindow accum = {};
     if (channel < result.channels && square < rows / 4) {

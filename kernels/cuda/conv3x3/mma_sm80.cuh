@@ -53,6 +53,7 @@
 #pragma once
 
 #include "common/element.cuh"
+#include "common/indexing.cuh"
 #include "common/tile_constants.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/cvt.cuh"
@@ -87,9 +88,9 @@ struct Tile {
     // A pass of the block copies this many rows. The next halo's passes are spread over the taps from which it still
     // arrives in time: a copy is waited for `stages - 1` steps after its issue.
     static constexpr int rows_per_pass = threads / (row_bytes / chunk_bytes);
-    static constexpr int halo_passes = (halo_rows + rows_per_pass - 1) / rows_per_pass;
+    static constexpr int halo_passes = ceil_div(halo_rows, rows_per_pass);
     static constexpr int halo_taps = taps - (stages - 2);
-    static constexpr int passes_per_tap = (halo_passes + halo_taps - 1) / halo_taps;
+    static constexpr int passes_per_tap = ceil_div(halo_passes, halo_taps);
 
     static_assert(fragments_down % 2 == 0, "whole squares to a lane");
     static_assert(filter_bytes % (threads * chunk_bytes) == 0, "whole passes to a step's filters");
@@ -417,12 +418,12 @@ __device__ __forceinline__ void convolve(const typename MmaPolicy::Element* x, c
     DYNAMIC_SHARED(unsigned char, memory);
 
     // Where this block is: output channels vary fastest, so that blocks that run together share their pixels.
-    const int across = (result.channels + Tile::channels - 1) / Tile::channels;
-    const int tiles_in_row = (result.width + tile_width - 1) / tile_width;
+    const int across = ceil_div(result.channels, Tile::channels);
+    const int tiles_in_row = ceil_div(result.width, tile_width);
     const int tile = blockIdx.x / across, first_channel = blockIdx.x % across * Tile::channels;
     const int y0 = tile / tiles_in_row * Tile::height, x0 = tile % tiles_in_row * tile_width;
     constexpr int block_channels = row_bytes / sizeof(Element);
-    const int blocks = (in.channels + block_channels - 1) / block_channels;
+    const int blocks = ceil_div(in.channels, block_channels);
     const int first_block = blocks * blockIdx.z / gridDim.z, end_block = blocks * (blockIdx.z + 1) / gridDim.z;
     const int k_tiles = (end_block - first_block) * taps;
 
@@ -517,7 +518,7 @@ __device__ __forceinline__ void convolve(const typename MmaPolicy::Element* x, c
 template <class Epilogue>
 __device__ __forceinline__ void add_partials(const float* partials, int slices, const ActivationShape& result,
                                              const Epilogue& epilogue) {
-    const int eights = result.channels / 8, squares_across = (result.width + 1) / 2;
+    const int eights = result.channels / 8, squares_across = ceil_div(result.width, 2);
     const int thread = blockIdx.x * blockDim.x + threadIdx.x, square = thread / eights;
     const int channel = thread % eights * 8, y = square / squares_across * 2, x = square % squares_across * 2;
     if (y >= result.height) return;

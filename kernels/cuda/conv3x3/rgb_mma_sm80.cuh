@@ -11,6 +11,7 @@
 // tests/kernels/test_tensor_convolution.py.
 #pragma once
 
+#include "common/indexing.cuh"
 #include "conv3x3/mma_sm80.cuh"
 
 namespace mma_sm80 {
@@ -29,8 +30,8 @@ __device__ __forceinline__ void convolve_image(const float* x, const ActivationS
     constexpr int halo_pitch = (tile_width + 2) * image_channels, halo_height = forward_image_height + 2;
     SHARED(float, halo, [halo_height * halo_pitch]);
 
-    const int across = (result.channels + warp_channels - 1) / warp_channels;
-    const int tiles_in_row = (result.width + tile_width - 1) / tile_width;
+    const int across = ceil_div(result.channels, warp_channels);
+    const int tiles_in_row = ceil_div(result.width, tile_width);
     const int tile = blockIdx.x / across, group = blockIdx.x % across;
     const int y0 = tile / tiles_in_row * forward_image_height, x0 = tile % tiles_in_row * tile_width;
     for (int i = threadIdx.x; i < halo_height * halo_pitch; i += forward_image_threads) {
@@ -84,7 +85,7 @@ __device__ __forceinline__ void convolve_to_image(const T* gradient, const Activ
                                                   float* out, const uint8_t* mask, int accumulate) {
     constexpr int m = ImageTile::fragments_down;
     DYNAMIC_SHARED(unsigned char, memory);
-    const int tiles_in_row = (in.width + tile_width - 1) / tile_width;
+    const int tiles_in_row = ceil_div(in.width, tile_width);
     const int y0 = blockIdx.x / tiles_in_row * ImageTile::height, x0 = blockIdx.x % tiles_in_row * tile_width;
     const int blocks = (in.channels + row_bytes / 2 - 1) / (row_bytes / 2);
     const ptx::SharedAddress halo = ptx::shared_address(memory);

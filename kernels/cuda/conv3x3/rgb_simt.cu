@@ -13,6 +13,7 @@
 // 51 and 61 us at 512 px, 47% and 38% of that roofline (benchmarks/results/h100_2026-11-26.md). The forward kernel ends
 // as every convolution does (conv3x3/implicit_gemm_simt.cuh). launch_simt.py launches both; tests/kernels/
 // test_convolution_kernels.py runs each of them alone, in the emulator, against float64.
+#include "common/indexing.cuh"
 #include "conv3x3/implicit_gemm_simt.cuh"
 
 namespace {
@@ -41,8 +42,8 @@ extern "C" __global__ void __launch_bounds__(forward_threads, 2) conv3x3_relu_si
     SHARED(float, halo, [halo_rows][halo_columns][image_channels]);
     SHARED(float, weights, [filter_rows][forward_channels]);
 
-    const int chunks = (channels + forward_channels - 1) / forward_channels;
-    const int tiles_across = (width + forward_columns - 1) / forward_columns;
+    const int chunks = ceil_div(channels, forward_channels);
+    const int tiles_across = ceil_div(width, forward_columns);
     const int first_channel = blockIdx.x % chunks * forward_channels, tile = blockIdx.x / chunks;
     const int y0 = tile / tiles_across * forward_rows, x0 = tile % tiles_across * forward_columns;
 
@@ -52,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(forward_threads, 2) conv3x3_relu_si
         const bool inside = unsigned(image_row) < height && unsigned(first) < width * image_channels;
         (&halo[0][0][0])[i] = inside ? x[size_t(image_row) * width * image_channels + first] : 0.0f;
     }
-    const int padded = (channels + 3) / 4 * 4;
+    const int padded = ceil_div(channels, 4) * 4;
     for (int i = threadIdx.x; i < filter_rows * forward_channels / 4; i += forward_threads) {
         const int row = i / (forward_channels / 4), channel = i % (forward_channels / 4) * 4;
         *reinterpret_cast<float4*>(&weights[row][channel]) =
@@ -106,10 +107,10 @@ extern "C" __global__ void __launch_bounds__(backward_threads, 4) conv3x3_input_
     SHARED(float4, halo, [backward_channels / 4][halo_rows][halo_columns]);
     SHARED(float4, weights, [filter_rows][backward_channels / 4]);
 
-    const int tiles_across = (width + backward_columns - 1) / backward_columns;
+    const int tiles_across = ceil_div(width, backward_columns);
     const int y0 = blockIdx.x / tiles_across * backward_rows, x0 = blockIdx.x % tiles_across * backward_columns;
     const int column = threadIdx.x % backward_columns, row = threadIdx.x / backward_columns * per_thread;
-    const int padded = (channels + 7) / 8 * 8;
+    const int padded = ceil_div(channels, 8) * 8;
     float accum[per_thread][image_channels] = {};
 
     for (int first_channel = 0; first_channel < channels; first_channel += backward_channels) {

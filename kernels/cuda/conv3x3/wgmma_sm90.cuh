@@ -33,6 +33,7 @@
 #pragma once
 
 #include "common/element.cuh"
+#include "common/indexing.cuh"
 #include "common/tensor_map.cuh"
 #include "conv3x3/mma_sm80.cuh"
 #include "conv3x3/wgmma_layout.cuh"
@@ -251,10 +252,9 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
     DYNAMIC_SHARED(unsigned char, shared);
     const Memory<Tile> memory = {ptx::shared_address_32(shared)};
     constexpr int tile_width = Tile::boxes * box_width;
-    const unsigned down = (map.height + box_height - 1) / box_height;
-    const TileScheduler scheduler = {(map.width + tile_width - 1) / tile_width,
-                                     (map.channels + Tile::columns - 1) / Tile::columns, slices,
-                                     (channels_in + block_k - 1) / block_k * 3};
+    const unsigned down = ceil_div(map.height, box_height);
+    const TileScheduler scheduler = {ceil_div(map.width, tile_width), ceil_div(map.channels, Tile::columns), slices,
+                                     ceil_div(channels_in, block_k) * 3};
     const unsigned pixel_tiles = down * scheduler.tiles_across;
     const size_t slice_size = size_t(map.height) * map.width * map.channels;
 

@@ -9,6 +9,7 @@
 // Grams: an H100 takes 3 us for the cost of any Gram, 5.7 us for a content cost of 64x64x512, 97% of memory's roofline
 // (benchmarks/results/h100_2026-11-26.md). Launched by elementwise/launch.py; tests/kernels/test_pointwise_kernels.py
 // runs every kernel against float64.
+#include "common/indexing.cuh"
 #include "common/reduce.cuh"
 
 __device__ __forceinline__ float4 difference_of(const float* a, const float* b, int64_t quad) {
@@ -38,15 +39,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) style_cost(const float* __
                                                                  const float* __restrict__ target, int64_t n,
                                                                  float scale, float* __restrict__ difference,
                                                                  void* __restrict__ partials, int accumulate) {
-    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
+    const Grid<THREADS> grid;
     float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (int64_t i = thread; i < n / 4; i += threads) {
+    for (const int64_t i : grid.stride(n / 4)) {
         const float4 d = difference_of(gram, target, i);
         add_squares(sums, d);
         float4* const to = reinterpret_cast<float4*>(difference) + i;
         *to = accumulate ? added(to, scaled(scale, d)) : scaled(scale, d);
     }
-    const int64_t last = n / 4 * 4 + thread;
+    const int64_t last = n / 4 * 4 + grid.thread;
     if (last < n) {
         const float d = gram[last] - target[last];
         sums.x += d * d;
@@ -90,10 +91,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) moments_cost(
 extern "C" __global__ void __launch_bounds__(THREADS) content_cost_fp32(const float* __restrict__ features,
                                                                         const float* __restrict__ target, int64_t n,
                                                                         void* __restrict__ partials) {
-    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
+    const Grid<THREADS> grid;
     float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (int64_t i = thread; i < n / 4; i += threads) add_squares(sums, difference_of(features, target, i));
-    const int64_t last = n / 4 * 4 + thread;
+    for (const int64_t i : grid.stride(n / 4)) add_squares(sums, difference_of(features, target, i));
+    const int64_t last = n / 4 * 4 + grid.thread;
     if (last < n) {
         const float d = features[last] - target[last];
         sums.x += d * d;
@@ -107,9 +108,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) content_cost_fp32(const fl
 template <bool vector>
 __device__ __forceinline__ void content_cost_by_weight(const float* features, const float* target, const float* weights,
                                                        int64_t count, int per_pixel, float* partials) {
-    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     float sum = 0.0f;
-    for (int64_t i = thread; i < count; i += threads) {
+    for (const int64_t i : grid_stride<THREADS>(count)) {
         const float weight = weights[i / per_pixel];
         float4 squares = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         if (vector) {
@@ -127,8 +127,7 @@ template <bool vector>
 __device__ __forceinline__ void content_gradient_by_weight(const float* features, const float* target,
                                                            const float* weights, int64_t count, int per_pixel,
                                                            float scale, float* out, int accumulate) {
-    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
-    for (int64_t i = thread; i < count; i += threads) {
+    for (const int64_t i : grid_stride<THREADS>(count)) {
         const float by = scale * weights[i / per_pixel];
         if (vector) {
             const float4 values = scaled(by, difference_of(features, target, i));
@@ -166,13 +165,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) content_gradient_fp32(cons
                                                                             const float* __restrict__ target, int64_t n,
                                                                             float scale, float* __restrict__ out,
                                                                             int accumulate) {
-    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
-    for (int64_t i = thread; i < n / 4; i += threads) {
+    const Grid<THREADS> grid;
+    for (const int64_t i : grid.stride(n / 4)) {
         const float4 values = scaled(scale, difference_of(features, target, i));
         float4* const to = reinterpret_cast<float4*>(out) + i;
         *to = accumulate ? added(to, values) : values;
     }
-    const int64_t last = n / 4 * 4 + thread;
+    const int64_t last = n / 4 * 4 + grid.thread;
     if (last < n) out[last] = scale * (features[last] - target[last]) + (accumulate ? out[last] : 0.0f);
 }
 

@@ -5,6 +5,7 @@
 // tests/kernels/test_tensor_device.py runs every kernel against float64.
 #pragma once
 
+#include "common/indexing.cuh"
 #include "common/reduce.cuh"
 #include "conv3x3/mma_sm80.cuh"
 
@@ -51,9 +52,8 @@ __device__ __forceinline__ void difference_of_eight(const T* features, const T* 
 template <class T>
 __device__ __forceinline__ void content_cost(const T* features, const T* target, const float* weights, int64_t eights,
                                              int per_pixel, float* partials) {
-    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
     float sum = 0.0f;
-    for (int64_t i = thread; i < eights; i += threads) {
+    for (const int64_t i : grid_stride<THREADS>(eights)) {
         float d[8];
         difference_of_eight(features, target, i, d);
         const float halves[2] = {(d[0] * d[0] + d[1] * d[1]) + (d[2] * d[2] + d[3] * d[3]),
@@ -68,8 +68,7 @@ __device__ __forceinline__ void content_cost(const T* features, const T* target,
 template <class T>
 __device__ __forceinline__ void content_gradient(const T* features, const T* target, const float* weights,
                                                  int64_t eights, int per_pixel, float scale, T* out, int accumulate) {
-    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
-    for (int64_t i = thread; i < eights; i += threads) {
+    for (const int64_t i : grid_stride<THREADS>(eights)) {
         const float by = weights ? scale * weights[i / per_pixel] : scale;
         float d[8];
         difference_of_eight(features, target, i, d);

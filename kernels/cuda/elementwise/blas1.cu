@@ -4,6 +4,7 @@
 //
 // Bound by device memory: every number is read once. Launched by elementwise/launch.py; tests/kernels/
 // test_pointwise_kernels.py runs every kernel against float64.
+#include "common/indexing.cuh"
 #include "common/reduce.cuh"
 #include "common/tile_constants.cuh"
 
@@ -14,9 +15,9 @@ struct Coefficients {
 // out := out + weight * (values - out)
 extern "C" __global__ void __launch_bounds__(THREADS) lerp(const float* __restrict__ values, float* __restrict__ out,
                                                            int64_t n, float weight) {
-    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
+    const Grid<THREADS> grid;
     const int64_t quads = n % 4 ? 0 : n / 4;
-    for (int64_t i = thread; i < quads; i += threads) {
+    for (const int64_t i : grid.stride(quads)) {
         const float4 v = reinterpret_cast<const float4*>(values)[i];
         float4 o = reinterpret_cast<float4*>(out)[i];
         o.x += weight * (v.x - o.x);
@@ -25,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) lerp(const float* __restri
         o.w += weight * (v.w - o.w);
         reinterpret_cast<float4*>(out)[i] = o;
     }
-    for (int64_t i = 4 * quads + thread; i < n; i += threads) out[i] += weight * (values[i] - out[i]);
+    for (const int64_t i : grid.stride(4 * quads, n)) out[i] += weight * (values[i] - out[i]);
 }
 
 // partials[k][block] := the block's share of vectors[k] . values, k = blockIdx.y; costs/terms.cu adds them up.
@@ -33,17 +34,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemv(const float* __restri
                                                            const float* __restrict__ values, int64_t n,
                                                            void* __restrict__ partials) {
     const float* const vector = vectors + int64_t{blockIdx.y} * n;
-    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
+    const Grid<THREADS> grid;
     const int64_t quads = n % 4 ? 0 : n / 4;
     float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (int64_t i = thread; i < quads; i += threads) {
+    for (const int64_t i : grid.stride(quads)) {
         const float4 a = reinterpret_cast<const float4*>(vector)[i], b = reinterpret_cast<const float4*>(values)[i];
         sums.x += a.x * b.x;
         sums.y += a.y * b.y;
         sums.z += a.z * b.z;
         sums.w += a.w * b.w;
     }
-    for (int64_t i = 4 * quads + thread; i < n; i += threads) sums.x += vector[i] * values[i];
+    for (const int64_t i : grid.stride(4 * quads, n)) sums.x += vector[i] * values[i];
     const float total = block_sum((sums.x + sums.y) + (sums.z + sums.w));
     if (threadIdx.x == 0) static_cast<float*>(partials)[size_t(blockIdx.y) * gridDim.x + blockIdx.x] = total;
 }
@@ -53,9 +54,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear_combination(const f
                                                                          const __grid_constant__ Coefficients by,
                                                                          int count, int64_t n,
                                                                          float* __restrict__ out) {
-    const int64_t thread = int64_t{blockIdx.x} * THREADS + threadIdx.x, threads = int64_t{gridDim.x} * THREADS;
+    const Grid<THREADS> grid;
     const int64_t quads = n % 4 ? 0 : n / 4;
-    for (int64_t i = thread; i < quads; i += threads) {
+    for (const int64_t i : grid.stride(quads)) {
         float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll 4
         for (int k = 0; k < count; ++k) {
@@ -67,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear_combination(const f
         }
         reinterpret_cast<float4*>(out)[i] = sum;
     }
-    for (int64_t i = 4 * quads + thread; i < n; i += threads) {
+    for (const int64_t i : grid.stride(4 * quads, n)) {
         float sum = 0.0f;
 #pragma unroll 4
         for (int k = 0; k < count; ++k) sum += by.of[k] * vectors[k * n + i];

@@ -5,7 +5,7 @@
 // A thread takes a pixel, or one number of a grid-stride loop. Each is bound by device memory, or by the launch: 3 us
 // each on an H100 at 512 px (benchmarks/results/h100_2026-11-26.md). Launched by elementwise/launch.py;
 // tests/kernels/test_pointwise_kernels.py runs every kernel against float64.
-#include "common/platform.cuh"
+#include "common/indexing.cuh"
 
 // out[., k] := image[., channel_k] * scale_k + shift_k
 extern "C" __global__ void __launch_bounds__(256) preprocess(const float* __restrict__ image, float* __restrict__ out,
@@ -13,8 +13,7 @@ extern "C" __global__ void __launch_bounds__(256) preprocess(const float* __rest
                                                              int channel_0, int channel_1, int channel_2, float scale_0,
                                                              float scale_1, float scale_2,  //
                                                              float shift_0, float shift_1, float shift_2) {
-    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
-    for (int64_t i = thread; i < pixels; i += threads) {
+    for (const int64_t i : grid_stride(pixels)) {
         const float* const pixel = image + 3 * i;
         out[3 * i] = pixel[channel_0] * scale_0 + shift_0;
         out[3 * i + 1] = pixel[channel_1] * scale_1 + shift_1;
@@ -27,8 +26,7 @@ extern "C" __global__ void __launch_bounds__(256) preprocess_gradient(const floa
                                                                       float* __restrict__ out, int64_t pixels,
                                                                       int channel_0, int channel_1, int channel_2,
                                                                       float scale_0, float scale_1, float scale_2) {
-    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
-    for (int64_t i = thread; i < pixels; i += threads) {
+    for (const int64_t i : grid_stride(pixels)) {
         float* const pixel = out + 3 * i;
         pixel[channel_0] = gradient[3 * i] * scale_0;
         pixel[channel_1] = gradient[3 * i + 1] * scale_1;
@@ -39,10 +37,9 @@ extern "C" __global__ void __launch_bounds__(256) preprocess_gradient(const floa
 // (H, W, 3) -> (H + 2 border, W + 2 border, 3): beyond the image its nearest pixel.
 extern "C" __global__ void __launch_bounds__(256) pad_edge(const float* __restrict__ image, float* __restrict__ out,
                                                            int height, int width, int border) {
-    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const int row_elements = 3 * (width + 2 * border);
     const int64_t elements = int64_t{height + 2 * border} * row_elements;
-    for (int64_t i = thread; i < elements; i += threads) {
+    for (const int64_t i : grid_stride(elements)) {
         const int row = static_cast<int>(i / row_elements), element = static_cast<int>(i % row_elements);
         const int y = min(max(row - border, 0), height - 1), x = min(max(element / 3 - border, 0), width - 1);
         out[i] = image[(int64_t{y} * width + x) * 3 + element % 3];
@@ -53,9 +50,8 @@ extern "C" __global__ void __launch_bounds__(256) pad_edge(const float* __restri
 extern "C" __global__ void __launch_bounds__(256) pad_edge_gradient(const float* __restrict__ gradient,
                                                                     float* __restrict__ out, int height, int width,
                                                                     int border) {
-    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
     const int64_t elements = int64_t{height} * width * 3, row_elements = 3 * (int64_t{width} + 2 * border);
-    for (int64_t i = thread; i < elements; i += threads) {
+    for (const int64_t i : grid_stride(elements)) {
         const int64_t pixel = i / 3;
         const int y = static_cast<int>(pixel / width), x = static_cast<int>(pixel % width), channel = i % 3;
         const int top = y == 0 ? 0 : y + border, bottom = y + border + (y == height - 1 ? border : 0);
@@ -72,6 +68,5 @@ extern "C" __global__ void __launch_bounds__(256) pad_edge_gradient(const float*
 extern "C" __global__ void __launch_bounds__(256) weigh_pixels(float* __restrict__ image,
                                                                const float* __restrict__ weights, int64_t n,
                                                                int channels) {
-    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
-    for (int64_t i = thread; i < n; i += threads) image[i] *= weights[i / channels];
+    for (const int64_t i : grid_stride(n)) image[i] *= weights[i / channels];
 }

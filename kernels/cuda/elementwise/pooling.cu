@@ -9,7 +9,7 @@
 //
 // An H100 reaches 86 to 112% of what its copies do (benchmarks/results/h100_2026-11-26.md: what fits L2 is faster).
 // Launched by elementwise/launch.py; tests/kernels/test_pointwise_kernels.py runs every kernel against the reference.
-#include "common/platform.cuh"
+#include "common/indexing.cuh"
 
 template <int width>
 struct alignas(width * sizeof(float)) Channels {  // neighbours in one pixel, loaded and stored at once
@@ -43,14 +43,14 @@ __device__ __forceinline__ void pool_input_gradient(const float* __restrict__ gr
     if (row < height / 2 && column < columns / 2) {
         const int64_t square = int64_t{row} * (columns / 2) + column;
         pooled = load<width>(gradient + square * channels + channel);
-        if (maximum) chosen = choice[square * ((channels + 3) / 4) + channel / 4] >> (channel % 4 * 2);
+        if (maximum) chosen = choice[square * ceil_div(channels, 4) + channel / 4] >> (channel % 4 * 2);
     }
 #pragma unroll
     for (int corner = 0; corner < 4; ++corner) {
         const int y = 2 * row + corner / 2, x = 2 * column + corner % 2;
         if (y >= height || x >= columns) continue;
         const int64_t pixel = int64_t{y} * columns + x;
-        const unsigned passed = mask[pixel * ((channels + 7) / 8) + channel / 8] >> (channel % 8);
+        const unsigned passed = mask[pixel * ceil_div(channels, 8) + channel / 8] >> (channel % 8);
         float* const address = out + pixel * channels + channel;
         Channels<width> values = {};
         if (accumulate) values = load<width>(address);
@@ -79,8 +79,7 @@ POOL_INPUT_GRADIENT(average_pool_input_gradient_fp32_any, false, 1)
 // array is one run of float4s, two to a byte.
 extern "C" __global__ void __launch_bounds__(256) relu_gradient_fp32(float* __restrict__ gradient,
                                                                      const uint8_t* __restrict__ mask, int64_t bytes) {
-    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
-    for (int64_t i = thread; i < 2 * bytes; i += threads) {
+    for (const int64_t i : grid_stride(2 * bytes)) {
         const unsigned passed = mask[i / 2] >> (i % 2 * 4);
         Channels<4> values = load<4>(gradient + 4 * i);
 #pragma unroll
@@ -93,11 +92,10 @@ extern "C" __global__ void __launch_bounds__(256) relu_gradient_fp32(float* __re
 extern "C" __global__ void __launch_bounds__(256) relu_gradient_fp32_any(float* __restrict__ gradient,
                                                                          const uint8_t* __restrict__ mask,
                                                                          int64_t pixels, int channels) {
-    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
-    for (int64_t i = thread; i < pixels * channels; i += threads) {
+    for (const int64_t i : grid_stride(pixels * channels)) {
         const int64_t pixel = i / channels;
         const int channel = static_cast<int>(i % channels);
-        const unsigned passed = mask[pixel * ((channels + 7) / 8) + channel / 8] >> (channel % 8);
+        const unsigned passed = mask[pixel * ceil_div(channels, 8) + channel / 8] >> (channel % 8);
         if (!(passed & 1)) gradient[i] = 0.0f;
     }
 }

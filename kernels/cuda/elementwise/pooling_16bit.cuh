@@ -5,6 +5,7 @@
 // against the reference.
 #pragma once
 
+#include "common/indexing.cuh"
 #include "conv3x3/mma_sm80.cuh"
 
 namespace mma_sm80 {
@@ -61,9 +62,7 @@ __device__ __forceinline__ void pool_input_gradient(const T* gradient, const uin
 #define RELU_GRADIENT_16BIT(name, T)                                                                                   \
     extern "C" __global__ void __launch_bounds__(256) name(T* __restrict__ gradient, const uint8_t* __restrict__ mask, \
                                                            int64_t bytes) {                                            \
-        const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;                                         \
-        const int64_t threads = int64_t{gridDim.x} * blockDim.x;                                                       \
-        for (int64_t i = thread; i < bytes; i += threads) {                                                            \
+        for (const int64_t i : grid_stride(bytes)) {                                                                   \
             float v[8] = {};                                                                                           \
             mma_sm80::add8(gradient + 8 * i, v);                                                                       \
             mma_sm80::mask_and_store(gradient + 8 * i, mask + i, v);                                                   \

@@ -22,6 +22,7 @@
 // 64x64x512, 26% of that of the tensor cores (benchmarks/results/h100_2026-11-26.md).
 #pragma once
 
+#include "common/indexing.cuh"
 #include "conv3x3/mma_sm80.cuh"
 #include "gram/upper_triangle.cuh"
 
@@ -160,9 +161,9 @@ __device__ __forceinline__ void gram_slice(const typename MmaPolicy::Element* fe
     constexpr int m = Tile::fragments_down, n = Tile::fragments_across, side = Tile::side;
     DYNAMIC_SHARED(unsigned char, memory);
 
-    const TileAt at = upper_triangle_tile(blockIdx.x, (channels + side - 1) / side);
+    const TileAt at = upper_triangle_tile(blockIdx.x, ceil_div(channels, side));
     const bool diagonal = at.row == at.column;
-    const int all_k_tiles = (pixels + Tile::block_k - 1) / Tile::block_k;
+    const int all_k_tiles = ceil_div(pixels, Tile::block_k);
     const int first_k_tile = int64_t{all_k_tiles} * blockIdx.y / gridDim.y;
     const int k_tiles = int64_t{all_k_tiles} * (blockIdx.y + 1) / gridDim.y - first_k_tile;
 
@@ -276,7 +277,7 @@ struct PackedDifference {
     int blocks, columns;
 
     __device__ __forceinline__ explicit PackedDifference(int channels)
-        : blocks((channels + block_channels - 1) / block_channels),
+        : blocks((channels + block_channels - 1) / block_channels),  // with ceil_div the main loop is ordered otherwise
           columns((channels + warp_channels - 1) / warp_channels * warp_channels) {}
     __device__ __forceinline__ size_t block_bytes() const { return size_t(columns) * row_bytes; }
     __device__ __forceinline__ size_t scales_at() const { return blocks * block_bytes(); }

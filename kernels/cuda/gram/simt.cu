@@ -18,6 +18,7 @@
 // to 43% of its fp32 rate, and 52 us for the style gradient of 64x64x512, 80% (benchmarks/results/h100_2026-11-26.md).
 // launch_simt.py launches them; tests/kernels/test_gram_kernels.py runs every kernel alone, in the emulator, against
 // float64.
+#include "common/indexing.cuh"
 #include "common/reduce.cuh"
 #include "conv3x3/implicit_gemm_simt.cuh"
 #include "gram/upper_triangle.cuh"
@@ -80,8 +81,8 @@ __device__ __forceinline__ void gram_slice(const float* features, const float* w
                                            int channels) {
     static_assert(Tile::rows == Tile::columns, "a tile below the diagonal is the transpose of one above");
     constexpr int side = Tile::rows;
-    const TileAt at = upper_triangle_tile(blockIdx.x, (channels + side - 1) / side);
-    const int steps = (pixels + simt::block_k - 1) / simt::block_k;
+    const TileAt at = upper_triangle_tile(blockIdx.x, ceil_div(channels, side));
+    const int steps = ceil_div(pixels, simt::block_k);
     const int first_step = int64_t{steps} * blockIdx.y / gridDim.y;
     const int end_step = int64_t{steps} * (blockIdx.y + 1) / gridDim.y;
 
@@ -147,7 +148,7 @@ extern "C" __global__ void __launch_bounds__(sum_elements* sum_groups) gram_spli
     if (group > 0) return;
 
     for (int other = 1; other < sum_groups; ++other) sum += accum[other][threadIdx.x];
-    const TileAt at = upper_triangle_tile(blockIdx.x, (channels + side - 1) / side);
+    const TileAt at = upper_triangle_tile(blockIdx.x, ceil_div(channels, side));
     const int row = at.row * side + element / side, column = at.column * side + element % side;
     // Of a tile on the diagonal only the upper half is taken: with weights, the lower is rounded differently.
     if (row > column || column >= channels) return;

@@ -27,6 +27,7 @@
 #pragma once
 
 #include "common/element.cuh"
+#include "common/indexing.cuh"
 #include "common/tensor_map.cuh"
 #include "conv3x3/wgmma_layout.cuh"
 #include "gram/upper_triangle.cuh"
@@ -72,9 +73,9 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
     }
     __syncthreads();
 
-    const TileAt at = upper_triangle_tile(blockIdx.x, (channels + Tile::side - 1) / Tile::side);
+    const TileAt at = upper_triangle_tile(blockIdx.x, ceil_div(channels, Tile::side));
     const bool diagonal = at.row == at.column;  // as is the only tile of 64x64
-    const int all_steps = (pixels + Tile::depth - 1) / Tile::depth;
+    const int all_steps = ceil_div(pixels, Tile::depth);
     const int first_step = int64_t{all_steps} * blockIdx.y / gridDim.y;
     const int steps = int64_t{all_steps} * (blockIdx.y + 1) / gridDim.y - first_step;
     const int warp = threadIdx.x / 32;

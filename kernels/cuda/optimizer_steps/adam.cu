@@ -4,6 +4,7 @@
 // A thread takes four neighbouring numbers of a grid-stride loop. Each is bound by device memory, or by the launch: 3 us
 // each on an H100 at 512 px (benchmarks/results/h100_2026-11-26.md). Launched by optimizer_steps/launch.py;
 // tests/kernels/test_pointwise_kernels.py runs every kernel against float64.
+#include "common/indexing.cuh"
 #include "optimizer_steps/clamped.cuh"
 
 // step := step + 1. A launch of its own, before adam_step: every block of that one reads the count, so none of them
@@ -29,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(256) adam_step(
     float* __restrict__ image, const float* __restrict__ gradient, float* __restrict__ first,
     float* __restrict__ second, const int* __restrict__ step, int64_t n, float learning_rate, float beta1,
     float one_minus_beta1, float log_beta1, float beta2, float one_minus_beta2, float log_beta2, float epsilon) {
-    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    const Grid<> grid;
     const float t = static_cast<float>(*step);
     const AdamRates by = {beta1,
                           one_minus_beta1,
@@ -38,7 +39,7 @@ extern "C" __global__ void __launch_bounds__(256) adam_step(
                           learning_rate / -expm1f(t * log_beta1),
                           1.0f / -expm1f(t * log_beta2),
                           epsilon};
-    for (int64_t i = thread; i < n / 4; i += threads) {
+    for (const int64_t i : grid.stride(n / 4)) {
         float4 x = reinterpret_cast<float4*>(image)[i], m = reinterpret_cast<float4*>(first)[i],
                v = reinterpret_cast<float4*>(second)[i];
         const float4 g = reinterpret_cast<const float4*>(gradient)[i];
@@ -50,7 +51,7 @@ extern "C" __global__ void __launch_bounds__(256) adam_step(
         reinterpret_cast<float4*>(first)[i] = m;
         reinterpret_cast<float4*>(second)[i] = v;
     }
-    const int64_t last = n / 4 * 4 + thread;
+    const int64_t last = n / 4 * 4 + grid.thread;
     if (last < n) adam(image[last], gradient[last], first[last], second[last], by);
 }
 
@@ -86,7 +87,7 @@ extern "C" __global__ void __launch_bounds__(256) adam_iteration(
     const float* __restrict__ weights, const int* __restrict__ step, int64_t n, float learning_rate, float beta1,
     float one_minus_beta1, float log_beta1, float beta2, float one_minus_beta2, float log_beta2, float epsilon) {
     if (progress[1] == 0) return;
-    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
+    const Grid<> grid;
     const float t = static_cast<float>(*step), weight = weights[progress[0] - 1];
     const AdamRates by = {beta1,
                           one_minus_beta1,
@@ -95,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(256) adam_iteration(
                           learning_rate / -expm1f(t * log_beta1),
                           1.0f / -expm1f(t * log_beta2),
                           epsilon};
-    for (int64_t i = thread; i < n / 4; i += threads) {
+    for (const int64_t i : grid.stride(n / 4)) {
         float4 x = reinterpret_cast<float4*>(image)[i], m = reinterpret_cast<float4*>(first)[i],
                v = reinterpret_cast<float4*>(second)[i], a = reinterpret_cast<float4*>(average)[i];
         const float4 g = reinterpret_cast<const float4*>(gradient)[i];
@@ -113,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(256) adam_iteration(
         reinterpret_cast<float4*>(second)[i] = v;
         reinterpret_cast<float4*>(average)[i] = a;
     }
-    const int64_t last = n / 4 * 4 + thread;
+    const int64_t last = n / 4 * 4 + grid.thread;
     if (last < n) {
         good[last] = image[last];
         adam(image[last], gradient[last], first[last], second[last], by);

@@ -10,6 +10,7 @@
 // Bound by how soon one product after another is done, not by any rate: an iteration with w2 at 512 px and `mini` takes
 // an H100 1.5 ms, with gram 0.58 (benchmarks/results/h100_2026-11-26.md).
 #include "common/gemm_simt.cuh"
+#include "common/indexing.cuh"
 #include "common/reduce.cuh"
 
 namespace {
@@ -65,7 +66,7 @@ template <bool vector>
 __device__ __forceinline__ void multiply(const float* left, const float* right, const float* base, float* out,
                                          int channels, float factor, float share, float diagonal) {
     const int first_row = blockIdx.x * Tile::rows, first_column = blockIdx.y * Tile::columns;
-    const int steps = (channels + slices * simt::block_k - 1) / (slices * simt::block_k);  // of every warp alike
+    const int steps = ceil_div(channels, slices * simt::block_k);  // of every warp alike
     const int first_term = threadIdx.y * steps * simt::block_k;
 
     SHARED(typename Tile::Stage, stages, [slices][2]);
