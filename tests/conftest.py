@@ -12,6 +12,8 @@ from nstgpu.weights import Convolution, Weights
 from nstgpu.weights.load import checksum_of
 from nstgpu.weights.model import CAFFE
 
+TESTS = Path(__file__).parent
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """What the parent ignores (`nohup pytest &` ignores Ctrl-C and hangups) is not ignored by what the tests start."""
@@ -26,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     seen: set[object] = set()
     for item in items:
         name = getattr(item, "originalname", item.name)
-        of_kernel = item.path.parent.name == "kernels" and "compile" not in item.path.name
+        of_kernel = (TESTS / "kernels") in item.path.parents and "compile" not in item.path.name
         keys = {item.path, (item.path, name)} if of_kernel else {item.path}
         if keys - seen and not item.get_closest_marker("gpu"):
             item.add_marker("quick")

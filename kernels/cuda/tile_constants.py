@@ -2,7 +2,7 @@
 
     python -m nstgpu.kernels.cuda.tile_constants
 
-writes the header anew; tests/kernels/test_tile_constants.py says when it is out of date.
+writes the header anew; tests/kernels/cuda/test_tile_constants.py says when it is out of date.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
 // Which elements a thread takes, for kernels that go through an array of any length with a grid of any size, and the
 // rounding up that tiles need. Plain arithmetic: it compiles to what the loops would if they were written out.
-// tests/kernels/test_indexing.py runs it alone, in the emulator, and every kernel of elementwise/ runs through it.
+// tests/kernels/cuda/common/test_indexing.py runs it alone, in the emulator, and every kernel of elementwise/ runs
+// through it.
 //
 //     for (const int64_t i : grid_stride(n)) ...        thread t of T takes t, t + T, t + 2 T, ... below n
 //

@@ -1,5 +1,5 @@
 """What the kernels of the 3x3 convolution are called, each name in full, so that grep finds it here and where it is
-defined. tests/kernels/test_kernel_names.py compares these tables with the compiled sources."""
+defined. tests/kernels/cuda/test_kernel_names.py compares these tables with the compiled sources."""
 
 SIMT = {
     ("relu", "128x128"): "conv3x3_relu_simt_128x128",

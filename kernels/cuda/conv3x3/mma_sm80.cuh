@@ -3,7 +3,7 @@
 //
 // The input gradient is the same product with turned filters, so there is one main loop and two epilogues.
 // instantiations/ makes kernels of this, launch_mma_sm80.py packs filters, tile_model.py chooses tiles;
-// tests/kernels/test_tensor_convolution.py runs all of it in the emulator, test_tensor_compile.py reads the SASS.
+// tests/kernels/cuda/conv3x3/test_mma_sm80.py runs all of it in the emulator, test_compile_sm80.py reads the SASS.
 //
 // A block takes a tile of the map, 16 pixels wide, and 64 or 128 output channels. The sum goes over blocks of input
 // channels, 128 bytes of a pixel each, and for each of them over the nine taps: a k-tile of the loop.

@@ -3,8 +3,8 @@
 //
 // One thread per output, nothing shared, nothing packed: the filters stay (3, 3, C_in, C_out). Bound by the loads of
 // L1: two for each multiplication. Too slow to be used; it is here so that a fast kernel that disagrees with the
-// reference can be told from a compiler or a GPU that does. tests/kernels/test_convolution_kernels.py and
-// test_gram_kernels.py launch these alone.
+// reference can be told from a compiler or a GPU that does. tests/kernels/cuda/conv3x3/test_simt.py and
+// gram/test_simt.py launch these alone.
 #include "common/platform.cuh"
 
 // out[i, j, k] = max(0, bias[k] + sum_{r,s,c} x[i+r-1, j+s-1, c] kernel[r, s, c, k])

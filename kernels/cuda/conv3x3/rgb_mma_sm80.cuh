@@ -8,7 +8,7 @@
 // Both read and write every activation once and are bound by memory; tensor cores keep their 27 multiplications per sum
 // out of the way. An H100 takes 27 and 18 us at 512 px, 47% and 67% of that roofline (benchmarks/results/
 // h100_2026-11-26.md). Launched by launch_mma_sm80.py; tested with the others,
-// tests/kernels/test_tensor_convolution.py.
+// tests/kernels/cuda/conv3x3/test_mma_sm80.py.
 #pragma once
 
 #include "common/indexing.cuh"

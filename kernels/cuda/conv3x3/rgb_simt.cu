@@ -11,8 +11,8 @@
 //
 // With 27 multiplications per output both are bound by device memory, so they read every activation once. An H100 takes
 // 51 and 61 us at 512 px, 47% and 38% of that roofline (benchmarks/results/h100_2026-11-26.md). The forward kernel ends
-// as every convolution does (conv3x3/implicit_gemm_simt.cuh). launch_simt.py launches both; tests/kernels/
-// test_convolution_kernels.py runs each of them alone, in the emulator, against float64.
+// as every convolution does (conv3x3/implicit_gemm_simt.cuh). launch_simt.py launches both;
+// tests/kernels/cuda/conv3x3/test_simt.py runs each of them alone, in the emulator, against float64.
 #include "common/indexing.cuh"
 #include "conv3x3/implicit_gemm_simt.cuh"
 

@@ -18,7 +18,7 @@
 // Small maps split the sum over taps and channels among blocks (gridDim.z) and add the parts in order in a second
 // launch. Bound by FFMA: 88% of what is issued in the main loop of 128x128 are FFMA, and an H100 reaches 82 to 87% of
 // the fp32 rate from conv1_2 to conv4_4 (benchmarks/results/h100_2026-11-26.md). launch_simt.py chooses tiles and packs
-// the filters; tests/kernels/test_convolution_kernels.py runs every kernel of this file alone, in the emulator, against
+// the filters; tests/kernels/cuda/conv3x3/test_simt.py runs every kernel of this file alone, in the emulator, against
 // float64. The first layer, from and to three channels, is in conv3x3/rgb_simt.cu.
 #include "conv3x3/implicit_gemm_simt.cuh"
 

@@ -1,6 +1,6 @@
 // Where everything lies in the Hopper convolutions: what a block computes, which boxes it loads at which coordinates,
 // the 128-byte swizzle, and how wgmma is told where its operands are, also those of the Gram matrix. Plain functions of
-// integers, which tests/kernels/test_hopper_layout.py compares with brute force. Who waits for whom
+// integers, which tests/kernels/cuda/conv3x3/test_wgmma_layout.py compares with brute force. Who waits for whom
 // conv3x3/wgmma_sm90.cuh and gram/wgmma_sm90.cuh know.
 //
 // A box is 8 pixels wide, 16 high and 64 channels deep. One pixel's 64 channels of 16 bits are a row of 128 bytes in

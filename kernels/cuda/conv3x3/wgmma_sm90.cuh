@@ -28,8 +28,8 @@
 // Bound by the tensor cores in blocks 3 and 4 of VGG-19 at 512 px, where an H100 reaches 86 to 91% of what its matrix
 // product does, and by the epilogue's loads and stores where channels are few: 53% at conv1_2, 35% with masks and sums
 // on the way back (benchmarks/results/h100_2026-11-26.md). conv3x3/wgmma_layout.cuh knows where everything lies, the
-// folder ptx the instructions, launch_wgmma_sm90.py tiles and launches. tests/kernels/test_hopper.py runs every kernel,
-// in the emulator and where there is a GPU for them, against float64.
+// folder ptx the instructions, launch_wgmma_sm90.py tiles and launches. tests/kernels/cuda/conv3x3/test_wgmma_sm90.py
+// runs every kernel, in the emulator and where there is a GPU for them, against float64.
 #pragma once
 
 #include "common/element.cuh"

@@ -2,7 +2,7 @@
 // the same for float32. Sums are float32 and are added up as there: partial sums, then one launch that adds them up, in
 // an order that depends on the shape alone. Bound by memory: a thread takes eight channels, 16 bytes, of a pixel.
 // Launched by kernels/cuda/gram/launch_simt.py and kernels/cuda/elementwise/launch.py.
-// tests/kernels/test_tensor_device.py runs every kernel against float64.
+// tests/kernels/cuda/test_device_16bit.py runs every kernel against float64.
 #pragma once
 
 #include "common/indexing.cuh"

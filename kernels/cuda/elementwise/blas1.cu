@@ -2,8 +2,8 @@
 // rows of a matrix (vectors, n): where n is no multiple of four, such rows start anywhere, and everything goes one by
 // one; else by fours. kernels/cuda/elementwise/launch.py launches them.
 //
-// Bound by device memory: every number is read once. Launched by elementwise/launch.py; tests/kernels/
-// test_pointwise_kernels.py runs every kernel against float64.
+// Bound by device memory: every number is read once. Launched by elementwise/launch.py;
+// tests/kernels/cuda/elementwise/test_elementwise.py runs every kernel against float64.
 #include "common/indexing.cuh"
 #include "common/reduce.cuh"
 #include "common/tile_constants.cuh"

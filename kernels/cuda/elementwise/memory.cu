@@ -1,6 +1,7 @@
 // Copying and zeroing device memory, so that even these are launches of ours that a CUDA graph can hold. Sixteen
 // bytes a thread while they last, then one; both ends of a copy start on a 16-byte boundary, or it goes by words.
-// Bound by device memory. Launched by elementwise/launch.py; tests/kernels/test_pointwise_kernels.py runs every kernel.
+// Bound by device memory. Launched by elementwise/launch.py; tests/kernels/cuda/elementwise/test_elementwise.py runs
+// every kernel.
 #include "common/indexing.cuh"
 
 extern "C" __global__ void __launch_bounds__(256) copy_memory(const void* __restrict__ source, void* __restrict__ out,

@@ -8,7 +8,8 @@
 // no multiple of four), so every pooled gradient and choice is read once and every store is a float4.
 //
 // An H100 reaches 86 to 112% of what its copies do (benchmarks/results/h100_2026-11-26.md: what fits L2 is faster).
-// Launched by elementwise/launch.py; tests/kernels/test_pointwise_kernels.py runs every kernel against the reference.
+// Launched by elementwise/launch.py; tests/kernels/cuda/elementwise/test_elementwise.py runs every kernel against the
+// reference.
 #include "common/indexing.cuh"
 
 template <int width>

@@ -1,7 +1,7 @@
 // The way back through a 2x2 pool and through a bare ReLU, for gradients of 16-bit numbers; elementwise/pooling.cu has
 // the formats of masks and choices and the same for float32. Bound by memory: a thread takes eight channels, 16 bytes,
 // of a square or of a pixel. Launched by kernels/cuda/conv3x3/launch_mma_sm80.py. An H100 reaches 58 to 109% of what
-// its copies do (benchmarks/results/h100_2026-11-26.md). tests/kernels/ test_tensor_convolution.py runs every kernel
+// its copies do (benchmarks/results/h100_2026-11-26.md). tests/kernels/cuda/conv3x3/test_mma_sm80.py runs every kernel
 // against the reference.
 #pragma once
 

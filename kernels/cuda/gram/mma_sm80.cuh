@@ -1,7 +1,7 @@
 // The Gram matrix F^T diag(w) F / (H W) of features F (pixels x channels) and the gradient w (F D + s) of a cost of it,
 // on tensor cores by mma.sync, for every kind of number that conv3x3/mma_sm80.cuh multiplies. gram/simt.cu has the same
 // without tensor cores, and adds up the slices of both. launch_mma_sm80.py launches these kernels;
-// tests/kernels/test_tensor_gram.py runs each of them in the emulator.
+// tests/kernels/cuda/gram/test_mma_sm80.py runs each of them in the emulator.
 //
 //        channels                        The Gram matrix sums over pixels, while memory has a pixel's channels side by
 //      +---+---+---+                     side: both operands lie across. Of 16-bit numbers ldmatrix turns fragments as

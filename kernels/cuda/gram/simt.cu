@@ -16,7 +16,7 @@
 //
 // Bound by FFMA, and at 64 channels about as much by device memory. An H100 takes 48 to 59 us for a Gram of 1 GFLOP, 35
 // to 43% of its fp32 rate, and 52 us for the style gradient of 64x64x512, 80% (benchmarks/results/h100_2026-11-26.md).
-// launch_simt.py launches them; tests/kernels/test_gram_kernels.py runs every kernel alone, in the emulator, against
+// launch_simt.py launches them; tests/kernels/cuda/gram/test_simt.py runs every kernel alone, in the emulator, against
 // float64.
 #include "common/indexing.cuh"
 #include "common/reduce.cuh"

@@ -22,8 +22,8 @@
 // Bound by device memory at few channels: 512x512x64 takes an H100 9.8 us with the adding, as fast as its copies; where
 // channels are many, by launches and slices: 64x64x512 takes 16.6 us, 7 to 8 of them for the products and the rest for
 // adding (benchmarks/results/h100_2026-11-26.md). conv3x3/wgmma_layout.cuh knows where everything lies, the folder ptx
-// the instructions, launch_wgmma_sm90.py tiles and launches. tests/kernels/test_hopper_gram.py runs every kernel, in
-// the emulator and where there is a GPU for them.
+// the instructions, launch_wgmma_sm90.py tiles and launches. tests/kernels/cuda/gram/test_wgmma_sm90.py runs every
+// kernel, in the emulator and where there is a GPU for them.
 #pragma once
 
 #include "common/element.cuh"

@@ -1,4 +1,5 @@
-// A pixel kept in [0, 1], as every optimizer's step ends. tests/kernels/test_pointwise_kernels.py runs the steps.
+// A pixel kept in [0, 1], as every optimizer's step ends. tests/kernels/cuda/elementwise/test_elementwise.py runs the
+// steps.
 #pragma once
 
 #include "common/platform.cuh"

@@ -1,6 +1,6 @@
 // cp.async: asynchronous copies of a thread, from global to shared memory. sm_75 has none: there a copy has happened
-// when the function returns. On the emulator emulator/ptx/cp_async.cuh takes its place. tests/kernels/test_ptx.py runs
-// each function alone.
+// when the function returns. On the emulator emulator/ptx/cp_async.cuh takes its place.
+// tests/kernels/emulator/test_ptx.py runs each function alone.
 #pragma once
 
 #include "ptx/address.cuh"

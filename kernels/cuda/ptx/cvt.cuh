@@ -1,5 +1,5 @@
 // cvt: 16-bit numbers and tf32 from floats, and back.
-// On the emulator emulator/ptx/cvt.cuh takes its place. tests/kernels/test_ptx.py runs each function alone.
+// On the emulator emulator/ptx/cvt.cuh takes its place. tests/kernels/emulator/test_ptx.py runs each function alone.
 #pragma once
 
 #include "common/element.cuh"

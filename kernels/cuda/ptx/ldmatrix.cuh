@@ -1,5 +1,6 @@
 // ldmatrix: the fragments of products, from rows in shared memory.
-// On the emulator emulator/ptx/ldmatrix.cuh takes its place. tests/kernels/test_ptx.py runs each function alone.
+// On the emulator emulator/ptx/ldmatrix.cuh takes its place. tests/kernels/emulator/test_ptx.py runs each function
+// alone.
 #pragma once
 
 #include "ptx/address.cuh"

@@ -1,5 +1,5 @@
 // mbarrier: barriers in shared memory that count arrivals and loaded bytes, for sm_90a. On the emulator
-// emulator/ptx/mbarrier.cuh takes its place. tests/kernels/test_hopper_instructions.py has a small kernel of them.
+// emulator/ptx/mbarrier.cuh takes its place. tests/kernels/emulator/test_ptx_sm90.py has a small kernel of them.
 #pragma once
 
 #include "ptx/address.cuh"

@@ -1,6 +1,6 @@
 // mma.sync: products of a warp's tensor cores, called as their instructions are. sm_75 has fp16 products of half the
 // depth: there mma_m16n8k16 is two of them. bf16 and tf32 begin with sm_80. On the emulator emulator/ptx/mma.cuh takes
-// its place. tests/kernels/test_ptx.py runs each function alone.
+// its place. tests/kernels/emulator/test_ptx.py runs each function alone.
 #pragma once
 
 #include "common/element.cuh"

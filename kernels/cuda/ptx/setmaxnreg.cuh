@@ -1,5 +1,5 @@
 // setmaxnreg: registers passed from one warpgroup to another, for sm_90a. On the emulator emulator/ptx/setmaxnreg.cuh
-// takes its place. tests/kernels/test_hopper_instructions.py has a small kernel of them.
+// takes its place. tests/kernels/emulator/test_ptx_sm90.py has a small kernel of them.
 #pragma once
 
 #include "common/platform.cuh"

@@ -1,5 +1,5 @@
 // cp.async.bulk.tensor: boxes that the copy engine (TMA) loads, for sm_90a. On the emulator emulator/ptx/tma.cuh takes
-// its place. tests/kernels/test_hopper_instructions.py has a small kernel of them.
+// its place. tests/kernels/emulator/test_ptx_sm90.py has a small kernel of them.
 #pragma once
 
 #include "common/tensor_map.cuh"

@@ -1,6 +1,6 @@
 // wgmma: products of a warpgroup's tensor cores, whose operands are in shared memory and described by descriptors
 // (conv3x3/wgmma_layout.cuh), for sm_90a. On the emulator emulator/ptx/wgmma.cuh takes its place.
-// tests/kernels/test_hopper_instructions.py has a small kernel of them.
+// tests/kernels/emulator/test_ptx_sm90.py has a small kernel of them.
 #pragma once
 
 #include "common/element.cuh"

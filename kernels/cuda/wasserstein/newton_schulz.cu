@@ -1,6 +1,7 @@
 // The Wasserstein distance of two normal distributions and its gradient: products of square matrices, and the little
 // that is done before, between and after them. Which products in which order is kernels/cuda/wasserstein/launch.py's
-// business, and why; tests/kernels/test_wasserstein.py runs every kernel in the emulator against float64.
+// business, and why; tests/kernels/cuda/wasserstein/test_newton_schulz.py runs every kernel in the emulator against
+// float64.
 //
 // The matrices are small, 64 to 512 rows, and each product waits for the one before: what counts is how soon one is
 // done. So a tile of 64x32 is all that a block has, and its four warps each add up a quarter of the terms in the main

@@ -70,7 +70,7 @@ def picture(height: int, width: int, seed: int) -> Any:
 
 
 def transfer(device: str | CudaDevice, weights: Weights, shape: tuple[int, int], **settings: Any) -> StyleTransfer:
-    """On a GPU in fp32: test_tensor_device.py has what auto would be there."""
+    """On a GPU in fp32: test_device_16bit.py has what auto would be there."""
     if isinstance(device, str) and device.startswith(("cuda", "auto")):
         settings.setdefault("precision", "fp32")
     return StyleTransfer(picture(*shape, 0), picture(shape[1], shape[0], 1), weights=weights, device=device, **settings)
@@ -173,7 +173,7 @@ def test_a_whole_gradient_on_tensor_cores(
     thin: Callable[..., Weights], precision: str, cost_bound: float, bound: float
 ) -> None:
     """Against the reference in float64. tf32 decides some ReLUs and pools differently, which a gradient shows at once;
-    given its decisions it is within 4e-4 (test_tensor_convolution.py)."""
+    given its decisions it is within 4e-4 (test_mma_sm80.py)."""
     weights = thin([[16, 16], [32, 32], [40]])
     down, across = np.mgrid[0:1:40j, 0:1:48j]
     pictures = [np.stack([np.sin(f * down + g * across) for f, g in pair], axis=2) / 2 + 0.5

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER
 from nstgpu.kernels.emulator import (
     CompileError,
     KernelFault,
@@ -416,7 +417,7 @@ def test_a_launch_that_cannot_work(change: dict[Any, Any], error: type[Exception
 def write_kernel(directory: Path, value: str) -> Path:
     (directory / "value.cuh").write_text(f"#define VALUE {value}\n")
     source = directory / "kernel.cu"
-    platform = HERE.parents[1] / "kernels" / "cuda" / "common/platform.cuh"
+    platform = FOLDER / "common/platform.cuh"
     source.write_text(
         f'#include "{platform}"\n#include "value.cuh"\n'
         'extern "C" __global__ void put(float* x) { x[0] = VALUE * SCALE; }\n'

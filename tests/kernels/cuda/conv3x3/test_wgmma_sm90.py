@@ -230,7 +230,7 @@ def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch:
     line, instead = MISTAKES[mistake]
     folder = tmp_path / "cuda"
     (tmp_path / "emulator").symlink_to(nvrtc.FOLDER.parent / "emulator")
-    gram = nvrtc.FOLDER / "gram"  # has mistakes of its own, in test_hopper_gram.py
+    gram = nvrtc.FOLDER / "gram"  # has mistakes of its own, in gram/test_wgmma_sm90.py
     texts = {header: header.read_text() for header in nvrtc.FOLDER.rglob("*.cuh") if header.parent != gram}
     assert sum(text.count(line) for text in texts.values()) == 1
     for header, text in texts.items():

@@ -1,5 +1,5 @@
 // The functions of conv3x3/wgmma_layout.cuh and the sizes of the tiles, called with everything that
-// test_hopper_layout.py compares with brute force.
+// test_wgmma_layout.py compares with brute force.
 #include "../../kernels/cuda/conv3x3/wgmma_sm90.cuh"
 #include "../../kernels/cuda/gram/wgmma_sm90.cuh"
 

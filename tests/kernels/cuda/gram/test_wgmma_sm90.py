@@ -1,7 +1,7 @@
 """The Gram matrix on Hopper's tensor cores (kernels/cuda/gram/launch_wgmma_sm90.py, cuda/gram/wgmma_sm90.cuh)
 against the reference in float64, on the emulator and on a GPU of compute capability 9.0 where there is one. The
-emulated wgmma reads matrices that lie across by PTX's canonical layouts; test_hopper_layout.py has the descriptors,
-test_hopper.py what the compiler makes of it, and test_tensor_device.py a whole gradient.
+emulated wgmma reads matrices that lie across by PTX's canonical layouts; conv3x3/test_wgmma_layout.py has the
+descriptors, conv3x3/test_wgmma_sm90.py what the compiler makes of it, and test_device_16bit.py a whole gradient.
 
 Small integers show that every number is where it belongs, for their sums are exact.
 """

@@ -493,7 +493,7 @@ def test_what_else_a_file_is(tmp_path, name, content, told):
 
 
 def test_the_same_network_in_three_formats():
-    cases = Path(os.environ.get("NSTGPU_SHARED", Path(__file__).parents[2].parent / "shared")) / "cases/foreign_formats"
+    cases = Path(os.environ.get("NSTGPU_SHARED", Path(__file__).parents[4] / "shared")) / "cases/foreign_formats"
     if not cases.is_dir():
         pytest.skip("no shared cases")
     pytest.importorskip("scipy")

@@ -1,6 +1,6 @@
 // One small product, 64 pixels by 64 filters by `steps` times 64 channels, in the way of conv3x3/wgmma_sm90.cuh: a warp
 // that loads and a warpgroup that multiplies, two stages. Without a fault it is right; with each of those below it is
-// wrong in one place, and test_hopper_instructions.py sees that the emulator shows it.
+// wrong in one place, and test_ptx_sm90.py sees that the emulator shows it.
 #include "common/element.cuh"
 #include "common/tensor_map.cuh"
 #include "conv3x3/wgmma_layout.cuh"

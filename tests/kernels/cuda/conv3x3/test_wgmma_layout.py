@@ -21,7 +21,7 @@ BANKS = 32
 @pytest.fixture(scope="module")
 def probe() -> Library:
     try:
-        return compile_library([Path(__file__).parent / "hopper_probe.cu"])
+        return compile_library([Path(__file__).parent / "wgmma_layout_probe.cu"])
     except NoCompilerError as error:
         warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
         pytest.skip(str(error))

@@ -13,7 +13,7 @@ from nstgpu.kernels.cuda.runtime.tensor_map import TensorMap, encode_for_emulato
 from nstgpu.kernels.cuda.storage import rounded, widened
 from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
 
-SOURCE = Path(__file__).parent / "hopper_faults.cu"
+SOURCE = Path(__file__).parent / "wgmma_faults.cu"
 FAULTS = {
     name: number
     for number, name in enumerate(
@@ -91,6 +91,6 @@ def test_a_wait_left_out_shows(fault: str, loads: int) -> None:
      ("lanes_differ", "lanes have different operands")],
 )  # fmt: skip
 def test_what_cannot_work_is_reported(fault: str, said: str) -> None:
-    with pytest.raises(KernelFault, match=r"hopper_faults\.cu:\d+: block \(0, 0, 0\)") as caught:
+    with pytest.raises(KernelFault, match=r"wgmma_faults\.cu:\d+: block \(0, 0, 0\)") as caught:
         product_by(library(COIN), fault)
     assert said in str(caught.value)

@@ -36,7 +36,7 @@ CASES += [(13, architecture) for architecture in WITH_NVRTC_13 if NVRTC.version[
 
 # Registers a thread may take, by the first pattern that its kernel's name holds. An SM has 65536.
 REGISTERS = {
-    r"_mma_sm80_": 255,  # test_tensor_compile.py has their budgets
+    r"_mma_sm80_": 255,  # test_compile_sm80.py has their budgets
     r"_wgmma_sm90_": 168,  # what they start with; setmaxnreg then moves registers from the producer to the consumers
     r"_128x128$": 128,  # tiles of 256 threads: two blocks to an SM
     r"^(conv3x3|gram|style_gradient|square_product)": 168,  # narrower tiles, of 64 or 128 threads: 384 to an SM
