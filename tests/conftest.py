@@ -18,6 +18,7 @@ TESTS = Path(__file__).parent
 def pytest_configure(config: pytest.Config) -> None:
     """What the parent ignores (`nohup pytest &` ignores Ctrl-C and hangups) is not ignored by what the tests start."""
     config.addinivalue_line("markers", "quick: the first case of every module, and of every test of a kernel")
+    config.addinivalue_line("markers", "slow: compiles on its own account, whatever is cached; never quick")
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
@@ -30,6 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = getattr(item, "originalname", item.name)
         of_kernel = (TESTS / "kernels") in item.path.parents and "compile" not in item.path.name
         keys = {item.path, (item.path, name)} if of_kernel else {item.path}
+        if item.get_closest_marker("slow"):
+            continue
         if keys - seen and not item.get_closest_marker("gpu"):
             item.add_marker("quick")
         seen |= keys

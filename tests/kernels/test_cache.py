@@ -125,6 +125,7 @@ def test_no_home_to_write_in_is_said_once(
     assert len(caplog.records) == 1
 
 
+@pytest.mark.slow
 def test_the_emulator_works_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         find_compiler()

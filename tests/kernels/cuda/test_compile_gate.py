@@ -64,6 +64,7 @@ def nvrtc_called(major: int) -> Nvrtc:
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
 def test_no_kernel_spills(cubins: dict[str, Cubin]) -> None:
     spilling = {
         f"{source}: {kernel}": taken
@@ -74,6 +75,7 @@ def test_no_kernel_spills(cubins: dict[str, Cubin]) -> None:
     assert not spilling
 
 
+@pytest.mark.slow
 def test_registers_and_shared_memory_stay_within_budget(cubins: dict[str, Cubin]) -> None:
     over = {
         f"{source}: {kernel}": taken
@@ -84,10 +86,12 @@ def test_registers_and_shared_memory_stay_within_budget(cubins: dict[str, Cubin]
     assert not over
 
 
+@pytest.mark.slow
 def test_nothing_warns(cubins: dict[str, Cubin]) -> None:
     assert not {source: cubin.warnings for source, cubin in cubins.items() if cubin.warnings}
 
 
+@pytest.mark.slow
 def test_each_source_has_kernels_and_no_name_is_used_twice(cubins: dict[str, Cubin]) -> None:
     assert all(cubin.kernels and cubin.image.startswith(b"\x7fELF") for cubin in cubins.values())
     names = [kernel for cubin in cubins.values() for kernel in cubin.kernels]
@@ -146,6 +150,7 @@ def announcements(caplog: pytest.LogCaptureFixture) -> int:
     return sum("compiling kernels (first run only)" in record.message for record in caplog.records)
 
 
+@pytest.mark.slow
 def test_a_cubin_is_compiled_once_and_said_so_once(
     source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,6 +166,7 @@ def test_a_cubin_is_compiled_once_and_said_so_once(
 
 
 @pytest.mark.parametrize("damage", [b"", b"rubbish", None], ids=["emptied", "overwritten", "cut short"])
+@pytest.mark.slow
 def test_a_corrupt_entry_is_rebuilt(source: Path, tmp_path: Path, damage: bytes | None) -> None:
     (first,) = compile_sources([source], "sm_80")
     (entry,) = entries(tmp_path)
@@ -171,6 +177,7 @@ def test_a_corrupt_entry_is_rebuilt(source: Path, tmp_path: Path, damage: bytes 
     assert rebuilt.read_bytes().endswith(again.image)
 
 
+@pytest.mark.slow
 def test_a_changed_header_is_compiled_anew(source: Path, tmp_path: Path) -> None:
     (before,) = compile_sources([source], "sm_80")
     source.with_name("one.cuh").write_text("constexpr int one = 2;\n")
@@ -179,6 +186,7 @@ def test_a_changed_header_is_compiled_anew(source: Path, tmp_path: Path) -> None
     assert len(entries(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_only_warns(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -189,6 +197,7 @@ def test_a_cache_that_cannot_be_written_only_warns(
     assert "cannot be kept" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_source_that_does_not_compile_is_named_with_the_log(source: Path, tmp_path: Path) -> None:
     source.write_text('extern "C" __global__ void count(int* x) { *x = undeclared; }\n')
     with pytest.raises(CompileError, match=r"count\.cu does not compile for sm_80(.|\n)*undeclared"):
@@ -230,6 +239,7 @@ def wheel(request: pytest.FixtureRequest) -> tuple[int, Path, list[Path]]:
     return request.param, library, list(library.parent.glob("libnvrtc-builtins.so.*"))
 
 
+@pytest.mark.slow
 def test_the_builtins_beside_the_library_are_loaded_before_it_is_asked(
     wheel: tuple[int, Path, list[Path]], tmp_path: Path
 ) -> None:
@@ -238,6 +248,7 @@ def test_the_builtins_beside_the_library_are_loaded_before_it_is_asked(
     assert compiled_with(tmp_path, [library, *builtins]) == "one"
 
 
+@pytest.mark.slow
 def test_missing_builtins_are_one_line_with_the_command(wheel: tuple[int, Path, list[Path]], tmp_path: Path) -> None:
     major, library, builtins = wheel
     said = compiled_with(tmp_path, [library])

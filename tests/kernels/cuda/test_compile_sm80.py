@@ -105,12 +105,14 @@ def instructions(cubin: Cubin) -> dict[str, Counter[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_no_kernel_spills_or_warns(cubin: tuple[str, Cubin]) -> None:
     _, compiled = cubin
     assert not {name: taken for name, taken in compiled.kernels.items() if taken.spill_bytes or taken.stack_bytes}
     assert not compiled.warnings
 
 
+@pytest.mark.slow
 def test_every_tile_is_there_and_within_its_registers(cubin: tuple[str, Cubin]) -> None:
     _, compiled = cubin
     kernels = list(tiled(compiled))
@@ -122,6 +124,7 @@ def test_every_tile_is_there_and_within_its_registers(cubin: tuple[str, Cubin]) 
     assert not [name for name, _, _ in kernels if compiled.kernels[name].shared_bytes]
 
 
+@pytest.mark.slow
 def test_other_kernels_leave_room_for_many_blocks(cubin: tuple[str, Cubin]) -> None:
     """An image's have 128 threads, the others 256: three blocks to a multiprocessor, or two."""
     _, compiled = cubin
@@ -130,6 +133,7 @@ def test_other_kernels_leave_room_for_many_blocks(cubin: tuple[str, Cubin]) -> N
     assert not {name: taken for name, taken in others.items() if taken.registers > (168 if "rgb" in name else 96)}
 
 
+@pytest.mark.slow
 def test_the_main_loop_multiplies_on_tensor_cores(cubin: tuple[str, Cubin]) -> None:
     """A slice of a warp's tile is an HMMA per 16 pixels and 8 channels, two on sm_75; an LDSM brings 16x16 operands."""
     architecture, compiled = cubin
@@ -142,6 +146,7 @@ def test_the_main_loop_multiplies_on_tensor_cores(cubin: tuple[str, Cubin]) -> N
         assert (found[kernel]["LDGSTS"] > 0) == (architecture != "sm_75"), kernel
 
 
+@pytest.mark.slow
 def test_the_gram_and_its_gradient_are_multiplied_on_tensor_cores(cubin: tuple[str, Cubin]) -> None:
     architecture, compiled = cubin
     found, kernels = instructions(compiled), list(moments(compiled))

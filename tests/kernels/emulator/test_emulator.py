@@ -438,6 +438,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "emulator"
 
 
+@pytest.mark.slow
 def test_cache(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_kernel(tmp_path, "3.0f")
     assert put(source, 2) == 6
@@ -450,6 +451,7 @@ def test_cache(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert put(source, 2) == 8
 
 
+@pytest.mark.slow
 def test_corrupt_cache_is_rebuilt(tmp_path: Path, cache: Path) -> None:
     source = write_kernel(tmp_path, "3.0f")
     library = compiler.build_library([source], check=False, defines={"SCALE": 2})
@@ -460,6 +462,7 @@ def test_corrupt_cache_is_rebuilt(tmp_path: Path, cache: Path) -> None:
     assert {path: path.read_bytes() for path in cache.iterdir()} == made
 
 
+@pytest.mark.slow
 def test_compile_error_is_the_compilers(tmp_path: Path, cache: Path) -> None:
     source = write_kernel(tmp_path, "undeclared")
     with pytest.raises(CompileError, match=r"(?s)(?=.*value\.cuh:1)(?=.*undeclared)"):
@@ -476,6 +479,7 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("cache")
+@pytest.mark.slow
 def test_ucontext_fibers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs where there is no assembly for the processor."""
     monkeypatch.setattr(compiler, "RUNTIME_FLAGS", ("-O0", "-DEMULATOR_UCONTEXT"))

@@ -411,6 +411,7 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(precision: str) -> None:
 
 
 @pytest.mark.parametrize("check", [False, True])
+@pytest.mark.slow
 def test_turing_computes_the_same(check: bool) -> None:
     """With products of half the depth, copies that do not run ahead, and shared memory for two stages."""
     shape = (5, 18, 72, 64)

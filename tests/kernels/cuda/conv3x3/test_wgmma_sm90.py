@@ -484,6 +484,7 @@ def cubin() -> nvrtc.Cubin:
     return compiled
 
 
+@pytest.mark.slow
 def test_nothing_spills_and_no_product_is_serialised(cubin: nvrtc.Cubin) -> None:
     """C7508: setmaxnreg ignored; C7510 and its like: products that wait for each other."""
     names = {name for name in cubin.kernels if "split_k" not in name}
@@ -525,6 +526,7 @@ def instructions(image: bytes) -> dict[str, Counter[str]]:
             for name, first in words(image).items()}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: nvrtc.Cubin) -> None:
     """24 products in three batches, a fence before and a wait after each and one wait at the end; a load for each box
     and each of three taps' filters; registers given and taken once."""
@@ -535,6 +537,7 @@ def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: nvrtc.Cubin) -
             assert found[f"conv3x3_{direction}_wgmma_sm90_bf16_{tile.variant}"] == wanted
 
 
+@pytest.mark.slow
 def test_so_is_that_of_the_gram(cubin: nvrtc.Cubin) -> None:
     """A product for each 16 pixels of a step, in one batch; one load, in a loop, and no passing on of registers."""
     found = instructions(cubin.image)
@@ -543,6 +546,7 @@ def test_so_is_that_of_the_gram(cubin: nvrtc.Cubin) -> None:
         assert found[f"gram_wgmma_sm90_bf16_{tile.variant}"] == wanted
 
 
+@pytest.mark.slow
 def test_both_operands_of_the_gram_lie_across_and_none_of_a_convolution(cubin: nvrtc.Cubin) -> None:
     """The emulator knows what a product is asked for, the SASS whether that reached the instruction."""
     (fp16,) = nvrtc.compile_sources([nvrtc.FOLDER / "instantiations/sm90_fp16.cu"], "sm_90a")

@@ -298,6 +298,7 @@ def test_the_checking_build_finds_nothing_in_any_kernel(precision: str) -> None:
 
 
 @pytest.mark.parametrize("checked", [False, True])
+@pytest.mark.slow
 def test_turing_computes_the_same(checked: bool) -> None:
     """With products of half the depth, copies that do not run ahead, and shared memory for two stages."""
     runtime = Emulated("fp16", check=checked, ARCHITECTURE=750)
