@@ -197,17 +197,18 @@ def cached(directory: Path, key: str, suffix: str, produce: Callable[[Path], obj
     except BaseException:
         made.unlink(missing_ok=True)
         raise
-    name = f"{key}-{digest(content)}{suffix}"
+    target = directory / f"{key}-{digest(content)}{suffix}"
     try:
         arriving = _unique(directory, suffix)
         try:
             arriving.write_bytes(content)
-            os.replace(arriving, directory / name)
+            os.replace(arriving, target)
         finally:
             with contextlib.suppress(OSError):
                 arriving.unlink()
     except OSError as error:
-        _say_once(f"compiled kernels cannot be kept: {_cannot_write(directory, error)}")
+        in_the_way = f"{target} is a folder; remove it" if target.is_dir() else _cannot_write(directory, error)
+        _say_once(f"compiled kernels cannot be kept: {in_the_way}")
         return Entry(made, content)
     made.unlink(missing_ok=True)
     for path in _listed(directory, f"{key}-*{suffix}"):
@@ -216,7 +217,7 @@ def cached(directory: Path, key: str, suffix: str, produce: Callable[[Path], obj
             with contextlib.suppress(OSError):
                 path.unlink()
     prune(directory)
-    return Entry(directory / name, content)
+    return Entry(target, content)
 
 
 def _is_whole(path: Path, content: bytes) -> bool:

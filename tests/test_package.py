@@ -75,7 +75,8 @@ def test_all_that_is_imported_is_declared() -> None:
     declared = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     distributions = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in declared}
     called = {"pillow": "PIL", "pillow-heif": "pillow_heif", "cupy-cuda12x": "cupy", "cupy-cuda13x": "cupy"}
-    known = {called.get(name, name) for name in distributions} - {"torch"} | set(sys.stdlib_module_names)
+    standard = {*sys.stdlib_module_names, "tomllib"}  # which Python 3.10 lacks, and does without
+    known = {called.get(name, name) for name in distributions} - {"torch"} | standard
     for path in MODULES:
         # The seam names it for type checkers alone, which bring it along.
         seam = {"typing_extensions"} if path == ROOT / "kernels/device.py" else set()

@@ -38,6 +38,7 @@ FLAGS = (
     *("-std=c++17", "-gdwarf-4", "-march=native", "-ffp-contract=fast", "-fno-math-errno"),
     *("-fPIC", "-fvisibility=hidden", "-ftls-model=local-dynamic"),
     *("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-sign-compare"),
+    "-Wno-psabi",  # vectors wider than this CPU's pass between functions of one library alone
 )
 RUNTIME_FLAGS = ("-O3",)
 KERNEL_FLAGS = ("-O3",)

@@ -111,6 +111,18 @@ def test_an_entry_that_others_made_is_not_read(base: Path, tmp_path: Path, kind:
     assert entry_of(b"evil", digest(b"another")).path.is_relative_to(base)
 
 
+def test_a_folder_in_an_entrys_place_is_named(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = entry_of(b"ours").path
+    path.unlink()
+    path.mkdir()
+    entry = entry_of(b"ours")
+    assert entry.content == entry.path.read_bytes() == b"ours"
+    assert base not in entry.path.parents
+    assert [record.message for record in caplog.records] == [
+        f"compiled kernels cannot be kept: {path} is a folder; remove it"
+    ]
+
+
 def test_no_home_to_write_in_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,8 @@
 """The emulator: right results of correct kernels under any schedule, a report with lines of every broken one."""
 
+import platform
 import re
+import subprocess
 import threading
 import warnings
 from collections.abc import Callable
@@ -484,3 +486,21 @@ def test_ucontext_fibers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs where there is no assembly for the processor."""
     monkeypatch.setattr(compiler, "RUNTIME_FLAGS", ("-O0", "-DEMULATOR_UCONTEXT"))
     test_lanes_that_return_early(compile_library([CORRECT]))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flag is of that processor's compilers")
+def test_the_compiler_says_nothing_where_the_cpu_lacks_wide_vectors() -> None:
+    """What it says is shown as a note at the first run: GCC warned wherever AVX-512 is not to be had."""
+    flags = [
+        *compiler.FLAGS,
+        "-DEMULATOR_CHECK=0",
+        "-march=x86-64",
+        "-O0",
+        f"-I{compiler.HERE}",
+        "-c",
+        "-o",
+        "/dev/null",
+    ]
+    command = [*COMPILER.command, *flags, str(compiler.HERE / "ptx.cpp")]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr) == (0, "")
