@@ -13,6 +13,8 @@ from nstgpu.weights.load import checksum_of
 from nstgpu.weights.model import CAFFE
 
 TESTS = Path(__file__).parent
+ROOMS_OF_KERNELS = {TESTS / "kernels/cpu", *(TESTS / "kernels/cuda").iterdir()} - {TESTS / "kernels/cuda/runtime"}
+"""Where each test is of a kernel, alone. What uses many kernels at once, or none, lies elsewhere."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     seen: set[object] = set()
     for item in items:
         name = getattr(item, "originalname", item.name)
-        of_kernel = (TESTS / "kernels") in item.path.parents and "compile" not in item.path.name
+        of_kernel = item.path.parent in ROOMS_OF_KERNELS
         keys = {item.path, (item.path, name)} if of_kernel else {item.path}
         if item.get_closest_marker("slow"):
             continue
