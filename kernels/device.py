@@ -34,6 +34,8 @@ Pooling = Literal["max", "average"]
 
 W2_SCRATCH = 5  # matrices of scratch memory for `w2_root` and `w2_cost`
 MOST_VECTORS = 64  # in one `dots` or `combine`
+FLAT = 1e-5
+"""Features no further from their mean than this share of their own length have no direction: rounding decides it."""
 
 
 class Device(Protocol[A]):
@@ -90,8 +92,10 @@ class Device(Protocol[A]):
     def unpack_choice(self, choice: A, channels: int) -> NDArray[np.uint8]:
         """Choices as (H, W, channels) in host memory, each 2 r + s of the pixel chosen, to look at."""
 
-    def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]]) -> int:
-        """Scratch memory needed at most by any operation on a network of these (H, W, C_in, C_out)."""
+    def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]],
+                        searches: Sequence[tuple[int, int, int, int]] = ()) -> int:  # fmt: skip
+        """Scratch memory needed at most by any operation on a network of these (H, W, C_in, C_out), and by
+        `nearest_neighbors` of features (H, W, C) among M candidates, (H, W, C, M) each."""
 
     def bind_workspace(self, workspace: A) -> None:
         """Gives the device its scratch memory: uint8, at least `workspace_bytes` long."""
@@ -183,6 +187,29 @@ class Device(Protocol[A]):
                          weights: A | None = None) -> None:  # fmt: skip
         """out[p] := scale * weights[p] (features[p] - target[p]) [+ out[p]]."""
 
+    # ---- neighbors: features are compared by their direction from a mean (C,), cos(a, b) = <a, b> / (|a| |b|) -------
+    def normalize_features(self, features: A, mean: A, out: A) -> None:
+        """out[p] := u(p), the direction (features[p] - mean) / |features[p] - mean|; 0 where that length is at most
+        FLAT |features[p]|. As (H W, C) they are candidates of `nearest_neighbors`."""
+
+    def nearest_neighbors(self, features: A, mean: A, candidates: A, out: A) -> None:
+        """out (H, W), int32 := argmax_j <features[p] - mean, candidates[j]>, of equals the lowest j.
+
+        candidates (M, C), of activation_dtype, finite, M below 2^31. Candidates whose products differ by no more than
+        rounding may take each other's place. Features that are not finite get some j from 0 to M - 1.
+        """
+
+    def neighbors_cost(self, features: A, mean: A, candidates: A, matches: A, scale: float, *, cost: A,
+                       weights: A | None = None) -> None:  # fmt: skip
+        """cost := scale * sum_p weights[p] (1 - <u(p), s(p)>), s(p) = candidates[matches[p]] of unit length or 0,
+        matches (H, W) int32 from `nearest_neighbors`: the cosine distance to what was matched."""
+
+    def neighbors_gradient(self, features: A, mean: A, candidates: A, matches: A, scale: float, *, out: A,
+                           accumulate: bool, weights: A | None = None) -> None:  # fmt: skip
+        """out[p] := scale * weights[p] (<u, s> u - s) / |features[p] - mean| [+ out[p]], and 0 where u is: the gradient
+        of `neighbors_cost` with mean and matches held fixed."""
+
+    # ---- total variation ----------------------------------------------------------------------------------------
     def tv_cost(self, image: A, scale: float, *, cost: A, gradient: A) -> None:
         """cost := mean (horizontal difference)^2 + mean (vertical difference)^2; gradient += scale * its gradient."""
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .device import Layout, Pooling
+from .device import FLAT, Layout, Pooling
 from .errors import DeviceError
 from .timing import host_roofline, seconds_of
 
@@ -69,7 +69,8 @@ class Reference:
     def unpack_choice(self, choice: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:  # noqa: ARG002
         return choice.copy()
 
-    def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]]) -> int:  # noqa: ARG002
+    def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]],  # noqa: ARG002
+                        searches: Sequence[tuple[int, int, int, int]] = ()) -> int:  # fmt: skip # noqa: ARG002
         return 0
 
     def bind_workspace(self, workspace: NDArray[np.uint8]) -> None:
@@ -195,6 +196,29 @@ class Reference:
         """dJ/da[i, j] = scale w[i, j] (a[i, j] - t[i, j])"""
         _store(scale * _weighted(features - target, weights), out, accumulate)
 
+    def normalize_features(self, features: Floats, mean: Floats, out: Floats) -> None:
+        """u = (a - m) / |a - m|, 0 where |a - m| <= FLAT |a|"""
+        out[...] = _directions(features, mean)[0]
+
+    def nearest_neighbors(self, features: Floats, mean: Floats, candidates: Floats, out: NDArray[np.int32]) -> None:
+        """n[i, j] = argmax_k <a[i, j] - m, s[k]>"""
+        out[...] = ((features - mean) @ candidates.T).argmax(axis=2)
+
+    def neighbors_cost(self, features: Floats, mean: Floats, candidates: Floats, matches: NDArray[np.int32],
+                       scale: float, *, cost: Floats, weights: Floats | None = None) -> None:  # fmt: skip
+        """J = scale sum_{i,j} w[i, j] (1 - <u[i, j], s[n[i, j]]>)"""
+        cosines = np.sum(_directions(features, mean)[0] * candidates[matches], axis=2, keepdims=True)
+        cost[...] = scale * np.sum(_weighted(1 - cosines, weights))
+
+    def neighbors_gradient(self, features: Floats, mean: Floats, candidates: Floats, matches: NDArray[np.int32],
+                           scale: float, *, out: Floats, accumulate: bool,
+                           weights: Floats | None = None) -> None:  # fmt: skip
+        """dJ/da[i, j] = scale w[i, j] (<u, s> u - s) / |a - m|, of u and s at [i, j]; 0 where u = 0"""
+        directions, lengths = _directions(features, mean)
+        matched = candidates[matches]
+        cosines = np.sum(directions * matched, axis=2, keepdims=True)
+        _store(scale * _weighted((cosines * directions - matched) / lengths, weights), out, accumulate)
+
     def tv_cost(self, image: Floats, scale: float, *, cost: Floats, gradient: Floats) -> None:
         """J = mean (x[i, j+1] - x[i, j])^2 + mean (x[i+1, j] - x[i, j])^2"""
         across, down = np.diff(image, axis=1), np.diff(image, axis=0)
@@ -319,6 +343,14 @@ def _quads(y: Floats) -> Floats:
 
 def _weighted(values: Floats, weights: Floats | None) -> Floats:
     return values if weights is None else values * weights[:, :, None]
+
+
+def _directions(features: Floats, mean: Floats) -> tuple[Floats, Floats]:
+    """u (H, W, C), and what it was divided by, (H, W, 1): infinite where u is 0."""
+    centered = features - mean
+    lengths = np.linalg.norm(centered, axis=2, keepdims=True)
+    lengths[lengths <= FLAT * np.linalg.norm(features, axis=2, keepdims=True)] = np.inf
+    return centered / lengths, lengths
 
 
 def _covariance(gram: Floats, mean: Floats, ridge: float) -> Floats:

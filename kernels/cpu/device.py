@@ -18,6 +18,7 @@ from ..timing import host_roofline, seconds_of
 from . import resizing, wasserstein, winograd
 from .bits import Bits, byte_count, pack, pool_squares, unpack
 from .convolution import convolve
+from .neighbors import NeighborOperations
 from .strips import Strip, scratch
 from .sums import blocks_of, squares, squares_by_row, store, weighted_squares
 from .thread_pool import Workers, check_threads, default_count
@@ -40,7 +41,7 @@ class CpuFilters(NamedTuple):
     bias: Floats
 
 
-class Cpu:
+class Cpu(NeighborOperations):
     """NumPy made to work. `precision` is "fp32"; `threads` None takes every core this process may use."""
 
     name = "cpu"
@@ -90,7 +91,8 @@ class Cpu:
         row, column = (unpack(plane, channels).view(np.uint8) for plane in choice)
         return 2 * row + column
 
-    def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]]) -> int:
+    def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]],
+                        searches: Sequence[tuple[int, int, int, int]] = ()) -> int:  # fmt: skip # noqa: ARG002
         most = 0
         for height, width, channels_in, channels_out in convolutions:
             for c, k in ((channels_in, channels_out), (channels_out, channels_in)):
@@ -145,17 +147,8 @@ class Cpu:
         biases = np.tile(filters.bias, x.shape[1])
         zeros = np.zeros_like(biases)
 
-        convolve(
-            x,
-            filters.transformed,
-            filters.forward,
-            FORWARD,
-            out,
-            len(filters.bias),
-            finish,
-            self._workers,
-            self._workspace,
-        )
+        convolve(x, filters.transformed, filters.forward, FORWARD, out, len(filters.bias), finish, self._workers,
+                 self._workspace)  # fmt: skip
 
     def conv3x3_input_gradient(self, gradient: Floats, filters: CpuFilters, *, out: Floats,
                                mask: Bits | None, accumulate: bool) -> None:  # fmt: skip

@@ -35,13 +35,14 @@ from .costs import launch as costs
 from .elementwise import launch as elementwise
 from .grids import WORKSPACE_BYTES
 from .kernel_sets import Filters, choose_kernels
+from .neighbors.operations import NeighborOperations
 from .optimizer_steps import launch as optimizer_steps
 from .runtime.launch import Launch
 from .runtime.protocol import Runtime
 from .wasserstein import launch as wasserstein
 
 
-class CudaDevice:
+class CudaDevice(NeighborOperations):
     """Operations as launches, one after the other on the runtime's stream.
 
     precision: "fp32", or the convolutions on tensor cores: "tf32" takes 11 bits of every factor, "3xtf32" all 24;
@@ -137,7 +138,8 @@ class CudaDevice:
         pairs = packed[..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & np.uint8(3)
         return pairs.reshape(*packed.shape[:2], -1)[..., :channels]
 
-    def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]]) -> int:
+    def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]],
+                        searches: Sequence[tuple[int, int, int, int]] = ()) -> int:  # fmt: skip # noqa: ARG002
         needs = (self._kernels.workspace_bytes(*sizes) for sizes in convolutions)
         return max([WORKSPACE_BYTES, *needs])
 
