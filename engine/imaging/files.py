@@ -62,9 +62,9 @@ def read(source: Picture | str | os.PathLike[str] | Image.Image | AnyArray) -> P
     Files are PNG, JPEG, WebP, TIFF, GIF, BMP, AVIF where Pillow has it, and HEIC where pillow-heif is installed, told
     apart by their content; of several frames the first is read, with a warning. EXIF
     orientation is applied, an embedded ICC profile is converted to sRGB (an unusable one is ignored with a
-    warning) and every pixel mode becomes RGB. 16 bits a channel stay 16, but for gray with alpha, CMYK, colors
-    under a profile other than sRGB, TIFFs that are planar or premultiplied, and images that Pillow has opened,
-    which are read in 8. Pillow's mode "I" is taken as 0..65535, and "F" as 0..1 or, if it goes beyond 1, as
+    warning) and every pixel mode becomes RGB. 16 bits a channel stay 16, but for gray PNGs with alpha, CMYK, colors
+    under a profile other than sRGB, TIFFs that are premultiplied, and images that Pillow has opened, which are read
+    in 8. Pillow's mode "I" is taken as 0..65535, and "F" as 0..1 or, if it goes beyond 1, as
     0..255.
 
     Arrays are (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGB with alpha: uint8, uint16, or floats in [0, 1].

@@ -18,7 +18,8 @@ from ..picture import AnyArray, Float32Array, Picture
 from . import strips
 from .color_profiles import color_chart, look_alike, to_srgb
 from .decoding import content_of, decoding, note
-from .deep_tiff import colors_and_alpha, in_unit_range, is_tiff, samples
+from .deep_tiff import colors_and_alpha, in_unit_range, samples
+from .tiff_kinds import is_tiff
 
 _WHITE = {"uint8": 255, "uint16": 65535}
 
@@ -37,7 +38,9 @@ def picture_of_image(image: Image.Image, low: Image.Image | None, label: str, na
 
 
 def deep_tiff(path: Path) -> Picture | None:
-    """A TIFF of floats or of 32-bit numbers, with a warning that says how they are taken; None for other files."""
+    """A TIFF of numbers that Pillow doesn't read, or not right, with a warning where they could be taken otherwise.
+
+    None for other files."""
     with open(path, "rb") if path.is_file() else io.BytesIO(content_of(path)) as file:
         if not is_tiff(file.read(4)):
             return None
@@ -49,7 +52,8 @@ def deep_tiff(path: Path) -> Picture | None:
         values, tags = found
         values, rule = in_unit_range(values, label)
         pixels, alpha = colors_and_alpha(values, tags)
-        note(f"{label}: {rule}")
+        if rule:
+            note(f"{label}: {rule}")
     chart, profile = color_chart(), tags.get(34675)
     if profile and not look_alike(to_srgb(chart, bytes(profile), label), chart):
         reduced = Image.fromarray(np.rint(pixels * 255).astype(np.uint8))

@@ -31,7 +31,7 @@ from PIL import (
 from ....weights.shortage import is_shortage
 from ...errors import ImageError
 from ...memory.limits import host_memory
-from . import strips
+from . import strips, tiff_kinds
 from .formats import heif_kind, names, read_formats, reads_heic, verdict
 from .mending import PNG, mended_jpeg, mended_png
 
@@ -297,7 +297,7 @@ def _refuse_deep_planes(image: Image.Image, label: str) -> None:
     """Pillow takes the uncompressed 16-bit planes of a TIFF as planes of bytes."""
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     planes, bits, compression = (tags.get(tag) for tag in (_PLANAR_CONFIGURATION, _BITS_PER_SAMPLE, _COMPRESSION))
-    if planes == 2 and bits and max(bits) > 8 and compression == 1:
+    if planes == 2 and bits and len(bits) > 1 and max(bits) > 8 and compression == 1:
         raise ImageError(f"cannot read {label}: its 16-bit channels are separate planes; save it with them interleaved")
 
 
@@ -328,6 +328,8 @@ def decoding(label: str, content: bytes = b"") -> Iterator[None]:
         except Exception as error:  # decoders raise a dozen types for a damaged file, SyntaxError among them
             if is_shortage(error):
                 raise MemoryError(f"reading {label}") from error
+            if content and (unread := tiff_kinds.unread(content)):
+                raise ImageError(f"{label} {unread}") from error
             reason = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())[:200]
             reason = reason or type(error).__name__
             raise ImageError(f"{label} is damaged or cut short ({reason}); export or download it again") from error

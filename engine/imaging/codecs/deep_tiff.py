@@ -1,7 +1,7 @@
-"""TIFFs of float or 32-bit samples, which Pillow opens in gray at most: decoded as rows of bytes, then seen as numbers.
+"""TIFFs of samples that Pillow reads not at all or not right, as floats: decoded as rows of bytes, seen as numbers.
 
-Every compression that Pillow's libtiff has works, since to it the file is one of 8-bit gray; predictors are undone
-here.
+Every compression works that packs bytes whatever they mean, since to libtiff the file is one of 8-bit gray; predictors
+are undone here.
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ from PIL import Image, TiffImagePlugin
 from ...errors import ImageError
 from ..picture import AnyArray
 from . import strips
+from .tiff_kinds import is_tiff, raw_file, tags_of
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLORS = 256, 257, 258, 259, 262
 _OFFSETS, _SAMPLES, _ROWS, _COUNTS = 273, 277, 278, 279
 _PLANES, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, _FORMAT = 284, 317, 322, 323, 324, 325, 339
 _PREMULTIPLIED = 338
 _MOST_BYTES = 1 << 32  # of samples; what is larger is not read whole
+_BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)  # kinds of compression that need not know what the bytes mean
 _KINDS = {1: "u", 2: "i", 3: "f"}  # by SampleFormat
-
-
-def is_tiff(head: bytes) -> bool:
-    return head in (b"II*\0", b"MM\0*")
 
 
 def samples(content: bytes, label: str) -> tuple[AnyArray, dict[int, Any]] | None:
@@ -34,10 +32,10 @@ def samples(content: bytes, label: str) -> tuple[AnyArray, dict[int, Any]] | Non
 
     Raises ImageError for what can't be read, and what Pillow raises for what is damaged.
     """
-    if not is_tiff(content[:4]):
+    if not is_tiff(content):
         return None
     try:
-        tags = _tags(content)
+        tags = tags_of(content)
         width, height, count = (int(tags[tag]) for tag in (_WIDTH, _HEIGHT, _SAMPLES))
         bits, kinds = set(tags[_BITS]), set(np.atleast_1d(tags.get(_FORMAT, 1)).tolist())
     except Exception:  # a dozen types; what is wrong is said where Pillow opens it
@@ -45,14 +43,22 @@ def samples(content: bytes, label: str) -> tuple[AnyArray, dict[int, Any]] | Non
     if len(bits) != 1 or len(kinds) != 1 or not kinds <= set(_KINDS):
         return None
     (depth,), (kind,) = bits, kinds
-    if (depth, _KINDS[kind]) not in ((16, "f"), (32, "f"), (64, "f"), (32, "u"), (32, "i")):
+    if raw := raw_file(tags):
+        raise ImageError(f"{label} {raw}")
+    colors, apart = int(tags.get(_COLORS, 1)), tags.get(_PLANES, 1) == 2 and count > 1
+    if depth not in (8, 16, 32, 64) or (depth, kind) == (8, 3) or int(tags.get(_COMPRESSION, 1)) not in _BYTEWISE:
         return None
+    if kind == 1 and depth <= 16:  # others Pillow reads in part, or as what they are not
+        if colors not in (0, 1, 2):
+            return None
+        wrong = apart if depth == 16 else apart and count not in (3, 4)
+        if not wrong and not (depth == 16 and colors == 0) and _pillow_opens(content):
+            return None
     if width * height * count * depth // 8 > _MOST_BYTES or min(width, height, count) < 1:
         raise ImageError(f"{label} has {width}x{height} pixels of {depth} bits; shrink it or save it with 16")
-    if tags.get(_COLORS, 1) not in (0, 1, 2):
+    if colors not in (0, 1, 2) or count < (3 if colors == 2 else 1):
         raise ImageError(f"{label} has {depth}-bit samples that are neither gray nor RGB; save it with 8 or 16 bits")
     order = "<" if content[:2] == b"II" else ">"
-    apart = tags.get(_PLANES, 1) == 2 and count > 1
     each, parts = (1, count) if apart else (count, 1)
     planes = [_plane(content, order, tags, part, each, depth // 8) for part in range(parts)]
     dtype = np.dtype(f"{order}{_KINDS[kind]}{depth // 8}")
@@ -60,14 +66,12 @@ def samples(content: bytes, label: str) -> tuple[AnyArray, dict[int, Any]] | Non
     return np.concatenate(numbers, axis=2).astype(dtype.newbyteorder("=")), tags
 
 
-def _tags(content: bytes) -> dict[int, Any]:
-    file = io.BytesIO(content)
-    directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
-    file.seek(directory.next)
-    directory.load(file)
-    found = {tag: directory[tag] for tag in directory}
-    found.setdefault(_SAMPLES, 1)
-    return found
+def _pillow_opens(content: bytes) -> bool:
+    try:
+        TiffImagePlugin.TiffImageFile(io.BytesIO(content)).close()
+    except Exception:  # a dozen types
+        return False
+    return True
 
 
 def _plane(content: bytes, order: str, tags: dict[int, Any], plane: int, count: int, item: int) -> AnyArray:
@@ -133,7 +137,11 @@ def _numbers(rows: AnyArray, dtype: np.dtype[Any], width: int, predictor: int, t
 
 
 def in_unit_range(values: AnyArray, label: str) -> tuple[AnyArray, str]:
-    """float32 in [0, 1], and by what rule: 0..1, or where numbers are larger 0..255, 0..65535 or all integers."""
+    """float32 in [0, 1], and by what rule, if it goes without saying none.
+
+    Floats are 0..1, or where they are larger 0..255 or 0..65535. Integers are 0 to their dtype's largest, but for 32
+    and 64 bits which hold no more than 16.
+    """
     if values.dtype.kind == "f":
         low, high = float(values.min()), float(values.max())
         if not math.isfinite(low + high):
@@ -145,10 +153,15 @@ def in_unit_range(values: AnyArray, label: str) -> tuple[AnyArray, str]:
         rule = f"its floats are taken as 0..{white}" + (", what is beyond is clipped" if clipped else "")
         return np.clip(values / np.float64(white), 0, 1).astype(np.float32), rule
     low, high = int(values.min()), int(values.max())
+    white, depth = int(np.iinfo(values.dtype).max), 8 * values.dtype.itemsize
     if low < 0:
-        raise ImageError(f"{label} has values from {low} to {high}; scale them to 0..65535")
-    white = 65535 if high <= 65535 else int(np.iinfo(values.dtype).max)
-    return (values / np.float64(white)).astype(np.float32), f"its 32-bit numbers are taken as 0..{white}"
+        raise ImageError(f"{label} has values from {low} to {high}; scale them to 0..{min(white, 65535)}")
+    if depth > 16 and high <= 65535:
+        white = 65535
+    plain = values.dtype.kind == "u" and depth <= 16
+    signed = "signed " if values.dtype.kind == "i" else ""
+    rule = "" if plain else f"its {signed}{depth}-bit numbers are taken as 0..{white}"
+    return (values / np.float64(white)).astype(np.float32), rule
 
 
 def colors_and_alpha(values: AnyArray, tags: dict[int, Any]) -> tuple[AnyArray, AnyArray | None]:

@@ -8,34 +8,9 @@ import re
 
 from PIL import features
 
-_CONVERT = "convert it to PNG or JPEG first, with an image editor or as in: magick IN OUT.png"
+from . import foreign, tiff_kinds
+from .foreign import CONVERT
 
-# By the bytes that a file begins with: what it is.
-_FOREIGN: tuple[tuple[bytes, str], ...] = (
-    (rb"\xff\x0a|\x00\x00\x00\x0cJXL \x0d\x0a", "a JPEG XL picture"),
-    (rb"\x00\x00\x00\x0cjP  \x0d\x0a|\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (rb"8BPS", "a Photoshop document"),
-    (rb"gimp xcf", "a GIMP document"),
-    (rb"%PDF", "a PDF document"),
-    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file"),
-    (rb"\x76\x2f\x31\x01", "an OpenEXR picture"),
-    (rb"#\?(RADIANCE|RGBE)", "a Radiance HDR picture"),
-    (rb"P[1-7fF][\s]", "a PNM picture"),
-    (rb"qoif", "a QOI picture"),
-    (rb"DDS ", "a DDS texture"),
-    (rb"\x00\x00[\x01\x02]\x00", "a Windows icon"),
-    (rb"icns", "an Apple icon"),
-    (rb"FUJIFILMCCD-RAW|IIRS|IIRO|MMOR|IIU\x00", "a camera's raw file"),
-    (rb"....ftypcrx ", "a camera's raw file"),
-    (rb"....ftyp(qt|isom|iso2|mp4|M4V|3gp)", "a video"),
-    (rb"\x1a\x45\xdf\xa3|RIFF....AVI ", "a video"),
-    (rb"\x89HDF", "an HDF5 file, such as weights are"),
-    (rb"PK\x03\x04", "a ZIP archive"),
-    (rb"\x1f\x8b", "a gzip archive"),
-    (rb"version https://git-lfs", "a Git LFS pointer, which stands for a file that was not downloaded"),
-    (rb"\s*(\xef\xbb\xbf)?(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<svg|\s*<\?xml", "an SVG or XML file"),
-    (rb"\s*(\xef\xbb\xbf)?<(!doctype html|html|head|body)", "a web page, not the picture that was to be downloaded"),
-)
 _HEIF = re.compile(rb"....ftyp", re.DOTALL)
 
 
@@ -73,10 +48,13 @@ def verdict(content: bytes) -> str:
     """What a file that can't be opened is, and what to do: the end of a sentence that begins with its name."""
     kind = heif_kind(content)
     if kind == "HEIC" and not reads_heic():
-        return f"is a HEIC picture, which needs pillow-heif (pip install pillow-heif); or {_CONVERT}"
+        return f"is a HEIC picture, which needs pillow-heif (pip install pillow-heif); or {CONVERT}"
     if kind == "AVIF" and "AVIF" not in read_formats():
-        return f"is an AVIF picture, which this Pillow does not read; update Pillow, or {_CONVERT}"
-    for pattern, name in _FOREIGN:
-        if re.match(pattern, content[:4096], re.DOTALL | re.IGNORECASE):
-            return f"is {name}; {names()} are read, so {_CONVERT}"
+        return f"is an AVIF picture, which this Pillow does not read; update Pillow, or {CONVERT}"
+    if content[8:11] != b"CR\2" and (unread := tiff_kinds.unread(content)):
+        return unread
+    found = foreign.kind(content)
+    if found is not None:
+        name, remedy = found
+        return f"is {name}; {names()} are read, so {remedy}"
     return f"is not a {names()} picture, or its head is damaged; convert or export it anew"

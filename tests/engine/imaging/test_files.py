@@ -434,9 +434,9 @@ def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ("content", "said"),
     [
         (b"", "is empty"),
-        (b"Dear sir,\n", "is not a PNG, JPEG, WebP, TIFF, GIF, BMP"),
+        (b"Dear sir,\n", "is text, not a picture; PNG, JPEG, WebP, TIFF, GIF, BMP"),
         (b"GIF89a\1\0\1\0\0\0\0;", "picture.png"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is a PostScript file"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is a PostScript or EPS file"),
     ],
 )
 def test_files_that_are_no_picture(tmp_path: Path, content: bytes, said: str) -> None:

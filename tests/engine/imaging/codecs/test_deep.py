@@ -136,15 +136,17 @@ def make_tiff(values: Uint16Array, order: str, *, planar: bool = False, extra: i
         entries[338] = struct.pack(f"{order}HHIHH", 338, 3, 1, extra, 0)
     bits = 8 + 2 + 12 * (len(entries) + 3) + 4
     offsets = bits + 2 * channels
-    pixels = offsets + (4 * channels if planar else 0)
+    pixels = offsets + (8 * channels if planar else 0)
     entries[258] = struct.pack(f"{order}HHII", 258, 3, channels, bits)
     strips = channels if planar else 1
     entries[273] = struct.pack(f"{order}HHII", 273, 4, strips, offsets if planar else pixels)
-    entries[279] = struct.pack(f"{order}HHII", 279, 4, 1, len(data))
+    counts = offsets + 4 * channels
+    entries[279] = struct.pack(f"{order}HHII", 279, 4, strips, counts if planar else len(data))
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, len(entries))
     after = struct.pack(f"{order}{channels}H", *[16] * channels)
     if planar:
         after += struct.pack(f"{order}{strips}I", *(pixels + plane * strip for strip in range(strips)))
+        after += struct.pack(f"{order}{strips}I", *[plane] * strips)
     return head + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4) + after + data
 
 
@@ -239,11 +241,10 @@ def test_deep_tiffs_keep_16_bits(tmp_path: Path, order: str, channels: int, extr
         assert picture.alpha is None  # a fourth channel of no known meaning is alpha to old Pillows
 
 
-def test_deep_planes_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.tif").write_bytes(make_tiff(samples(), "<", planar=True))
-    with pytest.raises(ImageError, match=r"a\.tif: its 16-bit channels are separate planes; save it with them") as hit:
-        read(tmp_path / "a.tif")
-    assert "damaged" not in str(hit.value)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_deep_planes_keep_16_bits(tmp_path: Path, order: str) -> None:
+    (tmp_path / "a.tif").write_bytes(make_tiff(samples(), order, planar=True))
+    np.testing.assert_array_equal(read(tmp_path / "a.tif").pixels, in_unit_range(samples()))
 
 
 def test_the_transparent_colour_of_16_bits(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, features
 
 from nstgpu.engine.imaging.codecs import formats as picture_formats
-from nstgpu.engine.imaging.codecs import strips
+from nstgpu.engine.imaging.codecs import strips, tiff_kinds
 from nstgpu.engine.imaging.files import ImageError, read
 
 Y, X = np.mgrid[0:40, 0:48]
@@ -88,22 +88,62 @@ def test_heic_without_its_decoder_names_the_remedy(monkeypatch: pytest.MonkeyPat
     assert "pip install pillow-heif" in said
 
 
+ICON, DIB = b"\0\0\1\0\1\0\x10\x10\0\0", b"\x28\0\0\0\x10\0\0\0\x10\0\0\0\1\0\x18\0"
+TGA = b"\0\0\2" + bytes(9) + b"\4\0\4\0\x18\0" + bytes(range(48))
+
+
 @pytest.mark.parametrize(
-    ("head", "name"),
+    ("content", "name", "remedy"),
     [
-        (b"8BPS\0\1", "a Photoshop document"),
-        (b"%PDF-1.4", "a PDF document"),
-        (b"\xff\x0a\x00", "a JPEG XL picture"),
-        (b"<!DOCTYPE html><html>", "a web page"),
-        (b"<svg xmlns='x'>", "an SVG"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
-        (b"\0\0\0\x18ftypmp42", "a video"),
+        (b"8BPS\0\1", "a Photoshop document", "magick"),
+        (b"%PDF-1.4", "a PDF document", "pdftoppm"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "a PostScript or EPS file", "magick"),
+        (b"\xff\x0a\x00", "a JPEG XL picture", "magick"),
+        (b"\xff\x4f\xff\x51", "a JPEG 2000 picture", "magick"),
+        (b"P6\n# by hand\n2 2\n255\n", "a PNM picture", "magick"),
+        (b"PF\n2 2\n-1.0\n", "a PFM picture", "magick"),
+        (b"#?RADIANCE\n", "a Radiance HDR picture", "magick"),
+        (b"v/1\1\2\0\0\0", "an OpenEXR picture", "magick"),
+        (b"qoif\0\0\0\2", "a QOI picture", "magick"),
+        (b"DDS |\0\0\0", "a DDS texture", "magick"),
+        (b"BPG\xfb", "a BPG picture", "magick"),
+        (b"FLIF41", "a FLIF picture", "magick"),
+        (b"\x0a\5\1\x08", "a PCX picture", "magick"),
+        (b"\1\xda\1\1", "an SGI picture", "magick"),
+        (ICON, "a Windows icon", "magick"),
+        (b"icns\0\0\1\0", "an Apple icon", "magick"),
+        (DIB, "a headless BMP", "magick"),
+        (b"#define cat_width 8\n#define cat_height 8\n", "an XBM picture", "magick"),
+        (b"/* XPM */\nstatic char *x[] = {", "an XPM picture", "magick"),
+        (TGA, "a TGA picture", "magick"),
+        (b"whatever\xff\0\0\0\0\0\0\0\0TRUEVISION-XFILE.\0", "a TGA picture", "magick"),
+        (b"SIMPLE  =                    T", "a FITS file", "export"),
+        (bytes(128) + b"DICM", "a DICOM file", "export"),
+        (b"FUJIFILMCCD-RAW 0201", "a camera's raw file", "darktable-cli"),
+        (b"II*\0\x10\0\0\0CR\2\0", "a camera's raw file (CR2)", "darktable-cli"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\0", "a camera's raw file (CR3)", "darktable-cli"),
+        (b"\0\0\0\x18ftypmp42", "a video", "ffmpeg"),
+        (b"\0\0\0\x14ftypqt  ", "a video", "ffmpeg"),
+        (b"\x1a\x45\xdf\xa3\x9f\x42\x86", "a video", "ffmpeg"),
+        (b"<!DOCTYPE html><html>", "a web page", "download the picture itself"),
+        ("\ufeff<!DOCTYPE html><html>".encode("utf-16-le"), "a web page", "download the picture itself"),
+        (b"<?xml version='1.0'?>\n<!-- drawn --><svg xmlns='x'>", "an SVG drawing", "rsvg-convert"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", "git lfs pull"),
+        (b"PK\3\4\x14\0", "a ZIP archive", "unpack it"),
+        (b"\x1f\x8b\x08\0", "a file packed with gzip", "unpack it"),
+        (b"\x93NUMPY\1\0", "a NumPy array", "fromarray"),
+        ("Sehr geehrte Größe,\nanbei das Bild.\n".encode(), "text, not a picture", "give a picture"),
     ],
 )
-def test_other_formats_are_named(tmp_path: Path, head: bytes, name: str) -> None:
-    said = refusal(tmp_path, head + bytes(64))
+def test_other_formats_are_named_with_a_remedy(tmp_path: Path, content: bytes, name: str, remedy: str) -> None:
+    said = refusal(tmp_path, content)
     assert f"is {name}" in said
-    assert "convert it to PNG or JPEG" in said
+    assert remedy in said
+
+
+@pytest.mark.parametrize("content", [b"\x80" * 300, b"\0" * 300, b"\xe9t\xe9 \x07"])
+def test_what_nobody_can_tell_is_no_picture(tmp_path: Path, content: bytes) -> None:
+    assert "is not a PNG, JPEG" in refusal(tmp_path, content)
 
 
 def test_a_long_comment_of_a_png_is_left_out(tmp_path: Path) -> None:
@@ -143,8 +183,8 @@ def test_a_jpeg_without_its_end_marker(tmp_path: Path, options: dict[str, bool])
         assert "damaged or cut short" in refusal(tmp_path, jpeg[:-lost])
 
 
-def tiff(samples: Any, kind: int, order: str, predictor: int = 1) -> bytes:
-    """A TIFF of one strip of (H, W, C) samples, deflated."""
+def tiff(samples: Any, kind: int, order: str, predictor: int = 1, **more: Any) -> bytes:
+    """A TIFF of one strip of (H, W, C) samples, deflated; more: tags by number, such as t262."""
     height, width, count = samples.shape
     item = samples.itemsize
     data = samples.astype(samples.dtype.newbyteorder(order))
@@ -164,7 +204,7 @@ def tiff(samples: Any, kind: int, order: str, predictor: int = 1) -> bytes:
     values: dict[int, Any] = {256: (4, (width,)), 257: (4, (height,)), 258: (3, (8 * item,) * count), 259: (3, (8,))}
     values |= {262: (3, (2 if count > 1 else 1,)), 277: (3, (count,)), 278: (4, (height,)), 279: (4, (len(piece),))}
     values |= {317: (3, (predictor,)), 339: (3, (kind,) * count)}
-    return strips.tiff(order, values, 273, [piece])
+    return strips.tiff(order, values | {int(tag[1:]): value for tag, value in more.items()}, 273, [piece])
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -208,3 +248,64 @@ def test_a_few_bytes_that_claim_many_pixels(tmp_path: Path, file_format: str) ->
         at = content.index(b"\x9d\x01\x2a") + 3
         content[at : at + 4] = struct.pack("<HH", 16383, 16383)
     refusal(tmp_path, bytes(content))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("dtype", "rule"), [("i1", "signed 8-bit numbers"), ("i2", "signed 16-bit numbers")])
+def test_signed_tiffs(tmp_path: Path, order: str, dtype: str, rule: str) -> None:
+    white = int(np.iinfo(dtype).max)
+    picture, notes = read_bytes(tmp_path, tiff(np.rint(UNIT * white).astype(dtype), 2, order))
+    np.testing.assert_allclose(picture.pixels, UNIT, atol=0.5 / white + 1e-6)
+    assert notes == [f": its {rule} are taken as 0..{white}"]
+    below = np.full((3, 4, 1), -5, dtype)
+    assert "values from -5 to -5" in refusal(tmp_path, tiff(below, 2, order))
+
+
+def test_white_comes_first_in_16_bits_too(tmp_path: Path) -> None:
+    gray = (np.arange(60) * 1000).astype(np.uint16).reshape(6, 10, 1)
+    picture, notes = read_bytes(tmp_path, tiff(gray, 1, "<", t262=(3, (0,))))
+    np.testing.assert_allclose(picture.pixels[..., 0], 1 - gray[..., 0] / 65535, atol=1e-6)
+    assert notes == []
+
+
+def test_gray_of_16_bits_with_alpha_in_a_tiff(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (6, 10, 2)).astype(np.uint16)
+    picture, _ = read_bytes(tmp_path, tiff(values, 1, ">", t262=(3, (1,)), t338=(3, (2,))))
+    np.testing.assert_allclose(picture.pixels[..., 2], values[..., 0] / 65535, atol=1e-6)
+    np.testing.assert_allclose(picture.alpha, values[..., 1] / 65535, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (9, "JBIG (T.85)"), (32766, "NeXT RLE"), (32909, "PixarLog"), (34712, "JPEG 2000"), (34713, "Nikon NEF"),
+        (34887, "LERC"), (34934, "JPEG XR"), (50002, "JPEG XL"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", ["u1", "f4"])
+def test_a_compression_that_is_not_unpacked_is_named(tmp_path: Path, number: int, name: str, dtype: str) -> None:
+    kind = 3 if dtype == "f4" else 1
+    said = refusal(tmp_path, tiff(COLORS.astype(dtype), kind, "<", t259=(3, (number,))))
+    assert f"is a TIFF compressed with {name} (compression {number}), which is not read here; convert it" in said
+
+
+def test_a_compression_that_libtiff_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiff_kinds, "_is_not_unpacked", lambda compression: compression == 50001)
+    assert "compressed with WebP (compression 50001)" in refusal(tmp_path, tiff(COLORS, 1, "<", t259=(3, (50001,))))
+    assert "damaged or cut short" in refusal(tmp_path, tiff(COLORS, 1, "<", t259=(3, (5,))))  # it is no LZW
+    assert "an unknown compression (1234)" in refusal(tmp_path, tiff(COLORS, 1, "<", t259=(3, (1234,))))
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"t262": (3, (9,))}, "is a TIFF of ICC Lab (photometric 9) in 3 samples of 8 bits a pixel"),
+        ({"t262": (3, (32845,))}, "is a TIFF of LogLuv (photometric 32845)"),
+        ({"t258": (3, (10, 10, 10))}, "is a TIFF of RGB (photometric 2) in 3 samples of 10 bits a pixel"),
+        ({"t262": (3, (32803,))}, "is a camera's raw file; develop it"),
+        ({"t254": (4, (1,)), "t330": (4, (8,)), "t271": (2, b"NIKON\0")}, "is a camera's raw file (NEF); develop it"),
+        ({"t254": (4, (1,)), "t330": (4, (8,)), "t50706": (1, b"\1\4\0\0")}, "is a camera's raw file (DNG); develop"),
+    ],
+)
+def test_kinds_of_tiff_that_are_not_read_are_named(tmp_path: Path, tags: dict[str, Any], said: str) -> None:
+    assert said in refusal(tmp_path, tiff(COLORS, 1, "<", **tags))
