@@ -84,8 +84,8 @@ def unread(content: bytes) -> str | None:
         return "is a TIFF whose first directory is damaged or missing; export it anew"
     if raw is not None:
         return raw
-    if int(tags.get(_WIDTH, 0)) < 1 or int(tags.get(_HEIGHT, 0)) < 1:
-        return "is a TIFF that doesn't say how large it is, so it is damaged; export it anew"
+    if int(tags.get(_WIDTH, 0)) < 1 or int(tags.get(_HEIGHT, 0)) < 1 or _COLORS not in tags:
+        return "is a TIFF that lacks its size or the kind of its colors, so it is damaged; export it anew"
     if compression not in _COMPRESSIONS:
         return f"is a TIFF of an unknown compression ({compression}), or damaged; export it anew, or {CONVERT}"
     if _is_not_unpacked(compression):
@@ -96,7 +96,7 @@ def unread(content: bytes) -> str | None:
     except Exception:
         depths = " and ".join(str(bit) for bit in sorted(bits)[:3])
         samples = f"{count} {_NUMBERS.get(min(kinds, default=1), '')}sample{'s' if count > 1 else ''} of {depths} bits"
-        shown = f"{_COLOR_NAMES.get(colors, 'unknown colors')} (photometric {colors})" if colors >= 0 else "no colors"
+        shown = f"{_COLOR_NAMES.get(colors, 'unknown colors')} (photometric {colors})"
         return f"is a TIFF of {shown} in {samples} a pixel, which is not read here; {CONVERT}"
     if colors == _YCBCR and compression == 1 and tuple(tags.get(_SUBSAMPLING, (2, 2))) != (1, 1):
         return (
