@@ -34,6 +34,7 @@ Pooling = Literal["max", "average"]
 
 W2_SCRATCH = 5  # matrices of scratch memory for `w2_root` and `w2_cost`
 MOST_VECTORS = 64  # in one `dots` or `combine`
+MOST_DIRECTIONS = 256  # in one `sliced_cost`
 FLAT = 1e-5
 """Features no further from their mean than this share of their own length have no direction: rounding decides it."""
 
@@ -212,6 +213,44 @@ class Device(Protocol[A]):
     # ---- total variation ----------------------------------------------------------------------------------------
     def tv_cost(self, image: A, scale: float, *, cost: A, gradient: A) -> None:
         """cost := mean (horizontal difference)^2 + mean (vertical difference)^2; gradient += scale * its gradient."""
+
+    # ---- the sliced Wasserstein distance: K directions, N = H W pixels ------------------------------------------
+    def random_directions(self, seed: int, counter: A, out: A) -> None:
+        """out (K, C) of image_dtype := K unit vectors at random, a function of seed and counter[0] that is the same, in
+        float32 bit for bit, on every device (`kernels.random`).
+
+        counter (1,), int32, is only read, when the operation is carried out: a captured graph draws others each time.
+        0 <= seed < 2^64.
+        """
+
+    def project(self, features: A, directions: A, out: A) -> None:
+        """out (K, N) of image_dtype := directions F^T, F the features as (N, C)."""
+
+    def sort_scratch_bytes(self, rows: int, length: int) -> int:
+        """Scratch memory for `sort_rows` to sort so many rows at a time."""
+
+    def sort_rows(self, values: A, order: A | None, *, scratch: A) -> None:
+        """values (K, N) of image_dtype := each row sorted, rising, NaN last; order (K, N), int32, := the place in its
+        row that each came from. Stable; -0 counts as 0, and becomes it.
+
+        scratch: uint8, `sort_scratch_bytes(rows, N)` long for some number of rows, one at least.
+        """
+
+    def sliced_cost(self, values: A, order: A, target: A, scale: float, *, cost: A, residual: A,
+                    weights: A | None = None, accumulate: bool = False) -> None:  # fmt: skip
+        """The squared distance of sorted projections to a target's, with K up to MOST_DIRECTIONS:
+
+            p = order[k, i], the pixel;  u = (w[p] / 2 + sum of w before it in the row) / N, its rank in (0, 1)
+            d = values[k, i] - T_k(u), T_k through ((j + 1/2) / M, target[k, j]), straight between, level beyond
+            cost := 1/(N K) sum_{k,i} w[p] d^2
+            residual[k, p] := scale * w[p] d [+ residual[k, p]]
+
+        values and order (K, N) from `sort_rows`, target (K, M) sorted likewise, residual (K, N) in the pixels' order.
+        With a scale of 2/(N K), `sliced_gradient` of the residual is the cost's gradient, order and directions fixed.
+        """
+
+    def sliced_gradient(self, residual: A, directions: A, *, out: A, accumulate: bool) -> None:
+        """out (H, W, C) := residual^T directions [+ out], residual (K, N)."""
 
     # ---- pixels -------------------------------------------------------------------------------------------------
     def adam_step(self, image: A, gradient: A, first: A, second: A, step: A, *,

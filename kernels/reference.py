@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .device import FLAT, Layout, Pooling
 from .errors import DeviceError
+from .random.directions import directions as draw_directions
 from .timing import host_roofline, seconds_of
 
 Floats = NDArray[np.floating[Any]]
@@ -227,6 +228,44 @@ class Reference:
         gradient[:, :-1] -= 2 * scale / across.size * across
         gradient[1:] += 2 * scale / down.size * down
         gradient[:-1] -= 2 * scale / down.size * down
+
+    # ---- the sliced Wasserstein distance -------------------------------------------------------------------------
+    def random_directions(self, seed: int, counter: NDArray[np.int32], out: Floats) -> None:
+        """`kernels.random.directions` has the recipe."""
+        out[...] = draw_directions(seed, int(counter[0]), *out.shape)
+
+    def project(self, features: Floats, directions: Floats, out: Floats) -> None:
+        """P[k, p] = sum_c D[k, c] a[p, c]"""
+        out[...] = directions @ features.reshape(-1, features.shape[2]).T
+
+    def sort_scratch_bytes(self, rows: int, length: int) -> int:  # noqa: ARG002
+        return 0
+
+    def sort_rows(self, values: Floats, order: NDArray[np.int32] | None, *, scratch: NDArray[Any]) -> None:  # noqa: ARG002
+        """o[k] = the stable argsort of v[k];  v[k, i] = v[k, o[k, i]]"""
+        places = np.argsort(values, axis=1, kind="stable")
+        rows = np.take_along_axis(values, places, axis=1)
+        values[...] = np.where(rows == 0, 0, rows)
+        if order is not None:
+            order[...] = places
+
+    def sliced_cost(self, values: Floats, order: NDArray[np.int32], target: Floats, scale: float, *, cost: Floats,
+                    residual: Floats, weights: Floats | None = None, accumulate: bool = False) -> None:  # fmt: skip
+        """J = 1/(N K) sum_{k,i} w (v[k, i] - T_k(u))^2 with w the weight of pixel o[k, i], u its rank;
+        R[k, o[k, i]] = scale w (v[k, i] - T_k(u))"""
+        by_pixel = np.ones(values.shape[1]) if weights is None else weights.reshape(-1).astype(np.float64)
+        weight = by_pixel[order]
+        ranks = (np.cumsum(weight, axis=1) - weight / 2) / values.shape[1]
+        target_ranks = (np.arange(target.shape[1]) + 0.5) / target.shape[1]
+        wanted = np.stack([np.interp(rank, target_ranks, row) for rank, row in zip(ranks, target, strict=True)])
+        cost[...] = np.mean(weight * (values - wanted) ** 2)
+        result = np.empty_like(residual)
+        np.put_along_axis(result, order, scale * weight * (values - wanted), axis=1)
+        _store(result, residual, accumulate)
+
+    def sliced_gradient(self, residual: Floats, directions: Floats, *, out: Floats, accumulate: bool) -> None:
+        """dJ/da[p, c] = sum_k R[k, p] D[k, c]"""
+        _store((residual.T @ directions).reshape(out.shape), out, accumulate)
 
     # ---- pixels -------------------------------------------------------------------------------------------------
     def adam_step(self, image: Floats, gradient: Floats, first: Floats, second: Floats, step: NDArray[np.int32], *,

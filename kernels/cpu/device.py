@@ -22,6 +22,7 @@ from .neighbors import NeighborOperations
 from .strips import Strip, scratch
 from .sums import blocks_of, squares, squares_by_row, store, weighted_squares
 from .thread_pool import Workers, check_threads, default_count
+from .wasserstein import SlicedOperations
 
 Floats = NDArray[np.float32]
 
@@ -41,7 +42,7 @@ class CpuFilters(NamedTuple):
     bias: Floats
 
 
-class Cpu(NeighborOperations):
+class Cpu(NeighborOperations, SlicedOperations):
     """NumPy made to work. `precision` is "fp32"; `threads` None takes every core this process may use."""
 
     name = "cpu"

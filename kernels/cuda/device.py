@@ -39,10 +39,11 @@ from .neighbors.operations import NeighborOperations
 from .optimizer_steps import launch as optimizer_steps
 from .runtime.launch import Launch
 from .runtime.protocol import Runtime
+from .sliced.operations import SlicedOperations
 from .wasserstein import launch as wasserstein
 
 
-class CudaDevice(NeighborOperations):
+class CudaDevice(NeighborOperations, SlicedOperations):
     """Operations as launches, one after the other on the runtime's stream.
 
     precision: "fp32", or the convolutions on tensor cores: "tf32" takes 11 bits of every factor, "3xtf32" all 24;
