@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..engine.costs.statistics import registry as style_statistics
 from ..engine.optimizers import registry
 from .options import (
     DEVICE_HELP,
@@ -248,7 +249,11 @@ def run(
     ] = "mean",
     statistics: Annotated[
         str,
-        typer.Option("--style-statistics", help="What of a layer is style: gram, moments or w2.", rich_help_panel=COST),
+        typer.Option(
+            "--style-statistics",
+            help=f"What of a layer is style: {style_statistics.choices()}.",
+            rich_help_panel=COST,
+        ),
     ] = "gram",
     weights: Annotated[
         str | None,

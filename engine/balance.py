@@ -13,8 +13,7 @@ from typing import TypeAlias
 
 from ..weights import Weights
 from ..weights.official.store import BUNDLED
-from .costs.objective import Weighting
-from .costs.terms import Costs
+from .costs.terms import Costs, Weighting
 from .errors import LayersMissing, SettingsError
 from .model import taps
 from .wording import shortest

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from .costs.terms import STATISTICS
+from .costs.statistics import registry
 from .errors import SettingsError
 
 Colors = Literal["style", "match", "content-luminance"]
@@ -41,6 +41,6 @@ def check_settings(
 def check_choices(content_reduction: str, style_statistics: str, colors: str, pooling: str) -> None:
     """Raises SettingsError for a name that none of these can have."""
     _check_choice("content reduction", content_reduction, ("mean", "sum"))
-    _check_choice("style statistics", style_statistics, STATISTICS)
+    registry.check(style_statistics)
     _check_choice("colors", colors, COLORS)
     _check_choice("pooling", pooling, ("max", "average"))

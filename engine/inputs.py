@@ -14,7 +14,6 @@ from ..weights import Weights
 from .checks import Colors
 from .costs.objective import Reduction
 from .costs.places import Claims
-from .costs.terms import Statistics
 from .imaging import files
 from .imaging.codecs import strips
 from .imaging.colors import is_gray
@@ -48,7 +47,7 @@ class Inputs:
     border: int
     content_taps: tuple[str, ...]
     style_taps: tuple[str, ...]
-    statistics: Statistics
+    statistics: str
     reduction: Reduction
     colors: Colors
     gray: bool
@@ -75,7 +74,7 @@ def read_inputs(
     border: int,
     content_taps: tuple[str, ...],
     style_taps: tuple[str, ...],
-    statistics: Statistics,
+    statistics: str,
     reduction: Reduction,
     colors: Colors,
     seed: int,

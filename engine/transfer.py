@@ -21,8 +21,8 @@ from . import balance, canvas, sizes
 from .balance import Layers, Relative
 from .checks import Colors, check_settings
 from .costs.at_size import objective_at
-from .costs.objective import Objective, Reduction, Weighting
-from .costs.terms import Costs, Statistics
+from .costs.objective import Objective, Reduction
+from .costs.terms import Costs, Weighting
 from .errors import SettingsError
 from .imaging.resize import resized, resized_alpha
 from .inputs import open_networks, read_inputs
@@ -60,7 +60,7 @@ class StyleTransfer:
     content_weight, style_weight, tv_weight: alpha, beta, gamma. What is left open, here or above, is chosen by
         measuring the images, and can be read afterwards under the same names.
     content_reduction: "mean" keeps alpha and beta's balance from size to size; "sum" is the paper's.
-    style_statistics: "gram" (the paper's), "moments" or "w2"; see `costs`.
+    style_statistics: "gram" (the paper's), "moments" or "w2"; see `costs.statistics`.
     border: pixels by which the network sees beyond the edges of a picture, the nearest ones repeated; with 1 or more
         its zero padding leaves no trace along them.
     content_mask: white where the content is to be left as it is, any size. Where it is white, and where no style is
@@ -95,7 +95,7 @@ class StyleTransfer:
         style_weight: float | None = None,
         tv_weight: float | None = None,
         content_reduction: Reduction = "mean",
-        style_statistics: Statistics = "gram",
+        style_statistics: str = "gram",
         content_mask: Source | None = None,
         mask_feather: int = 0,
         border: int = 0,

@@ -76,7 +76,7 @@ def paint(
             style_weight=options.style_weight,
             tv_weight=options.tv_weight,
             content_reduction=options.content_reduction,  # type: ignore[arg-type]  # all checked there
-            style_statistics=options.statistics,  # type: ignore[arg-type]
+            style_statistics=options.statistics,
             content_mask=options.content_mask,
             mask_feather=options.mask_feather,
             border=options.border,

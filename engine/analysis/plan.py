@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from ...kernels.device import Array, Device
-from ..costs.objective import Objective, SizedStyle, Weighting
+from ..costs.objective import Objective
+from ..costs.targets import SizedStyle
+from ..costs.terms import Weighting
 from ..memory.arena import Buffer, allocate, lay_out
 from ..memory.spill import resident
 from ..model import network

@@ -10,7 +10,8 @@ from ..inputs import Inputs
 from ..model.network import Network
 from ..tiling.geometry import Setting
 from ..types import Image
-from .objective import Objective, SizedStyle
+from .objective import Objective
+from .targets import SizedStyle
 
 
 def objective_at(

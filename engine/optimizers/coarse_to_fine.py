@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ...kernels.device import Device
 from .. import balance
-from ..costs.objective import Objective, Weighting
-from ..costs.terms import Costs
+from ..costs.objective import Objective
+from ..costs.terms import Costs, Weighting
 from ..errors import SettingsError
 from ..imaging.resize import resized
 from ..memory.arena import Buffer, allocate

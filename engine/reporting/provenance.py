@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import balance
-from ..costs.objective import Weighting
-from ..costs.terms import Costs
+from ..costs.terms import Costs, Weighting
 from ..inputs import Inputs
 from ..optimizers.coarse_to_fine import Method
 from ..style import Source

@@ -4,21 +4,32 @@ Arithmetic only; nothing is allocated. What a tile is stands in `geometry`, what
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from ...kernels.device import W2_SCRATCH, Device
-from ..costs.terms import Statistics
+from ...kernels.device import Array, Device, Layout
+from ..costs.cost_vector import CostVector
+from ..costs.statistics import registry
+from ..costs.statistics.base import Statistic, TapShape, filled, layouts
 from ..memory.arena import Buffer, lay_out
 from ..memory.limits import available
 from ..memory.spill import resident
 from ..model import network
 from ..model.network import Network
 from . import geometry
-from .buffers import content_name, gram_error_name, gram_name, mean_name, partial_gram_name, target_name, weights_name
+from .buffers import (
+    PersistentBuffers,
+    TapBuffers,
+    TileBuffers,
+    content_name,
+    errors_name,
+    partial_name,
+    sums_name,
+    target_name,
+    weights_name,
+)
 from .geometry import TapTile, Tile, Tiling
 from .tiled_pass import TiledPass, WindowBytes
 
@@ -82,7 +93,8 @@ class MemoryPlan:
     """The regions in which styles are wanted, by number; None is everywhere."""
     trainable_mask: bool = False
     """Whether some of the content is kept."""
-    statistics: Statistics = "gram"
+    statistics: str = "gram"
+    """Of the styles; one of `costs.statistics.registry`."""
     devices: int = 1
     """That take tiles in turn, all alike."""
     comparisons: int = 1
@@ -166,13 +178,33 @@ class MemoryPlan:
         everywhere: tuple[int | None, ...] = (None,) if tap in self.content_taps else ()
         return distinct((*everywhere, *(self.groups if tap in self.style_taps else ())))
 
+    @property
+    def channels(self) -> dict[str, int]:
+        """Of every tap."""
+        return {layer.tap: layer.channels[1] for layer in self.network.layers}
+
+    # ---- what the styles' statistic asks for, with layouts in place of arrays -----------------------------------
+    @cached_property
+    def statistic(self) -> Statistic[Any, Any, Any]:
+        """What of a layer is style."""
+        return registry.statistic(self.statistics)
+
+    def _target(self, tap: str, style: int) -> Any:
+        sizes = network.sizes(self.network, self.style_sizes[style])
+        height, width = dict(zip(network.strides(self.network), sizes, strict=True))[tap]
+        return self.statistic.target(self.device, TapShape(height, width, self.channels[tap]))
+
+    def _sums(self, tap: str) -> Any:
+        return self.statistic.sums(self.device, self.channels[tap])
+
+    def _errors(self, tap: str) -> Any:
+        return self.statistic.errors(self.device, TapShape(*self.sizes[tap], self.channels[tap]))
+
     # ---- bytes --------------------------------------------------------------------------------------------------
     def persistent(self) -> list[Buffer]:
         """What lives as long as the objective, and does not depend on tiles."""
-        device, pixels, moments = self.device, self.device.image_dtype, self.statistics != "gram"
-        channels = {layer.tap: layer.channels[1] for layer in self.network.layers}
-        at = self.sizes
-        wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+        device, pixels, channels, at = self.device, self.device.image_dtype, self.channels, self.sizes
+        wanted: dict[str, Layout] = {
             "image": ((*self.size, 3), pixels),
             "gradient": ((*self.size, 3), pixels),
         }
@@ -180,43 +212,84 @@ class MemoryPlan:
             wanted["trainable_mask"] = (self.size, pixels)
             wanted["kept"] = ((*self.size, 3), pixels)
         for tap in self.style_taps:
-            square, row = ((channels[tap], channels[tap]), pixels), ((channels[tap],), pixels)
-            names = [target_name(tap, number) for number in range(len(self.style_sizes))]
-            names += [name(tap, group) for group in self.groups for name in (gram_name, gram_error_name)]
-            for name in names:
-                wanted[name] = square
-                if moments:
-                    wanted[mean_name(name)] = row
-        if self.statistics == "w2" and self.style_taps:
-            widest = max(channels[tap] for tap in self.style_taps)
-            wanted["scratch"] = ((W2_SCRATCH * widest * widest,), pixels)
+            for number in range(len(self.style_sizes)):
+                wanted |= layouts(self._target(tap, number), partial(target_name, tap, number))
+            for group in self.groups:
+                wanted |= layouts(self._sums(tap), partial(sums_name, tap, group))
+                wanted |= layouts(self._errors(tap), partial(errors_name, tap, group))
+        scratch = max((math.prod(self.statistic.scratch(channels[tap]) or (0,)) for tap in self.style_taps), default=0)
+        if scratch:
+            wanted["scratch"] = ((scratch,), pixels)
         for tap in self.content_taps:
             wanted[content_name(tap)] = ((*at[tap], channels[tap]), device.activation_dtype)
         return [Buffer(name, *kind, 0, 0) for name, kind in wanted.items()]
 
+    def persistent_buffers(self, named: Mapping[str, Array]) -> PersistentBuffers:
+        """Sorts the buffers that `persistent` names."""
+        numbers = range(len(self.style_sizes))
+        styles = {
+            (tap, number): filled(self._target(tap, number), named, partial(target_name, tap, number))
+            for tap in self.style_taps
+            for number in numbers
+        }
+        taps = {
+            (tap, group): TapBuffers(
+                filled(self._sums(tap), named, partial(sums_name, tap, group)),
+                self.errors_buffers(named, tap, group),
+            )
+            for tap in self.style_taps
+            for group in self.groups
+        }
+        return PersistentBuffers(
+            named["image"],
+            named["gradient"],
+            named.get("trainable_mask"),
+            named.get("kept"),
+            named.get("scratch"),
+            {tap: named[content_name(tap)] for tap in self.content_taps},
+            styles,
+            taps,
+        )
+
+    def errors_buffers(self, named: Mapping[str, Array], tap: str, group: int | None) -> Any:
+        """The statistic's errors at a tap in one region, among the buffers that `persistent` or `replicated` names."""
+        return filled(self._errors(tap), named, partial(errors_name, tap, group))
+
+    def cost_vector(self, cut: TilingPlan) -> CostVector:
+        """Where every cost stands."""
+        return CostVector(self.content_taps, self.style_taps, cut.image.count, self.comparisons)
+
     def per_tile(self, cut: TilingPlan) -> list[Buffer]:
         """What depends on the tiles, beside the arena: costs, weights of pieces, and room for a tile's statistics."""
         pixels = self.device.image_dtype
-        slots = len(self.content_taps) * cut.image.count + len(self.style_taps) * self.comparisons + 2
-        wanted: dict[str, tuple[int, ...]] = {"costs": (slots,)}
+        wanted: dict[str, Layout] = {"costs": ((len(self.cost_vector(cut)),), pixels)}
         masked = any(group is not None for group in self.groups)
         for tap, parts in self.pieces(cut.image.tiles if masked else cut.image.kinds).items():
             for number, part in enumerate(parts):
                 for mask_id in self.mask_ids(tap):
                     if name := weights_name(tap, mask_id, number, part):
-                        wanted[name] = part.shape
-        if cut.tiled and self.style_taps:
-            for layer in self.network.layers:
-                if layer.tap in self.style_taps:
-                    wanted[name := partial_gram_name(layer.tap)] = (layer.channels[1], layer.channels[1])
-                    wanted[mean_name(name)] = (layer.channels[1],)
-        return [Buffer(name, shape, pixels, 0, 0) for name, shape in wanted.items()]
+                        wanted[name] = part.shape, pixels
+        if cut.tiled:
+            for tap in self.style_taps:
+                wanted |= layouts(self._sums(tap), partial(partial_name, tap))
+        return [Buffer(name, *layout, 0, 0) for name, layout in wanted.items()]
+
+    def tile_buffers(self, named: Mapping[str, Array], cut: TilingPlan) -> TileBuffers:
+        """Sorts the buffers that `per_tile` names."""
+        taps = self.style_taps if cut.tiled else ()
+        partials = {tap: filled(self._sums(tap), named, partial(partial_name, tap)) for tap in taps}
+        return TileBuffers(named, partials)
 
     def replicated(self, cut: TilingPlan, numbers: Sequence[int]) -> list[Buffer]:
-        """What a device beside the first holds for tiles with these numbers: differences, and the content there."""
+        """What a device beside the first holds for tiles with these numbers: errors, and the content there."""
         held, parts = {buffer.name: buffer for buffer in self.persistent()}, self.pieces(cut.image.tiles)
-        names = [gram_error_name(tap, group) for tap in self.style_taps for group in self.groups]
-        wanted = [held[name] for name in (*names, *map(mean_name, names)) if name in held]
+        names = [
+            name
+            for tap in self.style_taps
+            for group in self.groups
+            for name in layouts(self._errors(tap), partial(errors_name, tap, group))
+        ]
+        wanted = [held[name] for name in names]
         for tap in self.content_taps:
             whole = held[content_name(tap)]
             for number in numbers:

@@ -20,10 +20,11 @@ from typing import Any, Generic, TypeVar
 from numpy.typing import NDArray
 
 from ...kernels.device import Array
-from ..costs.terms import ContentTerm, Moments
+from ..costs.statistics.base import arrays
+from ..costs.terms import ContentTerm
 from ..memory.arena import allocate
 from ..memory.spill import fetched
-from .buffers import content_name, gram_error_name, mean_name
+from .buffers import content_name
 from .memory_plan import MemoryPlan, TilingPlan
 from .tile_pass import TileWorker, add_tile_gradient, tile_gradient
 from .tiled_pass import OnHost
@@ -31,8 +32,8 @@ from .tiled_pass import OnHost
 AHEAD = 2
 """Tiles that a device may have done, or be at, before their turn comes: one to go on with while another waits."""
 
-Sums = list[tuple[NDArray[Any], NDArray[Any] | None]]
-"""Of every style term, a tile's own Gram and mean, in host memory; or its difference and shift."""
+Groups = list[dict[str, NDArray[Any]]]
+"""Of every style term, a tile's own sums by name, in host memory; or its errors."""
 R = TypeVar("R")
 
 
@@ -45,6 +46,7 @@ class DeviceWorker(TileWorker):
     """One of several devices with its tiles, and what passes between it and the primary."""
 
     def _allocate_more(self, plan: MemoryPlan, cut: TilingPlan) -> None:
+        self._plan = plan
         primary = self.is_last(cut.image.count - 1)
         self._replicated: Mapping[str, Array] = {}
         if not primary:
@@ -62,55 +64,52 @@ class DeviceWorker(TileWorker):
                 rows, columns = self.pieces[content.tap][number].around
                 target = primary.device.download(content.target[rows])[:, columns]
                 self.device.upload(target, self._replicated[content_name(content.tap, number)])
-        self.style_terms = []
-        for style in primary.style_terms:
-            name = gram_error_name(style.tap, style.mask_id)
-            shift = self._replicated.get(mean_name(name))
-            self.style_terms.append(
-                replace(style, targets=(), difference=self._replicated[name], shift=shift, scratch=None)
+        self.style_terms = [
+            replace(
+                style,
+                targets=(),
+                partial=self.buffers.partial[style.tap],
+                errors=self._plan.errors_buffers(self._replicated, style.tap, style.mask_id),
+                scratch=None,
             )
+            for style in primary.style_terms
+        ]
 
     # ---- the statistics of the image --------------------------------------------------------------------------------
-    def sums(self, number: int, image: Array) -> Sums:
+    def sums(self, number: int, image: Array) -> Groups:
         """What a tile adds to the statistics."""
-        features, found = self.forward_tile(number, image), []
+        activations, found = self.forward_tile(number, image), []
         for term in self.style_terms:
-            partial = self.buffers.partial(term.tap)
-            assert partial is not None, "several devices have several tiles"
-            own = Moments(partial.gram, None if term.moments.mean is None else partial.mean)
-            own.gather(self.device, *self.counted(term, number, features), 1)
-            found.append(self._fetched(own.gram, own.mean))
+            seen = self.seen(term, number, activations)
+            term.statistic.measure(self.device, seen.features, seen.weights, term.partial)
+            found.append(self._downloaded(term.partial))
         return found
 
-    def accumulate(self, number: int, found: Sums) -> None:
+    def accumulate(self, number: int, found: Groups) -> None:
         """Adds a tile whose `sums` are known to the statistics, after those before it."""
         for term, values in zip(self.style_terms, found, strict=True):
-            so_far, share = term.moments, self.shares[term.tap][number]
-            wholes, rooms = (so_far.gram, so_far.mean), (so_far.partial_gram, so_far.partial_mean)
-            for value, whole, room in zip(values, wholes, rooms, strict=True):
-                if value is None:
-                    continue
+            share, partials = self.shares[term.tap][number], arrays(term.partial)
+            for name, whole in arrays(term.sums).items():
                 if share == 1:
-                    self.device.upload(value, whole)
+                    self.device.upload(values[name], whole)
                 else:
-                    self.device.upload(value, room)
-                    self.device.blend(room, share, whole)
+                    self.device.upload(values[name], partials[name])
+                    self.device.blend(partials[name], share, whole)
 
-    def differences(self) -> Sums:
+    def errors(self) -> Groups:
         """Of every style term, once it has compared."""
-        return [self._fetched(term.difference, term.shift) for term in self.style_terms]
+        return [self._downloaded(term.errors) for term in self.style_terms]
 
-    def _fetched(self, square: Array, row: Array | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        return self.device.download(square), None if row is None else self.device.download(row)
+    def _downloaded(self, group: Any) -> dict[str, NDArray[Any]]:
+        return {name: self.device.download(array) for name, array in arrays(group).items()}
 
     # ---- the gradient -----------------------------------------------------------------------------------------------
-    def part(self, number: int, image: Array, differences: Sums) -> tuple[NDArray[Any], list[NDArray[Any]]]:
+    def part(self, number: int, image: Array, errors: Groups) -> tuple[NDArray[Any], list[NDArray[Any]]]:
         """A tile's part of the gradient, in its window, and of the content's cost, by tap."""
         if number == self.numbers[-1]:
-            for term, (difference, shift) in zip(self.style_terms, differences, strict=True):
-                self.device.upload(difference, term.difference)
-                if shift is not None:
-                    self.device.upload(shift, term.shift)
+            for term, values in zip(self.style_terms, errors, strict=True):
+                for name, own_error in arrays(term.errors).items():
+                    self.device.upload(values[name], own_error)
         own = self.passes.gradient_pass.window_gradient(self.device, self.tiling.tiles[number])
         tile_gradient(self, number, image, own)
         costs = [self.content_cost(term.tap, number) for term in self.content_terms]
@@ -144,12 +143,10 @@ def evaluate_multi(workers: Sequence[DeviceWorker], image: Array, gradient: Arra
             primary.accumulate(number, own)
             taken_in = number + 1
         for term in primary.style_terms:
-            term.compare(primary.device)
-        differences = primary.differences()
+            term.statistic.compare(primary.device, term)
+        errors = primary.errors()
         primary.device.zero(gradient)
-        parts = _begin(
-            threads, replicas, lambda worker, number: worker.part(number, on_host, differences), backwards=True
-        )
+        parts = _begin(threads, replicas, lambda worker, number: worker.part(number, on_host, errors), backwards=True)
         for number in reversed(range(count)):
             if number in primary.numbers:
                 add_tile_gradient(primary, number, image, gradient)

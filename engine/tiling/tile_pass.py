@@ -8,14 +8,16 @@ done, so the way back begins there: with one tile nothing is computed twice.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ...kernels.device import Array
-from ..costs.terms import ContentTerm, StyleTerm
+from ..costs.statistics.base import SeenTile, StyleTerm
+from ..costs.terms import ContentTerm
 from ..memory.arena import allocate
 from ..model import network
 from ..types import Mask
 from . import geometry
-from .buffers import TileBuffers, weights_name
+from .buffers import weights_name
 from .memory_plan import MemoryPlan, TilingPlan
 
 
@@ -32,15 +34,15 @@ class TileWorker:
         device = plan.device
         self.device, self.tiling, self.numbers = device, cut.image, numbers
         self.content_terms: list[ContentTerm] = []
-        self.style_terms: list[StyleTerm] = []
-        self.buffers = TileBuffers(allocate(device, plan.per_tile(cut)))
+        self.style_terms: list[StyleTerm[Any, Any, Any]] = []
+        self.buffers = plan.tile_buffers(allocate(device, plan.per_tile(cut)), cut)
+        self.cost_vector = plan.cost_vector(cut)
         self._allocate_more(plan, cut)
         self.passes = plan.passes(cut)
         arena = device.allocate(plan.arena(cut))
         for tiled_pass in self.passes.all:
             tiled_pass.place_in(arena)
         self.pieces = plan.pieces(cut.image.tiles)
-        self._content_taps = plan.content_taps
         self.shares = {tap: geometry.shares(parts) for tap, parts in self.pieces.items()}
         sizes = plan.sizes
         # A weight of one, on average over all units that are counted.
@@ -67,8 +69,7 @@ class TileWorker:
 
     def content_cost(self, tap: str, number: int) -> Array:
         """(1,): the slot of a tile's content cost."""
-        slot = self._content_taps.index(tap) * self.tiling.count + number
-        return self.buffers.costs[slot : slot + 1]
+        return self.buffers.costs[self.cost_vector.content(tap, number)]
 
     def content_target(self, term: ContentTerm, number: int) -> Array:
         """(h, w, C): the content's activations at a tile, which `tile_gradient` is at."""
@@ -85,10 +86,11 @@ class TileWorker:
         network.forward(device, tiled_pass.network, buffers, pixels)
         return tiled_pass.activations(device, tile)
 
-    def counted(self, term: StyleTerm, number: int, activations: Mapping[str, Array]) -> tuple[Array, Array | None]:
-        """What a style term sees of a tile: activations (h, w, C), and their weights (h, w)."""
-        part = self.pieces[term.tap][number]
-        return activations[term.tap][part.rows], self.weights(term.tap, term.mask_id, number)
+    def seen(self, term: StyleTerm[Any, Any, Any], number: int, activations: Mapping[str, Array]) -> SeenTile:
+        """What a style term sees of a tile."""
+        tap, part = term.tap, self.pieces[term.tap][number]
+        weights = self.weights(tap, term.mask_id, number)
+        return SeenTile(activations[tap][part.rows], weights, self.shares[tap][number], number, part)
 
 
 def evaluate_single(worker: TileWorker, image: Array, gradient: Array) -> None:
@@ -98,15 +100,15 @@ def evaluate_single(worker: TileWorker, image: Array, gradient: Array) -> None:
     """
     device, count = worker.device, worker.tiling.count
 
-    # 1. Forward: the activations at the taps, and their Gram matrices and means, summed over the tiles.
+    # 1. Forward: the activations at the taps, and their statistics (for "gram" the Gram matrix), summed over the tiles.
     for number in range(count):
         activations = worker.forward_tile(number, image)
         for style in worker.style_terms:
-            style.moments.gather(device, *worker.counted(style, number, activations), worker.shares[style.tap][number])
+            style.statistic.gather(device, worker.seen(style, number, activations), style.sums, style.partial)
 
     # 2. Costs of the styles, and the errors of the statistics, from which the gradient at a tap follows.
     for style in worker.style_terms:
-        style.compare(device)
+        style.statistic.compare(device, style)
 
     # 3. Backward: the gradient of the image is the sum over the tiles. The last tile has just been passed forward.
     if count == 1:
@@ -155,6 +157,6 @@ def tile_gradient(worker: TileWorker, number: int, image: Array, out: Array) -> 
                 accumulate = True
         for style in worker.style_terms:
             if style.tap == tap:
-                weights = worker.weights(tap, style.mask_id, number)
-                style.add_gradient(device, features, weights, injected, accumulate)
+                seen = worker.seen(style, number, activations)
+                style.statistic.add_gradient(device, style, seen, injected, accumulate)
                 accumulate = True

@@ -1,0 +1,97 @@
+"""What an objective compares with, measured once: the styles' statistics and the content's activations."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...kernels.device import Device
+from ..imaging.masks import tap_weights
+from ..memory.arena import Buffer, allocate
+from ..model import network
+from ..tiling import geometry
+from ..tiling.buffers import PersistentBuffers
+from ..tiling.memory_plan import MemoryPlan
+from ..tiling.tile_pass import TileWorker
+from ..types import Image, Mask
+from .statistics.base import SeenTile, scratch_of
+
+DOWNLOAD_BYTES = 1 << 22
+"""At a time, of what is only summed on the host."""
+
+
+@dataclass(frozen=True, eq=False)
+class SizedStyle:
+    """One style, at the size in which it is looked at."""
+
+    name: str
+    pixels: Image
+    """(h, w, 3)"""
+    region: Mask | None
+    """(h, w) in [0, 1]: the part of the style's picture that counts; None is all of it."""
+    wanted: Mapping[int | None, float]
+    """Its shares of J_style, by the number of the objective's place; None is everywhere."""
+
+
+class MeasuredStyle(NamedTuple):
+    """One style at one tap."""
+
+    energy: float
+    """J^[l](S) of an image without features."""
+    target: Any
+    """The statistic's, of `costs.statistics.base`."""
+
+
+def measure_style(
+    plan: MemoryPlan, worker: TileWorker, held: PersistentBuffers, number: int, style: SizedStyle
+) -> dict[str, MeasuredStyle]:
+    """Measures one style at every style tap, on the worker's device, into the buffers that are held for it."""
+    if not plan.style_taps:
+        return {}
+    device, statistic, size = plan.device, plan.statistic, style.pixels.shape[:2]
+    tiled_pass = worker.passes.styles[number]
+    (image,) = allocate(device, [Buffer("image", style.pixels.shape, device.image_dtype, 0, 0)], "the style").values()
+    device.upload(style.pixels, image)
+    sizes = dict(zip(network.strides(plan.network), network.sizes(plan.network, size), strict=True))
+    masks: Mapping[str, Mask] = {}
+    if style.region is not None:
+        masks = tap_weights(style.region, sizes, plan.style_taps, f"the region of {style.name}")
+    pieces = plan.pieces(tiled_pass.tiling.tiles)
+    shares = {tap: geometry.shares(parts) for tap, parts in pieces.items()}
+    halo_overhead = {tap: geometry.seen(pieces[tap]) / math.prod(sizes[tap]) for tap in plan.style_taps}
+    for index, tile in enumerate(tiled_pass.tiling.tiles):
+        features = tiled_pass.forward(device, tile, image)
+        for tap in plan.style_taps:
+            part, weights = pieces[tap][index], None
+            values = part.weights(masks.get(tap), halo_overhead[tap])
+            if values is not None:
+                (weights,) = allocate(device, [Buffer("weights", part.shape, device.image_dtype, 0, 0)]).values()
+                device.upload(values, weights)
+            seen = SeenTile(features[tap][part.rows], weights, shares[tap][index], index, part)
+            statistic.gather_target(device, seen, held.styles[tap, number], worker.buffers.partial.get(tap))
+
+    def finished(tap: str) -> MeasuredStyle:
+        scratch = scratch_of(statistic, plan.channels[tap], held.scratch)
+        return MeasuredStyle(*statistic.finish_target(device, held.styles[tap, number], scratch))
+
+    return {tap: finished(tap) for tap in plan.style_taps}
+
+
+def measure_content(plan: MemoryPlan, worker: TileWorker, held: PersistentBuffers) -> None:
+    """Keeps the content's activations at every content tap; the content lies in the buffer of the image."""
+    tiled_pass = worker.passes.content
+    for index, tile in enumerate(tiled_pass.tiling.tiles if plan.content_taps else ()):
+        features = tiled_pass.forward(plan.device, tile, held.image)
+        for tap in plan.content_taps:
+            part = worker.pieces[tap][index]
+            plan.device.copy(features[tap][part.rows][part.own], held.content[tap][part.at])
+
+
+def content_energy(device: Device, target: Any) -> float:
+    """Half the sum of the squares of activations (h, w, C): J_content^[l] of an image without features, as a sum."""
+    total, step = 0.0, max(1, DOWNLOAD_BYTES // target[0].nbytes)
+    for row in range(0, len(target), step):
+        total += float(np.sum(np.square(device.download(target[row : row + step]), dtype=np.float64)))
+    return total / 2
