@@ -14,7 +14,7 @@ THREADS = 256  # of a block
 BLOCK = (THREADS, 1, 1)
 MOST_BLOCKS = 4096  # several waves on the largest GPU; beyond it the kernels loop
 MOST_PARTIALS = 1024  # blocks of a reduction, a float32 each; decides the order of a sum, so not a GPU's own number
-WORKSPACE_BYTES = 4 * MOST_PARTIALS
+WORKSPACE_BYTES = 2 * 4 * MOST_PARTIALS  # of two sums at a time
 
 
 def grid_of(count: int, per_thread: int) -> tuple[int, int, int]:

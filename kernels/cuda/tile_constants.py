@@ -13,6 +13,7 @@ from .gram import launch_mma_sm80 as gram_mma_sm80
 from .gram import launch_simt as gram_simt
 from .gram import launch_wgmma_sm90 as gram_wgmma_sm90
 from .runtime.tensor_map import STEP_CHANNELS
+from .sliced import launch as sliced
 from .wasserstein import launch as wasserstein
 
 HEADER = Path(__file__).parent / "common" / "tile_constants.cuh"
@@ -70,10 +71,11 @@ def header() -> str:
         *(_alias(name, "GramTile", values) for name, values in grams),
         "}  // namespace wgmma_sm90",
         "",
-        "// kernels/device.py, gram/launch_simt.py, wasserstein/launch.py",
+        "// kernels/device.py, gram/launch_simt.py, wasserstein/launch.py, sliced/launch.py",
         _constant("most_vectors", MOST_VECTORS),
         _constant("gram_sum_elements", gram_simt.SUM_ELEMENTS),
         _constant("square_product_warps", wasserstein.SLICES),
+        _constant("sort_tile", sliced.SORT_TILE),
     ]
     return "\n".join(lines) + "\n"
 

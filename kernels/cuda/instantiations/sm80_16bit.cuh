@@ -1,6 +1,7 @@
 // Everything between an image and its gradient in 16-bit numbers, sums in float32: the convolutions
 // (conv3x3/mma_sm80.cuh), the first layer's (conv3x3/rgb_mma_sm80.cuh), what is between them on the way back
-// (elementwise/pooling_16bit.cuh), Grams (gram/mma_sm80.cuh), means and costs (costs/terms_16bit.cuh).
+// (elementwise/pooling_16bit.cuh), Grams (gram/mma_sm80.cuh), means and costs (costs/terms_16bit.cuh), and the
+// products of the sliced distance (sliced/products.cuh).
 //
 // sm80_bf16.cu and sm80_fp16.cu include this once each, with
 //
@@ -12,6 +13,7 @@
 #include "costs/terms_16bit.cuh"
 #include "elementwise/pooling_16bit.cuh"
 #include "gram/mma_sm80.cuh"
+#include "sliced/products.cuh"
 
 #if ARCHITECTURE >= ELEMENT_ARCHITECTURE
 CONV3X3_RELU_MMA_SM80(NAME(conv3x3_relu_mma_sm80_bf16_128x128, conv3x3_relu_mma_sm80_fp16_128x128),
@@ -51,3 +53,5 @@ RELU_GRADIENT_16BIT(NAME(relu_gradient_bf16, relu_gradient_fp16), ELEMENT)
 MEAN_16BIT(NAME(mean_bf16, mean_fp16), ELEMENT)
 CONTENT_COST_16BIT(NAME(content_cost_bf16, content_cost_fp16), ELEMENT)
 CONTENT_GRADIENT_16BIT(NAME(content_gradient_bf16, content_gradient_fp16), ELEMENT)
+PROJECT(NAME(project_bf16, project_fp16), ELEMENT)
+SLICED_GRADIENT(NAME(sliced_gradient_bf16, sliced_gradient_fp16), ELEMENT)
