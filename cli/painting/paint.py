@@ -141,12 +141,14 @@ def paint(
         )
         result = replace(result, recipe={**result.recipe, recipe.KEY: repeating.recipe_of(options, sums)})
         kept = replace(result, recipe={}) if options.no_recipe else result
-        place, problem = rescue.written(
-            Path(options.output if standard is None else default_name(options)),
-            lambda path: kept.save(path, depth=options.depth, quality=options.quality),  # type: ignore[arg-type]
-            None if standard is None else partial(_pipe, kept, standard, options.depth),  # type: ignore[arg-type]
-        )
-        sides.finish(result)
+        try:
+            place, problem = rescue.written(
+                Path(options.output if standard is None else default_name(options)),
+                lambda path: kept.save(path, depth=options.depth, quality=options.quality),  # type: ignore[arg-type]
+                None if standard is None else partial(_pipe, kept, standard, options.depth),  # type: ignore[arg-type]
+            )
+        finally:  # also where the picture can go nowhere: the checkpoint still has it
+            sides.finish(result)
         stopping = stopped_by()
     if problem is not None:
         complain(f"nstgpu: {printable(f'{problem}; the picture is in {place}')}")

@@ -15,7 +15,7 @@ def written(
     With `pipe`, which writes to standard output, that is tried instead of `path`, whose name alone counts then.
 
     Tries the current folder, the one for temporary files and the user's own, under a name that nothing has yet. Raises
-    what `write` raised for `path` where it can be written nowhere.
+    OSError, with what `write` said of `path`, where it can be written nowhere: nothing that was given is wrong.
     """
     from ...engine.imaging.files import ImageError
 
@@ -40,7 +40,7 @@ def written(
             finally:
                 if place is _in_temporary_folder:
                     _remove_if_empty(other.parent)
-    raise problem
+    raise OSError(str(problem)) from problem
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -176,11 +176,19 @@ def json_lines(path: str, done: int, stack: ExitStack) -> Side:
                 streams.nobody_reads()
 
         return Side(name, while_it_is_read)
-    if done and os.path.isfile(path):
-        _forget_lines_after(path, done)
-    stream = open(path, "a" if done else "w", encoding="utf-8")  # noqa: SIM115  (closed by the stack)
-    stack.callback(_close_quietly, stream)
-    return Side(name, writer(stream))
+    write_line: Report | None = None
+
+    def report(progress: "Progress") -> None:
+        nonlocal write_line
+        if write_line is None:  # opened here, where it costs nothing else if it cannot be
+            if done and os.path.isfile(path):
+                _forget_lines_after(path, done)
+            stream = open(path, "a" if done else "w", encoding="utf-8")  # noqa: SIM115  (closed by the stack)
+            stack.callback(_close_quietly, stream)
+            write_line = writer(stream)
+        write_line(progress)
+
+    return Side(name, report)
 
 
 def _close_quietly(stream: TextIO) -> None:

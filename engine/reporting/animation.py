@@ -65,7 +65,12 @@ class Animation:
         if every < 1:
             raise ImageError(f"cannot animate {path} with a frame every {every} iterations; give 1 or more")
         files.check_place(self.path)
-        self._store = tempfile.TemporaryFile()  # noqa: SIM115  # close() does
+        try:
+            self._store = tempfile.TemporaryFile()  # noqa: SIM115  # close() does
+        except OSError as error:
+            raise ImageError(
+                f"cannot put aside frames of {self.path}: {error.strerror}; make room, or set TMPDIR"
+            ) from error
         self._frames: list[tuple[int, int]] = []  # where each begins in the store, and its bytes
 
     def due(self, iteration: int) -> bool:

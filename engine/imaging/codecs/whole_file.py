@@ -7,7 +7,9 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,11 +50,19 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write, and to read, that is there whole in the end or not at all; raises ImageError as `write_whole`.
 
     Folders that are missing are made. It is written under a passing name in the same folder, then given its own in one
-    step. While it is written it is locked, so that `clean` knows it from what a dead process has left.
+    step. While it is written it is locked, so that `clean` knows it from what a dead process has left. A device or a
+    pipe of that name is written to, not replaced.
     """
     target = Path(os.path.realpath(path))  # a link keeps pointing at the file, which is what gets replaced
     partial: Path | None = None
     try:
+        if target.exists() and not target.is_file():
+            with tempfile.TemporaryFile() as passing:  # since pipes have no way back
+                yield passing
+                passing.seek(0)
+                with target.open("wb") as device:
+                    shutil.copyfileobj(passing, device)
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         partial, file = _begun(target)
         with file:

@@ -144,7 +144,7 @@ def test_a_picture_that_can_go_nowhere_is_said_to_be_lost(folder: Path, tmp_path
     def write(path: Path) -> None:
         raise ImageError(f"cannot write {path}: no room")
 
-    with pytest.raises(ImageError, match=r"out\.png: no room"):
+    with pytest.raises(OSError, match=r"out\.png: no room"):
         rescue.written(tmp_path / "out.png", write)
     assert list((folder.parent / "temporary").iterdir()) == []
 
@@ -159,3 +159,34 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_run(folder: Path, monkeypa
     assert result.exit_code == 1
     assert result.stderr.count("No space left") == 1
     assert images.read(folder / "out.png").pixels.shape == (24, 32, 3)
+
+
+def test_a_picture_that_is_lost_is_a_failure_and_is_still_in_the_checkpoint(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any, *_: Any, **__: Any) -> None:
+        raise ImageError(f"cannot write {path}: No space left on device; choose another place")
+
+    monkeypatch.setattr("nstgpu.engine.imaging.files.save", refuse)
+    result = CliRunner().invoke(app, [*RUN, "-o", "out.png", "--checkpoint", "state.h5", "--checkpoint-every", "1000"])
+    assert result.exit_code == 1, result.output
+    assert "nstgpu: cannot write out.png: No space left" in result.stderr
+    assert checkpoint.read("state.h5")[0].iteration == 2
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="a folder where nothing can be made")
+def test_lines_of_json_that_cannot_be_begun_cost_no_run(folder: Path) -> None:
+    result = CliRunner().invoke(app, [*RUN, "-o", "out.png", "--json", "/proc/self/log"])
+    assert result.exit_code in (1, 2)  # 2: who may not write there is told before any work
+    assert (folder / "out.png").exists() == (result.exit_code == 1)
+    assert result.stderr.count("/proc/self/log") >= 1
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_shows_no_traceback() -> None:
+    program = (
+        "import runpy, sys\nclass Interrupted:\n    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\nrunpy.run_module('nstgpu', run_name='__main__')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "")

@@ -372,3 +372,20 @@ def test_a_library_that_cannot_be_loaded_is_one_line(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(images, "read", fail)
     result = run("-o", "out.png", "--quiet")
     assert (result.exit_code, result.stderr.splitlines()) == (1, [line])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes")
+def test_a_device_or_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with whole_file.whole_file(pipe) as file:
+            file.write(b"abc")
+            file.seek(1)
+            file.write(b"x")
+        assert os.read(reader, 10) == b"axc"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
