@@ -101,11 +101,11 @@ profile() {
     local precision size heavy kernel
     for precision in bf16 3xtf32 fp32 tf32 fp16; do
         step "profile 512 $precision" 60 nstgpu profile --device cuda --precision "$precision" --size 512 --rounds 20 \
-            --json "$logs/profile_512_$precision.json"
+            --json "$logs/profile_512_$precision.json" --force
     done
     size=1024
     step "profile $size bf16" 60 nstgpu profile --device cuda --precision bf16 --size "$size" --rounds 20 \
-        --json "$logs/profile_${size}_bf16.json"
+        --json "$logs/profile_${size}_bf16.json" --force
     step "host time" 60 "$python" benchmarks/host_time.py
     if command -v ncu >/dev/null && [[ -s $logs/profile_512_bf16.json ]]; then
         read -ra heavy <<<"$(heaviest "$logs/profile_512_bf16.json")"

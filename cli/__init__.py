@@ -18,6 +18,8 @@ from .terminal import streams, usage
 from .terminal.messages import Lines, is_for_users, printable, say
 from .version import VERSION
 
+_PARAMETERS = ("content_weight", "style_weight", "tv_weight", "style_scale", "mask_feather", "threads")
+_PARAMETER = re.compile(rf"(^|: )({'|'.join(_PARAMETERS)})(?= is )")
 _HOME = re.compile(r"(--[a-z-]+=|-[a-z]|)(~.*)", re.DOTALL)
 
 
@@ -152,7 +154,9 @@ def _one_line(error: Exception) -> str:
         return f"out of memory ({message}); free some, or raise its limit" if lacking else message
     from ..engine.errors import NonFiniteCostError
 
-    if _is_bad_input(error) or isinstance(error, NonFiniteCostError | OSError):
+    if _is_bad_input(error) or isinstance(error, NonFiniteCostError):  # the library's names as the options
+        return _PARAMETER.sub(lambda found: f"{found[1]}--{found[2].replace('_', '-')}", message)
+    if isinstance(error, OSError):
         return message
     return f"unexpected {type(error).__name__}: {message}; run again with --debug and report it"
 

@@ -14,7 +14,7 @@ import typer
 
 from ..engine.wording import counted
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
-from .painting.destinations import fresh, refuse_existing
+from .painting.destinations import STANDARD, fresh, refuse_existing
 from .terminal.messages import is_for_users, printable, say
 from .terminal.progress import on_terminal, pulse
 
@@ -31,7 +31,7 @@ def layers(
         list[Path], typer.Argument(metavar="PICTURES", help="Folders of pictures, or pictures.", show_default=False)
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for the sheets.", show_default="PICTURES_layers")
+        str | None, typer.Option("-o", "--output", help="Folder for the sheets.", show_default="PICTURES_layers")
     ] = None,
     layer: Annotated[
         list[str] | None,
@@ -67,10 +67,14 @@ def layers(
 
     if unit and units is not None:
         raise SettingsError("--unit and --units exclude each other: name units, or say how many")
+    if output == STANDARD:
+        raise SettingsError(
+            "--output - has no room for a sheet a layer; give --output a folder (./- if it is called -)"
+        )
     first = pictures[0].resolve()
-    name = first.name if first.is_dir() else first.stem
+    name = first.name if first.is_dir() else "stdin" if str(pictures[0]) == STANDARD else first.stem
     named = Path(f"{name}_layers" if force else fresh(f"{name}_layers"))
-    destination = named if output is None else output
+    destination = named if output is None else Path(output)
     _check_folder(destination, pictures)
     count = sum(1 for _ in _found(pictures))
     if count == 0:

@@ -12,6 +12,7 @@ import typer
 from ..engine.optimizers import registry
 from ..engine.optimizers.scales import ITERATIONS
 from .options import Debug, DeviceName, Precision, Preprocessing, Threads, WeightsFile
+from .painting.checks import named
 from .terminal.messages import notes, printable
 
 if TYPE_CHECKING:
@@ -74,12 +75,14 @@ def plan(
     from ..kernels import open_device
     from ..weights import default_weights, load_weights
 
-    setting = tiles.setting(tile)
+    with named("--tile"):
+        setting = tiles.setting(tile)
+        tiles.check(setting)
     registry.check(optimizer, None)
     if memory is not None and not 0 < memory < float("inf"):
-        raise SettingsError(f"the memory is {memory} GiB; it must be a finite number above zero")
+        raise SettingsError(f"--memory is {memory} GiB; it must be a finite number above zero")
     if size is not None and size > LARGEST:
-        raise SettingsError(f"the size is {size}; at most {LARGEST} pixels can be planned for")
+        raise SettingsError(f"--size is {size}; at most {LARGEST} pixels can be planned for")
     shape = None
     if image is not None:
         with notes(quiet=True):  # what is said of the picture, `run` says

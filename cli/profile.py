@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import Debug, DeviceName, Precision, Preprocessing, Threads
+from .painting.destinations import STANDARD, refuse_existing, refuse_folder
 
 if TYPE_CHECKING:
     from ..engine.analysis.profile import Profile
@@ -35,8 +36,9 @@ def profile(
     ] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Iterations to take the median of.")] = 5,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON; - for standard output.")
+        str | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON; - for standard output.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there already.")] = False,
     debug: Debug = False,
 ) -> None:
     """Time every operation of one iteration, and compare each with the reference.
@@ -47,9 +49,15 @@ def profile(
     del debug  # acted on where errors are reported
     from ..engine.analysis.profile import profile as profile_iteration
     from ..engine.errors import SettingsError
+    from ..engine.imaging.files import check_place, write_whole
     from ..kernels import open_device
     from ..weights import load_weights
 
+    if json_file not in (None, STANDARD):
+        refuse_folder(json_file, "--json")
+        check_place(Path(json_file))
+        if not force:
+            refuse_existing(json_file, "--json")
     opened = open_device(device, precision, threads)
     side = size or (DEFAULT_SIZE if opened.measurable else EMULATED_SIZE)
     network = load_weights(weights, preprocessing=preprocessing)
@@ -62,12 +70,10 @@ def profile(
         result.rows[:] = rows
     if json_file is not None:
         text = json.dumps(asdict(result), indent=1)
-        if str(json_file) == "-":
+        if json_file == STANDARD:
             print(text)
             return
-        beside = json_file.with_name(f"{json_file.name}.part")
-        beside.write_text(text + "\n", encoding="utf-8")
-        beside.replace(json_file)
+        write_whole(Path(json_file), f"{text}\n".encode())
     _print(result)
 
 

@@ -13,10 +13,11 @@ import typer
 
 from ..engine.wording import counted
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
-from .painting.destinations import fresh, refuse_existing
+from .painting.destinations import STANDARD, fresh, is_folder, refuse_existing, refuse_standard_output
 from .painting.run_options import is_same_file
 from .terminal.messages import notes, say
 from .terminal.progress import on_terminal, pulse
+from .terminal.streams import output_alone
 
 if TYPE_CHECKING:
     from ..engine.optimizers.coarse_to_fine import Progress
@@ -35,11 +36,11 @@ def reconstruct(
     image: Annotated[Path, typer.Argument(help="The picture to paint back.", show_default=False)],
     style: Annotated[bool, typer.Option("--style", help="Reconstruct its style instead of its content.")] = False,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "-o",
             "--output",
-            help="PNG, JPEG, WebP or TIFF by suffix.",
+            help="PNG, JPEG, WebP or TIFF by suffix; FOLDER/ (made if missing); or - for a PNG on standard output.",
             show_default="IMAGE_content_layers.png or IMAGE_style_layers.png",
         ),
     ] = None,
@@ -71,23 +72,34 @@ def reconstruct(
     """
     del debug  # acted on where errors are reported
     from ..engine.analysis import contact_sheets as sheets
+    from ..engine.checks import MAX_PIXELS
     from ..engine.errors import SettingsError
     from ..engine.imaging import files as images
     from ..engine.model.taps import classic_style, resolve
+    from ..engine.optimizers.scales import MOST_ITERATIONS
     from ..engine.transfer import StyleTransfer
     from ..kernels import open_device
     from ..weights import default_weights, load_weights
 
+    for option, number, most in (("--size", size, MAX_PIXELS), ("--iterations", iterations, MOST_ITERATIONS)):
+        if number > most:
+            raise SettingsError(f"{option} is {number}; at most {most} are possible")
     kind = "style" if style else "content"
-    name = f"{image.stem}_{kind}_layers.png"
+    folder = Path(output) if output is not None and is_folder(output) else Path()
+    stem = "stdin" if str(image) == STANDARD else image.stem
+    name = str(folder / f"{stem}_{kind}_layers.png")
+    if output == STANDARD:
+        refuse_standard_output()
+        if separate:
+            raise SettingsError("--output - gives --separate no names for its pictures; name a file")
     network = load_weights(default_weights() if weights is None else weights, preprocessing=preprocessing)
     chosen = list(resolve(layer or classic_style(network.taps), network.taps, network.name))
     beside = [tap for tap in chosen if separate]
-    if output is None:
+    if output is None or is_folder(output):
         destination = Path(name if force else fresh(name, lambda path: [_beside(path, tap) for tap in beside]))
     else:
-        destination = output
-    for path in (destination, *(_beside(destination, tap) for tap in beside)):
+        destination = Path(output)
+    for path in () if output == STANDARD else (destination, *(_beside(destination, tap) for tap in beside)):
         images.check_destination(path)
         if is_same_file(path, image):
             raise SettingsError(f"{path} is the input and would be overwritten; choose another --output")
@@ -155,10 +167,16 @@ def reconstruct(
         "pooling": pooling,
         "seed": str(seed),
     }
-    images.save(destination, sheet, recipe=recipe)
+    if output == STANDARD:
+        with output_alone() as file:
+            images.write_png(file, sheet, recipe=recipe)
+            file.flush()
+    else:
+        images.save(destination, sheet, recipe=recipe)
     if not quiet:
         layers = counted(len(chosen), "layer")
-        say(f"wrote {destination} ({f'stopped at layer {len(row) - 1} of {len(chosen)}' if interrupted else layers})")
+        where = "the picture to standard output" if output == STANDARD else destination
+        say(f"wrote {where} ({f'stopped at layer {len(row) - 1} of {len(chosen)}' if interrupted else layers})")
 
 
 def _beside(path: Path, tap: str) -> Path:

@@ -2,7 +2,6 @@
 
 # ruff: noqa: ARG001  (the options are read from typer's context, which knows what was given and what is a default)
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +22,7 @@ from .options import (
     Yes,
 )
 from .painting import repeating
-from .painting.destinations import default_name, fresh, saved_on_the_way
+from .painting.destinations import default_name, fresh, is_folder, saved_on_the_way
 from .painting.paint import paint
 from .painting.run_options import CHECKPOINT_SECONDS, DEFAULT_SIZE, PRESETS, Options, described
 from .version import VERSION
@@ -428,7 +427,7 @@ def _options(given: dict[str, Any], recipe: str | None, presets: list[str], *, y
     values |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     if "content" not in values:
         raise SettingsError("no content was given; name the picture to paint, as in nstgpu run content.jpg style.jpg")
-    folder = Path(values.pop("output")) if _is_folder(values.get("output")) else None
+    folder = Path(values.pop("output")) if is_folder(values.get("output") or "") else None
     if "output" not in values:
         suffix = "" if recipe is None else Path(recipe).suffix.lower()
         suffix = suffix if suffix in (".jpg", ".jpeg", ".webp", ".tif", ".tiff") else ".png"
@@ -436,7 +435,3 @@ def _options(given: dict[str, Any], recipe: str | None, presets: list[str], *, y
         name = name if folder is None else str(folder / name)
         values["output"] = name if values.get("force") else fresh(name, saved_on_the_way(values.get("save_every")))
     return Options(**values)
-
-
-def _is_folder(output: str | None) -> bool:
-    return output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir())

@@ -2,6 +2,7 @@
 
 import math
 
+from .checks import MAX_PIXELS
 from .errors import SettingsError
 from .imaging import files, masks
 from .inputs import Inputs
@@ -33,6 +34,7 @@ def tap_sizes(inputs: Inputs, size: tuple[int, int]) -> dict[str, tuple[int, int
 def too_small(inputs: Inputs, long_side: int) -> tuple[str, str] | None:
     """What is too small for the network at the scale with this long side, and the remedy; None if nothing is."""
     share, size = long_side / max(inputs.shape[:2]), size_at(inputs, long_side)
+    _refuse_too_large(inputs, share)
     least, tap = network.least_side(inputs.network) - 2 * inputs.border, inputs.network.layers[-1].tap
     needs = f"too small for {tap}, which needs {least} px on the short side"
     if min(size) < least:
@@ -59,6 +61,16 @@ def too_small(inputs: Inputs, long_side: int) -> tuple[str, str] | None:
                 reason, _, remedy = str(error).partition("; ")
                 return reason, remedy
     return None
+
+
+def _refuse_too_large(inputs: Inputs, share: float) -> None:
+    for style in inputs.styles:
+        side = max(style_size(inputs, style, share))
+        if style.size is None and side > MAX_PIXELS:
+            raise SettingsError(
+                f"style_scale is {style.scale:g}, which makes the style {style.name} {side} pixels long; at most "
+                f"{MAX_PIXELS} are possible, so take a lower one"
+            )
 
 
 def problem(inputs: Inputs, long_side: int) -> str | None:

@@ -5,6 +5,8 @@ What depends on the pictures or the weights is left to the library, whose own ch
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .run_options import LIMITS, Options, iterations_of, layers_of, settled_of
@@ -26,11 +28,17 @@ def check_options(options: Options, styles: "list[Style]") -> None:
 
     _check_limits(options)
     check_choices(options.content_reduction, options.statistics, options.colors, options.pooling or "max")
-    registry.check(options.optimizer, options.learning_rate)
-    check_average(options.average)
-    tiles.check(tiles.setting(options.tile))
-    check_noise(options.noise)
-    settled_of(options)
+    registry.spec(options.optimizer)
+    with named("--learning-rate"):
+        registry.check(options.optimizer, options.learning_rate)
+    with named("--average"):
+        check_average(options.average)
+    with named("--tile"):
+        tiles.check(tiles.setting(options.tile))
+    with named("--noise"):
+        check_noise(options.noise)
+    with named("--settled-fall"):
+        settled_of(options)
     check_names(options.device, options.precision)
     for name in ("content_weight", "style_weight", "tv_weight"):
         balance.checked(f"--{name.replace('_', '-')}", getattr(options, name))
@@ -38,7 +46,8 @@ def check_options(options: Options, styles: "list[Style]") -> None:
     layers_of(options.style_layers, options.style_lambdas, "style")
     _check_iterations(options)
     for style in styles:
-        _above_zero(f"the weight of the style {style.picture}", style.weight)
+        with named("--style FILE=W"):
+            _above_zero(f"the weight of the style {style.picture}", style.weight)
         if style.scale is not None:
             _above_zero("--style-scale", style.scale)
         if style.size is not None:
@@ -46,9 +55,22 @@ def check_options(options: Options, styles: "list[Style]") -> None:
     _check_inputs(options, styles)
 
 
+@contextmanager
+def named(option: str) -> Iterator[None]:
+    """What the library says of a value that it can't have, with the option before it."""
+    from ...engine.errors import SettingsError
+
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(f"{option}: {error}") from error
+
+
 def _check_limits(options: Options) -> None:
     from ...engine.errors import SettingsError
 
+    if options.depth not in (8, 16):
+        raise SettingsError(f"--depth is {options.depth}; it must be 8 or 16")
     for name, (low, high) in LIMITS.items():
         value = getattr(options, name)
         for number in value if isinstance(value, tuple) else (value,):
@@ -59,11 +81,14 @@ def _check_limits(options: Options) -> None:
 
 def _check_iterations(options: Options) -> None:
     from ...engine.errors import SettingsError
+    from ...engine.optimizers.scales import MOST_ITERATIONS
 
     iterations = iterations_of(options.iterations)
     for number in [iterations] if isinstance(iterations, int) else iterations:
         if number < 1:
             raise SettingsError(f"--iterations {options.iterations}: at least 1 is needed at every scale")
+        if number > MOST_ITERATIONS:
+            raise SettingsError(f"--iterations {options.iterations}: at most {MOST_ITERATIONS:,} at every scale")
 
 
 def _above_zero(what: str, value: float) -> None:
@@ -89,6 +114,9 @@ def _check_inputs(options: Options, styles: "list[Style]") -> None:
     if [options.init, *(path for path, _ in named)].count("-") > 1:
         raise SettingsError("standard input (-) is named twice, and is one picture; give the other as a file")
     for path, what in named:
+        file, equals, number = path.rpartition("=")
+        if what == "the style" and equals and not _is_there(path) and _is_there(file):
+            raise SettingsError(f"--style {path}: {number!r} is not a number; write FILE=NUMBER")
         if not _is_there(path):
             raise ImageError(f"there is no file {path}; give {what} as the path of a picture")
 

@@ -22,6 +22,31 @@ def numbered(output: Path, iteration: int) -> Path:
     return output.with_name(f"{output.stem}_{iteration:04d}{output.suffix}")
 
 
+def is_folder(path: str) -> bool:
+    """Whether a name is a folder's: one that is there, or one that ends like a folder's."""
+    return path != STANDARD and (path.endswith(("/", os.sep)) or os.path.isdir(path))
+
+
+def refuse_folder(path: str | None, option: str) -> None:
+    """Raises SettingsError for a folder where one file is written."""
+    from ...engine.errors import SettingsError
+
+    if path is not None and is_folder(path):
+        raise SettingsError(f"{option} {path} is a folder; name the file to write in it")
+
+
+def refuse_standard_output(option: str = "--output") -> None:
+    """Raises SettingsError where standard output can't take a picture."""
+    from ...engine.errors import SettingsError
+    from ..terminal.streams import why_no_picture
+
+    if reason := why_no_picture():
+        raise SettingsError(
+            f"{option} - writes a PNG to standard output, which {reason}; send that to a file or a program, or give a "
+            "name"
+        )
+
+
 def fresh(output: str, beside: Callable[[Path], Iterable[str | Path]] = lambda _: ()) -> str:
     """A default name as it is, or as `name (2).png` and so on where that is taken, or one of those beside it."""
     path, number = Path(output), 1
@@ -53,6 +78,14 @@ def check_files(options: Options, styles: "list[Style]", *, resumed: bool = Fals
     from ...engine.imaging import files as images
     from ...engine.reporting import animation, report
 
+    for option, path in (
+        ("--animation", options.animation),
+        ("--report", options.report),
+        ("--json", options.json_file),
+        ("--checkpoint", options.checkpoint),
+        ("--output", options.output),
+    ):
+        refuse_folder(path, option)
     if options.output == STANDARD:
         _check_standard_output(options)
     else:
@@ -75,12 +108,10 @@ def check_files(options: Options, styles: "list[Style]", *, resumed: bool = Fals
 
 def _check_standard_output(options: Options) -> None:
     from ...engine.errors import SettingsError
-    from ..terminal.streams import why_no_picture
 
+    refuse_standard_output()
     problem = ""
-    if reason := why_no_picture():
-        problem = f"writes a PNG to standard output, which {reason}; send that to a file or a program, or give a name"
-    elif options.save_every is not None:
+    if options.save_every is not None:
         problem = "gives --save-every no name for its pictures; name a file"
     elif options.quality is not None or options.depth not in (8, 16):
         problem = "writes a PNG, of 8 or 16 bits (--depth) and without --quality; name a file for others"

@@ -116,6 +116,7 @@ LIMITS: dict[str, tuple[int, int]] = {
     "min_size": (1, 1 << 20),
     "scales": (1, 1 << 10),
     "border": (0, 1 << 16),
+    "mask_feather": (0, 1 << 20),
     "seed": (0, (1 << 63) - 1),
     "quality": (1, 100),
     "threads": (1, 256),

@@ -65,7 +65,23 @@ def answer(error: Exception) -> int:
         raise error
     if type(error).__name__ != "NoArgsIsHelpError":  # which has shown the help
         context = getattr(error, "ctx", None)
-        message = " ".join(str(error.format_message()).split()).rstrip(".")
+        message = _no_such_number(error) or " ".join(str(error.format_message()).split()).rstrip(".")
         path = "nstgpu" if context is None else context.command_path
         complain(printable(f"nstgpu: {message}; see {path} --help"))
     return int(error.exit_code)
+
+
+def _no_such_number(error: Exception) -> str:
+    """What is wrong with a number, as everywhere else; "" for other errors. Typer's own words are its validator's."""
+    found, option = getattr(error.__cause__, "errors", None), getattr(error, "param", None)
+    if not callable(found) or option is None:
+        return ""
+    wrong = found()[0]
+    kind, low, high = str(wrong["type"]), getattr(option, "min", None), getattr(option, "max", None)
+    what = {"int": "a whole number", "float": "a number"}.get(kind.partition("_")[0], "")
+    if not what and kind not in ("greater_than_equal", "less_than_equal"):
+        return ""
+    bounds = f"{low} to {high}" if None not in (low, high) else f"{low} or more" if low is not None else ""
+    bounds = bounds or (f"{high} at most" if high is not None else "")
+    given = repr(wrong["input"]) if what else wrong["input"]
+    return f"{max(option.opts, key=len)} is {given}; it must be {', '.join(filter(None, (what, bounds)))}"

@@ -43,7 +43,7 @@ class Claims:
     def __init__(self, styles: Sequence[ReadStyle], keep: Mask | None, size: tuple[int, int], feather: int) -> None:
         if not 0 <= feather <= max(size):
             raise SettingsError(
-                f"the mask feather is {feather} pixels; it must be at least 0 and at most the picture's long side, "
+                f"mask_feather is {feather} pixels; it must be at least 0 and at most the picture's long side, "
                 f"{max(size)}"
             )
         self.feather = feather

@@ -29,10 +29,10 @@ def default_count() -> int:
 def check_threads(threads: int | None) -> None:
     """Raise DeviceError for a number of threads that can't be had; None, which takes all cores, can."""
     if threads is not None and threads < 1:
-        raise DeviceError(f"{threads} threads were asked for; at least 1 is needed")
+        raise DeviceError(f"threads is {threads}; at least 1 is needed")
     if threads is not None and threads > MOST_THREADS:
         raise DeviceError(
-            f"{threads} threads were asked for; {MOST_THREADS} at most are possible, and more than the "
+            f"threads is {threads}; {MOST_THREADS} at most are possible, and more than the "
             f"{default_count()} cores at hand gain nothing"
         )
 

@@ -139,7 +139,7 @@ def test_same_seed_same_bytes(folder: Path) -> None:
             ["content.jpg", "style.png", "--style", "style.png", "--style-mask", "style.png"],
             "--style-mask is given 1 time for 2 styles; give it once for each, in their order, with none for",
         ),
-        (["content.jpg", "style.png", "--style-mask", "style.png", "--mask-feather", "999"], "mask feather is 999"),
+        (["content.jpg", "style.png", "--style-mask", "style.png", "--mask-feather", "999"], "--mask-feather is 999"),
         (["content.jpg", "style.png", "--content-mask", "missing.png"], "missing.png"),
         (["content.jpg", "style.png", "--colors", "sepia"], "content-luminance"),
         (["content.jpg", "style.png", "--style-statistics", "mean"], "gram, moments or w2"),
@@ -210,9 +210,9 @@ def test_options_are_checked_before_anything_is_loaded(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (["--style-weight", "1e30"], "style_weight is 1e+30"),
-        (["--content-weight", "1e30"], "content_weight is 1e+30"),
-        (["--tv-weight", "1e35"], "tv_weight is 1e+35"),
+        (["--style-weight", "1e30"], "--style-weight is 1e+30"),
+        (["--content-weight", "1e30"], "--content-weight is 1e+30"),
+        (["--tv-weight", "1e35"], "--tv-weight is 1e+35"),
         (["--style-lambda", "relu1_1=1e30", "--style-weight", "300"], "the weight of style layer relu1_1 is 1e+30"),
     ],
 )

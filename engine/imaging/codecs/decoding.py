@@ -53,6 +53,7 @@ _PLUGINS: dict[bytes, Any] = {
     b"MM": TiffImagePlugin.TiffImageFile,
 }
 _MOST_PIXELS_A_BYTE = 20_000
+_BYTES_A_WIDE_ROW = 60  # a pixel: as it is inflated, as it is decoded, and as floats
 _BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1}  # in Pillow's memory, which has four for most modes
 
 MOST_BYTES = 1 << 30
@@ -89,11 +90,27 @@ def in_parts(path: Path) -> tuple[tuple[int, int], Iterator[Decoded]] | None:
             pixels, limit = math.prod(parts.size), Image.MAX_IMAGE_PIXELS
             if limit is not None and limit != _PILLOWS_LIMIT and pixels > limit:
                 raise Image.DecompressionBombError(str(pixels))
+            _refuse_claims(parts.size, path, label)
             first = next(parts.files)
         if _is_turned(first):
             return None
         stack.pop_all()
     return parts.size, _decoded_parts(file, chain([first], parts.files), label)
+
+
+def _refuse_claims(size: tuple[int, int], path: Path, label: str) -> None:
+    """A size (H, W) that a damaged header made up, or of rows that memory has no room for."""
+    height, width = size
+    nbytes, free = path.stat().st_size, host_memory()
+    with open(path, "rb") as file:
+        if not tiff_kinds.is_tiff(file.read(4)):
+            _refuse_bomb((width, height), nbytes, label)
+    needed = _BYTES_A_WIDE_ROW * width
+    if free is not None and needed > free:
+        raise ImageError(
+            f"{label} has rows of {width} pixels, which take {needed / 2**30:.1f} GiB to decode, and "
+            f"{free / 2**30:.1f} are left; shrink it"
+        )
 
 
 def _is_turned(content: bytes) -> bool:
@@ -193,7 +210,8 @@ def decoded(content: bytes, label: str) -> Decoded:
     content, profile = _mended(content, label)
     image = _opened_content(content)
     _refuse_deep_planes(image, label)
-    _refuse_bomb(image, content, label)
+    if image.format != "TIFF":
+        _refuse_bomb(image.size, len(content), label)
     tiles = _byte_swapped(image.tile)
     _refuse_too_large(image, 1 if tiles is None else 2, label)
     if image.format != "MPO" and getattr(image, "is_animated", False):  # a phone's second picture is none to look at
@@ -235,12 +253,11 @@ def _mended(content: bytes, label: str) -> tuple[bytes, bytes | None]:
     return mended.content, mended.profile
 
 
-def _refuse_bomb(image: Image.Image, content: bytes, label: str) -> None:
-    """No format but TIFF's for faxes has so many pixels in a byte."""
-    size = f"{image.width}x{image.height} pixels in {len(content)} bytes"
-    pixels = image.width * image.height
-    if pixels > strips.LARGE and image.format != "TIFF" and pixels > _MOST_PIXELS_A_BYTE * len(content):
-        raise ImageError(f"{label} claims {size}, which cannot be; export it anew")
+def _refuse_bomb(size: tuple[int, int], nbytes: int, label: str) -> None:
+    """No format but TIFF's for faxes has so many pixels (W, H) in a byte."""
+    width, height = size
+    if width * height > max(strips.LARGE, _MOST_PIXELS_A_BYTE * nbytes):
+        raise ImageError(f"{label} claims {width}x{height} pixels in {nbytes} bytes, which cannot be; export it anew")
 
 
 def _opened_content(content: bytes) -> ImageFile.ImageFile:

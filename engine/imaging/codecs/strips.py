@@ -211,10 +211,18 @@ def tiff(order: str, tags: Mapping[int, tuple[int, Any]], where: int, pieces: li
 
 
 def _all(file: BinaryIO, length: int) -> bytes:
-    data = file.read(length)
+    """So many bytes from here; a length that a damaged file makes up takes no memory."""
+    data = file.read(length if length < _READ_BYTES else min(length, _left(file)))
     if len(data) < length:
         raise ValueError("it ends too soon")
     return data
+
+
+def _left(file: BinaryIO) -> int:
+    here = file.tell()
+    end = file.seek(0, 2)
+    file.seek(here)
+    return max(0, end - here)
 
 
 # ---- writing ----------------------------------------------------------------------------------------------------

@@ -353,3 +353,41 @@ def test_a_preview_of_a_large_picture_is_the_same_to_look_at(monkeypatch: pytest
     small = images.preview(pixels, 20)
     assert small.size == whole.size
     assert np.abs(np.asarray(small).astype(int) - np.asarray(whole)).max() <= 6
+
+
+def png_of(width: int, height: int, *more: bytes) -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(more) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(0x6A000048, 60), (60, 0x6A000048), (1 << 16, 1 << 16)])
+def test_a_size_that_a_header_makes_up_takes_no_memory(width: int, height: int, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png_of(width, height))
+    length = (tmp_path / "a.png").stat().st_size
+    with pytest.raises(ImageError, match=rf"claims {width}x{height} pixels in {length} bytes, which cannot be"):
+        read(tmp_path / "a.png")
+
+
+def test_a_length_that_a_chunk_makes_up_takes_no_memory(tmp_path: Path) -> None:
+    import tracemalloc
+
+    content = png_of(1 << 14, 1 << 14, struct.pack(">I4s", 0x7FFFFFFF, b"tEXt"))
+    (tmp_path / "a.png").write_bytes(content + bytes(1 << 18))
+    tracemalloc.start()
+    with pytest.raises(ImageError, match="ends too soon"):
+        read(tmp_path / "a.png")
+    assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    tracemalloc.stop()
+
+
+def test_rows_for_which_there_is_no_memory_are_told_with_the_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "host_memory", lambda: 3 << 30)
+    (tmp_path / "a.png").write_bytes(png_of(100_000_000, 2) + bytes(1 << 20))
+    with pytest.raises(ImageError, match=r"rows of 100000000 pixels, which take 5.6 GiB to decode, and 3.0 are left"):
+        read(tmp_path / "a.png")
