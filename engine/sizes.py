@@ -9,6 +9,9 @@ from .inputs import Inputs
 from .model import network
 from .style import ReadStyle
 
+LONGEST_STYLE = 1 << 20
+"""Pixels on the long side of a style: as for the picture, what is larger is a mistake."""
+
 
 def size_at(inputs: Inputs, long_side: int) -> tuple[int, int]:
     """(H, W) of the scale with this long side; at the picture's own long side its own."""
@@ -17,12 +20,17 @@ def size_at(inputs: Inputs, long_side: int) -> tuple[int, int]:
 
 
 def style_size(inputs: Inputs, style: ReadStyle, share: float) -> tuple[int, int]:
-    """(H, W) of a style where the picture has this share of its full size."""
+    """(H, W) of a style where the picture has this share of its full size; raises SettingsError for no size at all."""
     height, width, _ = style.pixels.shape
     if inputs.size is None and style.size is None and style.scale == 1 and share == 1:
         return height, width
     own = max(height, width) if inputs.size is None else inputs.size
     long_side = (own * style.scale if style.size is None else style.size) * share
+    if not long_side <= LONGEST_STYLE:
+        raise SettingsError(
+            f"the style {style.name} would be {long_side:.4g} px on its long side; choose a smaller style scale, "
+            f"for {LONGEST_STYLE} at most"
+        )
     return files.output_size(height, width, max(1, round(long_side)))
 
 

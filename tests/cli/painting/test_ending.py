@@ -171,7 +171,7 @@ def test_a_picture_that_is_lost_is_a_failure_and_is_still_in_the_checkpoint(
     result = CliRunner().invoke(app, [*RUN, "-o", "out.png", "--checkpoint", "state.h5", "--checkpoint-every", "1000"])
     assert result.exit_code == 1, result.output
     assert "nstgpu: cannot write out.png: No space left" in result.stderr
-    assert checkpoint.read("state.h5")[0].iteration == 2
+    assert checkpoint.read(folder / "state.h5")[0].iteration == 2
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="a folder where nothing can be made")
