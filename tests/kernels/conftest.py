@@ -64,3 +64,8 @@ def device(request: pytest.FixtureRequest, runtime_called: Runtimes) -> CudaDevi
 @pytest.fixture(scope="module")
 def checked(runtime_called: Runtimes) -> CudaDevice:
     return CudaDevice(runtime_called("checked"))
+
+
+@pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
+def on_hopper(request: pytest.FixtureRequest, hopper_called: Runtimes) -> Runtime:
+    return hopper_called(request.param)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.arrays import filters_and_bias, random, within
 from nstgpu import kernels
 from nstgpu.kernels import ArrayError, DeviceError, calls
 from nstgpu.kernels.cuda.storage import rounded, widened
@@ -36,23 +37,6 @@ def emulator(precision: str = "fp32") -> str:
     return "emulator"
 
 
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def layer(channels_in: int, channels_out: int) -> tuple[Any, Any]:
-    kernel = random(3, 3, channels_in, channels_out, seed=1) / np.float32(3 * np.sqrt(channels_in))
-    return kernel, random(channels_out, seed=2) / np.float32(4)
-
-
-def within(actual: Any, expected: Any, terms: int, factor: float = 8) -> None:
-    """The rounding of a sum of `terms` random terms grows with its square root; Winograd's is eight times as large."""
-    budget = factor * EPSILON * np.sqrt(terms) * float(np.sqrt(np.mean(np.square(expected))))
-    error = float(np.sqrt(np.mean(np.square(actual - expected))))
-    print(f"{error / budget:.1%} of the budget")
-    assert error <= budget
-
-
 def exact(function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     """By the reference, in float64."""
     arrays = tuple(
@@ -71,7 +55,7 @@ def exact(function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
 @pytest.mark.parametrize("pool", [None, "max", "average"])
 def test_conv3x3_relu_and_the_way_back(device: str, shape: tuple[int, int, int, int], pool: Any) -> None:
     height, width, channels_in, channels_out = shape
-    x, (kernel, bias) = random(height, width, channels_in), layer(channels_in, channels_out)
+    x, (kernel, bias) = random(height, width, channels_in), filters_and_bias(channels_in, channels_out)
     filters = kernels.pack_filters(kernel, bias)
     asked = {"relu_mask": True, "pool": pool, "pool_argmax": True if pool == "max" else None}
     y, mask, *argmax = kernels.conv3x3_relu(x, filters, device=device, **asked)
@@ -97,8 +81,8 @@ def test_conv3x3_relu_and_the_way_back(device: str, shape: tuple[int, int, int, 
 
 
 def test_input_gradient_masks_and_adds(device: str) -> None:
-    gradient, filters, before = random(9, 11, 8), layer(16, 8), random(9, 11, 16, seed=3)
-    _, mask = kernels.conv3x3_relu(random(9, 11, 8), layer(8, 16), relu_mask=True, device=device)
+    gradient, filters, before = random(9, 11, 8), filters_and_bias(16, 8), random(9, 11, 16, seed=3)
+    _, mask = kernels.conv3x3_relu(random(9, 11, 8), filters_and_bias(8, 16), relu_mask=True, device=device)
     out = before.copy()
     returned = kernels.conv3x3_input_gradient(gradient, filters, relu_mask=mask, out=out, accumulate=True,
                                               device=device)  # fmt: skip
@@ -108,7 +92,7 @@ def test_input_gradient_masks_and_adds(device: str) -> None:
 
 
 def test_what_is_given_is_written_and_returned(device: str) -> None:
-    x, filters = random(10, 8, 8), kernels.pack_filters(*layer(8, 8))
+    x, filters = random(10, 8, 8), kernels.pack_filters(*filters_and_bias(8, 8))
     y, mask, argmax = kernels.conv3x3_relu(x, filters, relu_mask=True, pool="max", pool_argmax=True, device=device)
     given = [np.full_like(array, 0xEE) for array in (y, mask, argmax)]
     returned = kernels.conv3x3_relu(
@@ -126,7 +110,7 @@ def test_what_is_given_is_written_and_returned(device: str) -> None:
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_16_bits(precision: str) -> None:
     """ml_dtypes' bfloat16 where it is installed, else its bits; an image's convolution takes float32."""
-    name, (kernel, bias) = emulator(precision), layer(8, 16)
+    name, (kernel, bias) = emulator(precision), filters_and_bias(8, 16)
     x, dtype = random(9, 10, 8), np.dtype(np.float16)
     bits = rounded(x, precision)
     if precision == "bf16":
@@ -155,14 +139,14 @@ def test_16_bits(precision: str) -> None:
         assert np.array_equal(found, y / np.float16(2))
 
     image = random(9, 10, 3)
-    y = kernels.conv3x3_relu(image, kernels.pack_filters(*layer(3, 16), precision=precision), device=name)
+    y = kernels.conv3x3_relu(image, kernels.pack_filters(*filters_and_bias(3, 16), precision=precision), device=name)
     assert y.dtype == dtype
-    back = kernels.conv3x3_input_gradient(y, layer(3, 16), device=name)
+    back = kernels.conv3x3_input_gradient(y, filters_and_bias(3, 16), device=name)
     assert back.dtype == np.float32
 
 
 def test_tf32_is_asked_for_by_name() -> None:
-    name, x, weights = emulator("tf32"), random(8, 8, 16), layer(16, 16)
+    name, x, weights = emulator("tf32"), random(8, 8, 16), filters_and_bias(16, 16)
     y = kernels.conv3x3_relu(x, kernels.pack_filters(*weights, precision="tf32"), device=name)
     expected = exact(kernels.conv3x3_relu, x, weights)
     error = np.linalg.norm(y - expected) / np.linalg.norm(expected)
@@ -275,7 +259,7 @@ def test_adam_step_and_resize(device: str) -> None:
 # ---- what is kept, and let go ---------------------------------------------------------------------------------------
 def test_a_thread_keeps_a_device_and_its_workspace_until_it_lets_go() -> None:
     kernels.release()
-    x, filters = random(12, 12, 16), kernels.pack_filters(*layer(16, 16))
+    x, filters = random(12, 12, 16), kernels.pack_filters(*filters_and_bias(16, 16))
     kernels.conv3x3_relu(x, filters)
     session = calls.session_of("cpu", "fp32")
     kept, packed = session.workspace_bytes, session.packed[filters]
@@ -386,7 +370,7 @@ def test_a_device_that_refuses_says_so_as_an_array_error() -> None:
 # ---- other libraries in host memory ---------------------------------------------------------------------------------
 def test_pytorch_tensors_come_and_go_by_dlpack(device: str) -> None:
     torch = pytest.importorskip("torch")
-    x, (kernel, bias) = random(12, 9, 8), layer(8, 16)
+    x, (kernel, bias) = random(12, 9, 8), filters_and_bias(8, 16)
     tensors = torch.from_numpy(x), (torch.from_numpy(kernel), torch.from_numpy(bias))
     y, mask = kernels.conv3x3_relu(*tensors, relu_mask=True, device=device)
     assert type(y) is torch.Tensor
@@ -416,16 +400,16 @@ def test_pytorch_tensors_come_and_go_by_dlpack(device: str) -> None:
 def test_pytorch_bfloat16() -> None:
     torch = pytest.importorskip("torch")
     name, x = emulator("bf16"), torch.from_numpy(random(9, 10, 8)).bfloat16()
-    y = kernels.conv3x3_relu(x, tuple(map(torch.from_numpy, layer(8, 8))), device=name)
+    y = kernels.conv3x3_relu(x, tuple(map(torch.from_numpy, filters_and_bias(8, 8))), device=name)
     assert y.dtype == torch.bfloat16
-    expected = exact(kernels.conv3x3_relu, x.float().numpy(), layer(8, 8))
+    expected = exact(kernels.conv3x3_relu, x.float().numpy(), filters_and_bias(8, 8))
     assert np.linalg.norm(y.float().numpy() - expected) <= 2 * HALF_STEP["bf16"] * np.linalg.norm(expected)
     assert kernels.gram(y, device=name).dtype == torch.float32
 
 
 def test_jax_arrays_come_and_go_by_dlpack(device: str) -> None:
     jax = pytest.importorskip("jax")
-    x, weights = random(12, 9, 8), layer(8, 16)
+    x, weights = random(12, 9, 8), filters_and_bias(8, 16)
     y, mask = kernels.conv3x3_relu(jax.numpy.asarray(x), weights, relu_mask=True, device=device)
     assert isinstance(y, jax.Array)
     assert isinstance(mask, jax.Array)
@@ -439,7 +423,7 @@ def test_jax_arrays_come_and_go_by_dlpack(device: str) -> None:
 def test_jax_bfloat16() -> None:
     jax = pytest.importorskip("jax")
     x = jax.numpy.asarray(random(9, 10, 8)).astype("bfloat16")
-    y = kernels.conv3x3_relu(x, layer(8, 8), device=emulator("bf16"))
+    y = kernels.conv3x3_relu(x, filters_and_bias(8, 8), device=emulator("bf16"))
     assert y.dtype == jax.numpy.bfloat16
-    expected = exact(kernels.conv3x3_relu, np.asarray(x, np.float32), layer(8, 8))
+    expected = exact(kernels.conv3x3_relu, np.asarray(x, np.float32), filters_and_bias(8, 8))
     assert np.linalg.norm(np.asarray(y, np.float32) - expected) <= 2 * HALF_STEP["bf16"] * np.linalg.norm(expected)

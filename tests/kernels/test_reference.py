@@ -6,16 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.arrays import mean_one, random64
 from nstgpu.kernels.device import W2_SCRATCH, Pooling
 from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference, lanczos_matrix
 
 device = Reference()
 SHAPE = (7, 10, 3)
-
-
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape)
 
 
 def forward(x: Any, kernel: Any, bias: Any, pooling: Pooling = "max") -> dict[str, Any]:
@@ -32,7 +29,7 @@ def forward(x: Any, kernel: Any, bias: Any, pooling: Pooling = "max") -> dict[st
 
 
 def test_convolution_is_the_sum_over_its_neighbourhood() -> None:
-    x, kernel, bias = random(*SHAPE), random(3, 3, 3, 4, seed=1), random(4, seed=2)
+    x, kernel, bias = random64(*SHAPE), random64(3, 3, 3, 4, seed=1), random64(4, seed=2)
     expected = np.zeros((*SHAPE[:2], 4)) + bias
     for i, j, r, s in itertools.product(range(SHAPE[0]), range(SHAPE[1]), range(3), range(3)):
         if 0 <= i + r - 1 < SHAPE[0] and 0 <= j + s - 1 < SHAPE[1]:
@@ -44,7 +41,7 @@ def test_convolution_is_the_sum_over_its_neighbourhood() -> None:
 
 @pytest.mark.parametrize("pooling", ["max", "average"])
 def test_pool_takes_four_pixels_and_leaves_out_the_odd_row(pooling: Pooling) -> None:
-    result = forward(random(*SHAPE), random(3, 3, 3, 4, seed=1), random(4, seed=2), pooling)
+    result = forward(random64(*SHAPE), random64(3, 3, 3, 4, seed=1), random64(4, seed=2), pooling)
     y = result["out"]
     for i, j, k in itertools.product(range(3), range(5), range(4)):
         square = y[2 * i : 2 * i + 2, 2 * j : 2 * j + 2, k].ravel()
@@ -55,9 +52,9 @@ def test_pool_takes_four_pixels_and_leaves_out_the_odd_row(pooling: Pooling) -> 
 
 @pytest.mark.parametrize("pooling", ["max", "average"])
 def test_layer_gradient_against_central_differences(pooling: Pooling) -> None:
-    x, kernel, bias = random(*SHAPE), random(3, 3, 3, 4, seed=1), random(4, seed=2)
+    x, kernel, bias = random64(*SHAPE), random64(3, 3, 3, 4, seed=1), random64(4, seed=2)
     filters = device.pack_filters(kernel, bias)
-    direction, probe = random(*SHAPE, seed=3), random(3, 5, 4, seed=4)
+    direction, probe = random64(*SHAPE, seed=3), random64(3, 5, 4, seed=4)
 
     def cost(x: Any) -> float:
         return float(np.sum(forward(x, kernel, bias, pooling)["pooled"] * probe))
@@ -74,9 +71,9 @@ def test_layer_gradient_against_central_differences(pooling: Pooling) -> None:
 
 
 def test_gradients_accumulate_and_are_masked() -> None:
-    filters = device.pack_filters(random(3, 3, 3, 4), random(4))
-    gradient, before = random(7, 10, 4, seed=1), random(*SHAPE, seed=2)
-    mask = random(*SHAPE, seed=3) > 0
+    filters = device.pack_filters(random64(3, 3, 3, 4), random64(4))
+    gradient, before = random64(7, 10, 4, seed=1), random64(*SHAPE, seed=2)
+    mask = random64(*SHAPE, seed=3) > 0
     alone, added = np.empty(SHAPE), before.copy()
     device.conv3x3_input_gradient(gradient, filters, out=alone, mask=None, accumulate=False)
     device.conv3x3_input_gradient(gradient, filters, out=added, mask=mask, accumulate=True)
@@ -84,7 +81,7 @@ def test_gradients_accumulate_and_are_masked() -> None:
 
 
 def test_style_cost_is_the_paper_formula_and_its_gradient_is_right() -> None:
-    features, target = random(6, 5, 4), random(4, 4, seed=1)
+    features, target = random64(6, 5, 4), random64(4, 4, seed=1)
     pixels = features.reshape(-1, 4)
     size = len(pixels)
 
@@ -99,16 +96,10 @@ def test_style_cost_is_the_paper_formula_and_its_gradient_is_right() -> None:
     assert value == pytest.approx(np.sum((pixels.T @ pixels - size * target) ** 2) / (2 * size * 4) ** 2)
     target = target + target.T  # a Gram is symmetric, and style_gradient relies on it
     value, difference = cost(features)
-    gradient, direction, step = np.empty_like(features), random(6, 5, 4, seed=2), 1e-6
+    gradient, direction, step = np.empty_like(features), random64(6, 5, 4, seed=2), 1e-6
     device.style_gradient(features, difference, out=gradient, accumulate=False)
     numeric = (cost(features + step * direction)[0] - cost(features - step * direction)[0]) / (2 * step)
     assert np.sum(gradient * direction) == pytest.approx(numeric, rel=1e-7)
-
-
-def mean_one(height: int, width: int, seed: int = 9) -> Any:
-    """Weights of pixels, some of them zero."""
-    weights = np.maximum(random(height, width, seed=seed) + 0.5, 0)
-    return weights / weights.mean()
 
 
 def moments(features: Any, weights: Any = None) -> tuple[Any, Any]:
@@ -120,8 +111,8 @@ def moments(features: Any, weights: Any = None) -> tuple[Any, Any]:
 
 
 def test_weights_of_a_region_are_the_moments_of_its_pixels() -> None:
-    features = random(6, 5, 4)
-    region = random(6, 5, seed=1) > 0
+    features = random64(6, 5, 4)
+    region = random64(6, 5, seed=1) > 0
     gram, mean = moments(features, region / region.mean())
     inside = features[region]
     np.testing.assert_allclose(gram, inside.T @ inside / len(inside))
@@ -132,12 +123,12 @@ RIDGE = 0.03
 SCRATCH = np.full((W2_SCRATCH, 4, 4), np.nan)
 
 
-@pytest.mark.parametrize("weights", [None, mean_one(6, 5)], ids=["all alike", "weights"])
+@pytest.mark.parametrize("weights", [None, mean_one(6, 5, dtype=np.float64)], ids=["all alike", "weights"])
 @pytest.mark.parametrize("statistics", ["gram", "moments", "w2"])
 def test_every_style_cost_has_the_gradient_that_its_difference_and_shift_make(statistics: str, weights: Any) -> None:
     """Of two targets at once, the second accumulated."""
-    features, direction, step = random(6, 5, 4), random(6, 5, 4, seed=2), 1e-6
-    targets = [moments(random(7, 4, 4, seed=seed) + 0.5) for seed in (3, 4)]
+    features, direction, step = random64(6, 5, 4), random64(6, 5, 4, seed=2), 1e-6
+    targets = [moments(random64(7, 4, 4, seed=seed) + 0.5) for seed in (3, 4)]
     shares = (0.7, 1.9)
 
     def cost(features: Any) -> tuple[float, Any, Any]:
@@ -160,7 +151,7 @@ def test_every_style_cost_has_the_gradient_that_its_difference_and_shift_make(st
         return total, difference, shift
 
     _, difference, shift = cost(features)
-    gradient = random(6, 5, 4, seed=5)
+    gradient = random64(6, 5, 4, seed=5)
     before = gradient.copy()
     device.style_gradient(features, difference, out=gradient, accumulate=True, shift=shift, weights=weights)
     numeric = (cost(features + step * direction)[0] - cost(features - step * direction)[0]) / (2 * step)
@@ -168,7 +159,7 @@ def test_every_style_cost_has_the_gradient_that_its_difference_and_shift_make(st
 
 
 def test_moments_cost_parts_covariances_from_means() -> None:
-    features, target = random(6, 5, 4), random(7, 4, 4, seed=1)
+    features, target = random64(6, 5, 4), random64(7, 4, 4, seed=1)
     (gram, mean), (target_gram, target_mean) = moments(features), moments(target)
     cost, difference, shift = np.empty(1), np.empty((4, 4)), np.empty(4)
     outputs: dict[str, Any] = {"cost": cost, "difference": difference, "shift": shift}
@@ -183,7 +174,7 @@ def test_moments_cost_parts_covariances_from_means() -> None:
 
 
 def test_w2_is_the_distance_of_normal_distributions() -> None:
-    features, target = random(6, 5, 4), random(7, 4, 4, seed=1)
+    features, target = random64(6, 5, 4), random64(7, 4, 4, seed=1)
     (gram, mean), (target_gram, target_mean) = moments(features), moments(target)
     root, cost, difference, shift = np.empty((4, 4)), np.empty(1), np.empty((4, 4)), np.empty(4)
     device.w2_root(target_gram, target_mean, RIDGE, root, scratch=SCRATCH)
@@ -205,9 +196,9 @@ def test_w2_is_the_distance_of_normal_distributions() -> None:
     assert cost[0] == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("weights", [None, mean_one(*SHAPE[:2])], ids=["all alike", "weights"])
+@pytest.mark.parametrize("weights", [None, mean_one(*SHAPE[:2], dtype=np.float64)], ids=["all alike", "weights"])
 def test_content_and_tv_gradients_against_central_differences(weights: Any) -> None:
-    image, target, direction, step = random(*SHAPE), random(*SHAPE, seed=1), random(*SHAPE, seed=2), 1e-6
+    image, target, direction, step = random64(*SHAPE), random64(*SHAPE, seed=1), random64(*SHAPE, seed=2), 1e-6
 
     def cost(image: Any) -> tuple[float, Any]:
         content, tv, gradient = np.empty(1), np.empty(1), np.empty(SHAPE)
@@ -228,7 +219,7 @@ def test_tv_is_the_mean_of_squared_differences() -> None:
 
 
 def test_preprocessing_and_its_gradient_are_transposes() -> None:
-    image, gradient = random(*SHAPE), random(*SHAPE, seed=1)
+    image, gradient = random64(*SHAPE), random64(*SHAPE, seed=1)
     x, dimage = np.empty(SHAPE), np.empty(SHAPE)
     device.preprocess(image, (2, 1, 0), (255.0, 2.0, 3.0), (-1.0, -2.0, -3.0), x)
     np.testing.assert_allclose(x[..., 0], image[..., 2] * 255 - 1)
@@ -240,7 +231,12 @@ def test_preprocessing_and_its_gradient_are_transposes() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 7)])
 def test_extending_and_its_gradient_are_transposes(size: tuple[int, int]) -> None:
     larger = (size[0] + 6, size[1] + 6, 3)
-    image, gradient, extended, out = random(*size, 3), random(*larger, seed=1), np.empty(larger), np.empty((*size, 3))
+    image, gradient, extended, out = (
+        random64(*size, 3),
+        random64(*larger, seed=1),
+        np.empty(larger),
+        np.empty((*size, 3)),
+    )
     device.extend(image, extended)
     np.testing.assert_array_equal(extended[3:-3, 3:-3], image)
     np.testing.assert_array_equal(extended[:3, :3], np.broadcast_to(image[0, 0], (3, 3, 3)))
@@ -280,7 +276,7 @@ def test_a_step_within_bounds_and_the_gradient_that_is_free() -> None:
 
 
 def test_vectors() -> None:
-    vectors, values, out = random(3, 7), random(7, seed=1), np.empty(3)
+    vectors, values, out = random64(3, 7), random64(7, seed=1), np.empty(3)
     device.dots(vectors, values, out)
     np.testing.assert_allclose(out, [sum(a * b for a, b in zip(v, values, strict=True)) for v in vectors])
     row = np.empty(7)

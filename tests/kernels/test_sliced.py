@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.arrays import random
 from nstgpu.kernels.cpu.device import Cpu
 from nstgpu.kernels.random.directions import directions
 from nstgpu.kernels.random.philox import philox
@@ -15,10 +16,6 @@ from nstgpu.kernels.reference import Reference
 reference = Reference()
 SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1e-45, -1e-45, 1e-40, -1e-40, 1.0, -1.0, 3e38, -3e38],
                    np.float32)  # fmt: skip
-
-
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def mean_one(*shape: int, seed: int = 0) -> Any:

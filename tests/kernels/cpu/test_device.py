@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.arrays import mean_one, random, within
 from nstgpu.kernels.cpu import device as cpu_module
 from nstgpu.kernels.cpu import strips, sums
 from nstgpu.kernels.cpu.device import Cpu
@@ -35,18 +36,6 @@ def items(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(sums, "BLOCK_BYTES", 1)
         monkeypatch.setattr(cpu_module, "GRAM_PIXELS", 20)
         monkeypatch.setattr(cpu_module, "MEAN_PIXELS", 20)
-
-
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def within(actual: Any, expected: Any, terms: int) -> None:
-    """Rounding of a sum of `terms` random terms grows with its square root; 8 is the room we allow above that."""
-    budget = 8 * EPSILON * np.sqrt(terms) * float(np.sqrt(np.mean(np.square(expected))))
-    error = float(np.sqrt(np.mean(np.square(actual - expected))))
-    print(f"{error / budget:.1%} of the budget")
-    assert error <= budget
 
 
 def prepared(shape: tuple[int, int, int, int], threads: int = 3) -> Cpu:
@@ -194,12 +183,6 @@ def test_costs_at_a_tap(shape: tuple[int, int, int], accumulate: bool) -> None:
     device.content_cost(features, target, 0.3, cost=cost)
     reference.content_cost(features.astype(np.float64), target.astype(np.float64), 0.3, cost=cost64)
     within(cost, cost64, height * width * channels)
-
-
-def mean_one(height: int, width: int) -> Any:
-    """Weights of pixels, some of them zero."""
-    weights = np.maximum(random(height, width, seed=9) + 0.5, 0)
-    return weights / weights.mean()
 
 
 @pytest.mark.usefixtures("items")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.arrays import random64
 from nstgpu.kernels.cpu import neighbors
 from nstgpu.kernels.cpu.device import Cpu
 from nstgpu.kernels.reference import Reference
@@ -16,20 +17,16 @@ SHAPES = [(1, 1, 4, 1), (5, 7, 8, 3), (9, 14, 20, 130), (17, 12, 33, 257), (4, 4
 """H, W, C of the features, and how many candidates there are."""
 
 
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape)
-
-
 def candidates_of(count: int, channels: int, seed: int = 1) -> Any:
     """Directions, one of them zero."""
-    style, out = random(1, count, channels, seed=seed), np.empty((1, count, channels))
+    style, out = random64(1, count, channels, seed=seed), np.empty((1, count, channels))
     style[0, count // 2] = 0
     reference.normalize_features(style, np.zeros(channels), out)
     return out[0]
 
 
 def test_directions_are_of_unit_length_or_zero() -> None:
-    features, mean = random(3, 4, 5), random(5, seed=1)
+    features, mean = random64(3, 4, 5), random64(5, seed=1)
     features[1, 2] = mean  # the mean itself has none
     features[2, 0] = mean * (1 + 1e-6)  # nor what rounding could have moved
     out = np.full(features.shape, np.nan)
@@ -41,7 +38,7 @@ def test_directions_are_of_unit_length_or_zero() -> None:
 
 
 def test_the_nearest_is_the_one_with_the_largest_cosine() -> None:
-    features, mean, candidates = random(4, 5, 6), random(6, seed=2), random(9, 6, seed=1)
+    features, mean, candidates = random64(4, 5, 6), random64(6, seed=2), random64(9, 6, seed=1)
     candidates /= np.linalg.norm(candidates, axis=1, keepdims=True)
     candidates[7] = candidates[3]  # of equals the first
     matches = np.full((4, 5), -1, np.int32)
@@ -54,8 +51,8 @@ def test_the_nearest_is_the_one_with_the_largest_cosine() -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_gradient_is_the_costs_by_central_differences(weighted: bool) -> None:
-    features, mean, candidates = random(6, 5, 7), random(7, seed=2), candidates_of(11, 7)
-    weights = np.abs(random(6, 5, seed=4)) if weighted else None
+    features, mean, candidates = random64(6, 5, 7), random64(7, seed=2), candidates_of(11, 7)
+    weights = np.abs(random64(6, 5, seed=4)) if weighted else None
     features[2, 2] = mean  # where there is no direction there is no gradient
     matches, cost, gradient = np.empty((6, 5), np.int32), np.empty(1), np.empty(features.shape)
     reference.nearest_neighbors(features, mean, candidates, matches)
@@ -68,7 +65,7 @@ def test_the_gradient_is_the_costs_by_central_differences(weighted: bool) -> Non
         features, mean, candidates, matches, 0.3, out=gradient, accumulate=False, weights=weights
     )
     assert not gradient[2, 2].any()
-    direction, step = random(6, 5, 7, seed=5), 1e-6
+    direction, step = random64(6, 5, 7, seed=5), 1e-6
     direction[2, 2] = 0
     numeric = (cost_of(features + step * direction) - cost_of(features - step * direction)) / (2 * step)
     assert np.sum(gradient * direction) == pytest.approx(numeric, rel=1e-7)
@@ -78,7 +75,7 @@ def test_the_gradient_is_the_costs_by_central_differences(weighted: bool) -> Non
 
 
 def test_the_cost_counts_places_without_a_direction_as_orthogonal() -> None:
-    mean, cost, matches = random(4), np.empty(1), np.zeros((2, 3), np.int32)
+    mean, cost, matches = random64(4), np.empty(1), np.zeros((2, 3), np.int32)
     features = np.broadcast_to(mean, (2, 3, 4)).copy()
     features[0, 0] += [1, 0, 0, 0]
     reference.neighbors_cost(features, mean, np.eye(4)[:1], matches, 2.0, cost=cost)
@@ -98,7 +95,7 @@ def cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cpu:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_cpu(cpu: Cpu, shape: tuple[int, int, int, int], weighted: bool) -> None:
     height, width, channels, count = shape
-    features, mean = random(height, width, channels).astype(np.float32), random(channels, seed=2).astype(np.float32)
+    features, mean = random64(height, width, channels).astype(np.float32), random64(channels, seed=2).astype(np.float32)
     candidates = candidates_of(count, channels).astype(np.float32)
     features[-1, -1] = mean
     features64, mean64, candidates64 = (a.astype(np.float64) for a in (features, mean, candidates))
@@ -114,7 +111,7 @@ def test_cpu(cpu: Cpu, shape: tuple[int, int, int, int], weighted: bool) -> None
     chosen = np.take_along_axis(cosines, matches[..., None], axis=2)[..., 0]
     assert np.all(chosen >= cosines.max(axis=2) - 1e-6)
 
-    weights = np.abs(random(height, width, seed=3)).astype(np.float32) if weighted else None
+    weights = np.abs(random64(height, width, seed=3)).astype(np.float32) if weighted else None
     cost, cost64 = np.full(1, np.nan, np.float32), np.empty(1)
     cpu.neighbors_cost(features, mean, candidates, matches, 0.3, cost=cost, weights=weights)
     reference.neighbors_cost(features64, mean64, candidates64, matches, 0.3, cost=cost64, weights=weights)

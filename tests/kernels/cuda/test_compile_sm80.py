@@ -3,13 +3,12 @@ model of tiles counts on, and in the SASS as many tensor-core instructions as th
 """
 
 import re
-import struct
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
+from harness.cubins import instructions
 from nstgpu.kernels.cuda.conv3x3.tile_model import CHANNEL_GROUP, PRODUCTS, Tile
 from nstgpu.kernels.cuda.runtime import nvrtc
 from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER, Cubin, compile_sources
@@ -89,22 +88,6 @@ def moments(cubin: Cubin) -> Iterator[tuple[str, str, str]]:
             yield kernel, match[2], f"{match[1]}_{match[3]}"
 
 
-def instructions(cubin: Cubin) -> dict[str, Counter[str]]:
-    """How often each kernel has the instructions of OPCODES: its section of the ELF file is 16 bytes an instruction."""
-    image = cubin.image
-    (start,) = struct.unpack_from("<Q", image, 0x28)
-    size, count, names_at = struct.unpack_from("<HHH", image, 0x3A)
-    sections = [struct.unpack_from("<IIQQQQ", image, start + i * size) for i in range(count)]
-    names = sections[names_at][4]
-    found: dict[str, Counter[str]] = {}
-    for name_at, _, _, _, offset, length in sections:
-        name = image[names + name_at : image.index(b"\0", names + name_at)].decode()
-        if name.startswith(".text."):
-            opcodes = (struct.unpack_from("<Q", image, at)[0] & 0xFFF for at in range(offset, offset + length, 16))
-            found[name.removeprefix(".text.")] = Counter(OPCODES[code] for code in opcodes if code in OPCODES)
-    return found
-
-
 @pytest.mark.slow
 def test_no_kernel_spills_or_warns(cubin: tuple[str, Cubin]) -> None:
     _, compiled = cubin
@@ -137,7 +120,7 @@ def test_other_kernels_leave_room_for_many_blocks(cubin: tuple[str, Cubin]) -> N
 def test_the_main_loop_multiplies_on_tensor_cores(cubin: tuple[str, Cubin]) -> None:
     """A slice of a warp's tile is an HMMA per 16 pixels and 8 channels, two on sm_75; an LDSM brings 16x16 operands."""
     architecture, compiled = cubin
-    found = instructions(compiled)
+    found = instructions(compiled.image, OPCODES)
     for kernel, precision, tile in tiled(compiled):
         down, across = tile.warp_pixels // 16, CHANNEL_GROUP // 8
         products = down * across * SLICES[precision] * PRODUCTS_PER_SLICE[precision]
@@ -149,7 +132,7 @@ def test_the_main_loop_multiplies_on_tensor_cores(cubin: tuple[str, Cubin]) -> N
 @pytest.mark.slow
 def test_the_gram_and_its_gradient_are_multiplied_on_tensor_cores(cubin: tuple[str, Cubin]) -> None:
     architecture, compiled = cubin
-    found, kernels = instructions(compiled), list(moments(compiled))
+    found, kernels = instructions(compiled.image, OPCODES), list(moments(compiled))
     assert len(kernels) == sum(len(MOMENTS[name]) for name in {precision for _, precision, _ in kernels}) > 0
     for kernel, precision, name in kernels:
         products, loads, registers = MOMENTS[precision][name]

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.devices import held
 from nstgpu import Style, StyleTransfer
 from nstgpu.engine.optimizers.coarse_to_fine import Progress
 from nstgpu.kernels import DEVICES, DeviceError, open_device
@@ -74,12 +75,6 @@ def transfer(device: str | CudaDevice, weights: Weights, shape: tuple[int, int],
     if isinstance(device, str) and device.startswith(("cuda", "auto")):
         settings.setdefault("precision", "fp32")
     return StyleTransfer(picture(*shape, 0), picture(shape[1], shape[0], 1), weights=weights, device=device, **settings)
-
-
-def held(device: CudaDevice, values: Any) -> Any:
-    out = device.allocate(values.nbytes).view(values.dtype).reshape(values.shape)
-    device.upload(values, out)
-    return out
 
 
 # ---- results --------------------------------------------------------------------------------------------------------

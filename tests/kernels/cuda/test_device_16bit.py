@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.arrays import mean_one, random, within_bound, within_share
+from harness.devices import empty, held
 from nstgpu import Style, StyleTransfer, load_weights
 from nstgpu.engine.errors import NonFiniteCostError
 from nstgpu.kernels.cuda import grids, self_test
@@ -69,8 +71,9 @@ def runtime(name: str, precision: str) -> EmulatorRuntime | CudaRuntime:
         pytest.skip(str(error))
 
 
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+def stored(device: CudaDevice, values: Any) -> Any:
+    """As activations."""
+    return held(device, values, device.activation_dtype)
 
 
 def representable(values: Any, element: str) -> Any:
@@ -78,38 +81,12 @@ def representable(values: Any, element: str) -> Any:
     return widened(rounded(values, element), element)
 
 
-def empty(device: CudaDevice, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
-    return device.allocate(int(np.prod(shape)) * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
-
-
-def held(device: CudaDevice, values: Any, dtype: Any = None) -> Any:
-    out = empty(device, values.shape, dtype or device.activation_dtype)
-    device.upload(values, out)
-    return out
-
-
-def weights_of(height: int, width: int) -> Any:
-    """Of pixels, some of them zero."""
-    weights = np.maximum(random(height, width, seed=9) + np.float32(0.5), np.float32(0))
-    return (weights / weights.mean()).astype(np.float32) if weights.any() else np.ones_like(weights)
-
-
-def within(what: str, actual: Any, expected: Any, bound: Any) -> None:
-    """`bound` is of every element, or a relative one of the root mean square."""
-    if isinstance(bound, float):
-        actual, expected = (np.sqrt(np.mean(np.square(values))) for values in (actual - expected, expected))
-        actual, bound, expected = actual, bound * expected, 0.0
-    share = float(np.max(np.abs(actual - expected) / bound))
-    print(f"{what}: {share:.1%} of the budget")
-    assert share <= 1, what
-
-
 # ---- memory ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("element", ELEMENTS)
 def test_what_goes_up_is_rounded_and_comes_down_as_float32(called: Callable[[str], CudaDevice], element: str) -> None:
     device, values = called(element), random(5, 3, 16)
-    copied, zeroed = (held(device, random(5, 3, 16, seed=1)) for _ in range(2))
-    device.copy(held(device, values), copied)
+    copied, zeroed = (stored(device, random(5, 3, 16, seed=1)) for _ in range(2))
+    device.copy(stored(device, values), copied)
     device.zero(zeroed)
     assert device.download(copied).dtype == np.float32
     np.testing.assert_array_equal(device.download(copied), representable(values, element))
@@ -128,12 +105,16 @@ SHAPES = [(16, 16, 8), (17, 23, 24), (33, 18, 64), (9, 11, 136), (1, 1, 8), (70,
 def test_mean(called: Callable[[str], CudaDevice], element: str, shape: tuple[int, int, int], weighted: bool) -> None:
     """Sums are float32: nothing is rounded to 16 bits."""
     device, features = called(element), representable(np.maximum(random(*shape), 0), element)
-    weights = weights_of(*shape[:2]) if weighted else None
+    weights = mean_one(*shape[:2]) if weighted else None
     device.bind_workspace(device.allocate(gram.mean_workspace_bytes(*shape)))
     out, expected = empty(device, shape[2:]), np.empty(shape[2])
-    device.mean(held(device, features), out, weights=None if weights is None else held(device, weights, np.float32))
+    device.mean(
+        stored(device, features),
+        out,
+        weights=None if weights is None else held(device, weights, np.float32),
+    )
     reference.mean(features.astype(np.float64), expected, weights=weights)
-    within("mean", device.download(out), expected, EPSILON * float(np.sqrt(shape[0] * shape[1] + 3)))
+    within_share(device.download(out), expected, EPSILON * float(np.sqrt(shape[0] * shape[1] + 3)), "mean")
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -144,13 +125,15 @@ def test_content_cost(
 ) -> None:
     device = called(element)
     features, target = (representable(random(*shape, seed=seed), element) for seed in (0, 1))
-    weights = weights_of(*shape[:2]) if weighted else None
+    weights = mean_one(*shape[:2]) if weighted else None
     device.bind_workspace(device.allocate(grids.WORKSPACE_BYTES))
     costs, expected = held(device, np.zeros(2), np.float32), np.empty(1)
-    device.content_cost(held(device, features), held(device, target), 0.3, cost=costs[1:],
+    device.content_cost(stored(device, features), stored(device, target), 0.3, cost=costs[1:],
                         weights=None if weights is None else held(device, weights, np.float32))  # fmt: skip
     reference.content_cost(features.astype(np.float64), target.astype(np.float64), 0.3, cost=expected, weights=weights)
-    within("cost", device.download(costs), np.array([0, *expected]), EPSILON * float(np.sqrt(np.sqrt(features.size))))
+    within_share(
+        device.download(costs), np.array([0, *expected]), EPSILON * float(np.sqrt(np.sqrt(features.size))), "cost"
+    )
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -163,15 +146,15 @@ def test_content_gradient(
     """Rounded once, at the end."""
     device = called(element)
     features, target, before = (representable(random(*shape, seed=seed), element) for seed in range(3))
-    weights = weights_of(*shape[:2]) if weighted else None
-    out, scale = held(device, before), 0.3 / device.loss_scale
-    device.content_gradient(held(device, features), held(device, target), scale, out=out, accumulate=accumulate,
+    weights = mean_one(*shape[:2]) if weighted else None
+    out, scale = stored(device, before), 0.3 / device.loss_scale
+    device.content_gradient(stored(device, features), stored(device, target), scale, out=out, accumulate=accumulate,
                             weights=None if weights is None else held(device, weights, np.float32))  # fmt: skip
     expected = before.astype(np.float64)
     reference.content_gradient(features.astype(np.float64), target.astype(np.float64), 0.3, out=expected,
                                accumulate=accumulate, weights=weights)  # fmt: skip
     largest = 3 * EPSILON * (np.abs(expected) + np.abs(before) + 1)
-    within("gradient", device.download(out), expected, HALF_STEP[element] * np.abs(expected) + largest)
+    within_bound(device.download(out), expected, HALF_STEP[element] * np.abs(expected) + largest, "gradient")
 
 
 # ---- Grams and what styles send back, whose kernels have tests of their own -----------------------------------------
@@ -180,24 +163,24 @@ def test_gram_and_style_gradient(called: Callable[[str], CudaDevice], element: s
     """Within the workspace that the device asks for; fp16 writes the gradient larger than it is."""
     device, shape = called(element), (9, 11, 24)
     features, before = (representable(random(*shape, seed=seed), element) for seed in (0, 1))
-    matrix, moved, weights = random(24, 24, seed=2), random(24, seed=3), weights_of(*shape[:2])
+    matrix, moved, weights = random(24, 24, seed=2), random(24, seed=3), mean_one(*shape[:2])
     device.bind_workspace(device.allocate(device.workspace_bytes([(9, 11, 24, 24)])))
     ours, expected = empty(device, (24, 24)), np.empty((24, 24))
-    device.gram(held(device, features), ours, weights=held(device, weights, np.float32))
+    device.gram(stored(device, features), ours, weights=held(device, weights, np.float32))
     reference.gram(features.astype(np.float64), expected, weights=weights)
-    within("gram", device.download(ours), expected, HALF_STEP[element])
+    within_share(device.download(ours), expected, HALF_STEP[element], "gram")
     matrix = (matrix + matrix.T) / np.float32(device.loss_scale)
     for shift in (None, moved / np.float32(device.loss_scale)):
-        out, expected = held(device, before), before.astype(np.float64)
+        out, expected = stored(device, before), before.astype(np.float64)
         device.style_gradient(
-            held(device, features), held(device, matrix, np.float32), out=out, accumulate=True,
+            stored(device, features), held(device, matrix, np.float32), out=out, accumulate=True,
             shift=None if shift is None else held(device, shift, np.float32), weights=held(device, weights, np.float32),
         )  # fmt: skip
         reference.style_gradient(
             features.astype(np.float64), device.loss_scale * matrix.astype(np.float64), out=expected,
             accumulate=True, shift=None if shift is None else device.loss_scale * shift, weights=weights,
         )  # fmt: skip
-        within("style gradient", device.download(out), expected, HALF_STEP[element])
+        within_share(device.download(out), expected, HALF_STEP[element], "style gradient")
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
@@ -206,7 +189,7 @@ def test_the_images_gradient_is_as_large_as_it_is(called: Callable[[str], CudaDe
     out, expected = empty(device, gradient.shape), np.empty(gradient.shape)
     device.preprocess_gradient(held(device, gradient, np.float32), (2, 1, 0), factors, out)
     reference.preprocess_gradient(gradient.astype(np.float64), (2, 1, 0), factors, expected)
-    within("gradient", device.download(out) * device.loss_scale, expected, 2 * EPSILON)
+    within_share(device.download(out) * device.loss_scale, expected, 2 * EPSILON, "gradient")
 
 
 # ---- whole networks -------------------------------------------------------------------------------------------------
@@ -398,7 +381,11 @@ def test_a_network_of_other_widths_is_refused_in_one_line(thin: Callable[..., We
 def test_other_widths_are_refused_by_every_operation(called: Callable[[str], CudaDevice], operation: str) -> None:
     device = called("bf16")
     device.bind_workspace(device.allocate(grids.WORKSPACE_BYTES))
-    x, y, row = held(device, random(4, 4, 12)), held(device, random(4, 4, 12)), held(device, np.zeros(12), np.float32)
+    x, y, row = (
+        stored(device, random(4, 4, 12)),
+        stored(device, random(4, 4, 12)),
+        held(device, np.zeros(12), np.float32),
+    )
     matrix = held(device, np.zeros((12, 12)), np.float32)
     calls: dict[str, Callable[[], None]] = {
         "gram": lambda: device.gram(x, matrix),
@@ -442,7 +429,7 @@ def test_one_layer_by_wgmma_is_what_the_launcher_computes(monkeypatch: pytest.Mo
     device.bind_workspace(device.allocate(device.workspace_bytes([(9, 11, 16, 24)])))
     filters = device.pack_filters(kernel, random(24, seed=2))
     assert isinstance(filters, hopper.PackedFilters)
-    x, ours, theirs = (held(device, values) for values in (x, np.zeros((9, 11, 24)), np.zeros((9, 11, 24))))
+    x, ours, theirs = (stored(device, values) for values in (x, np.zeros((9, 11, 24)), np.zeros((9, 11, 24))))
     wanted: dict[str, Any] = {"mask": None, "pooling": "max", "pooled": None, "choice": None}
     device.conv3x3_relu(x, filters, out=ours, **wanted)
     for launch in hopper.conv3x3_relu(x, filters, out=theirs, workspace=device.allocate(1 << 16),

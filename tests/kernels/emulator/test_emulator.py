@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.devices import faults
 from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER
 from nstgpu.kernels.emulator import (
     CompileError,
@@ -50,17 +51,12 @@ def library(request: pytest.FixtureRequest, compile_correct: Callable[[int], Lib
 
 
 @pytest.fixture
-def random() -> np.random.Generator:
+def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def faults(kernel: str, grid: int, block: int, args: list[Any], seed: int = 0, **more: Any) -> tuple[Report, ...]:
-    """What the checking build reports of a broken kernel."""
-    with pytest.raises(KernelFault, match=kernel) as caught:
-        compile_library([BROKEN], check=True, seed=seed).launch(kernel, grid, block, args, **more)
-    reports: tuple[Report, ...] = caught.value.reports
-    assert all(report.kernel == kernel for report in reports)
-    return reports
+def broken(seed: int = 0) -> Library:
+    return compile_library([BROKEN], check=True, seed=seed)
 
 
 def only(reports: tuple[Report, ...], kind: str) -> Report:
@@ -80,23 +76,23 @@ def assert_at(side: Side, marker: str) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 255, 256, 1000])
-def test_add(library: Library, random: np.random.Generator, n: int) -> None:
-    x, y, total = random.normal(size=(3, n)).astype(f32)
+def test_add(library: Library, rng: np.random.Generator, n: int) -> None:
+    x, y, total = rng.normal(size=(3, n)).astype(f32)
     library.launch("add", (n + 255) // 256, 256, [x, y, total, i32(n)], uninitialised=[total])
     np.testing.assert_array_equal(total, x + y)
 
 
-def test_sgemm(library: Library, random: np.random.Generator) -> None:
+def test_sgemm(library: Library, rng: np.random.Generator) -> None:
     m, n, k = 128, 192, 80
-    a, b, c = (random.normal(size=shape).astype(f32) for shape in ((m, k), (k, n), (m, n)))
+    a, b, c = (rng.normal(size=shape).astype(f32) for shape in ((m, k), (k, n), (m, n)))
     library.launch("sgemm", (n // 64, m // 64), 256, [a, b, c, i32(n), i32(k)], uninitialised=[c])
     exact = a.astype(float) @ b.astype(float)
     assert np.abs(c - exact).max() <= np.finfo(f32).eps * np.sqrt(k) * np.abs(a).max() * np.abs(b).max() * 4
 
 
 @pytest.mark.parametrize(("kernel", "dtype"), [("block_sum_f32", f32), ("block_sum_f64", np.float64)])
-def test_block_sum(library: Library, random: np.random.Generator, kernel: str, dtype: type) -> None:
-    x: np.ndarray[Any, Any] = random.integers(-100, 100, 5000).astype(dtype)
+def test_block_sum(library: Library, rng: np.random.Generator, kernel: str, dtype: type) -> None:
+    x: np.ndarray[Any, Any] = rng.integers(-100, 100, 5000).astype(dtype)
     sums: np.ndarray[Any, Any] = np.zeros(7, dtype)
     library.launch(kernel, 7, 256, [x, sums, i32(x.size)])
     assert sums.sum() == x.sum()
@@ -104,8 +100,8 @@ def test_block_sum(library: Library, random: np.random.Generator, kernel: str, d
     np.testing.assert_array_equal(sums, strided)
 
 
-def test_warp_synchronous_sum(library: Library, random: np.random.Generator) -> None:
-    x = random.integers(-100, 100, 1024).astype(f32)
+def test_warp_synchronous_sum(library: Library, rng: np.random.Generator) -> None:
+    x = rng.integers(-100, 100, 1024).astype(f32)
     sums = np.zeros(32, f32)
     library.launch("warp_synchronous_sum", 4, 256, [x, sums])
     np.testing.assert_array_equal(sums, x.reshape(32, 32).sum(1))
@@ -123,9 +119,9 @@ def test_dynamic_shared_memory(library: Library) -> None:
     np.testing.assert_array_equal(x, np.arange(600).reshape(3, 200)[:, ::-1].ravel())
 
 
-def test_struct_by_value(library: Library, random: np.random.Generator) -> None:
+def test_struct_by_value(library: Library, rng: np.random.Generator) -> None:
     affine = np.dtype({"names": ["scale", "shift", "count"], "formats": ["f4", "f4", "i4"], "itemsize": 16})
-    x = random.integers(-9, 9, 100).astype(f32)
+    x = rng.integers(-9, 9, 100).astype(f32)
     for value in (np.array([(3.0, 5.0, 100)], affine), np.array([(3.0, 5.0, 100)], affine)[0]):
         y = np.zeros(100, f32)
         library.launch("apply", 1, 32, [value, x, y])
@@ -139,8 +135,8 @@ def test_three_dimensions(library: Library) -> None:
     np.testing.assert_array_equal(out, x + 100 * y + 10000 * z)
 
 
-def test_narrow_elements(library: Library, random: np.random.Generator) -> None:
-    x = random.integers(0, 256, 128).astype(np.uint8)
+def test_narrow_elements(library: Library, rng: np.random.Generator) -> None:
+    x = rng.integers(0, 256, 128).astype(np.uint8)
     wide = np.zeros(128, np.uint16)
     library.launch("narrow", 1, 128, [x, wide])
     np.testing.assert_array_equal(wide, x.astype(int) + x[np.arange(128) ^ 1])
@@ -209,7 +205,7 @@ def test_launches_from_many_threads(library: Library) -> None:
 
 
 def test_missing_barrier() -> None:
-    reports = faults("missing_barrier", 1, 64, [np.zeros(64, f32), np.zeros(64, f32)])
+    reports = faults(broken(), "missing_barrier", 1, 64, [np.zeros(64, f32), np.zeros(64, f32)])
     races = [report for report in reports if report.kind == "data race"]
     assert {report.kind for report in reports} == {"data race", "uninitialised shared memory"}
     for report in races:
@@ -224,7 +220,13 @@ def test_missing_barrier() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_race_is_seen_under_every_schedule(seed: int) -> None:
     x = np.zeros(192, f32)
-    reports = faults("missing_second_barrier", 1, 64, [x, np.zeros(64, f32), i32(3)], seed)
+    reports = faults(
+        broken(seed=seed),
+        "missing_second_barrier",
+        1,
+        64,
+        [x, np.zeros(64, f32), i32(3)],
+    )
     for report in reports:
         assert report.kind == "data race"
         by_line = sorted(report.sides, key=lambda side: side.line)
@@ -233,7 +235,7 @@ def test_race_is_seen_under_every_schedule(seed: int) -> None:
 
 
 def test_missing_syncwarp() -> None:
-    reports = faults("missing_syncwarp", 1, 32, [np.zeros(32, f32), np.zeros(32, f32)])
+    reports = faults(broken(), "missing_syncwarp", 1, 32, [np.zeros(32, f32), np.zeros(32, f32)])
     report = next(report for report in reports if report.kind == "data race")
     by_line = sorted(report.sides, key=lambda side: side.line)
     assert_at(by_line[0], "missing_syncwarp: wrote")
@@ -241,7 +243,10 @@ def test_missing_syncwarp() -> None:
 
 
 def test_race_between_blocks() -> None:
-    report = only(faults("race_between_blocks", 4, 32, [np.zeros(4, f32)]), "race between blocks")
+    report = only(
+        faults(broken(), "race_between_blocks", 4, 32, [np.zeros(4, f32)]),
+        "race between blocks",
+    )
     assert "argument 0 (float32 4)" in report.headline
     assert report.sides[0].block != report.sides[1].block
     for side in report.sides:
@@ -250,7 +255,7 @@ def test_race_between_blocks() -> None:
 
 
 def test_race_of_bytes() -> None:
-    report = only(faults("race_of_bytes", 1, 32, [np.zeros(16, np.uint8)]), "data race")
+    report = only(faults(broken(), "race_of_bytes", 1, 32, [np.zeros(16, np.uint8)]), "data race")
     assert sorted(side.lanes[0] % 2 for side in report.sides) == [0, 1]
     assert report.sides[0].lanes[0] // 2 == report.sides[1].lanes[0] // 2
     assert report.count == 16
@@ -280,7 +285,7 @@ def test_one_lane_at_fault(
     headline: str,
 ) -> None:
     arrays = [np.zeros(arg, f32) if isinstance(arg, int) else arg for arg in args]
-    report = only(faults(kernel, grid, block, arrays, shared_bytes=128), kind)
+    report = only(faults(broken(), kernel, grid, block, arrays, shared_bytes=128), kind)
     (side,) = report.sides
     assert_at(side, f"{kernel}: {action}")
     assert (side.action, side.block, side.lanes) == (action, (block_index, 0, 0), (lane,))
@@ -290,14 +295,14 @@ def test_one_lane_at_fault(
 
 def test_out_of_bounds_changes_no_memory() -> None:
     arena = np.zeros(64, f32)
-    faults("write_past_end", 2, 32, [arena[:40], i32(40)])
+    faults(broken(), "write_past_end", 2, 32, [arena[:40], i32(40)])
     assert arena[:40].all()
     assert not arena[40:].any()
 
 
 def test_uninitialised_global_memory() -> None:
     scratch, y = np.zeros(64, f32), np.zeros(64, f32)
-    reports = faults("uninitialised_global", 1, 64, [scratch, y], uninitialised=[scratch, y])
+    reports = faults(broken(), "uninitialised_global", 1, 64, [scratch, y], uninitialised=[scratch, y])
     (side,) = only(reports, "uninitialised memory").sides
     assert_at(side, "uninitialised_global: reads")
     assert side.lanes == (5,)
@@ -307,14 +312,17 @@ def test_uninitialised_global_memory() -> None:
 def test_write_to_read_only_array() -> None:
     x = np.ones(32, f32)
     x.flags.writeable = False
-    (side,) = only(faults("write_to_read_only", 1, 32, [x]), "write to read-only memory").sides
+    (side,) = only(faults(broken(), "write_to_read_only", 1, 32, [x]), "write to read-only memory").sides
     assert_at(side, "write_to_read_only: writes")
     assert x.all()
 
 
 @pytest.mark.skipif(not COMPILER.is_gcc, reason="clang makes four accesses out of a float4")
 def test_misaligned_vector() -> None:
-    report = only(faults("misaligned_float4", 1, 8, [np.zeros(32, f32), np.zeros(8, f32)]), "misaligned access")
+    report = only(
+        faults(broken(), "misaligned_float4", 1, 8, [np.zeros(32, f32), np.zeros(8, f32)]),
+        "misaligned access",
+    )
     assert_at(report.sides[0], "misaligned_float4: reads")
     assert report.count == 6
 
@@ -358,7 +366,7 @@ def test_lanes_that_never_meet(kernel: str, block: int, kind: str, expected: lis
 
 
 def test_too_much_shared_memory() -> None:
-    reports = faults("too_much_shared", 1, 32, [np.zeros(32, f32)], shared_bytes=100_000)
+    reports = faults(broken(), "too_much_shared", 1, 32, [np.zeros(32, f32)], shared_bytes=100_000)
     assert_at(only(reports, "shared memory").sides[0], "too_much_shared: declares")
 
 
@@ -373,12 +381,12 @@ def test_a_fault_is_readable() -> None:
     )
 
 
-def test_a_library_works_after_a_fault(random: np.random.Generator) -> None:
+def test_a_library_works_after_a_fault(rng: np.random.Generator) -> None:
     for check in (False, True):
         library = compile_library([BROKEN, CORRECT], check=check)
         with pytest.raises(KernelFault):
             library.launch("divergent_barrier", 4, 64, [np.zeros(64, i32)])
-        x = random.normal(size=1000).astype(f32)
+        x = rng.normal(size=1000).astype(f32)
         total = np.zeros(1000, f32)
         library.launch("add", 4, 256, [x, x, total, i32(1000)])
         np.testing.assert_array_equal(total, 2 * x)

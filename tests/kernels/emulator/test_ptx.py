@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, Report, compile_library, find_compiler
+from harness.devices import faults
+from nstgpu.kernels.emulator import Library, NoCompilerError, compile_library, find_compiler
 
 try:
     find_compiler()
@@ -25,6 +26,10 @@ DEPTHS = {"mma_bf16_k16": 16, "mma_fp16_k16": 16, "mma_fp16_k8": 8, "mma_tf32_k8
 KEPT_BITS = 24  # of a sum below the largest exponent in it
 
 f32, u32, u16 = np.float32, np.uint32, np.uint16
+
+
+def checked(seed: int = 0) -> Library:
+    return compile_library([SOURCE], check=True, seed=seed)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["normal", "checked"])
@@ -323,7 +328,7 @@ def test_a_fault_is_named_with_its_lines(
     kernel: str, threads: int, args: list[Any], kind: str, markers: list[str], seed: int
 ) -> None:
     arrays = [np.zeros(shape, u32) for shape in args]
-    reports = faults(kernel, threads, arrays, seed)
+    reports = faults(checked(seed=seed), kernel, 1, threads, arrays)
     places = [{(Path(side.file).name, side.line) for side in report.sides} for report in reports if report.kind == kind]
     assert places
     assert all(place == {(SOURCE.name, line_of(f"{kernel}: {marker}")) for marker in markers} for place in places)
@@ -331,22 +336,15 @@ def test_a_fault_is_named_with_its_lines(
 
 def test_a_race_with_a_copy_says_what_is_missing() -> None:
     arrays = [np.zeros((64, 4), u32) for _ in range(2)]
-    (report,) = faults("barrier_without_wait", 64, arrays)
+    (report,) = faults(checked(), "barrier_without_wait", 1, 64, arrays)
     assert [side.action for side in report.sides] == ["reads", "began a copy and has not waited for it"]
 
 
 def test_reading_what_is_under_way_is_a_race() -> None:
-    reports = faults("copies", 64, [np.zeros((128, 4), u32), np.zeros((256, 4), u32)])
+    reports = faults(checked(), "copies", 1, 64, [np.zeros((128, 4), u32), np.zeros((256, 4), u32)])
     places = {report.sides[0].line: report.kind for report in reports}
     marked = (line_of("copies: reads too soon"), line_of("copies: reads the other too soon"))
     assert places == dict.fromkeys(marked, "data race")
-
-
-def faults(kernel: str, threads: int, arrays: list[Any], seed: int = 0) -> tuple[Report, ...]:
-    with pytest.raises(KernelFault, match=kernel) as caught:
-        compile_library([SOURCE], check=True, seed=seed).launch(kernel, 1, threads, arrays)
-    reports: tuple[Report, ...] = caught.value.reports
-    return reports
 
 
 def line_of(marker: str) -> int:

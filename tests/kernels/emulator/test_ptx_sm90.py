@@ -2,16 +2,16 @@
 right product whatever the order of things, and each way of using them wrongly shows, as wrong sums or as a reported
 fault."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from harness.devices import compiled
 from nstgpu.kernels.cuda.runtime.tensor_map import TensorMap, encode_for_emulator
 from nstgpu.kernels.cuda.storage import rounded, widened
-from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
+from nstgpu.kernels.emulator import KernelFault, Library
 
 SOURCE = Path(__file__).parent / "wgmma_faults.cu"
 FAULTS = {
@@ -24,14 +24,6 @@ FAULTS = {
 }  # fmt: skip
 EARLY, LATE, COIN = 0, 1, 2  # when loads are carried out: EMULATOR_LOADS
 STEPS = 5
-
-
-def library(loads: int, *, seed: int = 0, check: bool = False) -> Library:
-    try:
-        return compile_library([SOURCE], check=check, seed=seed, defines={"EMULATOR_LOADS": loads})
-    except NoCompilerError as error:
-        warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
-        pytest.skip(str(error))
 
 
 def product_by(kernels: Library, fault: str = "none") -> tuple[np.ndarray, np.ndarray]:
@@ -53,13 +45,13 @@ def product_by(kernels: Library, fault: str = "none") -> tuple[np.ndarray, np.nd
 
 @pytest.mark.parametrize(("loads", "seed"), [(EARLY, 0), (LATE, 1), (COIN, 2), (COIN, 3)])
 def test_the_product_is_right(loads: int, seed: int) -> None:
-    ours, expected = product_by(library(loads, seed=seed))
+    ours, expected = product_by(compiled(SOURCE, seed=seed, defines={"EMULATOR_LOADS": loads}))
     np.testing.assert_allclose(ours, expected, atol=1e-4)
     assert not ours[60:].any()
 
 
 def test_the_checking_build_has_nothing_to_say() -> None:
-    ours, expected = product_by(library(COIN, check=True))
+    ours, expected = product_by(compiled(SOURCE, check=True, defines={"EMULATOR_LOADS": COIN}))
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
@@ -78,7 +70,7 @@ def shows(kernels: Library, fault: str) -> bool:
      ("no_wait_for_products", COIN), ("too_few_bytes", LATE)],
 )  # fmt: skip
 def test_a_wait_left_out_shows(fault: str, loads: int) -> None:
-    assert shows(library(loads), fault)
+    assert shows(compiled(SOURCE, defines={"EMULATOR_LOADS": loads}), fault)
 
 
 @pytest.mark.parametrize(
@@ -92,5 +84,5 @@ def test_a_wait_left_out_shows(fault: str, loads: int) -> None:
 )  # fmt: skip
 def test_what_cannot_work_is_reported(fault: str, said: str) -> None:
     with pytest.raises(KernelFault, match=r"wgmma_faults\.cu:\d+: block \(0, 0, 0\)") as caught:
-        product_by(library(COIN), fault)
+        product_by(compiled(SOURCE, defines={"EMULATOR_LOADS": COIN}), fault)
     assert said in str(caught.value)

@@ -1,21 +1,17 @@
 """Which elements a thread takes (cuda/common/indexing.cuh): each once, whatever the grid; and rounding up."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nstgpu.kernels.emulator import Library, NoCompilerError, compile_library
+from harness.devices import compiled
+from nstgpu.kernels.emulator import Library
 
 
 @pytest.fixture(scope="module")
 def probe() -> Library:
-    try:
-        return compile_library([Path(__file__).with_name("indexing_probe.cu")], check=True)
-    except NoCompilerError as error:
-        warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
-        pytest.skip(str(error))
+    return compiled(Path(__file__).with_name("indexing_probe.cu"), check=True)
 
 
 @pytest.mark.parametrize(("begin", "end"), [(0, 0), (0, 1), (0, 100), (37, 100), (96, 100), (100, 100)])

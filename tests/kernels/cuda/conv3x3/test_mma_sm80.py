@@ -11,6 +11,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from harness.arrays import layer, random, within_share
+from harness.devices import Bench, in_memory
 from nstgpu.kernels.cuda.conv3x3 import launch_mma_sm80 as tensor_convolution
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3 import tile_model as tensor_tiles
@@ -18,12 +20,11 @@ from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import pack_filters, partial_by
 from nstgpu.kernels.cuda.conv3x3.launch_simt import choice_layout, mask_layout
 from nstgpu.kernels.cuda.conv3x3.tile_model import PRODUCTS, Work, cut
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
-from nstgpu.kernels.cuda.gpu_spec import GpuSpec, spec_of
+from nstgpu.kernels.cuda.gpu_spec import spec_of
 from nstgpu.kernels.cuda.kernel_sets import Mma16BitKernels, MmaKernels
 from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
 from nstgpu.kernels.cuda.runtime.driver import cuda_problem
 from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
-from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.cuda.storage import MEMORY, rounded, widened
@@ -75,37 +76,6 @@ class Emulated(EmulatorRuntime):
         return {kernel for kernel in self._library.kernels if re.search(r"_mma_sm80_|_(bf16|fp16)$", kernel)}
 
 
-class Bench:
-    """A runtime, a precision, and a note of every kernel that was launched."""
-
-    def __init__(self, runtime: Runtime, precision: str, spec: GpuSpec) -> None:
-        self.runtime, self.precision, self.spec = runtime, precision, spec
-        self.launched: set[str] = set()
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """Filled with what nobody would compute, so that what is left out shows."""
-        return (
-            self.held(np.full(int(np.prod(shape)) * np.dtype(dtype).itemsize, 0x6E, np.uint8))
-            .view(dtype)
-            .reshape(shape)
-        )
-
-    def held(self, values: Any) -> Any:
-        room = self.runtime.allocate(values.nbytes)
-        self.runtime.upload(np.ascontiguousarray(values).reshape(-1).view(np.uint8), room)
-        return room.view(values.dtype).reshape(values.shape)
-
-    def run(self, launches: list[Launch]) -> None:
-        for launch in launches:
-            self.launched.add(launch.kernel)
-            self.runtime.launch(launch)
-
-    def fetched(self, values: Any) -> Any:
-        """In float32, if they are numbers of the precision."""
-        host = self.runtime.download(values)
-        return widened(host, self.precision) if host.dtype == MEMORY[self.precision] else host
-
-
 @pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
 def bench(request: pytest.FixtureRequest) -> Callable[[str], Bench]:
     if request.param == "emulator":
@@ -115,33 +85,14 @@ def bench(request: pytest.FixtureRequest) -> Callable[[str], Bench]:
     return lambda precision: Bench(runtime := CudaRuntime(precision=precision), precision, runtime.spec)
 
 
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def layer(shape: Shape) -> tuple[Any, Any, Any]:
-    """x, kernel and bias, such that about half of the activations are positive and not all alike."""
-    height, width, channels_in, channels_out = shape
-    kernel = random(3, 3, channels_in, channels_out, seed=1) / np.float32(3 * np.sqrt(channels_in))
-    return random(height, width, channels_in), kernel, random(channels_out, seed=2) / np.float32(4)
+def within_few(actual: Any, expected: Any, share: float, what: str) -> None:
+    """A few numbers may be off by twice as much."""
+    within_share(actual, expected, share if expected.size > FEW else 2 * share, what)
 
 
 def as_given(values: Any, precision: str) -> Any:
     """Float64 of what the products take."""
     return widened(rounded(values, precision), precision).astype(np.float64)
-
-
-def in_memory(values: Any, precision: str) -> Any:
-    return values if MEMORY[precision] == np.float32 else rounded(values, precision)
-
-
-def within(what: str, actual: Any, expected: Any, budget: float) -> None:
-    if expected.size == 0:
-        return
-    error, scale = (float(np.sqrt(np.mean(np.square(values)))) for values in (actual - expected, expected))
-    budget *= scale if expected.size > FEW else 2 * scale
-    print(f"{what}: {error:.1e} of {scale:.1e}, {error / max(budget, 1e-30):.1%} of the budget")
-    assert error <= budget, what
 
 
 def budget_of(precision: str, terms: int) -> float:
@@ -206,17 +157,17 @@ def check_forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, wor
     if precision in HALVES and channels_in == 3:
         unsure = 2.0**-14  # an image is given in two numbers of 8 or 11 bits
     if "out" in results:
-        within("out", results["out"], y, budget)
+        within_few(results["out"], y, budget, "out")
         exact = np.empty_like(y)
         plain = ReferenceFilters(kernel.astype(np.float64), bias.astype(np.float64))
         reference.conv3x3_relu(x.astype(np.float64), plain, out=exact, mask=None, pooling=pooling, pooled=None,
                                choice=None)  # fmt: skip
-        within("out, and what went in", results["out"], exact, WHOLE[precision])
+        within_few(results["out"], exact, WHOLE[precision], "out, and what went in")
     if "mask" in results:
         bits = np.unpackbits(results["mask"], axis=2, bitorder="little").astype(bool)
         np.testing.assert_array_equal(bits | (np.abs(y) < unsure), mask | (np.abs(y) < unsure))
     if "pooled" in results:
-        within("pooled", results["pooled"], pooled, budget)
+        within_few(results["pooled"], pooled, budget, "pooled")
     if "choice" in results and choice.size:
         pairs = results["choice"][..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & np.uint8(3)
         picked = pairs.reshape(choice.shape)
@@ -318,7 +269,7 @@ def test_backward(bench: Callable[[str], Bench], precision: str, shape: Shape) -
     cases = itertools.cycle([(True, False), (False, True), (True, True), (False, False)])
     for work, (masked, accumulate) in zip(works(precision, turned, shape[2]), cases, strict=False):
         results = backward(bench(precision), shape, masked, accumulate, work)
-        within("gradient", *results, budget_of(precision, 9 * shape[3] + accumulate))
+        within_few(*results, budget_of(precision, 9 * shape[3] + accumulate), "gradient")
 
 
 @pytest.mark.parametrize("precision", HALVES)
@@ -329,7 +280,7 @@ def test_backward_to_an_image(
 ) -> None:
     for size in ((9, 17), (18, 16), (1, 1)):
         results = backward(bench(precision), (*size, 3, channels), masked, accumulate)
-        within("gradient", *results, budget_of("tf32", 9 * channels))  # an image's gradient is not rounded
+        within_few(*results, budget_of("tf32", 9 * channels), "gradient")  # an image's gradient is not rounded
 
 
 # ---- what is between convolutions -----------------------------------------------------------------------------------
@@ -480,7 +431,7 @@ def test_a_network_there_and_back(bench: Callable[[str], Bench], precision: str)
     gradient, exact = unpooled, expected
     gradient, exact = convolve_back(1, 0)
     gradient, exact = convolve_back(0, None)
-    within("whole gradient", on.runtime.download(gradient), exact, WHOLE[precision])
+    within_few(on.runtime.download(gradient), exact, WHOLE[precision], "whole gradient")
 
 
 # ---- packing --------------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.arrays import layer, mask_bits, random, within
+from harness.devices import empty, held
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3.launch_simt import Work, choose_tile
 from nstgpu.kernels.cuda.device import CudaDevice
@@ -37,48 +39,9 @@ Runtimes = Callable[..., Runtime]
 reference = Reference()
 
 
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def empty(device: CudaDevice, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
-    """Filled with what nobody would compute, so that what is left out shows."""
-    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    room = device.allocate(nbytes)
-    device.upload(np.full(nbytes, 0xEE, np.uint8), room)
-    return room.view(dtype).reshape(shape)
-
-
-def held(device: CudaDevice, values: Any) -> Any:
-    out = empty(device, values.shape, values.dtype)
-    device.upload(values, out)
-    return out
-
-
 def bind_workspace(device: CudaDevice, shape: tuple[int, int, int, int]) -> None:
     """Exactly as much as is asked for."""
     device.bind_workspace(device.allocate(convolution.workspace_bytes(*shape)))
-
-
-def layer(shape: tuple[int, int, int, int]) -> tuple[Any, Any, Any]:
-    """x, kernel and bias, such that about half of the activations are positive and not all alike."""
-    height, width, channels_in, channels_out = shape
-    kernel = random(3, 3, channels_in, channels_out, seed=1) / np.float32(3 * np.sqrt(channels_in))
-    return random(height, width, channels_in), kernel, random(channels_out, seed=2) / np.float32(4)
-
-
-def within(what: str, actual: Any, expected: Any, terms: int) -> None:
-    """The rounding of a sum of `terms` random terms grows with its square root."""
-    if expected.size == 0:
-        return
-    budget = BUDGET * EPSILON * np.sqrt(terms) * float(np.sqrt(np.mean(np.square(expected))))
-    error = float(np.sqrt(np.mean(np.square(actual - expected))))
-    print(f"{what}: {error / budget:.1%} of the budget")
-    assert error <= budget, what
-
-
-def mask_bits(mask: Any) -> Any:
-    return np.packbits(mask, axis=2, bitorder="little")
 
 
 # ---- forward --------------------------------------------------------------------------------------------------------
@@ -113,7 +76,7 @@ def check_forward(device: CudaDevice, shape: tuple[int, int, int, int], pooling:
     )
     terms = 9 * channels_in + 1
     if "out" in results:
-        within("out", results["out"], y, terms)
+        within(results["out"], y, terms, BUDGET, what="out")
     if "mask" in results:
         ours = device.unpack_mask(held(device, results["mask"]), channels)
         np.testing.assert_array_equal(mask_bits(ours), results["mask"], "bits beyond the last channel")
@@ -122,7 +85,7 @@ def check_forward(device: CudaDevice, shape: tuple[int, int, int, int], pooling:
         if "out" in results:
             np.testing.assert_array_equal(ours, results["out"] > 0)
     if "pooled" in results:
-        within("pooled", results["pooled"], pooled, terms)
+        within(results["pooled"], pooled, terms, BUDGET, what="pooled")
     if "choice" in results and choice.size:
         picked = device.unpack_choice(held(device, results["choice"]), channels)
         quads = np.stack([y[r : height // 2 * 2 : 2, s : width // 2 * 2 : 2] for r in range(2) for s in range(2)])
@@ -199,7 +162,7 @@ def backward(device: CudaDevice, shape: tuple[int, int, int, int], masked: bool,
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_backward(device: CudaDevice, shape: tuple[int, int, int, int], masked: bool, accumulate: bool) -> None:
     actual, expected = backward(device, shape, masked, accumulate)
-    within("gradient", actual, expected, 9 * shape[3] + accumulate)
+    within(actual, expected, 9 * shape[3] + accumulate, BUDGET, what="gradient")
 
 
 # ---- the naive kernels ----------------------------------------------------------------------------------------------
@@ -220,15 +183,15 @@ def test_naive_kernels_agree_with_the_reference_and_the_fast_ones(
     expected = np.empty(out.shape)
     reference.conv3x3_relu(x.astype(np.float64), reference.pack_filters(kernel, bias), out=expected, mask=None,
                            pooling="max", pooled=None, choice=None)  # fmt: skip
-    within("naive", device.download(out), expected, 9 * channels_in + 1)
-    within("fast", forward(device, shape, "max", "out")["out"], device.download(out), 9 * channels_in + 1)
+    within(device.download(out), expected, 9 * channels_in + 1, BUDGET, what="naive")
+    within(forward(device, shape, "max", "out")["out"], device.download(out), 9 * channels_in + 1, BUDGET, what="fast")
 
     gradient, out = random(height, width, channels_out, seed=3), empty(device, (height, width, channels_in))
     arguments = (held(device, gradient), held(device, kernel), out, *sizes)
     runtime.launch(Launch("conv3x3_input_gradient_naive", (out.size // 64 + 1, 1, 1), (64, 1, 1), arguments))
     fast, expected = backward(device, shape, masked=False, accumulate=False)
-    within("naive backward", device.download(out), expected, 9 * channels_out)
-    within("fast backward", fast, device.download(out), 9 * channels_out)
+    within(device.download(out), expected, 9 * channels_out, BUDGET, what="naive backward")
+    within(fast, device.download(out), 9 * channels_out, BUDGET, what="fast backward")
 
 
 # ---- what no single result shows ------------------------------------------------------------------------------------
@@ -236,7 +199,7 @@ def test_naive_kernels_agree_with_the_reference_and_the_fast_ones(
 def test_the_checking_build_finds_nothing(checked: CudaDevice, shape: tuple[int, int, int, int]) -> None:
     check_forward(checked, shape, "max", "out mask pooled choice")
     check_forward(checked, shape, "average", "mask pooled")
-    within("gradient", *backward(checked, shape, masked=True, accumulate=True), 9 * shape[3])
+    within(*backward(checked, shape, masked=True, accumulate=True), 9 * shape[3], BUDGET, what="gradient")
 
 
 def test_the_checked_shapes_launch_every_kernel(runtime_called: Runtimes) -> None:

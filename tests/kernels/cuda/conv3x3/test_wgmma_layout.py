@@ -2,17 +2,17 @@
 matrix descriptors, boxes and coordinates, the sums' places, the epilogue's room and the cutting up of the work."""
 
 import itertools
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from harness.devices import compiled
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.gram import launch_wgmma_sm90 as wgmma_gram
 from nstgpu.kernels.cuda.runtime import tensor_map
-from nstgpu.kernels.emulator import Library, NoCompilerError, compile_library
+from nstgpu.kernels.emulator import Library
 
 STEP, WIDTH, HEIGHT, LOADED = tensor_map.STEP_CHANNELS, hopper.BOX_WIDTH, hopper.BOX_HEIGHT, hopper.LOADED_ROWS
 BANKS = 32
@@ -20,11 +20,7 @@ BANKS = 32
 
 @pytest.fixture(scope="module")
 def probe() -> Library:
-    try:
-        return compile_library([Path(__file__).parent / "wgmma_layout_probe.cu"])
-    except NoCompilerError as error:
-        warnings.warn(f"NO EMULATOR TESTS: {error}", stacklevel=1)
-        pytest.skip(str(error))
+    return compiled(Path(__file__).parent / "wgmma_layout_probe.cu")
 
 
 def ask(probe: Library, kernel: str, *args: Any) -> None:

@@ -4,8 +4,6 @@ packing as plain arithmetic; and what the compiler makes of the main loop."""
 
 import ctypes
 import re
-import struct
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.arrays import layer, random, within_bound
+from harness.cubins import instructions, words
+from harness.devices import OfLibrary, empty, held
 from nstgpu.kernels.cuda import self_test
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
@@ -20,13 +21,12 @@ from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import TILES, Tile, Work
 from nstgpu.kernels.cuda.gpu_spec import MULTIPROCESSORS, WGMMA_PER_CLOCK
 from nstgpu.kernels.cuda.gram import launch_wgmma_sm90 as wgmma_gram
 from nstgpu.kernels.cuda.runtime import nvrtc, tensor_map
-from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.cuda.runtime.tensor_map import Element
 from nstgpu.kernels.cuda.storage import MEMORY, rounded, widened
 from nstgpu.kernels.device import Pooling
-from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
+from nstgpu.kernels.emulator import KernelFault, NoCompilerError, compile_library
 from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference
 
@@ -49,27 +49,6 @@ CASES: list[tuple[Shape4, int]] = [
 ]
 
 
-@pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
-def runtime(request: pytest.FixtureRequest, hopper_called: Runtimes) -> Runtime:
-    return hopper_called(request.param)
-
-
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape)
-
-
-def held(runtime: Runtime, values: Any) -> Any:
-    room = runtime.allocate(values.nbytes).view(values.dtype).reshape(values.shape)
-    runtime.upload(values, room)
-    return room
-
-
-def empty(runtime: Runtime, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Filled with what nobody would compute, so that what is left out shows."""
-    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return held(runtime, np.full(nbytes, 0xEE, np.uint8)).view(dtype).reshape(shape)
-
-
 def packed(runtime: Runtime, kernel: Any, bias: Any, element: Element) -> tuple[hopper.PackedFilters, Any]:
     """Filters on the device, and the (3, 3, C_in, C_out) kernel that they hold after rounding."""
     kernel = kernel.astype(np.float32)
@@ -79,19 +58,9 @@ def packed(runtime: Runtime, kernel: Any, bias: Any, element: Element) -> tuple[
     return filters._replace(**on_device), exact
 
 
-def within(ours: Any, expected: Any, element: Element, terms: int) -> None:
+def rounded_once(ours: Any, expected: Any, element: Element, terms: int) -> None:
     """Rounded once to 16 bits after a sum of `terms` terms in fp32 (whose size is about one)."""
-    allowed = HALF_STEP[element] * np.abs(expected) + 4 * EPSILON * np.sqrt(terms)
-    share = float(np.max(np.abs(ours - expected) / allowed, initial=0.0))
-    print(f"{share:.1%} of the budget")
-    assert share <= SLACK
-
-
-def layer(shape: Shape4) -> tuple[Any, Any, Any]:
-    """x, kernel and bias, such that sums have a size of about one and half of them are positive."""
-    _, _, channels_in, channels_out = shape
-    kernel = random(3, 3, channels_in, channels_out, seed=1) / (3 * np.sqrt(channels_in))
-    return random(*shape[:3]), kernel, random(channels_out, seed=2).astype(np.float32) / 4
+    within_bound(ours, expected, SLACK * (HALF_STEP[element] * np.abs(expected) + 4 * EPSILON * np.sqrt(terms)))
 
 
 def run(runtime: Runtime, launches: list[Launch]) -> None:
@@ -136,12 +105,12 @@ def check_forward(runtime: Runtime, shape: Shape4, element: Element, work: Work,
     y = expected["out"]
     unsure = 8 * EPSILON * np.sqrt(terms)  # decisions this near to the edge may be rounding's
     if "out" in results:
-        within(widened(results["out"], element), y, element, terms)
+        rounded_once(widened(results["out"], element), y, element, terms)
     if "mask" in results:
         mask = np.unpackbits(results["mask"], axis=2, bitorder="little").astype(bool)
         np.testing.assert_array_equal(mask | (np.abs(y) < unsure), expected["mask"] | (np.abs(y) < unsure))
     if "pooled" in results:
-        within(widened(results["pooled"], element), expected["pooled"], element, terms)
+        rounded_once(widened(results["pooled"], element), expected["pooled"], element, terms)
     if "choice" in results and results["choice"].size:
         picked = results["choice"][..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & 3
         picked = picked.reshape(expected["choice"].shape)
@@ -156,9 +125,9 @@ def check_forward(runtime: Runtime, shape: Shape4, element: Element, work: Work,
 @pytest.mark.parametrize("element", ["bf16", "fp16"])
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
 @pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
-def test_forward(runtime: Runtime, shape: Shape4, slices: int, tile: Tile, element: Element) -> None:
+def test_forward(on_hopper: Runtime, shape: Shape4, slices: int, tile: Tile, element: Element) -> None:
     slices = min(slices, 3 * -(-shape[2] // tensor_map.STEP_CHANNELS))
-    check_forward(runtime, shape, element, hopper.cut_up(tile, *shape, slices), "max", "out mask pooled choice")
+    check_forward(on_hopper, shape, element, hopper.cut_up(tile, *shape, slices), "max", "out mask pooled choice")
 
 
 @pytest.mark.parametrize("slices", [1, 2])
@@ -167,31 +136,31 @@ def test_forward(runtime: Runtime, shape: Shape4, slices: int, tile: Tile, eleme
 )
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
 def test_forward_stores_what_is_wanted(
-    runtime: Runtime, tile: Tile, pooling: Pooling, wanted: str, slices: int
+    on_hopper: Runtime, tile: Tile, pooling: Pooling, wanted: str, slices: int
 ) -> None:
     shape = (9, 12, 16, 72)
-    check_forward(runtime, shape, "bf16", hopper.cut_up(tile, *shape, slices), pooling, wanted)
+    check_forward(on_hopper, shape, "bf16", hopper.cut_up(tile, *shape, slices), pooling, wanted)
 
 
-def test_what_is_not_a_number_stays_so(runtime: Runtime) -> None:
+def test_what_is_not_a_number_stays_so(on_hopper: Runtime) -> None:
     """And nowhere else: what the boxes bring from outside of the image is zero."""
     shape = (9, 9, 16, 8)
     x, kernel, bias = layer(shape)
     x[4, 4, 0] = np.nan
-    filters, _ = packed(runtime, kernel, bias, "bf16")
-    out, x_held = empty(runtime, (9, 9, 8), np.uint16), held(runtime, rounded(x, "bf16"))
-    run(runtime, hopper.conv3x3_relu(x_held, filters, out=out, mask=None, pooling="max", pooled=None, choice=None,
-                                     workspace=None, target=tensor_map.target_of(runtime)))  # fmt: skip
+    filters, _ = packed(on_hopper, kernel, bias, "bf16")
+    out, x_held = empty(on_hopper, (9, 9, 8), np.uint16), held(on_hopper, rounded(x, "bf16"))
+    run(on_hopper, hopper.conv3x3_relu(x_held, filters, out=out, mask=None, pooling="max", pooled=None, choice=None,
+                                     workspace=None, target=tensor_map.target_of(on_hopper)))  # fmt: skip
     expected = np.zeros(out.shape, bool)
     expected[3:6, 3:6] = True
-    np.testing.assert_array_equal(np.isnan(widened(runtime.download(out), "bf16")), expected)
+    np.testing.assert_array_equal(np.isnan(widened(on_hopper.download(out), "bf16")), expected)
 
 
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
-def test_results_do_not_depend_on_how_many_blocks_there_are(runtime: Runtime, tile: Tile) -> None:
+def test_results_do_not_depend_on_how_many_blocks_there_are(on_hopper: Runtime, tile: Tile) -> None:
     shape = (33, 18, 72, 136)
     work = hopper.cut_up(tile, *shape)
-    one, many = (forward(runtime, shape, "bf16", work, "max", "out mask", blocks)[0] for blocks in (1, 132))
+    one, many = (forward(on_hopper, shape, "bf16", work, "max", "out mask", blocks)[0] for blocks in (1, 132))
     for name in one:
         np.testing.assert_array_equal(one[name], many[name])
 
@@ -242,7 +211,7 @@ def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch:
     source.write_text(f'#include "conv3x3/wgmma_sm90.cuh"\n{kernel}\n')
     monkeypatch.setenv("NSTGPU_CXXFLAGS", "-O1")  # compiles faster
     try:
-        runtime = OneKernel(compile_library([source]))
+        runtime = OfLibrary(compile_library([source]))
     except NoCompilerError as error:
         pytest.skip(str(error))
     shape = (33, 18, 72, 136)
@@ -252,13 +221,6 @@ def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch:
         return
     ours = widened(results["out"], "bf16")
     assert not np.allclose(ours, expected["out"], atol=0.02)
-
-
-class OneKernel(EmulatorRuntime):
-    """The emulator with another library than that of all sources."""
-
-    def __init__(self, library: Library) -> None:
-        self._library = library
 
 
 # ---- backward -------------------------------------------------------------------------------------------------------
@@ -284,7 +246,7 @@ def check_backward(
                                      reference.pack_filters(exact, bias.astype(np.float64)), out=expected, mask=mask,
                                      accumulate=accumulate)  # fmt: skip
     ours = widened(runtime.download(out), element)
-    within(ours, expected, element, 9 * channels_out + 1)
+    rounded_once(ours, expected, element, 9 * channels_out + 1)
     if mask is not None:
         assert not ours[~mask].any()
 
@@ -292,23 +254,25 @@ def check_backward(
 @pytest.mark.parametrize("element", ["bf16", "fp16"])
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
 @pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
-def test_backward(runtime: Runtime, shape: Shape4, slices: int, tile: Tile, element: Element) -> None:
+def test_backward(on_hopper: Runtime, shape: Shape4, slices: int, tile: Tile, element: Element) -> None:
     height, width, channels_in, channels_out = shape
     work = hopper.cut_up(tile, height, width, channels_out, channels_in, min(slices, 3))
-    check_backward(runtime, shape, element, work, masked=True, accumulate=True)
+    check_backward(on_hopper, shape, element, work, masked=True, accumulate=True)
 
 
 @pytest.mark.parametrize("slices", [1, 2])
 @pytest.mark.parametrize(("masked", "accumulate"), [(True, False), (False, True), (False, False)])
-def test_backward_masks_and_accumulates_as_asked(runtime: Runtime, masked: bool, accumulate: bool, slices: int) -> None:
+def test_backward_masks_and_accumulates_as_asked(
+    on_hopper: Runtime, masked: bool, accumulate: bool, slices: int
+) -> None:
     shape = (9, 12, 72, 16)
     for tile in TILES:
-        check_backward(runtime, shape, "bf16", hopper.cut_up(tile, 9, 12, 16, 72, slices), masked, accumulate)
+        check_backward(on_hopper, shape, "bf16", hopper.cut_up(tile, 9, 12, 16, 72, slices), masked, accumulate)
 
 
 # ---- the self-test --------------------------------------------------------------------------------------------------
-def test_the_self_test_finds_nothing(runtime: Runtime) -> None:
-    assert self_test.problem_with(runtime, 3) is None
+def test_the_self_test_finds_nothing(on_hopper: Runtime) -> None:
+    assert self_test.problem_with(on_hopper, 3) is None
 
 
 def test_the_self_test_names_a_kernel_that_is_wrong(hopper_called: Runtimes) -> None:
@@ -505,32 +469,11 @@ OPCODES = {0x9F0: "HGMMA", 0x9C5: "WARPGROUP", 0x9C8: "USETMAXREG", 0x5B4: "UTMA
 TRANSPOSED = 0b11 << 61  # of HGMMA's words: set by tnspA and tnspB, as comparing the two showed
 
 
-def words(image: bytes) -> dict[str, list[int]]:
-    """The first half of each kernel's instructions: its section of the ELF file is 16 bytes an instruction."""
-    (start,) = struct.unpack_from("<Q", image, 0x28)
-    size, count, names_at = struct.unpack_from("<HHH", image, 0x3A)
-    sections = [struct.unpack_from("<IIQQQQ", image, start + i * size) for i in range(count)]
-    names = sections[names_at][4]
-    found = {}
-    for name_at, _, _, _, offset, length in sections:
-        name = image[names + name_at : image.index(b"\0", names + name_at)].decode()
-        if name.startswith(".text."):
-            first = [struct.unpack_from("<Q", image, at)[0] for at in range(offset, offset + length, 16)]
-            found[name.removeprefix(".text.")] = first
-    return found
-
-
-def instructions(image: bytes) -> dict[str, Counter[str]]:
-    """How often each kernel has those of OPCODES."""
-    return {name: Counter(OPCODES[word & 0xFFF] for word in first if word & 0xFFF in OPCODES)
-            for name, first in words(image).items()}  # fmt: skip
-
-
 @pytest.mark.slow
 def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: nvrtc.Cubin) -> None:
     """24 products in three batches, a fence before and a wait after each and one wait at the end; a load for each box
     and each of three taps' filters; registers given and taken once."""
-    found = instructions(cubin.image)
+    found = instructions(cubin.image, OPCODES)
     for tile in TILES:
         wanted = {"HGMMA": 24, "WARPGROUP": 7, "USETMAXREG": 2, "UTMALDG": tile.boxes + 3}
         for direction in ("relu", "input_gradient"):
@@ -540,7 +483,7 @@ def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: nvrtc.Cubin) -
 @pytest.mark.slow
 def test_so_is_that_of_the_gram(cubin: nvrtc.Cubin) -> None:
     """A product for each 16 pixels of a step, in one batch; one load, in a loop, and no passing on of registers."""
-    found = instructions(cubin.image)
+    found = instructions(cubin.image, OPCODES)
     for tile in wgmma_gram.GRAM_TILES:
         wanted = {"HGMMA": tile.depth // 16, "WARPGROUP": 3, "UTMALDG": 1}
         assert found[f"gram_wgmma_sm90_bf16_{tile.variant}"] == wanted

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.arrays import mask_bits, mean_one, random, within
+from harness.devices import empty, held
 from nstgpu.kernels.cuda import grids
 from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
@@ -28,34 +30,6 @@ def device(request: pytest.FixtureRequest, runtime_called: Runtimes) -> CudaDevi
     gpu = CudaDevice(runtime_called(request.param))
     gpu.bind_workspace(gpu.allocate(grids.WORKSPACE_BYTES))
     return gpu
-
-
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def held(device: CudaDevice, values: Any) -> Any:
-    """The values in the device's memory."""
-    out = empty(device, values.shape, values.dtype)
-    device.upload(values, out)
-    return out
-
-
-def empty(device: CudaDevice, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
-    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return device.allocate(nbytes).view(dtype).reshape(shape)
-
-
-def within(actual: Any, expected: Any, terms: int) -> None:
-    """The rounding of a sum of `terms` random terms grows with its square root."""
-    budget = EPSILON * np.sqrt(terms) * float(np.sqrt(np.mean(np.square(expected))))
-    error = float(np.sqrt(np.mean(np.square(actual - expected))))
-    print(f"{error / budget if budget else 0:.1%} of the budget")
-    assert error <= budget
-
-
-def mask_bits(mask: Any) -> Any:
-    return np.packbits(mask, axis=2, bitorder="little")
 
 
 def choice_bits(choice: Any) -> Any:
@@ -92,10 +66,10 @@ def test_preprocess_and_back(device: CudaDevice, size: tuple[int, int], channels
     expected, out = np.empty((*size, 3)), empty(device, (*size, 3))
     device.preprocess(held(device, image), channels, scale, shift, out)
     reference.preprocess(image.astype(np.float64), channels, scale, shift, expected)
-    within(device.download(out), expected, 2)
+    within(device.download(out), expected, 2, factor=1)
     device.preprocess_gradient(held(device, image), channels, scale, out)
     reference.preprocess_gradient(image.astype(np.float64), channels, scale, expected)
-    within(device.download(out), expected, 1)
+    within(device.download(out), expected, 1, factor=1)
 
 
 @pytest.mark.parametrize("border", [0, 1, 5])
@@ -110,7 +84,7 @@ def test_extend_and_back(device: CudaDevice, size: tuple[int, int], border: int)
     expected, out = np.empty((*size, 3)), empty(device, (*size, 3))
     device.extend_gradient(held(device, gradient), out)
     reference.extend_gradient(gradient.astype(np.float64), expected)
-    within(device.download(out), expected, larger[0] * larger[1])
+    within(device.download(out), expected, larger[0] * larger[1], factor=1)
 
 
 @pytest.mark.parametrize("accumulate", [False, True])
@@ -132,7 +106,7 @@ def test_pool_gradient(device: CudaDevice, shape: tuple[int, int, int], pooling:
     reference.pool_input_gradient(
         gradient.astype(np.float64), pooling=pooling, choice=choice, out=expected, mask=mask, accumulate=accumulate
     )
-    within(device.download(out), expected, 2)
+    within(device.download(out), expected, 2, factor=1)
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
@@ -145,10 +119,6 @@ def test_relu_gradient(device: CudaDevice, size: tuple[int, int], channels: int)
 
 
 # ---- costs ----------------------------------------------------------------------------------------------------------
-def mean_one(height: int, width: int) -> Any:
-    """Weights of pixels, some of them zero."""
-    weights = np.maximum(random(height, width, seed=9) + np.float32(0.5), np.float32(0))
-    return (weights / weights.mean()).astype(np.float32)
 
 
 @pytest.mark.parametrize("accumulate", [False, True])
@@ -162,8 +132,8 @@ def test_style_cost(device: CudaDevice, channels: int, accumulate: bool) -> None
     expected, cost = before.astype(np.float64), np.empty(1)
     reference.style_cost(gram.astype(np.float64), target.astype(np.float64), 0.37, cost=cost, difference=expected,
                          accumulate=accumulate)  # fmt: skip
-    within(device.download(difference), expected, 2)
-    within(device.download(costs), [0, *cost, 0], channels)
+    within(device.download(difference), expected, 2, factor=1)
+    within(device.download(costs), [0, *cost, 0], channels, factor=1)
 
 
 @pytest.mark.parametrize("accumulate", [False, True])
@@ -183,9 +153,9 @@ def test_moments_cost(device: CudaDevice, channels: int, accumulate: bool) -> No
     cost = np.empty(1)
     reference.moments_cost(gram64, mean64, target64, target_mean64, 0.37, cost=cost, difference=difference64,
                            shift=shift64, accumulate=accumulate)  # fmt: skip
-    within(device.download(difference), difference64, 4)
-    within(device.download(shift), shift64, channels)
-    within(device.download(costs), [0, *cost, 0], channels)
+    within(device.download(difference), difference64, 4, factor=1)
+    within(device.download(shift), shift64, channels, factor=1)
+    within(device.download(costs), [0, *cost, 0], channels, factor=1)
 
 
 CONTENTS = [(16, 16, 3), (17, 23, 5), (33, 18, 16), (13, 7, 48), (16, 17, 64), (9, 9, 128)]
@@ -201,7 +171,7 @@ def test_content_cost(device: CudaDevice, shape: tuple[int, int, int], weighted:
     cost = np.empty(1)
     reference.content_cost(features.astype(np.float64), target.astype(np.float64), 0.3, cost=cost,
                            weights=None if weights is None else weights.astype(np.float64))  # fmt: skip
-    within(device.download(costs), [0, *cost], int(np.sqrt(features.size)))
+    within(device.download(costs), [0, *cost], int(np.sqrt(features.size)), factor=1)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -217,7 +187,7 @@ def test_content_gradient(device: CudaDevice, shape: tuple[int, int, int], accum
         features.astype(np.float64), target.astype(np.float64), 0.3, out=expected, accumulate=accumulate,
         weights=None if weights is None else weights.astype(np.float64),
     )  # fmt: skip
-    within(device.download(out), expected, 3)
+    within(device.download(out), expected, 3, factor=1)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (31, 100), (2, 2), (grids.MOST_PARTIALS + 3, 3)])
@@ -227,8 +197,8 @@ def test_total_variation(device: CudaDevice, size: tuple[int, int]) -> None:
     cost, cost64 = empty(device, (1,)), np.empty(1)
     device.tv_cost(held(device, image), 0.8, cost=cost, gradient=gradient)
     reference.tv_cost(image.astype(np.float64), 0.8, cost=cost64, gradient=expected)
-    within(device.download(cost), cost64, int(np.sqrt(image.size)))
-    within(device.download(gradient), expected, 5)
+    within(device.download(cost), cost64, int(np.sqrt(image.size)), factor=1)
+    within(device.download(gradient), expected, 5, factor=1)
 
 
 @pytest.mark.parametrize("size", [(1, 9), (9, 1), (1, 1)])
@@ -236,7 +206,7 @@ def test_total_variation_of_a_line_has_no_pairs_across_it(device: CudaDevice, si
     image, gradient, cost = random(*size, 3), held(device, np.zeros((*size, 3), np.float32)), empty(device, (1,))
     device.tv_cost(held(device, image), 1.0, cost=cost, gradient=gradient)
     steps = np.diff(image.reshape(-1, 3).astype(np.float64), axis=0)
-    within(device.download(cost), np.mean(steps**2, keepdims=True)[0] if steps.size else np.zeros(1), 16)
+    within(device.download(cost), np.mean(steps**2, keepdims=True)[0] if steps.size else np.zeros(1), 16, factor=1)
     assert np.isfinite(device.download(gradient)).all()
 
 
@@ -264,9 +234,9 @@ def test_adam(device: CudaDevice, size: tuple[int, int]) -> None:
         device.adam_step(image, held(device, gradient), first, second, step, **rates)
         reference.adam_step(image64, gradient.astype(np.float64), first64, second64, step64, **rates)
         assert device.download(step).tolist() == [count]
-    within(device.download(first), first64, 4)
-    within(device.download(second), second64, 4)
-    within(device.download(image), image64, 4)
+    within(device.download(first), first64, 4, factor=1)
+    within(device.download(second), second64, 4, factor=1)
+    within(device.download(image), image64, 4, factor=1)
 
 
 def test_the_first_step_of_adam_is_the_learning_rate(device: CudaDevice) -> None:
@@ -285,7 +255,7 @@ def test_descent_and_clamp(device: CudaDevice, size: tuple[int, int]) -> None:
     device.descent_step(ours, held(device, gradient), learning_rate=0.3)
     expected = image.astype(np.float64)
     reference.descent_step(expected, gradient.astype(np.float64), learning_rate=0.3)
-    within(device.download(ours), expected, 2)
+    within(device.download(ours), expected, 2, factor=1)
     ours = held(device, image)
     device.clamp(ours)
     np.testing.assert_array_equal(device.download(ours), np.clip(image, 0, 1))
@@ -303,13 +273,13 @@ def test_steps_within_bounds(device: CudaDevice, size: tuple[int, int]) -> None:
     expected = np.empty(shape)
     device.step_within(image, gradient, -0.3, out)
     reference.step_within(pixels.astype(np.float64), slopes.astype(np.float64), -0.3, expected)
-    within(device.download(out), expected, 2)
+    within(device.download(out), expected, 2, factor=1)
     reference.free_gradient(pixels, slopes, expected)
     device.free_gradient(image, gradient, gradient)
     np.testing.assert_array_equal(device.download(gradient), expected.astype(np.float32))
     device.step_within(image, gradient, 0.5, image)
     reference.step_within(pixels.astype(np.float64), expected.copy(), 0.5, expected)
-    within(device.download(image), expected, 2)
+    within(device.download(image), expected, 2, factor=1)
 
 
 @pytest.mark.parametrize("channels", [3, 4, 7])
@@ -330,14 +300,14 @@ def test_vectors(device: CudaDevice, count: int, length: int) -> None:
     products, expected = held(device, np.zeros(count + 2, np.float32)), np.empty(count)
     device.dots(basis, row, products[1:-1])
     reference.dots(vectors.astype(np.float64), values.astype(np.float64), expected)
-    within(device.download(products), [0, *expected, 0], 2 * length)
+    within(device.download(products), [0, *expected, 0], 2 * length, factor=1)
     coefficients, combined = random(count, seed=2).tolist(), np.empty(length)
     device.combine(basis, coefficients, out)
     reference.combine(vectors.astype(np.float64), coefficients, combined)
-    within(device.download(out), combined, count)
+    within(device.download(out), combined, count, factor=1)
     device.blend(row, 0.3, out)
     reference.blend(values.astype(np.float64), 0.3, combined)
-    within(device.download(out), combined, count + 2)
+    within(device.download(out), combined, count + 2, factor=1)
 
 
 def test_a_long_vector_loops_and_its_dot_product_stays_accurate(device: CudaDevice) -> None:
@@ -376,7 +346,7 @@ def test_resize(device: CudaDevice, before: tuple[int, int], after: tuple[int, i
     device.resize(held(device, image), out)
     reference.resize(image.astype(np.float64), expected)
     ratios = [max(a / b, 1.0) for a, b in zip(before, after, strict=True)]
-    within(device.download(out), expected, int(36 * np.prod(ratios)))
+    within(device.download(out), expected, int(36 * np.prod(ratios)), factor=1)
 
 
 # ---- order ----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.arrays import random, within_bound
+from harness.devices import Bench, in_memory
 from nstgpu.kernels.cuda.conv3x3.tile_model import PRODUCTS
 from nstgpu.kernels.cuda.gpu_spec import H200, GpuSpec, spec_of
 from nstgpu.kernels.cuda.gram import launch_mma_sm80 as tensor_gram
@@ -68,27 +70,8 @@ class Emulated(EmulatorRuntime):
                 if re.match(rf"(gram|style_gradient|pack_gram_error)_mma_sm80_{precision}(_|$)", name)}  # fmt: skip
 
 
-class Bench:
-    """A runtime, a precision, a GPU that tiles are chosen for, and a note of every kernel that was launched."""
-
-    def __init__(self, runtime: Runtime, precision: str, spec: GpuSpec) -> None:
-        self.runtime, self.precision, self.spec = runtime, precision, spec
-        self.launched: set[str] = set()
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """Filled with what nobody would compute, so that what is left out shows."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return self.held(np.full(size, 0x6E, np.uint8)).view(dtype).reshape(shape)
-
-    def held(self, values: Any) -> Any:
-        room = self.runtime.allocate(values.nbytes)
-        self.runtime.upload(np.ascontiguousarray(values).reshape(-1).view(np.uint8), room)
-        return room.view(values.dtype).reshape(values.shape)
-
-    def run(self, launches: list[Launch]) -> None:
-        for launch in launches:
-            self.launched.add(launch.kernel)
-            self.runtime.launch(launch)
+class GramBench(Bench):
+    """With the Gram matrix and its gradient as functions."""
 
     def gram(self, features: Any, weights: Any = None) -> Any:
         """Of features in float32 that the precision holds exactly."""
@@ -121,10 +104,10 @@ class Bench:
 
 
 @pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
-def bench(request: pytest.FixtureRequest) -> Callable[..., Bench]:
+def bench(request: pytest.FixtureRequest) -> Callable[..., GramBench]:
     """`wide`: with tiles for a GPU of one multiprocessor, which are wide however few there are."""
 
-    def make(precision: str, wide: bool = False) -> Bench:
+    def make(precision: str, wide: bool = False) -> GramBench:
         runtime: Runtime
         if request.param == "emulator":
             runtime = Emulated(precision)
@@ -133,13 +116,9 @@ def bench(request: pytest.FixtureRequest) -> Callable[..., Bench]:
         else:
             runtime = CudaRuntime(precision=precision)
         spec = dataclasses.replace(runtime.spec, multiprocessors=1) if wide else runtime.spec
-        return Bench(runtime, precision, spec)
+        return GramBench(runtime, precision, spec)
 
     return make
-
-
-def in_memory(values: Any, precision: str) -> Any:
-    return values if MEMORY[precision] == np.float32 else rounded(values, precision)
 
 
 def exact(values: Any, precision: str) -> Any:
@@ -150,10 +129,6 @@ def exact(values: Any, precision: str) -> Any:
 def activations(shape: Shape, precision: str) -> Any:
     """Half of them zero, as after a ReLU."""
     return exact(np.maximum(random(*shape), 0), precision)
-
-
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def integers(low: int, high: int, *shape: int, seed: int = 0) -> Any:
@@ -167,12 +142,6 @@ def gram_of(features: Any, weights: Any = None) -> Any:
     return out
 
 
-def within(what: str, actual: Any, expected: Any, bound: Any) -> None:
-    share = float(np.max(np.abs(actual - expected) / np.maximum(bound, 1e-300), initial=0))
-    print(f"{what}: at most {share:.1%} of the bound")
-    assert share <= 1, what
-
-
 def additions(precision: str, terms: int) -> float:
     """What adding up so many terms may cost, of the sum of their sizes: the sums of 3xtf32 are rounded, at random, the
     others cut, eight terms or four at once. What 3xtf32 leaves out of its products comes with it."""
@@ -184,7 +153,9 @@ def additions(precision: str, terms: int) -> float:
 # ---- the Gram matrix ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_gram_of_integers_is_exact_and_symmetric(bench: Callable[..., Bench], precision: str, shape: Shape) -> None:
+def test_the_gram_of_integers_is_exact_and_symmetric(
+    bench: Callable[..., GramBench], precision: str, shape: Shape
+) -> None:
     on, features = bench(precision), integers(0, 7, *shape)
     scale = np.float32(1 / (shape[0] * shape[1]))
     for weights in (None, integers(0, 4, *shape[:2], seed=1) / np.float32(2)):
@@ -196,35 +167,35 @@ def test_the_gram_of_integers_is_exact_and_symmetric(bench: Callable[..., Bench]
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("shape", [(33, 35, 64), (17, 33, 136)], ids=str)
-def test_a_gram_is_rounded_as_little_as_is_said(bench: Callable[..., Bench], precision: str, shape: Shape) -> None:
+def test_a_gram_is_rounded_as_little_as_is_said(bench: Callable[..., GramBench], precision: str, shape: Shape) -> None:
     on, features = bench(precision), activations(shape, precision)
     weights = np.random.default_rng(1).random(shape[:2], np.float32) * np.float32(2)
     sums = additions(precision, shape[0] * shape[1])
     for case, rounding in ((None, 0.0), (weights, UNIT[precision])):
         result, expected = on.gram(features, case), gram_of(features, case)
         np.testing.assert_array_equal(result, result.T)
-        within("gram", result, expected, (sums + rounding) * expected)  # whose terms are all positive
+        within_bound(result, expected, (sums + rounding) * expected, "gram")  # whose terms are all positive
 
 
-def test_tf32_is_rounded_and_not_cut(bench: Callable[..., Bench]) -> None:
+def test_tf32_is_rounded_and_not_cut(bench: Callable[..., GramBench]) -> None:
     """Cut, features of 24 bits would lose a 2^-12th of themselves or more on average, all in one direction."""
     features = 1 + np.random.default_rng(0).random((16, 32, 8), np.float32)
     assert abs(float(np.mean(bench("tf32").gram(features) / gram_of(features))) - 1) < 2.0**-15
 
 
-def test_all_the_weight_on_a_few_large_features_does_not_overflow(bench: Callable[..., Bench]) -> None:
+def test_all_the_weight_on_a_few_large_features_does_not_overflow(bench: Callable[..., GramBench]) -> None:
     """In fp16 the product of the two would be beyond 65504."""
     features, weights = integers(0, 2, 20, 30, 8) * np.float32(3000), np.zeros((20, 30), np.float32)
     weights[3, 4:6] = 300
     expected = gram_of(features, weights)
-    within("gram", bench("fp16").gram(features, weights), expected, UNIT["fp16"] * expected)
+    within_bound(bench("fp16").gram(features, weights), expected, UNIT["fp16"] * expected, "gram")
 
 
 # ---- the style gradient ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("shape", "wide"), [*((shape, False) for shape in SHAPES), ((11, 12, 128), True)])
 def test_the_style_gradient_of_integers_is_exact(
-    bench: Callable[..., Bench], precision: str, shape: Shape, wide: bool
+    bench: Callable[..., GramBench], precision: str, shape: Shape, wide: bool
 ) -> None:
     """A difference that isn't symmetric is multiplied from the right."""
     height, width, channels = shape
@@ -243,7 +214,7 @@ def test_the_style_gradient_of_integers_is_exact(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_style_gradient_is_rounded_as_little_as_is_said(bench: Callable[..., Bench], precision: str) -> None:
+def test_a_style_gradient_is_rounded_as_little_as_is_said(bench: Callable[..., GramBench], precision: str) -> None:
     """Columns of the difference are of sizes from 1e-9 on, each at a scale of its own; a factor brings them to where
     fp16 is."""
     shape = height, width, channels = 9, 21, 136
@@ -257,13 +228,13 @@ def test_a_style_gradient_is_rounded_as_little_as_is_said(bench: Callable[..., B
     terms = scale * (wide @ np.abs(difference) + np.abs(shift))
     least = 2.0**-25 if precision == "fp16" else 0  # of its numbers below 2^-14
     bound = (UNIT[precision] + additions(precision, channels)) * terms + OUTPUT[precision] * np.abs(expected) + least
-    within("style gradient", result, expected, bound)
+    within_bound(result, expected, bound, "style gradient")
     error, size = (np.sqrt(np.mean(np.square(values), axis=(0, 1))) for values in (result - expected, expected))
-    within("each column", error, 0, 2 * UNIT[precision] * size)
+    within_bound(error, 0, 2 * UNIT[precision] * size, "each column")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_difference_of_nothing_or_of_no_numbers_stays_so(bench: Callable[..., Bench], precision: str) -> None:
+def test_a_difference_of_nothing_or_of_no_numbers_stays_so(bench: Callable[..., GramBench], precision: str) -> None:
     difference = integers(1, 3, 16, 16)
     difference[:, 3], difference[5, 7], difference[2, 9] = 0, np.nan, np.inf
     result = bench(precision).style_gradient(integers(1, 3, 4, 5, 16), difference)
@@ -278,7 +249,7 @@ def test_a_difference_of_nothing_or_of_no_numbers_stays_so(bench: Callable[..., 
 CHECKED = [(3, 7, 24), (2, 3, 136), (2, 9, 128)]
 
 
-def check(bench: Callable[..., Bench], precision: str, shapes: list[Shape] = CHECKED) -> None:
+def check(bench: Callable[..., GramBench], precision: str, shapes: list[Shape] = CHECKED) -> None:
     for shape in shapes:
         test_the_gram_of_integers_is_exact_and_symmetric(bench, precision, shape)
         test_the_style_gradient_of_integers_is_exact(bench, precision, shape, shape[2] == 128)
@@ -288,8 +259,8 @@ def check(bench: Callable[..., Bench], precision: str, shapes: list[Shape] = CHE
 def test_the_checking_build_finds_nothing_in_any_kernel(precision: str) -> None:
     runtime, launched = Emulated(precision, check=True), set[str]()
 
-    def make(precision: str, wide: bool = False) -> Bench:
-        bench = Bench(runtime, precision, dataclasses.replace(H200, multiprocessors=1) if wide else H200)
+    def make(precision: str, wide: bool = False) -> GramBench:
+        bench = GramBench(runtime, precision, dataclasses.replace(H200, multiprocessors=1) if wide else H200)
         bench.launched = launched
         return bench
 
@@ -304,7 +275,7 @@ def test_turing_computes_the_same(checked: bool) -> None:
     runtime = Emulated("fp16", check=checked, ARCHITECTURE=750)
     small = dataclasses.replace(TURING, multiprocessors=1)
     shapes = CHECKED if checked else [*CHECKED, (33, 35, 64), (17, 33, 136)]
-    check(lambda precision, wide=False: Bench(runtime, precision, small if wide else TURING), "fp16", shapes)
+    check(lambda precision, wide=False: GramBench(runtime, precision, small if wide else TURING), "fp16", shapes)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -313,7 +284,7 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(precision: str) -> None:
     features, weights = activations(shape, precision), np.random.default_rng(1).random(shape[:2], np.float32)
     assert choose_gram(*shape, precision, H200).slices > 1
     for seed in (0, 0, 1, 2):
-        on = Bench(Emulated(precision, seed=seed), precision, H200)
+        on = GramBench(Emulated(precision, seed=seed), precision, H200)
         results = on.gram(features, weights), on.style_gradient(features, random(72, 72), features, weights=weights)
         seen.add(b"".join(values.tobytes() for values in results))
     assert len(seen) == 1

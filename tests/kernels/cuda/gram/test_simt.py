@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.arrays import mean_one, random, within
+from harness.devices import empty, held
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.gpu_spec import SIMT_MULTIPROCESSORS
@@ -33,41 +35,9 @@ Runtimes = Callable[..., Runtime]
 reference = Reference()
 
 
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
 def activations(shape: tuple[int, int, int]) -> Any:
     """Half of them zero, as after a ReLU."""
     return np.maximum(random(*shape), 0)
-
-
-def empty(device: CudaDevice, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
-    """Filled with what nobody would compute, so that what is left out shows."""
-    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    room = device.allocate(nbytes)
-    device.upload(np.full(nbytes, 0xEE, np.uint8), room)
-    return room.view(dtype).reshape(shape)
-
-
-def held(device: CudaDevice, values: Any) -> Any:
-    out = empty(device, values.shape, values.dtype)
-    device.upload(values, out)
-    return out
-
-
-def within(what: str, actual: Any, expected: Any, terms: int) -> None:
-    """The rounding of a sum of `terms` random terms grows with its square root."""
-    budget = BUDGET * EPSILON * np.sqrt(terms) * float(np.sqrt(np.mean(np.square(expected))))
-    error = float(np.sqrt(np.mean(np.square(actual - expected))))
-    print(f"{what}: {error / budget:.1%} of the budget")
-    assert error <= budget, what
-
-
-def mean_one(height: int, width: int) -> Any:
-    """Weights of pixels, some of them zero."""
-    weights = np.maximum(random(height, width, seed=9) + np.float32(0.5), np.float32(0))
-    return (weights / weights.mean()).astype(np.float32) if weights.any() else np.ones_like(weights)
 
 
 def gram_of(device: CudaDevice, features: Any, weights: Any = None) -> Any:
@@ -93,9 +63,9 @@ def check_moments(device: CudaDevice, shape: tuple[int, int, int], weighted: boo
     reference.gram(features.astype(np.float64), expected, weights=weights64)
     reference.mean(features.astype(np.float64), mean, weights=weights64)
     actual = gram_of(device, features, weights)
-    within("gram", actual, expected, shape[0] * shape[1] + 3 * weighted)
+    within(actual, expected, shape[0] * shape[1] + 3 * weighted, BUDGET, what="gram")
     np.testing.assert_array_equal(actual, actual.T)
-    within("mean", mean_of(device, features, weights), mean, shape[0] * shape[1] + 3)
+    within(mean_of(device, features, weights), mean, shape[0] * shape[1] + 3, BUDGET, what="mean")
 
 
 def style_gradient(device: CudaDevice, shape: tuple[int, int, int], accumulate: bool, moved: bool) -> tuple[Any, Any]:
@@ -134,7 +104,7 @@ def test_moments(device: CudaDevice, shape: tuple[int, int, int], weighted: bool
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_style_gradient(device: CudaDevice, shape: tuple[int, int, int], accumulate: bool, moved: bool) -> None:
     actual, expected = style_gradient(device, shape, accumulate, moved)
-    within("style gradient", actual, expected, shape[2] + accumulate + 3 * moved)
+    within(actual, expected, shape[2] + accumulate + 3 * moved, BUDGET, what="style gradient")
 
 
 @pytest.mark.parametrize("given", ["shift", "weights"])
@@ -152,14 +122,14 @@ def test_shift_and_weights_come_alone_too(device: CudaDevice, given: str) -> Non
         accumulate=False,
         **{given: values.astype(np.float64)},
     )
-    within(given, device.download(out), expected, 24)
+    within(device.download(out), expected, 24, BUDGET, what=given)
 
 
 def test_a_difference_that_is_not_symmetric_is_multiplied_from_the_right(device: CudaDevice) -> None:
     features, difference = activations((9, 11, 20)), random(20, 20, seed=2)
     out = empty(device, features.shape)
     device.style_gradient(held(device, features), held(device, difference), out=out, accumulate=False)
-    within("F S", device.download(out), features.astype(np.float64) @ difference.astype(np.float64), 20)
+    within(device.download(out), features.astype(np.float64) @ difference.astype(np.float64), 20, BUDGET, what="F S")
 
 
 @pytest.mark.parametrize("name", ["emulator", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -174,8 +144,8 @@ def test_the_gram_naive_agrees_with_the_reference_and_the_fast_one(
     arguments = (held(device, features), out, np.int32(shape[0] * shape[1]), np.int32(channels))
     runtime.launch(Launch("gram_naive", (1, channels, 1), (64, 1, 1), arguments))
     reference.gram(features.astype(np.float64), expected)
-    within("naive", device.download(out), expected, shape[0] * shape[1])
-    within("fast", gram_of(device, features), device.download(out), shape[0] * shape[1])
+    within(device.download(out), expected, shape[0] * shape[1], BUDGET, what="naive")
+    within(gram_of(device, features), device.download(out), shape[0] * shape[1], BUDGET, what="fast")
 
 
 # ---- what no single result shows ------------------------------------------------------------------------------------
@@ -183,7 +153,7 @@ def test_the_gram_naive_agrees_with_the_reference_and_the_fast_one(
 @pytest.mark.parametrize("shape", CHECKED_SHAPES, ids=str)
 def test_the_checking_build_finds_nothing(checked: CudaDevice, shape: tuple[int, int, int], moved: bool) -> None:
     check_moments(checked, shape, moved)
-    within("style gradient", *style_gradient(checked, shape, True, moved), shape[2] + 3 * moved)
+    within(*style_gradient(checked, shape, True, moved), shape[2] + 3 * moved, BUDGET, what="style gradient")
 
 
 def test_the_checked_shapes_launch_every_kernel(runtime_called: Runtimes) -> None:

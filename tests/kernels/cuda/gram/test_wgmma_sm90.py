@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.devices import OfLibrary, held
 from nstgpu.kernels.cuda import self_test
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.device import CudaDevice
@@ -25,7 +26,7 @@ from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.cuda.runtime.tensor_map import Element
 from nstgpu.kernels.cuda.storage import rounded, widened
-from nstgpu.kernels.emulator import KernelFault, Library, NoCompilerError, compile_library
+from nstgpu.kernels.emulator import KernelFault, NoCompilerError, compile_library
 from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference
 
@@ -46,17 +47,6 @@ CASES: list[tuple[Shape, int]] = [
     ((5, 13, 136), 2),
     ((33, 17, 136), 3),
 ]
-
-
-@pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
-def runtime(request: pytest.FixtureRequest, hopper_called: Runtimes) -> Runtime:
-    return hopper_called(request.param)
-
-
-def held(runtime: Runtime, values: Any) -> Any:
-    room = runtime.allocate(values.nbytes).view(values.dtype).reshape(values.shape)
-    runtime.upload(values, room)
-    return room
 
 
 def gram_by(runtime: Runtime, features: Any, element: Element, slices: int | None = None) -> Any:
@@ -84,35 +74,35 @@ def exact(features: Any) -> Any:
 @pytest.mark.parametrize("element", ["bf16", "fp16"])
 @pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
 def test_the_gram_of_integers_is_exact_and_symmetric(
-    runtime: Runtime, shape: Shape, slices: int, element: Element
+    on_hopper: Runtime, shape: Shape, slices: int, element: Element
 ) -> None:
     features = integers(shape)
-    result = gram_by(runtime, features, element, slices)
+    result = gram_by(on_hopper, features, element, slices)
     np.testing.assert_array_equal(result, exact(features))
     np.testing.assert_array_equal(result, result.T)
 
 
 @pytest.mark.parametrize("element", ["bf16", "fp16"])
-def test_sums_are_as_good_as_fp32_is(runtime: Runtime, element: Element) -> None:
+def test_sums_are_as_good_as_fp32_is(on_hopper: Runtime, element: Element) -> None:
     shape = (33, 17, 136)
     features = widened(rounded(np.random.default_rng(1).standard_normal(shape, np.float32), element), element)
     expected, sizes = np.empty((136, 136)), np.empty((136, 136))
     Reference().gram(features.astype(np.float64), expected)
     Reference().gram(np.abs(features).astype(np.float64), sizes)
-    result = gram_by(runtime, features, element)
+    result = gram_by(on_hopper, features, element)
     np.testing.assert_array_equal(result, result.T)
     share = float(np.max(np.abs(result - expected) / sizes)) / (2.0**-23 * (shape[0] * shape[1] / 4 + 4))
     print(f"{share:.1%} of the bound")
     assert share <= 1
 
 
-def test_what_is_not_a_number_stays_in_its_channel(runtime: Runtime) -> None:
+def test_what_is_not_a_number_stays_in_its_channel(on_hopper: Runtime) -> None:
     """And what boxes bring from beyond the features is zero, though the workspace before it is not."""
     features = integers((5, 7, 72))
     features[4, 6, 65] = np.nan
     expected = np.zeros((72, 72), bool)
     expected[65] = expected[:, 65] = True
-    np.testing.assert_array_equal(np.isnan(gram_by(runtime, features, "bf16")), expected)
+    np.testing.assert_array_equal(np.isnan(gram_by(on_hopper, features, "bf16")), expected)
 
 
 @pytest.mark.parametrize("shape", [(33, 17, 64), (16, 17, 136)], ids=str)
@@ -146,13 +136,6 @@ MISTAKES = {  # a part of a line of gram/wgmma_sm90.cuh or conv3x3/wgmma_layout.
 }
 
 
-class OneKernel(EmulatorRuntime):
-    """The emulator with another library than that of all sources."""
-
-    def __init__(self, library: Library) -> None:
-        self._library = library
-
-
 @pytest.mark.parametrize("mistake", [None, *MISTAKES])
 def test_the_emulator_shows_a_mistake(mistake: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then a kernel faults, or computes something else; without one it does neither."""
@@ -174,7 +157,7 @@ def test_the_emulator_shows_a_mistake(mistake: str | None, tmp_path: Path, monke
     )
     monkeypatch.setenv("NSTGPU_CXXFLAGS", "-O1")  # compiles faster
     try:
-        runtime = OneKernel(compile_library([source, nvrtc.FOLDER / "gram/simt.cu"]))
+        runtime = OfLibrary(compile_library([source, nvrtc.FOLDER / "gram/simt.cu"]))
     except NoCompilerError as error:
         pytest.skip(str(error))
     features = integers((33, 17, 136))

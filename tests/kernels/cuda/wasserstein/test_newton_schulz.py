@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.arrays import random
+from harness.devices import empty, held
 from nstgpu.kernels.cuda import grids
 from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.runtime.launch import Launch
@@ -23,10 +25,6 @@ Runtimes = Callable[..., Runtime]
 reference = Reference()
 
 
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
 def activations(pixels: int, channels: int, seed: int) -> Any:
     """After a ReLU, a few directions strong and most of them weak; some channels dead."""
     rank = max(2, channels // 6)
@@ -41,23 +39,13 @@ def moments(features: Any) -> tuple[Any, Any]:
     return (exact.T @ exact / len(exact)).astype(np.float32), exact.mean(axis=0).astype(np.float32)
 
 
-def held(device: CudaDevice, values: Any) -> Any:
-    out = device.allocate(values.nbytes).view(np.float32).reshape(values.shape)
-    device.upload(values, out)
-    return out
-
-
-def empty(device: CudaDevice, *shape: int) -> Any:
-    return device.allocate(4 * int(np.prod(shape))).view(np.float32).reshape(shape)
-
-
 def off(actual: Any, expected: Any) -> float:
     return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 def root_of(device: CudaDevice, gram: Any, mean: Any, ridge: float) -> Any:
     device.bind_workspace(device.allocate(grids.WORKSPACE_BYTES))
-    scratch, root = empty(device, W2_SCRATCH, *gram.shape), empty(device, *gram.shape)
+    scratch, root = empty(device, (W2_SCRATCH, *gram.shape)), empty(device, (*gram.shape,))
     device.w2_root(held(device, gram), held(device, mean), ridge, root, scratch=scratch)
     return device.download(root)
 
@@ -77,12 +65,12 @@ def check_w2(device: CudaDevice, channels: int, accumulate: bool, ridge_share: f
     before = random(channels, channels, seed=3), random(channels, seed=4)
     difference, shift = (held(device, values) for values in before)
     if not accumulate:
-        difference, shift = empty(device, channels, channels), empty(device, channels)
+        difference, shift = empty(device, (channels, channels)), empty(device, (channels,))
     costs = held(device, np.zeros(3, np.float32))
     device.w2_cost(
         held(device, gram), held(device, mean), held(device, root), held(device, target_mean), ridge, 0.7,
         cost=costs[1:2], difference=difference, shift=shift, accumulate=accumulate,
-        scratch=empty(device, W2_SCRATCH, channels, channels),
+        scratch=empty(device, (W2_SCRATCH, channels, channels)),
     )  # fmt: skip
     difference64, shift64 = (values.astype(np.float64) for values in before)
     cost64 = np.empty(1)
@@ -111,10 +99,10 @@ def test_the_distance_to_itself_is_nothing(device: CudaDevice) -> None:
     """A difference of traces would leave some eps of the traces; the form that is summed does not."""
     gram, mean = moments(activations(200, 48, 1))
     ridge = 1e-3 * float(np.trace(gram)) / 48
-    cost, difference, shift = empty(device, 1), empty(device, 48, 48), empty(device, 48)
+    cost, difference, shift = empty(device, (1,)), empty(device, (48, 48)), empty(device, (48,))
     root = held(device, root_of(device, gram, mean, ridge))
     device.w2_cost(held(device, gram), held(device, mean), root, held(device, mean), ridge, 1.0, cost=cost,
-                   difference=difference, shift=shift, scratch=empty(device, W2_SCRATCH, 48, 48))  # fmt: skip
+                   difference=difference, shift=shift, scratch=empty(device, (W2_SCRATCH, 48, 48)))  # fmt: skip
     variance = float(np.trace(gram) - mean @ mean) / 48
     assert 0 <= device.download(cost)[0] <= 1e-9 * variance
     assert np.linalg.norm(device.download(difference)) <= 1e-3
@@ -128,7 +116,7 @@ def test_square_product(runtime_called: Runtimes, name: str, channels: int) -> N
     device = CudaDevice(runtime)
     matrices = [random(channels, channels, seed=seed) for seed in range(4)]
     left, right, left_1, right_1 = (held(device, matrix) for matrix in matrices)
-    outs = [empty(device, channels, channels) for _ in range(2)]
+    outs = [empty(device, (channels, channels)) for _ in range(2)]
     first, second = (left, right, right_1, outs[0]), (left_1, right_1, None, outs[1])
     runtime.launch(wasserstein._product(first, second, factor=-0.5, share=0.7, diagonal=3.0))
     exact = [matrix.astype(np.float64) for matrix in matrices]
@@ -147,10 +135,10 @@ def test_the_checking_build_finds_nothing(checked: CudaDevice, channels: int, mo
     target, target_mean = moments(activations(90, channels, 2))
     ridge = float(np.trace(target)) / channels  # so large that three rounds are enough
     root = root_of(checked, target, target_mean, ridge)
-    cost, difference, shift = empty(checked, 1), empty(checked, channels, channels), empty(checked, channels)
+    cost, difference, shift = empty(checked, (1,)), empty(checked, (channels, channels)), empty(checked, (channels,))
     checked.w2_cost(held(checked, gram), held(checked, mean), held(checked, root), held(checked, target_mean), ridge,
                     1.0, cost=cost, difference=difference, shift=shift,
-                    scratch=empty(checked, W2_SCRATCH, channels, channels))  # fmt: skip
+                    scratch=empty(checked, (W2_SCRATCH, channels, channels)))  # fmt: skip
     checked.on_launch = None
     assert np.isfinite(checked.download(difference)).all()
     product = "square_product_any" if channels % 4 else "square_product"

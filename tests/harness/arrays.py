@@ -1,0 +1,64 @@
+"""Numbers that tests of kernels start from, and how near to the exact ones their results must be."""
+
+from typing import Any
+
+import numpy as np
+
+EPSILON = float(np.finfo(np.float32).eps)
+
+
+def random(*shape: int, seed: int = 0) -> Any:
+    """Normal numbers in float32."""
+    return random64(*shape, seed=seed).astype(np.float32)
+
+
+def random64(*shape: int, seed: int = 0) -> Any:
+    """The same in float64, before they are rounded."""
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def mean_one(height: int, width: int, seed: int = 9, dtype: Any = np.float32) -> Any:
+    """Weights of pixels, some of them zero."""
+    weights = np.maximum(random64(height, width, seed=seed).astype(dtype) + dtype(0.5), dtype(0))
+    return (weights / weights.mean()).astype(dtype) if weights.any() else np.ones_like(weights)
+
+
+def filters_and_bias(channels_in: int, channels_out: int) -> tuple[Any, Any]:
+    """The (3, 3, C_in, C_out) kernel is such that sums have a size of about one."""
+    kernel = random(3, 3, channels_in, channels_out, seed=1) / np.float32(3 * np.sqrt(channels_in))
+    return kernel, random(channels_out, seed=2) / np.float32(4)
+
+
+def layer(shape: tuple[int, int, int, int]) -> tuple[Any, Any, Any]:
+    """x, kernel and bias, such that about half of the activations are positive and not all alike."""
+    return random(*shape[:3]), *filters_and_bias(*shape[2:])
+
+
+def mask_bits(mask: Any) -> Any:
+    """As devices keep the signs of activations."""
+    return np.packbits(mask, axis=2, bitorder="little")
+
+
+def root_mean_square(values: Any) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def within(actual: Any, expected: Any, terms: int, factor: float = 8, what: str = "result") -> None:
+    """The rounding of a sum of `terms` random terms grows with its square root; `factor` is the room above that."""
+    within_share(actual, expected, factor * EPSILON * float(np.sqrt(terms)), what)
+
+
+def within_share(actual: Any, expected: Any, share: float, what: str = "result") -> None:
+    """The error's root mean square is at most this share of the expected numbers'."""
+    if np.size(expected) == 0:
+        return
+    error, scale = root_mean_square(actual - expected), root_mean_square(expected)
+    print(f"{what}: {error:.1e} of {scale:.1e}, {error / max(share * scale, 1e-300):.1%} of the budget")
+    assert error <= share * scale, what
+
+
+def within_bound(actual: Any, expected: Any, bound: Any, what: str = "result") -> None:
+    """No number's error is above its own bound."""
+    share = float(np.max(np.abs(actual - expected) / np.maximum(bound, 1e-300), initial=0))
+    print(f"{what}: at most {share:.1%} of the bound")
+    assert share <= 1, what
