@@ -55,7 +55,7 @@ __device__ __forceinline__ Corner thread_corner() {
     return {warp % warps_down * 64 + lane_row * 4, warp / warps_down * 32 + lane_column * 4};
 }
 
-// sums += one step: the thread's columns of A times its rows of B.
+// accum += one step: the thread's columns of A times its rows of B.
 template <class Tile>
 __device__ __forceinline__ void multiply_k_tile(const float* smem_a, const float* smem_b, Accum& accum) {
 #pragma unroll

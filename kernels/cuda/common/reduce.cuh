@@ -27,15 +27,15 @@ __device__ __forceinline__ float block_sum(float value) {
     return total;
 }
 
-// partials[slice][channel] := the sum down a column of `sums`, for the 64 channels of this block (blockIdx.x) and its
-// slice of the pixels (blockIdx.y); once every thread has left its own there.
+// partials[split][channel] := the sum down a column of `accum`, for the 64 channels of this block (blockIdx.x) and its
+// split of the pixels (blockIdx.y); once every thread has left its own there.
 template <int down>
-__device__ __forceinline__ void store_slice_of_64(const float (&sums)[down][64], float* partials, int channels) {
+__device__ __forceinline__ void store_split_of_64(const float (&accum)[down][64], float* partials, int channels) {
     __syncthreads();
     const int channel = blockIdx.x * 64 + threadIdx.x;
     if (threadIdx.x >= 64 || channel >= channels) return;
     float total = 0.0f;
 #pragma unroll
-    for (int i = 0; i < down; ++i) total += sums[i][threadIdx.x];
+    for (int i = 0; i < down; ++i) total += accum[i][threadIdx.x];
     partials[size_t(blockIdx.y) * channels + channel] = total;
 }

@@ -38,14 +38,14 @@ struct Tile;
 using Tile256x128 = Tile<2, 128, true, false, 3, 5>;
 using Tile128x128 = Tile<1, 128, false, false, 4, 7>;
 using Tile64x256 = Tile<2, 64, false, true, 4, 6>;
-template <int side_, int depth_, int stages_>
+template <int side_, int block_k_, int stages_>
 struct GramTile;
 using GramTile64x64 = GramTile<64, 128, 6>;
 using GramTile128x128 = GramTile<128, 64, 4>;
 }  // namespace wgmma_sm90
 
 // kernels/device.py, gram/launch_simt.py, wasserstein/launch.py, sliced/launch.py
-constexpr int most_vectors = 64;
+constexpr int max_vectors = 64;
 constexpr int gram_sum_elements = 16;
 constexpr int square_product_warps = 4;
 constexpr int sort_tile = 4096;

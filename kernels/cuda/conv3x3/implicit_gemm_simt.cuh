@@ -17,8 +17,8 @@ namespace simt {
 struct ActivationShape {  // of activations, (height, width, channels)
     int height, width, channels;
 
-    // The place of a square in reading order. Unsigned, for that division is the shorter one.
-    __device__ __forceinline__ int2 place(unsigned square) const {
+    // The position of a square in reading order. Unsigned, for that division is the shorter one.
+    __device__ __forceinline__ int2 position_of(unsigned square) const {
         const unsigned across = ceil_div(unsigned(width), 2), down = square / across;
         return make_int2(square - down * across, down);
     }
@@ -39,7 +39,7 @@ struct Walk {
 template <class Tile, int taps, bool vector>
 class PixelTaps {
     static_assert(taps == 9 || taps == 1);
-    static_assert(simt::block_k == 8, "two float4 a pixel and step");
+    static_assert(simt::block_k == 8, "two float4 a pixel and k_tile");
     static constexpr int loads = Tile::rows * 2 / Tile::threads, stride = Tile::threads / 2;
 
     const float* next_;             // this step's channels of the tap's neighbour of the thread's first pixel
@@ -52,9 +52,9 @@ class PixelTaps {
 
   public:
     __device__ __forceinline__ PixelTaps(const float* input, const ActivationShape& map, const Walk& walk,
-                                         int first_square, int first_step) {
+                                         int first_square, int first_k_tile) {
         constexpr int border = taps == 9 ? 1 : 0;
-        const int tap = first_step % taps, channel = first_step / taps * simt::block_k;
+        const int tap = first_k_tile % taps, channel = first_k_tile / taps * simt::block_k;
         tap_ = 1u << tap;
         channels_left_ = map.channels - channel;
         channels_ = map.channels;
@@ -63,7 +63,7 @@ class PixelTaps {
 #pragma unroll
         for (int i = 0; i < loads; ++i) {
             const int row = threadIdx.x / 2 + i * stride;
-            const int2 square = map.place(first_square + row / 4);
+            const int2 square = map.position_of(first_square + row / 4);
             const int y = square.y * 2 + (row >> 1 & 1), x = square.x * 2 + (row & 1);
             if (i == 0) {
                 y0 = y;
@@ -71,7 +71,7 @@ class PixelTaps {
                 next_ = input + ((int64_t{y} - border + tap / 3) * map.width + x - border + tap % 3) * map.channels +
                         channel + threadIdx.x % 2 * 4;
             }
-            // Not negative: squares come in reading order, and a thread's pixels have the same place in theirs.
+            // Not negative: squares come in reading order, and a thread's pixels have the same position in theirs.
             offset_[i] = ((y - y0) * map.width + (x - x0)) * map.channels;
             inside_[i] = 0;
             if (y < map.height && x < map.width) {
@@ -143,14 +143,14 @@ __device__ __forceinline__ void store4(float* to, const float (&values)[4], int 
     }
 }
 
-// y := relu(sums + bias), kept as far as it is wanted: null pointers are not. kernels/cuda/conv3x3/launch_simt.py has
+// y := relu(accum + bias), kept as far as it is wanted: null pointers are not. kernels/cuda/conv3x3/launch_simt.py has
 // the layouts.
 struct ReluPoolEpilogue {
     const float* bias;  // padded to a multiple of four
     float* out;
-    uint8_t* mask;
+    uint8_t* relu_mask;
     float* pooled;
-    uint8_t* choice;
+    uint8_t* pool_argmax;
     int average;
 
     // The square at (2 square_y, 2 square_x), channels from `channel` on, a multiple of four. Every lane of the warp
@@ -176,7 +176,7 @@ struct ReluPoolEpilogue {
                     store4(out + map.offset(row, column) + channel, y[pixel], left_in_row, vector);
             }
         }
-        if (mask) store_mask<partner>(map, y0, x0, channel, y);
+        if (relu_mask) store_mask<partner>(map, y0, x0, channel, y);
         if (pooled && wanted && y0 + 1 < map.height && x0 + 1 < map.width) {
             const size_t position = size_t(square_y) * (map.width / 2) + square_x;
             float result[4];
@@ -199,7 +199,7 @@ struct ReluPoolEpilogue {
                 }
             }
             store4(pooled + position * map.channels + channel, result, left_in_row, vector);
-            if (choice) choice[position * ceil_div(map.channels, 4) + channel / 4] = chosen;
+            if (pool_argmax) pool_argmax[position * ceil_div(map.channels, 4) + channel / 4] = chosen;
         }
     }
 
@@ -223,17 +223,17 @@ struct ReluPoolEpilogue {
         const unsigned lower = high ? others : bits, upper = high ? bits : others;
         const int row = y0 + high, bytes = ceil_div(map.channels, 8);
         if (row >= map.height || channel / 8 >= bytes) return;
-        uint8_t* to = mask + (size_t(row) * map.width + x0) * bytes + channel / 8;
+        uint8_t* to = relu_mask + (size_t(row) * map.width + x0) * bytes + channel / 8;
         const unsigned low = lower >> 8 * high, up = upper >> 8 * high;  // four bits of each of the two pixels
         if (x0 < map.width) to[0] = (low & 15) | (up & 15) << 4;
         if (x0 + 1 < map.width) to[bytes] = (low >> 4 & 15) | (up >> 4 & 15) << 4;
     }
 };
 
-// out := (sums [+ out]) [* mask]; a null mask masks nothing.
+// out := (accum [+ out]) [* relu_mask]; a null mask masks nothing.
 struct MaskEpilogue {
     float* out;
-    const uint8_t* mask;
+    const uint8_t* relu_mask;
     int accumulate;
 
     template <int partner>
@@ -254,9 +254,9 @@ struct MaskEpilogue {
                 v[pixel][2] += before.z;
                 v[pixel][3] += before.w;
             }
-            if (mask) {
+            if (relu_mask) {
                 const size_t position = size_t(row) * map.width + column;
-                const unsigned bits = mask[position * ceil_div(map.channels, 8) + channel / 8] >> (channel & 4);
+                const unsigned bits = relu_mask[position * ceil_div(map.channels, 8) + channel / 8] >> (channel & 4);
 #pragma unroll
                 for (int j = 0; j < 4; ++j) v[pixel][j] = bits >> j & 1 ? v[pixel][j] : 0.0f;
             }
@@ -268,38 +268,38 @@ struct MaskEpilogue {
 template <class Tile>
 struct Shared {  // of `convolve`; one object, whose stages lie at a constant address
     typename Tile::Stages stages;
-    int2 places[Tile::rows / 4];
+    int2 positions[Tile::rows / 4];
     static_assert(Tile::threads >= Tile::rows / 4);
 };
 
 // The product of gathered pixels, `taps` neighbours each, and a matrix of filters, in the order of PixelTaps:
-// blocks are tiles of squares (x), of columns (y) and slices of the steps (z). A single slice ends in `epilogue`; of
-// several, each leaves its sums in `partials`, [slice][row][column], for `add_partials`.
+// blocks are tiles of squares (x), of columns (y) and splits of the k-tiles (z). A single split ends in `epilogue`; of
+// several, each leaves its sums in `partials`, [split][row][column], for `add_partials`.
 template <class Tile, int taps, bool vector, class Epilogue>
 __device__ __forceinline__ void convolve(const float* x, const ActivationShape& in, const Walk& walk,
                                          const float* filters, int pitch, const ActivationShape& result,
                                          const Epilogue& epilogue, float* partials) {
     // Tiles as blockIdx has them, without a division whose results would be kept through the main loop.
     const int first_square = blockIdx.x * (Tile::rows / 4), first_column = blockIdx.y * Tile::columns;
-    const int steps = taps * ceil_div(in.channels, simt::block_k);
-    const int first_step = steps * blockIdx.z / gridDim.z, end_step = steps * (blockIdx.z + 1) / gridDim.z;
+    const int k_tiles = taps * ceil_div(in.channels, simt::block_k);
+    const int first_k_tile = k_tiles * blockIdx.z / gridDim.z, end_k_tile = k_tiles * (blockIdx.z + 1) / gridDim.z;
 
     // Where the tile's squares are, for afterwards: worked out now and kept in shared memory, not in registers.
     SHARED(Shared<Tile>, shared, );
-    if (threadIdx.x < Tile::rows / 4) shared.places[threadIdx.x] = result.place(first_square + threadIdx.x);
+    if (threadIdx.x < Tile::rows / 4) shared.positions[threadIdx.x] = result.position_of(first_square + threadIdx.x);
 
-    PixelTaps<Tile, taps, vector> left(x, in, walk, first_square, first_step);
+    PixelTaps<Tile, taps, vector> loader_a(x, in, walk, first_square, first_k_tile);
     // With nine taps the filters are packed, padding included; with one they are a square matrix as it comes.
-    simt::MatrixRows<Tile, Tile::columns, vector, taps == 9> right(filters, pitch, first_column,
-                                                                   first_step * simt::block_k, in.channels);
+    simt::MatrixRows<Tile, Tile::columns, vector, taps == 9> loader_b(filters, pitch, first_column,
+                                                                      first_k_tile * simt::block_k, in.channels);
     simt::Accum accum;
-    simt::multiply<Tile>(left, right, end_step - first_step, shared.stages, accum);
+    simt::multiply<Tile>(loader_a, loader_b, end_k_tile - first_k_tile, shared.stages, accum);
 
     const simt::Corner corner = simt::thread_corner<Tile>();
 #pragma unroll
     for (int down = 0; down < 2; ++down) {
         const int square = (corner.row + 32 * down) / 4;  // of the tile's
-        const int2 place = shared.places[square];
+        const int2 position = shared.positions[square];
 #pragma unroll
         for (int across = 0; across < 2; ++across) {
             const int channel = first_column + corner.column + 16 * across;
@@ -309,7 +309,7 @@ __device__ __forceinline__ void convolve(const float* x, const ActivationShape& 
 #pragma unroll
                 for (int j = 0; j < 4; ++j) values[i][j] = accum[4 * down + i][4 * across + j];
             if (!partials) {
-                epilogue.template store<2>(result, place.y, place.x, channel, values);
+                epilogue.template store<2>(result, position.y, position.x, channel, values);
             } else if (channel < result.channels) {
                 const int padded = ceil_div(result.channels, 4) * 4;
                 const size_t rows = size_t(gridDim.x) * Tile::rows;
@@ -322,16 +322,16 @@ __device__ __forceinline__ void convolve(const float* x, const ActivationShape& 
     }
 }
 
-// Adds the slices of `convolve` in order and finishes: a thread per square and four channels, an even number of fours.
+// Adds the splits of `convolve` in order and finishes: a thread per square and four channels, an even number of fours.
 template <class Epilogue>
-__device__ __forceinline__ void add_partials(const float* partials, int slices, int rows, const ActivationShape& result,
-                                             const Epilogue& epilogue) {
+__device__ __forceinline__ void add_partials(const float* partials, int split_k, int rows,
+                                             const ActivationShape& result, const Epilogue& epilogue) {
     const int fours = ceil_div(result.channels, 8) * 2, padded = ceil_div(result.channels, 4) * 4;
     const int thread = blockIdx.x * blockDim.x + threadIdx.x, square = thread / fours, channel = thread % fours * 4;
     PoolWindow accum = {};
     if (channel < result.channels && square < rows / 4) {
         const float* from = partials + size_t(square) * 4 * padded + channel;
-        for (int slice = 0; slice < slices; ++slice, from += size_t(rows) * padded) {
+        for (int split = 0; split < split_k; ++split, from += size_t(rows) * padded) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const float4 part = *reinterpret_cast<const float4*>(from + size_t(i) * padded);
@@ -342,8 +342,8 @@ __device__ __forceinline__ void add_partials(const float* partials, int slices, 
             }
         }
     }
-    const int2 place = result.place(square);
-    epilogue.template store<1>(result, place.y, place.x, channel, accum);
+    const int2 position = result.position_of(square);
+    epilogue.template store<1>(result, position.y, position.x, channel, accum);
 }
 
 }  // namespace simt

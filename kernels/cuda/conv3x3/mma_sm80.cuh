@@ -1,7 +1,7 @@
 // The 3x3 convolution on tensor cores by mma.sync, sm_75 and later, for every kind of number that they take: an
 // implicit matrix product of pixels and filters. Rung 3 of README.md's ladder.
 //
-// The input gradient is the same product with turned filters, so there is one main loop and two epilogues.
+// The input gradient is the same product with flipped filters, so there is one main loop and two epilogues.
 // instantiations/ makes kernels of this, launch_mma_sm80.py packs filters, tile_model.py chooses tiles;
 // tests/kernels/cuda/conv3x3/test_mma_sm80.py runs all of it in the emulator, test_compile_sm80.py reads the SASS.
 //
@@ -30,13 +30,13 @@
 //            multiplied   halo 0, filters of the stage k-tile % stages ...      halo 1
 //            copied       filters of k-tile + stages - 1, some rows of halo 1   halo 0
 //
-// Both are rows of 128 bytes, 16-byte chunk c of row h at place c ^ key(h). The key is h for filters and h / 2 for
+// Both are rows of 128 bytes, 16-byte chunk c of row h at offset c ^ swizzle_xor(h). That is h for filters and h / 2 for
 // pixels, for eight rows that ldmatrix reads at once are neighbours among the filters and two apart among the pixels:
 // either way they lie on all 32 banks.
 //
 //            chunk    0 1 2 3 4 5 6 7
 //            row 0    0 1 2 3 4 5 6 7
-//            row 1    1 0 3 2 5 4 7 6      the place of each chunk, for key(h) = h
+//            row 1    1 0 3 2 5 4 7 6      the offset of each chunk, for swizzle_xor(h) = h
 //            row 2    2 3 0 1 6 7 4 5
 //            ...      ...
 //            row 7    7 6 5 4 3 2 1 0
@@ -65,7 +65,7 @@ namespace mma_sm80 {
 // --------------------------------------------------------------------------------------------------------- shapes
 
 constexpr int chunk_bytes = 16,
-              k_steps_per_row = row_bytes / (2 * chunk_bytes);  // a slice is what one mma takes of a row
+              k_steps_per_row = row_bytes / (2 * chunk_bytes);  // a k-step is what one mma takes of a row
 constexpr int taps = 9;
 
 // A warp does warp_pixels x 64. With 64 pixels it reads 8 ldmatrix.x4 for 32 products of 16x8, half of what shared
@@ -104,7 +104,7 @@ struct ActivationShape {  // of activations, (height, width, channels)
 
 // ------------------------------------------------------------------------------------------------------- products
 
-// What is multiplied: how numbers lie in memory, and the product of one slice of a warp's fragments, sums += A B.
+// What is multiplied: how numbers lie in memory, and the product of one k-step of a warp's fragments, accum += A B.
 template <class T>
 struct Half {  // bf16 or fp16
     using Element = T;
@@ -141,45 +141,45 @@ struct Tf32 {
     }
 };
 
-// 3xTF32, as exact as fp32: x = big + small to 22 bits, and of the four products all but small x small. Tensor cores
+// 3xTF32, as exact as fp32: x = hi + lo to 22 bits, and of the four products all but lo x lo. Tensor cores
 // cut their sums instead of rounding them, so that thousands of terms drift: by 2.5e-6 of tf32's sums over 128 channels
-// in the emulator. Here each slice is added up from zero, small terms first, and joins the sums by a rounded addition
+// in the emulator. Here each k-step is added up from zero, lo terms first, and joins the sums by a rounded addition
 // (after Ootomo and Yokota, 2022), for 1.6e-7.
 struct Tf32x3 {
     using Element = float;
     static constexpr int k_steps_at_once = 1;
 
-    // Big is rounded by hand, in two instructions. What tensor cores cut off small is at random above or below, since
-    // big was rounded; a NaN is lost from big, but stays in small.
-    static __device__ __forceinline__ void split(uint32_t x, uint32_t& big, uint32_t& small) {
-        big = (x + 0x1000) & 0xffffe000;
-        small = __float_as_uint(__uint_as_float(x) - __uint_as_float(big));
+    // Hi is rounded by hand, in two instructions. What tensor cores cut off lo is at random above or below, since
+    // hi was rounded; a NaN is lost from hi, but stays in lo.
+    static __device__ __forceinline__ void split(uint32_t x, uint32_t& hi, uint32_t& lo) {
+        hi = (x + 0x1000) & 0xffffe000;
+        lo = __float_as_uint(__uint_as_float(x) - __uint_as_float(hi));
     }
 
     template <int m, int n>
     static __device__ __forceinline__ void multiply(uint32_t (&a)[m][4], const uint32_t (&b)[n][2],
                                                     float (&accum)[m][n][4]) {
-        uint32_t small_a[m][4];
+        uint32_t lo_a[m][4];
 #pragma unroll
         for (int i = 0; i < m; ++i)
 #pragma unroll
-            for (int k = 0; k < 4; ++k) split(a[i][k], a[i][k], small_a[i][k]);
+            for (int k = 0; k < 4; ++k) split(a[i][k], a[i][k], lo_a[i][k]);
 #pragma unroll
         for (int j = 0; j < n; ++j) {
-            uint32_t big_b[2], small_b[2];
+            uint32_t hi_b[2], lo_b[2];
 #pragma unroll
-            for (int k = 0; k < 2; ++k) split(b[j][k], big_b[k], small_b[k]);
-            float slice[m][4] = {};
+            for (int k = 0; k < 2; ++k) split(b[j][k], hi_b[k], lo_b[k]);
+            float k_step_accum[m][4] = {};
 #pragma unroll
-            for (int i = 0; i < m; ++i) ptx::mma_m16n8k8(tf32{}, slice[i], small_a[i], big_b);
+            for (int i = 0; i < m; ++i) ptx::mma_m16n8k8(tf32{}, k_step_accum[i], lo_a[i], hi_b);
 #pragma unroll
-            for (int i = 0; i < m; ++i) ptx::mma_m16n8k8(tf32{}, slice[i], a[i], small_b);
+            for (int i = 0; i < m; ++i) ptx::mma_m16n8k8(tf32{}, k_step_accum[i], a[i], lo_b);
 #pragma unroll
-            for (int i = 0; i < m; ++i) ptx::mma_m16n8k8(tf32{}, slice[i], a[i], big_b);
+            for (int i = 0; i < m; ++i) ptx::mma_m16n8k8(tf32{}, k_step_accum[i], a[i], hi_b);
 #pragma unroll
             for (int i = 0; i < m; ++i)
 #pragma unroll
-                for (int k = 0; k < 4; ++k) accum[i][j][k] += slice[i][k];
+                for (int k = 0; k < 4; ++k) accum[i][j][k] += k_step_accum[i][k];
         }
     }
 };
@@ -225,15 +225,15 @@ __device__ __forceinline__ void add8(const Element* from, float (&v)[8]) {
     }
 }
 
-// y := relu(sums + bias), kept as far as it is wanted: null pointers are not. Layouts as in
+// y := relu(accum + bias), kept as far as it is wanted: null pointers are not. Layouts as in
 // kernels/cuda/conv3x3/launch_simt.py.
 template <class Element>
 struct ReluPoolEpilogue {
     const float* bias;  // padded to a multiple of 64
     Element* out;
-    uint8_t* mask;
+    uint8_t* relu_mask;
     Element* pooled;
-    uint8_t* choice;
+    uint8_t* pool_argmax;
     int average;
 
     // The square whose first pixel is (y, x), channels from `channel` on, a multiple of eight; maybe beyond the map.
@@ -251,7 +251,7 @@ struct ReluPoolEpilogue {
             if (y + pixel / 2 >= map.height || x + pixel % 2 >= map.width) continue;
             const size_t at = map.pixel(y + pixel / 2, x + pixel % 2);
             if (out) store8(out + at * map.channels + channel, v[pixel]);
-            if (mask) mask[at * (map.channels / 8) + channel / 8] = positive;
+            if (relu_mask) relu_mask[at * (map.channels / 8) + channel / 8] = positive;
         }
         if (!pooled || y + 1 >= map.height || x + 1 >= map.width) return;
         const size_t at = size_t(y / 2) * (map.width / 2) + x / 2;
@@ -275,15 +275,15 @@ struct ReluPoolEpilogue {
             }
         }
         store8(pooled + at * map.channels + channel, result);
-        if (choice) *reinterpret_cast<uint16_t*>(choice + at * (map.channels / 4) + channel / 4) = chosen;
+        if (pool_argmax) *reinterpret_cast<uint16_t*>(pool_argmax + at * (map.channels / 4) + channel / 4) = chosen;
     }
 };
 
-// out := (sums [+ out]) [* mask]; a null mask masks nothing.
+// out := (accum [+ out]) [* relu_mask]; a null mask masks nothing.
 template <class Element>
 struct MaskEpilogue {
     Element* out;
-    const uint8_t* mask;
+    const uint8_t* relu_mask;
     int accumulate;
 
     __device__ __forceinline__ void store(const ActivationShape& map, int y, int x, int channel, PoolWindow& v) const {
@@ -294,8 +294,8 @@ struct MaskEpilogue {
             const size_t at = map.pixel(y + pixel / 2, x + pixel % 2);
             Element* const to = out + at * map.channels + channel;
             if (accumulate) add8(to, v[pixel]);
-            if (mask) {
-                const unsigned passed = mask[at * (map.channels / 8) + channel / 8];
+            if (relu_mask) {
+                const unsigned passed = relu_mask[at * (map.channels / 8) + channel / 8];
 #pragma unroll
                 for (int k = 0; k < 8; ++k) v[pixel][k] = passed >> k & 1 ? v[pixel][k] : 0.0f;
             }
@@ -304,7 +304,7 @@ struct MaskEpilogue {
     }
 };
 
-// A slice of the sum, for add_partials: float32, [slice][pixel][channel].
+// A split of the sum, for add_partials: float32, [split][pixel][channel].
 struct SplitKEpilogue {
     float* partials;
 
@@ -351,7 +351,7 @@ __device__ __forceinline__ void store_accum(const ActivationShape& map, int y, i
 __device__ __forceinline__ int pixel_swizzle_xor(int row) { return row >> 1 & 7; }
 
 // Where a lane's row of a fragment of pixels begins, given the row of the halo: the lower sixteen lanes bring the first
-// chunk of the row's first slice, the others the second. The slices after it are at that address ^ 32, ^ 64 and ^ 96.
+// chunk of the row's first k-step, the others the second. The k-steps after it are at that address ^ 32, ^ 64 and ^ 96.
 __device__ __forceinline__ ptx::SharedAddress offset_of_pixel(ptx::SharedAddress halo, int row, int lane) {
     return halo + (row * row_bytes | (pixel_swizzle_xor(row) ^ lane >> 4) * chunk_bytes);
 }
@@ -364,7 +364,7 @@ class HaloCopier {
     static constexpr int chunks = row_bytes / chunk_bytes, block_channels = row_bytes / int(sizeof(Element));
     static constexpr int step_down = Tile::rows_per_pass / Tile::halo_width;
     static constexpr int step_across = Tile::rows_per_pass % Tile::halo_width;
-    static_assert(Tile::rows_per_pass % (2 * chunks) == 0, "so that a thread's rows have one key");
+    static_assert(Tile::rows_per_pass % (2 * chunks) == 0, "so that a thread's rows have one swizzle_xor");
 
     const Element* corner_;  // this thread's chunk of the halo's first pixel, which may lie outside the map
     int y0_, x0_, height_, width_, channels_;
@@ -456,7 +456,7 @@ __device__ __forceinline__ void convolve(const typename MmaPolicy::Element* x, c
     const int warp_y = warp / Tile::warps_across * m, warp_channel = warp % Tile::warps_across * warp_channels;
     const int halo_row = warp_y * Tile::halo_width + (lane & 7) * 2 + (lane >> 3 & 1);
     const int filter_row = warp_channel + (lane & 7) + (lane >> 4) * 8;
-    const int filter_place = filter_row * row_bytes + ((lane >> 3 & 1) ^ (filter_row & 7)) * chunk_bytes;
+    const int filter_offset = filter_row * row_bytes + ((lane >> 3 & 1) ^ (filter_row & 7)) * chunk_bytes;
 
     float accum[m][n][4] = {};
     int stage = 0, k_tile = 0;
@@ -474,7 +474,7 @@ __device__ __forceinline__ void convolve(const typename MmaPolicy::Element* x, c
             ptx::SharedAddress pixels_at[m];
 #pragma unroll
             for (int i = 0; i < m; ++i) pixels_at[i] = offset_of_pixel(halo, tap_row + i * Tile::halo_width, lane);
-            const ptx::SharedAddress filters_at = ring + stage * Tile::filter_bytes + filter_place;
+            const ptx::SharedAddress filters_at = ring + stage * Tile::filter_bytes + filter_offset;
 #pragma unroll MmaPolicy::k_steps_at_once
             for (int k_step = 0; k_step < k_steps_per_row; ++k_step) {
                 uint32_t a[m][4], b[n][2];
@@ -514,19 +514,19 @@ __device__ __forceinline__ void convolve(const typename MmaPolicy::Element* x, c
         store_accum(result, y, left, channel, accum, epilogue);
 }
 
-// Adds the slices in order and finishes: a thread per square and eight channels.
+// Adds the splits in order and finishes: a thread per square and eight channels.
 template <class Epilogue>
-__device__ __forceinline__ void add_partials(const float* partials, int slices, const ActivationShape& result,
+__device__ __forceinline__ void add_partials(const float* partials, int split_k, const ActivationShape& result,
                                              const Epilogue& epilogue) {
     const int eights = result.channels / 8, squares_across = ceil_div(result.width, 2);
     const int thread = blockIdx.x * blockDim.x + threadIdx.x, square = thread / eights;
     const int channel = thread % eights * 8, y = square / squares_across * 2, x = square % squares_across * 2;
     if (y >= result.height) return;
-    const size_t slice_size = size_t(result.height) * result.width * result.channels;
+    const size_t split_size = size_t(result.height) * result.width * result.channels;
     const float* from = partials + result.pixel(y, x) * result.channels + channel;
     PoolWindow accum = {};
 #pragma unroll 1
-    for (int slice = 0; slice < slices; ++slice, from += slice_size) {
+    for (int split = 0; split < split_k; ++split, from += split_size) {
 #pragma unroll
         for (int pixel = 0; pixel < 4; ++pixel)
             if (y + pixel / 2 < result.height && x + pixel % 2 < result.width)
@@ -542,39 +542,40 @@ __device__ __forceinline__ void add_partials(const float* partials, int slices, 
 #define CONV3X3_RELU_MMA_SM80(name, MmaPolicy, Tile)                                                                \
     extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                          \
         const MmaPolicy::Element* __restrict__ x, const void* __restrict__ filters, const float* __restrict__ bias, \
-        MmaPolicy::Element* __restrict__ out, uint8_t* __restrict__ mask, MmaPolicy::Element* __restrict__ pooled,  \
-        uint8_t* __restrict__ choice, void* __restrict__ partials, int height, int width, int channels_in,          \
-        int channels_out, int average) {                                                                            \
+        MmaPolicy::Element* __restrict__ out, uint8_t* __restrict__ relu_mask,                                      \
+        MmaPolicy::Element* __restrict__ pooled, uint8_t* __restrict__ pool_argmax, void* __restrict__ partials,    \
+        int height, int width, int channels_in, int channels_out, int average) {                                    \
         mma_sm80::convolve<MmaPolicy, Tile>(                                                                        \
             x, {height, width, channels_in}, filters, {height, width, channels_out},                                \
-            mma_sm80::ReluPoolEpilogue<MmaPolicy::Element>{bias, out, mask, pooled, choice, average},               \
+            mma_sm80::ReluPoolEpilogue<MmaPolicy::Element>{bias, out, relu_mask, pooled, pool_argmax, average},     \
             static_cast<float*>(partials));                                                                         \
     }
 
-#define CONV3X3_INPUT_GRADIENT_MMA_SM80(name, MmaPolicy, Tile)                                                 \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                     \
-        const MmaPolicy::Element* __restrict__ gradient, const void* __restrict__ filters,                     \
-        MmaPolicy::Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials,   \
-        int height, int width, int channels_in, int channels_out, int accumulate) {                            \
-        mma_sm80::convolve<MmaPolicy, Tile>(                                                                   \
-            gradient, {height, width, channels_in}, filters, {height, width, channels_out},                    \
-            mma_sm80::MaskEpilogue<MmaPolicy::Element>{out, mask, accumulate}, static_cast<float*>(partials)); \
+#define CONV3X3_INPUT_GRADIENT_MMA_SM80(name, MmaPolicy, Tile)                                                      \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                          \
+        const MmaPolicy::Element* __restrict__ gradient, const void* __restrict__ filters,                          \
+        MmaPolicy::Element* __restrict__ out, const uint8_t* __restrict__ relu_mask, void* __restrict__ partials,   \
+        int height, int width, int channels_in, int channels_out, int accumulate) {                                 \
+        mma_sm80::convolve<MmaPolicy, Tile>(                                                                        \
+            gradient, {height, width, channels_in}, filters, {height, width, channels_out},                         \
+            mma_sm80::MaskEpilogue<MmaPolicy::Element>{out, relu_mask, accumulate}, static_cast<float*>(partials)); \
     }
 
 // Those that add up what the blocks of a split sum have left.
-#define CONV3X3_RELU_SPLIT_K_SUM(name, Element)                                                                \
-    extern "C" __global__ void __launch_bounds__(256) name(                                                    \
-        const void* __restrict__ partials, const float* __restrict__ bias, Element* __restrict__ out,          \
-        uint8_t* __restrict__ mask, Element* __restrict__ pooled, uint8_t* __restrict__ choice, int slices,    \
-        int height, int width, int channels, int average) {                                                    \
-        mma_sm80::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},         \
-                               mma_sm80::ReluPoolEpilogue<Element>{bias, out, mask, pooled, choice, average}); \
+#define CONV3X3_RELU_SPLIT_K_SUM(name, Element)                                                                        \
+    extern "C" __global__ void __launch_bounds__(256) name(                                                            \
+        const void* __restrict__ partials, const float* __restrict__ bias, Element* __restrict__ out,                  \
+        uint8_t* __restrict__ relu_mask, Element* __restrict__ pooled, uint8_t* __restrict__ pool_argmax, int split_k, \
+        int height, int width, int channels, int average) {                                                            \
+        mma_sm80::add_partials(                                                                                        \
+            static_cast<const float*>(partials), split_k, {height, width, channels},                                   \
+            mma_sm80::ReluPoolEpilogue<Element>{bias, out, relu_mask, pooled, pool_argmax, average});                  \
     }
 
-#define CONV3X3_INPUT_GRADIENT_SPLIT_K_SUM(name, Element)                                                           \
-    extern "C" __global__ void __launch_bounds__(256) name(                                                         \
-        const void* __restrict__ partials, Element* __restrict__ out, const uint8_t* __restrict__ mask, int slices, \
-        int height, int width, int channels, int accumulate) {                                                      \
-        mma_sm80::add_partials(static_cast<const float*>(partials), slices, {height, width, channels},              \
-                               mma_sm80::MaskEpilogue<Element>{out, mask, accumulate});                             \
+#define CONV3X3_INPUT_GRADIENT_SPLIT_K_SUM(name, Element)                                                    \
+    extern "C" __global__ void __launch_bounds__(256) name(                                                  \
+        const void* __restrict__ partials, Element* __restrict__ out, const uint8_t* __restrict__ relu_mask, \
+        int split_k, int height, int width, int channels, int accumulate) {                                  \
+        mma_sm80::add_partials(static_cast<const float*>(partials), split_k, {height, width, channels},      \
+                               mma_sm80::MaskEpilogue<Element>{out, relu_mask, accumulate});                 \
     }

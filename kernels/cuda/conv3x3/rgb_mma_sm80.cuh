@@ -18,8 +18,8 @@ namespace mma_sm80 {
 
 constexpr int image_channels = 3, image_columns = 3 * image_channels;  // of a row of three taps
 
-// Forward: a block takes 16x8 pixels and 64 channels, a warp two rows of pixels. A row of three taps is one slice: its
-// nine numbers lie next to each other in the image, and the slice's other seven are zero. The image is not rounded: it
+// Forward: a block takes 16x8 pixels and 64 channels, a warp two rows of pixels. A row of three taps is one k-step: its
+// nine numbers lie next to each other in the image, and the k-step's other seven are zero. The image is not rounded: it
 // is split into two 16-bit numbers, which the same filters multiply.
 constexpr int forward_image_height = 8, forward_image_threads = 128;
 
@@ -57,20 +57,20 @@ __device__ __forceinline__ void convolve_image(const float* x, const ActivationS
         }
 #pragma unroll
         for (int i = 0; i < m; ++i) {
-            uint32_t big[4], small[4];
+            uint32_t hi[4], lo[4];
 #pragma unroll
-            for (int k = 0; k < 4; ++k) {  // the even or the odd pixel; numbers 0 to 7 of the slice, or the ninth
+            for (int k = 0; k < 4; ++k) {  // the even or the odd pixel; numbers 0 to 7 of the k-step, or the ninth
                 const float* const from = window + (i + r) * halo_pitch + k % 2 * image_channels + k / 2 * 8;
                 const bool first = k < 2 || in_group == 0, second = k < 2;
                 const float low = first ? from[0] : 0.0f, high = second ? from[1] : 0.0f;
-                big[k] = ptx::pack<T>(low, high);
-                const float2 rounded = ptx::unpack<T>(big[k]);
-                small[k] = ptx::pack<T>(low - rounded.x, high - rounded.y);
+                hi[k] = ptx::pack<T>(low, high);
+                const float2 rounded = ptx::unpack<T>(hi[k]);
+                lo[k] = ptx::pack<T>(low - rounded.x, high - rounded.y);
             }
 #pragma unroll
-            for (int j = 0; j < n; ++j) ptx::mma_m16n8k16(T{}, accum[i][j], small, b[j]);
+            for (int j = 0; j < n; ++j) ptx::mma_m16n8k16(T{}, accum[i][j], lo, b[j]);
 #pragma unroll
-            for (int j = 0; j < n; ++j) ptx::mma_m16n8k16(T{}, accum[i][j], big, b[j]);
+            for (int j = 0; j < n; ++j) ptx::mma_m16n8k16(T{}, accum[i][j], hi, b[j]);
         }
     }
     store_accum(result, y0 + warp_y, x0 + lane / 4 * 2, group * warp_channels + in_group * 8, accum, epilogue);
@@ -82,7 +82,7 @@ using ImageTile = Tile<256, 64, 64, 2, 3>;
 
 template <class T>
 __device__ __forceinline__ void convolve_to_image(const T* gradient, const ActivationShape& in, const uint32_t* filters,
-                                                  float* out, const uint8_t* mask, int accumulate) {
+                                                  float* out, const uint8_t* relu_mask, int accumulate) {
     constexpr int m = ImageTile::fragments_down;
     DYNAMIC_SHARED(unsigned char, memory);
     const int tiles_in_row = ceil_div(in.width, tile_width);
@@ -138,24 +138,25 @@ __device__ __forceinline__ void convolve_to_image(const T* gradient, const Activ
             if (y >= in.height || x >= in.width || c >= image_channels) continue;
             float* const to = out + in.pixel(y, x) * image_channels + c;
             const float value = accumulate ? accum[i][k] + *to : accum[i][k];
-            *to = !mask || mask[in.pixel(y, x)] >> c & 1 ? value : 0.0f;
+            *to = !relu_mask || relu_mask[in.pixel(y, x)] >> c & 1 ? value : 0.0f;
         }
 }
 
 }  // namespace mma_sm80
 
-#define CONV3X3_RELU_RGB_MMA_SM80(name, T)                                                                     \
-    extern "C" __global__ void __launch_bounds__(mma_sm80::forward_image_threads, 3) name(                     \
-        const float* __restrict__ x, const uint32_t* __restrict__ filters, const float* __restrict__ bias,     \
-        T* __restrict__ out, uint8_t* __restrict__ mask, T* __restrict__ pooled, uint8_t* __restrict__ choice, \
-        int height, int width, int channels, int average) {                                                    \
-        mma_sm80::convolve_image<T>(x, {height, width, channels}, filters,                                     \
-                                    mma_sm80::ReluPoolEpilogue<T>{bias, out, mask, pooled, choice, average});  \
+#define CONV3X3_RELU_RGB_MMA_SM80(name, T)                                                                 \
+    extern "C" __global__ void __launch_bounds__(mma_sm80::forward_image_threads, 3) name(                 \
+        const float* __restrict__ x, const uint32_t* __restrict__ filters, const float* __restrict__ bias, \
+        T* __restrict__ out, uint8_t* __restrict__ relu_mask, T* __restrict__ pooled,                      \
+        uint8_t* __restrict__ pool_argmax, int height, int width, int channels, int average) {             \
+        mma_sm80::convolve_image<T>(                                                                       \
+            x, {height, width, channels}, filters,                                                         \
+            mma_sm80::ReluPoolEpilogue<T>{bias, out, relu_mask, pooled, pool_argmax, average});            \
     }
 
 #define CONV3X3_INPUT_GRADIENT_RGB_MMA_SM80(name, T)                                                               \
     extern "C" __global__ void __launch_bounds__(mma_sm80::ImageTile::threads, mma_sm80::ImageTile::blocks_per_sm) \
     name(const T* __restrict__ gradient, const uint32_t* __restrict__ filters, float* __restrict__ out,            \
-         const uint8_t* __restrict__ mask, int height, int width, int channels, int accumulate) {                  \
-        mma_sm80::convolve_to_image<T>(gradient, {height, width, channels}, filters, out, mask, accumulate);       \
+         const uint8_t* __restrict__ relu_mask, int height, int width, int channels, int accumulate) {             \
+        mma_sm80::convolve_to_image<T>(gradient, {height, width, channels}, filters, out, relu_mask, accumulate);  \
     }

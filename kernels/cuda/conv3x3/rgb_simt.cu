@@ -36,8 +36,8 @@ __device__ __forceinline__ float dot(const float4& a, const float4& b, float sum
 
 extern "C" __global__ void __launch_bounds__(forward_threads, 2) conv3x3_relu_simt_rgb(
     const float* __restrict__ x, const float* __restrict__ filters, const float* __restrict__ bias,
-    float* __restrict__ out, uint8_t* __restrict__ mask, float* __restrict__ pooled, uint8_t* __restrict__ choice,
-    int height, int width, int channels, int average) {
+    float* __restrict__ out, uint8_t* __restrict__ relu_mask, float* __restrict__ pooled,
+    uint8_t* __restrict__ pool_argmax, int height, int width, int channels, int average) {
     constexpr int halo_rows = forward_rows + 2, halo_columns = forward_columns + 2;
     SHARED(float, halo, [halo_rows][halo_columns][image_channels]);
     SHARED(float, weights, [filter_rows][forward_channels]);
@@ -91,7 +91,7 @@ extern "C" __global__ void __launch_bounds__(forward_threads, 2) conv3x3_relu_si
             }
         }
     }
-    const simt::ReluPoolEpilogue epilogue{bias, out, mask, pooled, choice, average};
+    const simt::ReluPoolEpilogue epilogue{bias, out, relu_mask, pooled, pool_argmax, average};
 #pragma unroll
     for (int half = 0; half < 2; ++half)
         epilogue.store<2>({height, width, channels}, (y0 + row) / 2, (x0 + column) / 2,
@@ -100,7 +100,7 @@ extern "C" __global__ void __launch_bounds__(forward_threads, 2) conv3x3_relu_si
 
 extern "C" __global__ void __launch_bounds__(backward_threads, 4) conv3x3_input_gradient_simt_rgb(
     const float* __restrict__ gradient, const float* __restrict__ filters, float* __restrict__ out,
-    const uint8_t* __restrict__ mask, int height, int width, int channels, int accumulate) {
+    const uint8_t* __restrict__ relu_mask, int height, int width, int channels, int accumulate) {
     constexpr int halo_rows = backward_rows + 2, halo_columns = backward_columns + 2;
     // By fours of channels, then pixels: a warp reads 32 neighbouring pixels of one four, no bank twice per eight
     // lanes.
@@ -157,7 +157,7 @@ extern "C" __global__ void __launch_bounds__(backward_threads, 4) conv3x3_input_
         const int y = y0 + row + i;
         if (y >= height) break;
         const size_t position = size_t(y) * width + out_x;
-        const unsigned bits = mask ? mask[position] : ~0u;
+        const unsigned bits = relu_mask ? relu_mask[position] : ~0u;
         float* to = out + position * image_channels;
 #pragma unroll
         for (int c = 0; c < image_channels; ++c) {

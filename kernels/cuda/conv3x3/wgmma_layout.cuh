@@ -24,10 +24,10 @@ constexpr int group_bytes = group_rows * row_bytes;  // 1024
 static_assert(box_width == group_rows && loaded_rows == box_height + 2);
 constexpr int block_rows = 8;  // image rows of such a block
 constexpr int box_bytes = loaded_rows * group_bytes;
-constexpr int mma_depth = 16, mma_bytes = 2 * mma_depth;  // channels per instruction, and their bytes
-constexpr int warps_per_group = 4, group_threads = 128;   // of a warpgroup
+constexpr int mma_k = 16, mma_bytes = 2 * mma_k;         // channels per instruction, and their bytes
+constexpr int warps_per_group = 4, group_threads = 128;  // of a warpgroup
 
-// 16-byte chunks of a row change places: bits 4-6 of the address, exclusive or bits 7-9.
+// 16-byte chunks of a row are exchanged: bits 4-6 of the address, exclusive or bits 7-9.
 __device__ __forceinline__ unsigned swizzled(unsigned address) { return address ^ (address >> 3 & 0x70); }
 
 // A matrix in shared memory as wgmma is told of it: rows of 128 swizzled bytes, contiguous along the sum ("K-major"),
@@ -50,7 +50,7 @@ __device__ __forceinline__ uint64_t mn_major_descriptor(unsigned address, unsign
     return uint64_t{1} << 62 | uint64_t{group_bytes >> 4} << 32 | uint64_t{block_bytes >> 4} << 16 |
            (address & 0x3ffff) >> 4;
 }
-constexpr int mn_major_bytes = mma_depth * row_bytes;  // from one instruction's places along the sum to the next's
+constexpr int mn_major_bytes = mma_k * row_bytes;  // from one instruction's places along the sum to the next's
 
 // Where in a box the 64 pixels of block 0 or 1 begin, as tap row 0..2 sees them: channels 16 k and up.
 __device__ __forceinline__ unsigned block_offset(int block, int tap_row, int k) {
@@ -82,48 +82,49 @@ struct Ring {
     }
 };
 
-// What is to be computed, cut up: tiles of pixels, of channels, and slices of the sum.
+// What is to be computed, cut up: tiles of pixels, of channels, and splits of the sum.
 struct TileScheduler {
-    int tiles_across, channel_tiles, slices, steps;  // steps: (64 channels, horizontal tap), three vertical taps each
+    int tiles_across, channel_tiles, split_k,
+        k_tiles;  // k_tiles: (64 channels, horizontal tap), three vertical taps each
 };
 
-// One tile of one slice: the image coordinates and the channel it begins at, and its steps.
+// One tile of one split: the image coordinates and the channel it begins at, and its k-tiles.
 struct WorkTile {
-    int y, x, channel, slice, first_step, end_step;
+    int y, x, channel, split, first_k_tile, end_k_tile;
 };
 
-// Channel tiles of the same pixels are neighbours, so that these pixels are read from L2; slices are furthest apart.
+// Channel tiles of the same pixels are neighbours, so that these pixels are read from L2; splits are furthest apart.
 __device__ __forceinline__ WorkTile work_tile_at(unsigned index, const TileScheduler& scheduler, unsigned pixel_tiles,
                                                  int tile_width, int tile_columns) {
-    const unsigned pixels = index / scheduler.channel_tiles, slice = pixels / pixel_tiles;
-    const unsigned tile = pixels - slice * pixel_tiles, down = tile / scheduler.tiles_across;
+    const unsigned pixels = index / scheduler.channel_tiles, split = pixels / pixel_tiles;
+    const unsigned tile = pixels - split * pixel_tiles, down = tile / scheduler.tiles_across;
     return {int(down) * box_height,
             int(tile - down * scheduler.tiles_across) * tile_width,
             int(index - pixels * scheduler.channel_tiles) * tile_columns,
-            int(slice),
-            int(scheduler.steps * slice / scheduler.slices),
-            int(scheduler.steps * (slice + 1) / scheduler.slices)};
+            int(split),
+            int(scheduler.k_tiles * split / scheduler.split_k),
+            int(scheduler.k_tiles * (split + 1) / scheduler.split_k)};
 }
 
-// In (channels, width, height): 64 channels of box `box` of an item, shifted by the step's horizontal tap and one up.
-__device__ __forceinline__ Coordinates pixels_at(const WorkTile& work_tile, int step, int box) {
-    return {step / 3 * block_k, work_tile.x + box * box_width + step % 3 - 1, work_tile.y - 1};
+// In (channels, width, height): 64 channels of box `box` of a work tile, shifted by the k-tile's horizontal tap and one up.
+__device__ __forceinline__ Coordinates pixels_at(const WorkTile& work_tile, int k_tile, int box) {
+    return {k_tile / 3 * block_k, work_tile.x + box * box_width + k_tile % 3 - 1, work_tile.y - 1};
 }
 
-// In (channels, taps, filters): 64 channels of tap (tap_row, step % 3), of the item's filters.
-__device__ __forceinline__ Coordinates filters_at(const WorkTile& work_tile, int step, int tap_row) {
-    return {step / 3 * block_k, tap_row * 3 + step % 3, work_tile.channel};
+// In (channels, taps, filters): 64 channels of tap (tap_row, k_tile % 3), of the work tile's filters.
+__device__ __forceinline__ Coordinates filters_at(const WorkTile& work_tile, int k_tile, int tap_row) {
+    return {k_tile / 3 * block_k, tap_row * 3 + k_tile % 3, work_tile.channel};
 }
 
-// The epilogue's room: sums on their way from the lanes that have them to the lanes that finish whole squares. The
+// The epilogue's shared memory: sums on their way from the lanes that have them to the lanes that finish whole squares. The
 // offset in floats of four channels (`quad`) of a pixel, such that neither side asks a bank twice (64 channels) or more
 // than twice (16).
 template <int channels>
 __device__ __forceinline__ int staged(int pixel, int quad) {
     static_assert(channels == 64 || channels == 16);
     if (channels == 16) return pixel * 16 + (quad ^ (pixel >> 1 & 3)) * 4;
-    const int key = (pixel & 3) << 1 | (pixel >> 2 & 1);
-    return pixel * 64 + (quad ^ key ^ quad >> 3) * 4;
+    const int swizzle_xor = (pixel & 3) << 1 | (pixel >> 2 & 1);
+    return pixel * 64 + (quad ^ swizzle_xor ^ quad >> 3) * 4;
 }
 
 }  // namespace wgmma_sm90

@@ -114,16 +114,16 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
     Ring<Tile::pixel_stages> pixels;
     Ring<Tile::filter_stages> filters;
     const bool elected = threadIdx.x % 32 == 0;
-    const unsigned work_tiles = pixel_tiles * scheduler.channel_tiles * scheduler.slices;
+    const unsigned work_tiles = pixel_tiles * scheduler.channel_tiles * scheduler.split_k;
     for (unsigned index = blockIdx.x; index < work_tiles; index += gridDim.x) {
         const WorkTile work_tile = work_tile_at(index, scheduler, pixel_tiles, Tile::boxes * box_width, Tile::columns);
-        for (int step = work_tile.first_step; step < work_tile.end_step; ++step) {
+        for (int k_tile = work_tile.first_k_tile; k_tile < work_tile.end_k_tile; ++k_tile) {
             ptx::mbarrier_wait(memory.pixels_empty(pixels.stage), pixels.parity ^ 1);
             if (elected) {
                 ptx::arrive_expect_tx(memory.pixels_full(pixels.stage), Tile::pixel_bytes);
                 for (int box = 0; box < Tile::boxes; ++box)
                     ptx::tma_load_3d(memory.pixels(pixels.stage) + box * box_bytes, pixels_map,
-                                     memory.pixels_full(pixels.stage), pixels_at(work_tile, step, box));
+                                     memory.pixels_full(pixels.stage), pixels_at(work_tile, k_tile, box));
             }
             pixels.advance();
             for (int tap_row = 0; tap_row < 3; ++tap_row) {
@@ -131,7 +131,7 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
                 if (elected) {
                     ptx::arrive_expect_tx(memory.filters_full(filters.stage), Tile::filter_bytes);
                     ptx::tma_load_3d(memory.filters(filters.stage), filters_map, memory.filters_full(filters.stage),
-                                     filters_at(work_tile, step, tap_row));
+                                     filters_at(work_tile, k_tile, tap_row));
                 }
                 filters.advance();
             }
@@ -139,15 +139,15 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
     }
 }
 
-// The sums of one item: of all its boxes, or of the consumer's.
+// The sums of one work tile: of all its boxes, or of the consumer's.
 template <class Tile, class Element>
-__device__ __forceinline__ void multiply(const Memory<Tile>& memory, int steps, int consumer,
+__device__ __forceinline__ void multiply(const Memory<Tile>& memory, int k_tiles, int consumer,
                                          Ring<Tile::pixel_stages>& pixels, Ring<Tile::filter_stages>& filters,
                                          float (&accum)[Tile::products][Tile::accum]) {
     const int first_box = Tile::cooperative ? consumer : 0;
     int pixels_before = 0, filters_before = 0;  // the stages of the batch before
 #pragma unroll 1
-    for (int step = 0; step < steps; ++step) {
+    for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
         ptx::mbarrier_wait(memory.pixels_full(pixels.stage), pixels.parity);
         const uint64_t of_boxes = matrix_descriptor(memory.pixels(pixels.stage) + first_box * box_bytes);
 #pragma unroll
@@ -156,7 +156,7 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int steps, 
             const uint64_t of_stage = matrix_descriptor(memory.filters(filters.stage));
             ptx::wgmma_fence();
 #pragma unroll
-            for (int k = 0; k < block_k / mma_depth; ++k) {
+            for (int k = 0; k < block_k / mma_k; ++k) {
 #pragma unroll
                 for (int i = 0; i < Tile::products; ++i) {
                     const int box = Tile::swap_ab ? i : i / 2, block = Tile::swap_ab ? 0 : i % 2;
@@ -164,14 +164,14 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int steps, 
                         advance_descriptor(of_boxes, box * box_bytes + block_offset(block, tap_row, k));
                     const uint64_t of_filters = advance_descriptor(of_stage, k * mma_bytes);
                     ptx::wgmma<Element>(accum[i], Tile::swap_ab ? of_filters : of_pixels,
-                                        Tile::swap_ab ? of_pixels : of_filters, step | tap_row | k);
+                                        Tile::swap_ab ? of_pixels : of_filters, k_tile | tap_row | k);
                 }
             }
             ptx::wgmma_commit_group();
             // The batch before has finished when no more than this one is under way.
             ptx::wgmma_wait_group<1>();
-            if (step | tap_row) ptx::mbarrier_arrive(memory.filters_empty(filters_before));
-            if (step && tap_row == 0) ptx::mbarrier_arrive(memory.pixels_empty(pixels_before));
+            if (k_tile | tap_row) ptx::mbarrier_arrive(memory.filters_empty(filters_before));
+            if (k_tile && tap_row == 0) ptx::mbarrier_arrive(memory.pixels_empty(pixels_before));
             filters_before = filters.stage;
             filters.advance();
         }
@@ -186,8 +186,8 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int steps, 
     ptx::mbarrier_arrive(memory.pixels_empty(pixels_before));
 }
 
-// A warp's sums of an item, through its room to whole squares of eight channels, one to a lane: 16 pixels (two image
-// rows) by 64 channels at a time, or turned, 64 pixels (eight rows) by 16 channels. (y, x) is the consumer's first
+// A warp's sums of a work tile, through its epilogue_smem to whole squares of eight channels, one to a lane: 16 pixels (two image
+// rows) by 64 channels at a time, or with swap_ab, 64 pixels (eight rows) by 16 channels. (y, x) is the consumer's first
 // pixel.
 // Unrolled, this would be several times as much code as the main loop, and spill; as registers cannot be indexed, the
 // loop takes the first 32 sums each time and the others move up.
@@ -247,16 +247,16 @@ __device__ __forceinline__ void store_accum(float* epilogue_smem, const Activati
 
 template <class Tile, class Element, class Epilogue>
 __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const TensorMap& filters_map,
-                                         const ActivationShape& map, int channels_in, int slices,
+                                         const ActivationShape& map, int channels_in, int split_k,
                                          const Epilogue& epilogue, float* partials) {
     DYNAMIC_SHARED(unsigned char, shared);
     const Memory<Tile> memory = {ptx::shared_address_32(shared)};
     constexpr int tile_width = Tile::boxes * box_width;
     const unsigned down = ceil_div(map.height, box_height);
-    const TileScheduler scheduler = {ceil_div(map.width, tile_width), ceil_div(map.channels, Tile::columns), slices,
+    const TileScheduler scheduler = {ceil_div(map.width, tile_width), ceil_div(map.channels, Tile::columns), split_k,
                                      ceil_div(channels_in, block_k) * 3};
     const unsigned pixel_tiles = down * scheduler.tiles_across;
-    const size_t slice_size = size_t(map.height) * map.width * map.channels;
+    const size_t split_size = size_t(map.height) * map.width * map.channels;
 
     if (threadIdx.x == 0) {
         for (int stage = 0; stage < Tile::pixel_stages; ++stage) {
@@ -287,26 +287,26 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
         const int first_box = Tile::cooperative ? consumer : 0;
         Ring<Tile::pixel_stages> pixels;
         Ring<Tile::filter_stages> filters;
-        const unsigned work_tiles = pixel_tiles * scheduler.channel_tiles * scheduler.slices;
-        bool others = !Tile::cooperative && consumer == 1;  // this item is the other consumer's
+        const unsigned work_tiles = pixel_tiles * scheduler.channel_tiles * scheduler.split_k;
+        bool others = !Tile::cooperative && consumer == 1;  // this work tile is the other consumer's
         unsigned turn = consumer ^ 1;  // parity of the phase to wait for: the first turn is consumer 0's
 #pragma unroll 1
         for (unsigned index = blockIdx.x; index < work_tiles; index += gridDim.x) {
             const WorkTile work_tile = work_tile_at(index, scheduler, pixel_tiles, tile_width, Tile::columns);
-            const int steps = work_tile.end_step - work_tile.first_step;
+            const int k_tiles = work_tile.end_k_tile - work_tile.first_k_tile;
             if (others) {
-                pixels.skip(steps);
-                filters.skip(3 * steps);
+                pixels.skip(k_tiles);
+                filters.skip(3 * k_tiles);
             } else {
                 // A parity tells a phase from the next, not from the one after that: so nobody may wait for stages
                 // before the other has seen his.
                 if (!Tile::cooperative) ptx::mbarrier_wait(memory.turn(consumer), turn);
                 turn ^= 1;
                 float accum[Tile::products][Tile::accum];
-                multiply<Tile, Element>(memory, steps, consumer, pixels, filters, accum);
+                multiply<Tile, Element>(memory, k_tiles, consumer, pixels, filters, accum);
                 store_accum<Tile>(epilogue_smem, map, work_tile.y, work_tile.x + first_box * box_width,
                                   work_tile.channel, accum, epilogue,
-                                  partials ? partials + work_tile.slice * slice_size : nullptr);
+                                  partials ? partials + work_tile.split * split_size : nullptr);
             }
             others ^= !Tile::cooperative;
         }
@@ -318,24 +318,24 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
 }  // namespace wgmma_sm90
 
 // Kernels by their full names. Of the input gradient "in" and "out" are those of the product, not of the layer.
-#define CONV3X3_RELU_WGMMA_SM90(name, Element, Tile)                                                         \
-    extern "C" __global__ void __launch_bounds__(wgmma_sm90::Tile::threads, 1) name(                         \
-        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                 \
-        const float* __restrict__ bias, Element* __restrict__ out, uint8_t* __restrict__ mask,               \
-        Element* __restrict__ pooled, uint8_t* __restrict__ choice, void* __restrict__ partials, int height, \
-        int width, int channels_in, int channels_out, int slices, int average) {                             \
-        wgmma_sm90::convolve<wgmma_sm90::Tile, Element>(                                                     \
-            pixels, filters, {height, width, channels_out}, channels_in, slices,                             \
-            mma_sm80::ReluPoolEpilogue<Element>{bias, out, mask, pooled, choice, average},                   \
-            static_cast<float*>(partials));                                                                  \
+#define CONV3X3_RELU_WGMMA_SM90(name, Element, Tile)                                                              \
+    extern "C" __global__ void __launch_bounds__(wgmma_sm90::Tile::threads, 1) name(                              \
+        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                      \
+        const float* __restrict__ bias, Element* __restrict__ out, uint8_t* __restrict__ relu_mask,               \
+        Element* __restrict__ pooled, uint8_t* __restrict__ pool_argmax, void* __restrict__ partials, int height, \
+        int width, int channels_in, int channels_out, int split_k, int average) {                                 \
+        wgmma_sm90::convolve<wgmma_sm90::Tile, Element>(                                                          \
+            pixels, filters, {height, width, channels_out}, channels_in, split_k,                                 \
+            mma_sm80::ReluPoolEpilogue<Element>{bias, out, relu_mask, pooled, pool_argmax, average},              \
+            static_cast<float*>(partials));                                                                       \
     }
 
-#define CONV3X3_INPUT_GRADIENT_WGMMA_SM90(name, Element, Tile)                                                \
-    extern "C" __global__ void __launch_bounds__(wgmma_sm90::Tile::threads, 1) name(                          \
-        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                  \
-        Element* __restrict__ out, const uint8_t* __restrict__ mask, void* __restrict__ partials, int height, \
-        int width, int channels_in, int channels_out, int slices, int accumulate) {                           \
-        wgmma_sm90::convolve<wgmma_sm90::Tile, Element>(                                                      \
-            pixels, filters, {height, width, channels_out}, channels_in, slices,                              \
-            mma_sm80::MaskEpilogue<Element>{out, mask, accumulate}, static_cast<float*>(partials));           \
+#define CONV3X3_INPUT_GRADIENT_WGMMA_SM90(name, Element, Tile)                                                     \
+    extern "C" __global__ void __launch_bounds__(wgmma_sm90::Tile::threads, 1) name(                               \
+        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                       \
+        Element* __restrict__ out, const uint8_t* __restrict__ relu_mask, void* __restrict__ partials, int height, \
+        int width, int channels_in, int channels_out, int split_k, int accumulate) {                               \
+        wgmma_sm90::convolve<wgmma_sm90::Tile, Element>(                                                           \
+            pixels, filters, {height, width, channels_out}, channels_in, split_k,                                  \
+            mma_sm80::MaskEpilogue<Element>{out, relu_mask, accumulate}, static_cast<float*>(partials));           \
     }

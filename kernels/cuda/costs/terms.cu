@@ -17,11 +17,11 @@ __device__ __forceinline__ float4 difference_of(const float* a, const float* b, 
     return make_float4(x.x - y.x, x.y - y.y, x.z - y.z, x.w - y.w);
 }
 
-__device__ __forceinline__ void add_squares(float4& sums, float4 d) {
-    sums.x += d.x * d.x;
-    sums.y += d.y * d.y;
-    sums.z += d.z * d.z;
-    sums.w += d.w * d.w;
+__device__ __forceinline__ void add_squares(float4& accum, float4 d) {
+    accum.x += d.x * d.x;
+    accum.y += d.y * d.y;
+    accum.z += d.z * d.z;
+    accum.w += d.w * d.w;
 }
 
 __device__ __forceinline__ float4 scaled(float scale, float4 d) {
@@ -33,40 +33,40 @@ __device__ __forceinline__ float4 added(const float4* before, float4 d) {
     return make_float4(b.x + d.x, b.y + d.y, b.z + d.z, b.w + d.w);
 }
 
-// partials[block] := its share of sum (gram - target)^2; difference := scale * (gram - target) [+ difference].
+// partials[block] := its share of sum (gram - target)^2; gram_error := scale * (gram - target) [+ gram_error].
 // n = C^2.
 extern "C" __global__ void __launch_bounds__(THREADS) style_cost(const float* __restrict__ gram,
                                                                  const float* __restrict__ target, int64_t n,
-                                                                 float scale, float* __restrict__ difference,
+                                                                 float scale, float* __restrict__ gram_error,
                                                                  void* __restrict__ partials, int accumulate) {
     const Grid<THREADS> grid;
-    float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    float4 accum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     for (const int64_t i : grid.stride(n / 4)) {
         const float4 d = difference_of(gram, target, i);
-        add_squares(sums, d);
-        float4* const to = reinterpret_cast<float4*>(difference) + i;
+        add_squares(accum, d);
+        float4* const to = reinterpret_cast<float4*>(gram_error) + i;
         *to = accumulate ? added(to, scaled(scale, d)) : scaled(scale, d);
     }
     const int64_t last = n / 4 * 4 + grid.thread;
     if (last < n) {
         const float d = gram[last] - target[last];
-        sums.x += d * d;
-        difference[last] = scale * d + (accumulate ? difference[last] : 0.0f);
+        accum.x += d * d;
+        gram_error[last] = scale * d + (accumulate ? gram_error[last] : 0.0f);
     }
-    const float total = block_sum((sums.x + sums.y) + (sums.z + sums.w));
+    const float total = block_sum((accum.x + accum.y) + (accum.z + accum.w));
     if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
 }
 
 // The cost of covariances S = gram - M and of M = mean mean^T, dS and dM their differences from the target's:
 //
 //     partials[block] := its rows' share of sum dS^2 + sum dM^2
-//     difference := scale * dS [+ difference];  shift := scale * (dM - dS) mean [+ shift]
+//     gram_error := scale * dS [+ gram_error];  mean_error := scale * (dM - dS) mean [+ mean_error]
 //
-// A warp takes a row, so that the row's part of the shift needs no barrier.
+// A warp takes a row, so that the row's part of the mean_error needs no barrier.
 extern "C" __global__ void __launch_bounds__(THREADS) moments_cost(
     const float* __restrict__ gram, const float* __restrict__ mean, const float* __restrict__ target_gram,
-    const float* __restrict__ target_mean, int channels, float scale, float* __restrict__ difference,
-    float* __restrict__ shift, void* __restrict__ partials, int accumulate) {
+    const float* __restrict__ target_mean, int channels, float scale, float* __restrict__ gram_error,
+    float* __restrict__ mean_error, void* __restrict__ partials, int accumulate) {
     const int row = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
     float squares = 0.0f;
     if (row < channels) {
@@ -78,10 +78,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) moments_cost(
             const float covariance = gram[at] - target_gram[at] - outer;
             squares += covariance * covariance + outer * outer;
             product += (outer - covariance) * mean[column];
-            difference[at] = scale * covariance + (accumulate ? difference[at] : 0.0f);
+            gram_error[at] = scale * covariance + (accumulate ? gram_error[at] : 0.0f);
         }
         product = warp_sum(product);
-        if (lane == 0) shift[row] = scale * product + (accumulate ? shift[row] : 0.0f);
+        if (lane == 0) mean_error[row] = scale * product + (accumulate ? mean_error[row] : 0.0f);
     }
     const float total = block_sum(squares);
     if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
@@ -92,14 +92,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) content_cost_fp32(const fl
                                                                         const float* __restrict__ target, int64_t n,
                                                                         void* __restrict__ partials) {
     const Grid<THREADS> grid;
-    float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (const int64_t i : grid.stride(n / 4)) add_squares(sums, difference_of(features, target, i));
+    float4 accum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (const int64_t i : grid.stride(n / 4)) add_squares(accum, difference_of(features, target, i));
     const int64_t last = n / 4 * 4 + grid.thread;
     if (last < n) {
         const float d = features[last] - target[last];
-        sums.x += d * d;
+        accum.x += d * d;
     }
-    const float total = block_sum((sums.x + sums.y) + (sums.z + sums.w));
+    const float total = block_sum((accum.x + accum.y) + (accum.z + accum.w));
     if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
 }
 
@@ -203,12 +203,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) tv_cost(const float* __res
     if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
 }
 
-// sums[b] := factor * the sum of block b's run of `count` partials.
+// out[b] := factor * the sum of block b's run of `count` partials.
 extern "C" __global__ void __launch_bounds__(THREADS) finish_sums(const void* __restrict__ partials, int count,
-                                                                  float factor, float* __restrict__ sums) {
+                                                                  float factor, float* __restrict__ out) {
     const float* const run = static_cast<const float*>(partials) + size_t(blockIdx.x) * count;
     float sum = 0.0f;
     for (int i = threadIdx.x; i < count; i += THREADS) sum += run[i];
     const float total = block_sum(sum);
-    if (threadIdx.x == 0) sums[blockIdx.x] = factor * total;
+    if (threadIdx.x == 0) out[blockIdx.x] = factor * total;
 }

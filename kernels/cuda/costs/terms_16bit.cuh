@@ -11,13 +11,13 @@
 
 namespace mma_sm80 {
 
-// partials[slice][channel] := the slice's share of sum_p weights[p] features[p, channel]; null weights are ones. A
-// block takes 64 channels and every so many pixels of its slice.
+// partials[split][channel] := the split's share of sum_p weights[p] features[p, channel]; null weights are ones. A
+// block takes 64 channels and every so many pixels of its split.
 template <class T>
-__device__ __forceinline__ void mean_slice(const T* features, const float* weights, float* partials, int pixels,
+__device__ __forceinline__ void mean_split(const T* features, const float* weights, float* partials, int pixels,
                                            int channels) {
     constexpr int across = 8, down = THREADS / across;
-    SHARED(float, sums, [down][64]);
+    SHARED(float, accum, [down][64]);
     const int column = threadIdx.x % across * 8, row = threadIdx.x / across, channel = blockIdx.x * 64 + column;
     const int first = int64_t{pixels} * blockIdx.y / gridDim.y, end = int64_t{pixels} * (blockIdx.y + 1) / gridDim.y;
     float sum[8] = {};
@@ -32,8 +32,8 @@ __device__ __forceinline__ void mean_slice(const T* features, const float* weigh
         }
     }
 #pragma unroll
-    for (int k = 0; k < 8; ++k) sums[row][column + k] = sum[k];
-    store_slice_of_64(sums, partials, channels);
+    for (int k = 0; k < 8; ++k) accum[row][column + k] = sum[k];
+    store_split_of_64(accum, partials, channels);
 }
 
 template <class T>
@@ -86,7 +86,7 @@ __device__ __forceinline__ void content_gradient(const T* features, const T* tar
     extern "C" __global__ void __launch_bounds__(THREADS) name(                                                     \
         const T* __restrict__ features, const float* __restrict__ weights, void* __restrict__ partials, int pixels, \
         int channels) {                                                                                             \
-        mma_sm80::mean_slice(features, weights, static_cast<float*>(partials), pixels, channels);                   \
+        mma_sm80::mean_split(features, weights, static_cast<float*>(partials), pixels, channels);                   \
     }
 
 #define CONTENT_COST_16BIT(name, T)                                                                          \

@@ -9,7 +9,7 @@
 #include "common/tile_constants.cuh"
 
 struct Coefficients {
-    float of[most_vectors];
+    float of[max_vectors];
 };
 
 // out := out + weight * (values - out)
@@ -36,16 +36,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemv(const float* __restri
     const float* const vector = vectors + int64_t{blockIdx.y} * n;
     const Grid<THREADS> grid;
     const int64_t quads = n % 4 ? 0 : n / 4;
-    float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    float4 accum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     for (const int64_t i : grid.stride(quads)) {
         const float4 a = reinterpret_cast<const float4*>(vector)[i], b = reinterpret_cast<const float4*>(values)[i];
-        sums.x += a.x * b.x;
-        sums.y += a.y * b.y;
-        sums.z += a.z * b.z;
-        sums.w += a.w * b.w;
+        accum.x += a.x * b.x;
+        accum.y += a.y * b.y;
+        accum.z += a.z * b.z;
+        accum.w += a.w * b.w;
     }
-    for (const int64_t i : grid.stride(4 * quads, n)) sums.x += vector[i] * values[i];
-    const float total = block_sum((sums.x + sums.y) + (sums.z + sums.w));
+    for (const int64_t i : grid.stride(4 * quads, n)) accum.x += vector[i] * values[i];
+    const float total = block_sum((accum.x + accum.y) + (accum.z + accum.w));
     if (threadIdx.x == 0) static_cast<float*>(partials)[size_t(blockIdx.y) * gridDim.x + blockIdx.x] = total;
 }
 

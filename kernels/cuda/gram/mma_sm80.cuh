@@ -1,13 +1,13 @@
 // The Gram matrix F^T diag(w) F / (H W) of features F (pixels x channels) and the gradient w (F D + s) of a cost of it,
 // on tensor cores by mma.sync, for every kind of number that conv3x3/mma_sm80.cuh multiplies. gram/simt.cu has the same
-// without tensor cores, and adds up the slices of both. launch_mma_sm80.py launches these kernels;
+// without tensor cores, and adds up the splits of both. launch_mma_sm80.py launches these kernels;
 // tests/kernels/cuda/gram/test_mma_sm80.py runs each of them in the emulator.
 //
 //        channels                        The Gram matrix sums over pixels, while memory has a pixel's channels side by
 //      +---+---+---+                     side: both operands lie across. Of 16-bit numbers ldmatrix turns fragments as
 //      | 0 | 1 | 2 |  tiles of 128x128   it loads them. 32-bit ones are read as they lie, four channels of a pixel at
 //      +---+---+---+  (or 64x64) on and  once, and the rows and columns of a product are numbered as they come. Pixels
-//          | 3 | 4 |  above the diago-   are divided among blocks in slices (gridDim.y); a tile on the diagonal copies
+//          | 3 | 4 |  above the diago-   are divided among blocks in splits (gridDim.y); a tile on the diagonal copies
 //          +---+---+  nal, in the order  its channels once for both operands. A warp takes 64x32 of 128x128, or 32x32
 //              | 5 |  of blockIdx.x      of 64x64.
 //              +---+
@@ -42,10 +42,10 @@ struct GramTile {
 
     static constexpr int chunks = row_bytes / chunk_bytes, rows_per_pass = threads / chunks;
     static constexpr int passes = block_k / rows_per_pass;
-    static_assert(rows_per_pass % 8 == 0, "so that a thread's rows have one key");
+    static_assert(rows_per_pass % 8 == 0, "so that a thread's rows have one swizzle_xor");
 };
 
-// Chunk c of a pixel's row is at place c ^ key. Eight lanes read eight pixels' chunk at once by ldmatrix, or two
+// Chunk c of a pixel's row is at offset c ^ swizzle_xor. Eight lanes read eight pixels' chunk at once by ldmatrix, or two
 // neighbouring chunks of four pixels by 16-byte loads: either way they lie on all 32 banks.
 template <class Element>
 __device__ __forceinline__ int row_swizzle_xor(int pixel) {
@@ -69,7 +69,7 @@ struct RoundedTf32 {
 };
 #endif
 
-// One slice's fragments, (channels x pixels) and (pixels x channels), from an operand's stage in shared memory. The
+// One split's fragments, (channels x pixels) and (pixels x channels), from an operand's stage in shared memory. The
 // warp's first row and column are multiples of 32; `memory` is where dynamic shared memory begins, stages are offsets.
 //
 // 16 bits: fragments are channels in their order. 32 bits: row g (or g + 8) of fragment 2 q + r is channel
@@ -80,18 +80,18 @@ __device__ __forceinline__ void load_k_step(const unsigned char* memory, int sme
     const int lane = threadIdx.x % 32;
     if constexpr (sizeof(Element) == 2) {
         const int in_matrix = lane & 7, upper = lane >> 4, odd = lane >> 3 & 1;  // of four matrices, two by two
-        const int of_left = (k_step * Tile::mma_k + upper * 8 + in_matrix) * Tile::row_bytes +
-                            (warp_row / 8 ^ odd ^ row_swizzle_xor<Element>(in_matrix)) * chunk_bytes;
-        const int of_right = (k_step * Tile::mma_k + odd * 8 + in_matrix) * Tile::row_bytes +
-                             (warp_column / 8 ^ upper ^ row_swizzle_xor<Element>(in_matrix)) * chunk_bytes;
-        const ptx::SharedAddress left_at = ptx::shared_address(memory) + smem_a + of_left;
-        const ptx::SharedAddress right_at = ptx::shared_address(memory) + smem_b + of_right;
+        const int of_a = (k_step * Tile::mma_k + upper * 8 + in_matrix) * Tile::row_bytes +
+                         (warp_row / 8 ^ odd ^ row_swizzle_xor<Element>(in_matrix)) * chunk_bytes;
+        const int of_b = (k_step * Tile::mma_k + odd * 8 + in_matrix) * Tile::row_bytes +
+                         (warp_column / 8 ^ upper ^ row_swizzle_xor<Element>(in_matrix)) * chunk_bytes;
+        const ptx::SharedAddress a_at = ptx::shared_address(memory) + smem_a + of_a;
+        const ptx::SharedAddress b_at = ptx::shared_address(memory) + smem_b + of_b;
 #pragma unroll
-        for (int i = 0; i < m; ++i) ptx::ldmatrix_x4_transposed(a[i], left_at ^ (i * 2 * chunk_bytes));
+        for (int i = 0; i < m; ++i) ptx::ldmatrix_x4_transposed(a[i], a_at ^ (i * 2 * chunk_bytes));
 #pragma unroll
         for (int j = 0; j < n; j += 2) {
             uint32_t two[4];
-            ptx::ldmatrix_x4_transposed(two, right_at ^ (j * chunk_bytes));
+            ptx::ldmatrix_x4_transposed(two, b_at ^ (j * chunk_bytes));
             b[j][0] = two[0];
             b[j][1] = two[1];
             b[j + 1][0] = two[2];
@@ -100,8 +100,8 @@ __device__ __forceinline__ void load_k_step(const unsigned char* memory, int sme
     } else {
         const int pixel = k_step * Tile::mma_k + lane % 4;
         const auto four = [&](int operand, int later, int channel) {
-            const int place = (channel / 4 ^ lane / 4 ^ row_swizzle_xor<Element>(lane % 4)) * chunk_bytes;
-            return *reinterpret_cast<const uint4*>(memory + operand + (pixel + later) * Tile::row_bytes + place);
+            const int offset = (channel / 4 ^ lane / 4 ^ row_swizzle_xor<Element>(lane % 4)) * chunk_bytes;
+            return *reinterpret_cast<const uint4*>(memory + operand + (pixel + later) * Tile::row_bytes + offset);
         };
 #pragma unroll
         for (int later = 0; later < 2; ++later) {
@@ -122,7 +122,7 @@ __device__ __forceinline__ void load_k_step(const unsigned char* memory, int sme
     }
 }
 
-// The first operand times its pixels' weights, which begin at `weights` for this slice. fp16 could overflow where a few
+// The first operand times its pixels' weights, which begin at `weights` for this split. fp16 could overflow where a few
 // pixels have all the weight: its products are kept 256 times smaller, and the sums are made up for it.
 template <class Element>
 constexpr float weighing = 1.0f;
@@ -153,9 +153,9 @@ __device__ __forceinline__ void weigh(const float* weights, uint32_t (&a)[m][4])
     }
 }
 
-// `partials` is [tile][slice][row][column], as gram/simt.cu adds them up; null weights are ones.
+// `partials` is [tile][split][row][column], as gram/simt.cu adds them up; null weights are ones.
 template <class MmaPolicy, class Tile>
-__device__ __forceinline__ void gram_slice(const typename MmaPolicy::Element* features, const float* weights,
+__device__ __forceinline__ void gram_split(const typename MmaPolicy::Element* features, const float* weights,
                                            float* partials, int pixels, int channels) {
     using Element = typename MmaPolicy::Element;
     constexpr int m = Tile::fragments_down, n = Tile::fragments_across, side = Tile::side;
@@ -174,20 +174,20 @@ __device__ __forceinline__ void gram_slice(const typename MmaPolicy::Element* fe
 
     constexpr int chunk_channels = chunk_bytes / int(sizeof(Element));
     const int row = threadIdx.x / Tile::chunks, chunk = threadIdx.x % Tile::chunks;
-    const int left_channel = at.row * side + chunk * chunk_channels, to_right = (at.column - at.row) * side;
-    const bool left_inside = left_channel < channels, right_inside = left_channel + to_right < channels;
-    const int place = row * Tile::row_bytes + (chunk ^ row_swizzle_xor<Element>(row)) * chunk_bytes;
+    const int a_channel = at.row * side + chunk * chunk_channels, to_b = (at.column - at.row) * side;
+    const bool a_inside = a_channel < channels, b_inside = a_channel + to_b < channels;
+    const int offset = row * Tile::row_bytes + (chunk ^ row_swizzle_xor<Element>(row)) * chunk_bytes;
     int pixel = first_k_tile * Tile::block_k;
-    const Element* next = features + size_t(pixel + row) * channels + left_channel;
+    const Element* next = features + size_t(pixel + row) * channels + a_channel;
     const auto copy = [&](int stage) {
-        const ptx::SharedAddress to = ptx::shared_address(memory) + stage * stage_bytes + place;
+        const ptx::SharedAddress to = ptx::shared_address(memory) + stage * stage_bytes + offset;
 #pragma unroll
         for (int pass = 0; pass < Tile::passes; ++pass) {
             const bool inside = pixel + row + pass * Tile::rows_per_pass < pixels;
             const Element* const from = next + pass * Tile::rows_per_pass * channels;
             const int later = pass * Tile::rows_per_pass * Tile::row_bytes;
-            ptx::cp_async_16(to + later, from, inside && left_inside);
-            if (!diagonal) ptx::cp_async_16(to + operand_bytes + later, from + to_right, inside && right_inside);
+            ptx::cp_async_16(to + later, from, inside && a_inside);
+            if (!diagonal) ptx::cp_async_16(to + operand_bytes + later, from + to_b, inside && b_inside);
         }
         if (weights && threadIdx.x < Tile::block_k) {
             const int weighed = pixel + threadIdx.x;
@@ -265,18 +265,18 @@ struct FlatTile {
     static constexpr int blocks_per_sm = alone ? 1 : channels == 128 ? 2 : 3;
     static constexpr int pixel_bytes = pixels * row_bytes, stage_bytes = pixel_bytes + channels * row_bytes;
     static constexpr int rows_per_pass = threads / (row_bytes / chunk_bytes);
-    static_assert(rows_per_pass % 8 == 0, "so that a thread's rows have one key");
+    static_assert(rows_per_pass % 8 == 0, "so that a thread's rows have one swizzle_xor");
 };
 
-// A difference (C, C) as shared memory wants it: rows of 128 bytes, [block of channels summed over][column], columns
-// padded to 64 and in the order that conv3x3/mma_sm80.cuh gives them, chunk c of a row at place c ^ row % 8. After
+// A gram_error (C, C) as shared memory wants it: rows of 128 bytes, [block of channels summed over][column], columns
+// padded to 64 and in the order that conv3x3/mma_sm80.cuh gives them, chunk c of a row at offset c ^ row % 8. After
 // them, for each channel, what its column has been divided by.
 template <class Element>
-struct PackedDifference {
+struct PackedGramError {
     static constexpr int block_channels = row_bytes / int(sizeof(Element));
     int blocks, columns;
 
-    __device__ __forceinline__ explicit PackedDifference(int channels)
+    __device__ __forceinline__ explicit PackedGramError(int channels)
         : blocks((channels + block_channels - 1) / block_channels),  // with ceil_div the main loop is ordered otherwise
           columns((channels + warp_channels - 1) / warp_channels * warp_channels) {}
     __device__ __forceinline__ size_t block_bytes() const { return size_t(columns) * row_bytes; }
@@ -286,16 +286,16 @@ struct PackedDifference {
 // A block packs eight neighbouring columns, 32 threads to each. A column's largest number comes to lie between 2^14 and
 // 2^15, where fp16 ends; of the others, those below a 2^29th of it lose bits, and the rest are rounded as in any range.
 template <class Element, bool rounds>
-__device__ __forceinline__ void pack_difference(const float* difference, unsigned char* packed, int channels) {
+__device__ __forceinline__ void pack_gram_error(const float* gram_error, unsigned char* packed, int channels) {
     constexpr int threads_down = 32, target = 14;
     SHARED(unsigned, largest, [8][8]);
-    const PackedDifference<Element> layout(channels);
+    const PackedGramError<Element> layout(channels);
     const int column = blockIdx.x * 8 + threadIdx.x % 8, down = threadIdx.x / 8;
     const bool inside = column < channels;
 
     unsigned bits = 0;  // of the largest absolute value: they are in the order of the numbers
     for (int row = down; row < channels && inside; row += threads_down)
-        bits = max(bits, __float_as_uint(difference[size_t(row) * channels + column]) & 0x7fffffffu);
+        bits = max(bits, __float_as_uint(gram_error[size_t(row) * channels + column]) & 0x7fffffffu);
     bits = max(bits, __shfl_xor_sync(~0u, bits, 8));
     bits = max(bits, __shfl_xor_sync(~0u, bits, 16));
     if (threadIdx.x % 32 < 8) largest[threadIdx.x / 32][threadIdx.x % 8] = bits;
@@ -316,7 +316,7 @@ __device__ __forceinline__ void pack_difference(const float* difference, unsigne
 #pragma unroll
         for (int i = 0; i < chunk_channels; ++i) {
             const int from = chunk * chunk_channels + i;
-            v[i] = inside && from < channels ? scale * difference[size_t(from) * channels + column] : 0.0f;
+            v[i] = inside && from < channels ? scale * gram_error[size_t(from) * channels + column] : 0.0f;
         }
         uint4 words;
         if constexpr (sizeof(Element) == 2) {
@@ -331,19 +331,19 @@ __device__ __forceinline__ void pack_difference(const float* difference, unsigne
     }
 }
 
-// out := factor weights (F D + shift) [+ out]; null weights are ones, a null shift is zero.
+// out := factor weights (F D + mean_error) [+ out]; null weights are ones, a null mean_error is zero.
 template <class MmaPolicy, class Tile>
 __device__ __forceinline__ void style_gradient(const typename MmaPolicy::Element* features, const unsigned char* packed,
-                                               const float* shift, const float* weights,
+                                               const float* mean_error, const float* weights,
                                                typename MmaPolicy::Element* out, int pixels, int channels, float factor,
                                                int accumulate) {
     using Element = typename MmaPolicy::Element;
     constexpr int m = Tile::fragments_down, n = Tile::fragments_across, chunks = row_bytes / chunk_bytes;
-    constexpr int block_channels = PackedDifference<Element>::block_channels;
+    constexpr int block_channels = PackedGramError<Element>::block_channels;
     DYNAMIC_SHARED(unsigned char, memory);
 
     // Tiles of channels vary fastest, so that blocks that run together share their pixels.
-    const PackedDifference<Element> layout(channels);
+    const PackedGramError<Element> layout(channels);
     const int across = layout.columns / Tile::channels, k_tiles = layout.blocks;
     const int first_pixel = blockIdx.x / across * Tile::pixels, first_channel = blockIdx.x % across * Tile::channels;
     const ptx::SharedAddress ring = ptx::shared_address(memory);
@@ -352,12 +352,12 @@ __device__ __forceinline__ void style_gradient(const typename MmaPolicy::Element
     int channel = threadIdx.x % chunks * (block_channels / chunks);
     const Element* next_pixels = features + size_t(first_pixel + row) * channels + channel;
     const unsigned char* next_columns = packed + size_t(first_channel) * row_bytes + threadIdx.x * chunk_bytes;
-    const int place = row * row_bytes + (threadIdx.x % chunks ^ (row & 7)) * chunk_bytes;
+    const int offset = row * row_bytes + (threadIdx.x % chunks ^ (row & 7)) * chunk_bytes;
     const auto copy = [&](int stage) {
         const ptx::SharedAddress to = ring + stage * Tile::stage_bytes;
 #pragma unroll
         for (int later = 0; later < Tile::pixels; later += Tile::rows_per_pass)
-            ptx::cp_async_16(to + place + later * row_bytes, next_pixels + later * channels,
+            ptx::cp_async_16(to + offset + later * row_bytes, next_pixels + later * channels,
                              first_pixel + row + later < pixels && channel < channels);
 #pragma unroll
         for (int i = 0; i < Tile::channels * row_bytes; i += Tile::threads * chunk_bytes)
@@ -376,8 +376,8 @@ __device__ __forceinline__ void style_gradient(const typename MmaPolicy::Element
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int warp_pixel = warp / Tile::warps_across * 16 * m, warp_channel = warp % Tile::warps_across * warp_channels;
     const int pixel_row = warp_pixel + (lane & 15), column_row = warp_channel + (lane & 7) + (lane >> 4) * 8;
-    const int pixel_place = pixel_row * row_bytes + (lane >> 4 ^ (pixel_row & 7)) * chunk_bytes;
-    const int column_place =
+    const int pixel_offset = pixel_row * row_bytes + (lane >> 4 ^ (pixel_row & 7)) * chunk_bytes;
+    const int column_offset =
         Tile::pixel_bytes + column_row * row_bytes + ((lane >> 3 & 1) ^ (column_row & 7)) * chunk_bytes;
 
     float accum[m][n][4] = {};
@@ -386,8 +386,8 @@ __device__ __forceinline__ void style_gradient(const typename MmaPolicy::Element
     for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
         ptx::cp_async_wait<Tile::stages - 2>();
         __syncthreads();  // everybody's copies have arrived, and everybody is done with the stage that is refilled
-        const ptx::SharedAddress pixels_at = ring + stage * Tile::stage_bytes + pixel_place;
-        const ptx::SharedAddress columns_at = ring + stage * Tile::stage_bytes + column_place;
+        const ptx::SharedAddress pixels_at = ring + stage * Tile::stage_bytes + pixel_offset;
+        const ptx::SharedAddress columns_at = ring + stage * Tile::stage_bytes + column_offset;
 #pragma unroll MmaPolicy::k_steps_at_once
         for (int k_step = 0; k_step < k_steps_per_row; ++k_step) {
             uint32_t a[m][4], b[n][2];
@@ -427,7 +427,7 @@ __device__ __forceinline__ void style_gradient(const typename MmaPolicy::Element
             for (int half = 0; half < 2; ++half)
                 if (accumulate && pixel + 8 * half < pixels) add8(to + 8 * half * channels, v[half]);
             add8(scales + channel, scale);
-            if (shift) add8(shift + channel, moved);
+            if (mean_error) add8(mean_error + channel, moved);
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 if (pixel + 8 * half >= pixels) continue;
@@ -449,21 +449,21 @@ __device__ __forceinline__ void style_gradient(const typename MmaPolicy::Element
                                                  mma_sm80::GramTile<MmaPolicy::Element, side>::blocks_per_sm) \
     name(const MmaPolicy::Element* __restrict__ features, const float* __restrict__ weights,                  \
          void* __restrict__ partials, int pixels, int channels) {                                             \
-        mma_sm80::gram_slice<MmaPolicy, mma_sm80::GramTile<MmaPolicy::Element, side>>(                        \
+        mma_sm80::gram_split<MmaPolicy, mma_sm80::GramTile<MmaPolicy::Element, side>>(                        \
             features, weights, static_cast<float*>(partials), pixels, channels);                              \
     }
-#define STYLE_GRADIENT_MMA_SM80(name, MmaPolicy, columns)                                                          \
-    extern "C" __global__ void __launch_bounds__(mma_sm80::FlatTile<MmaPolicy, columns>::threads,                  \
-                                                 mma_sm80::FlatTile<MmaPolicy, columns>::blocks_per_sm)            \
-    name(const MmaPolicy::Element* __restrict__ features, const void* __restrict__ packed,                         \
-         const float* __restrict__ shift, const float* __restrict__ weights, MmaPolicy::Element* __restrict__ out, \
-         int pixels, int channels, float factor, int accumulate) {                                                 \
-        mma_sm80::style_gradient<MmaPolicy, mma_sm80::FlatTile<MmaPolicy, columns>>(                               \
-            features, static_cast<const unsigned char*>(packed), shift, weights, out, pixels, channels, factor,    \
-            accumulate);                                                                                           \
+#define STYLE_GRADIENT_MMA_SM80(name, MmaPolicy, columns)                                                            \
+    extern "C" __global__ void __launch_bounds__(mma_sm80::FlatTile<MmaPolicy, columns>::threads,                    \
+                                                 mma_sm80::FlatTile<MmaPolicy, columns>::blocks_per_sm)              \
+    name(const MmaPolicy::Element* __restrict__ features, const void* __restrict__ packed,                           \
+         const float* __restrict__ mean_error, const float* __restrict__ weights,                                    \
+         MmaPolicy::Element* __restrict__ out, int pixels, int channels, float factor, int accumulate) {             \
+        mma_sm80::style_gradient<MmaPolicy, mma_sm80::FlatTile<MmaPolicy, columns>>(                                 \
+            features, static_cast<const unsigned char*>(packed), mean_error, weights, out, pixels, channels, factor, \
+            accumulate);                                                                                             \
     }
 #define PACK_GRAM_ERROR_MMA_SM80(name, Element, rounds)                                                        \
-    extern "C" __global__ void __launch_bounds__(256) name(const float* __restrict__ difference,               \
+    extern "C" __global__ void __launch_bounds__(256) name(const float* __restrict__ gram_error,               \
                                                            void* __restrict__ packed, int channels) {          \
-        mma_sm80::pack_difference<Element, rounds>(difference, static_cast<unsigned char*>(packed), channels); \
+        mma_sm80::pack_gram_error<Element, rounds>(gram_error, static_cast<unsigned char*>(packed), channels); \
     }

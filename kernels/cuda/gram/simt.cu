@@ -3,7 +3,7 @@
 // common/gemm_simt.cuh.
 //
 //        channels            G is symmetric: only tiles on and above the diagonal are computed, and mirrored. Its sum runs
-//      +---+---+---+         over pixels and is long where the matrix is small, so slices of the pixels go to different
+//      +---+---+---+         over pixels and is long where the matrix is small, so splits of the pixels go to different
 //      | 0 | 1 | 2 |         blocks (gridDim.y), and a second launch adds them in a fixed order; so with the mean.
 //      +---+---+---+
 //          | 3 | 4 |         128x128 a block of 256 threads, or 64x64 of 64 threads, 8x8 sums a thread, 8 pixels a step
@@ -11,7 +11,7 @@
 //              | 5 |
 //              +---+
 //
-// F D is a convolution with one tap (conv3x3/implicit_gemm_simt.cuh), slices included, and all that is done besides is
+// F D is a convolution with one tap (conv3x3/implicit_gemm_simt.cuh), splits included, and all that is done besides is
 // done as it ends. Without weights G has kernels of its own, which load none.
 //
 // Bound by FFMA, and at 64 channels about as much by device memory. An H100 takes 48 to 59 us for a Gram of 1 GFLOP, 35
@@ -74,28 +74,28 @@ class WeightedRows {
     }
 };
 
-// `partials` is [tile][slice][row][column]; sums over pixels [first, end) of a slice, slices being multiples of
+// `partials` is [tile][split][row][column]; sums over pixels [first, end) of a split, splits being multiples of
 // `block_k` long.
 template <class Tile, bool vector, bool weighted>
-__device__ __forceinline__ void gram_slice(const float* features, const float* weights, float* partials, int pixels,
+__device__ __forceinline__ void gram_split(const float* features, const float* weights, float* partials, int pixels,
                                            int channels) {
     static_assert(Tile::rows == Tile::columns, "a tile below the diagonal is the transpose of one above");
     constexpr int side = Tile::rows;
     const TileAt at = upper_triangle_tile(blockIdx.x, ceil_div(channels, side));
-    const int steps = ceil_div(pixels, simt::block_k);
-    const int first_step = int64_t{steps} * blockIdx.y / gridDim.y;
-    const int end_step = int64_t{steps} * (blockIdx.y + 1) / gridDim.y;
+    const int k_tiles = ceil_div(pixels, simt::block_k);
+    const int first_k_tile = int64_t{k_tiles} * blockIdx.y / gridDim.y;
+    const int end_k_tile = int64_t{k_tiles} * (blockIdx.y + 1) / gridDim.y;
 
-    const int first = first_step * simt::block_k;
-    simt::MatrixRows<Tile, side, vector, false> right(features, channels, at.column * side, first, pixels);
+    const int first = first_k_tile * simt::block_k;
+    simt::MatrixRows<Tile, side, vector, false> loader_b(features, channels, at.column * side, first, pixels);
     SHARED(typename Tile::Stage, stages, [2]);
     simt::Accum accum;
     if constexpr (weighted) {
-        WeightedRows<Tile, side, vector> left(features, weights, channels, at.row * side, first, pixels);
-        simt::multiply<Tile>(left, right, end_step - first_step, stages, accum);
+        WeightedRows<Tile, side, vector> loader_a(features, weights, channels, at.row * side, first, pixels);
+        simt::multiply<Tile>(loader_a, loader_b, end_k_tile - first_k_tile, stages, accum);
     } else {
-        simt::MatrixRows<Tile, side, vector, false> left(features, channels, at.row * side, first, pixels);
-        simt::multiply<Tile>(left, right, end_step - first_step, stages, accum);
+        simt::MatrixRows<Tile, side, vector, false> loader_a(features, channels, at.row * side, first, pixels);
+        simt::multiply<Tile>(loader_a, loader_b, end_k_tile - first_k_tile, stages, accum);
     }
 
     const simt::Corner corner = simt::thread_corner<Tile>();
@@ -109,21 +109,21 @@ __device__ __forceinline__ void gram_slice(const float* features, const float* w
 }
 
 constexpr int sum_elements = gram_sum_elements,
-              sum_groups = 16;  // of a block: neighbours in a row of the tile, and slices modulo 16
+              sum_groups = 16;  // of a block: neighbours in a row of the tile, and splits modulo 16
 
 }  // namespace
 
 #define GRAM_SIMT(name, Tile, vector)                                                                        \
     extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                   \
         const float* __restrict__ features, void* __restrict__ partials, int pixels, int channels) {         \
-        gram_slice<Tile, vector, false>(features, nullptr, static_cast<float*>(partials), pixels, channels); \
+        gram_split<Tile, vector, false>(features, nullptr, static_cast<float*>(partials), pixels, channels); \
     }
 
 #define GRAM_WEIGHTED_SIMT(name, Tile, vector)                                                              \
     extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                  \
         const float* __restrict__ features, const float* __restrict__ weights, void* __restrict__ partials, \
         int pixels, int channels) {                                                                         \
-        gram_slice<Tile, vector, true>(features, weights, static_cast<float*>(partials), pixels, channels); \
+        gram_split<Tile, vector, true>(features, weights, static_cast<float*>(partials), pixels, channels); \
     }
 
 GRAM_SIMT(gram_simt_128x128, simt::Tile128x128, true)
@@ -133,16 +133,16 @@ GRAM_WEIGHTED_SIMT(gram_weighted_simt_128x128, simt::Tile128x128, true)
 GRAM_WEIGHTED_SIMT(gram_weighted_simt_64x64, simt::Tile64x64, true)
 GRAM_WEIGHTED_SIMT(gram_weighted_simt_64x64_any, simt::Tile64x64, false)
 
-// Adds up the slices and mirrors: a thread adds every 16th slice of one element, then one adds these sixteen sums.
+// Adds up the splits and mirrors: a thread adds every 16th split of one element, then one adds these sixteen sums.
 extern "C" __global__ void __launch_bounds__(sum_elements* sum_groups) gram_split_k_sum(
-    const void* __restrict__ partials, float* __restrict__ out, int slices, int side, int channels, float scale) {
+    const void* __restrict__ partials, float* __restrict__ out, int split_k, int side, int channels, float scale) {
     SHARED(float, accum, [sum_groups][sum_elements]);
     const int group = threadIdx.x / sum_elements, element = blockIdx.y * sum_elements + threadIdx.x % sum_elements;
     const size_t stride = size_t(side) * side;
-    const float* from = static_cast<const float*>(partials) + blockIdx.x * slices * stride + element;
+    const float* from = static_cast<const float*>(partials) + blockIdx.x * split_k * stride + element;
     float sum = 0.0f;
 #pragma unroll 4
-    for (int slice = group; slice < slices; slice += sum_groups) sum += from[slice * stride];
+    for (int split = group; split < split_k; split += sum_groups) sum += from[split * stride];
     accum[group][threadIdx.x % sum_elements] = sum;
     __syncthreads();
     if (group > 0) return;
@@ -156,10 +156,10 @@ extern "C" __global__ void __launch_bounds__(sum_elements* sum_groups) gram_spli
     if (row != column) out[size_t(column) * channels + row] = scale * sum;
 }
 
-// partials[slice][channel] := the slice's share of sum_p weights[p] features[p, channel]; null weights are ones. A
-// block takes 64 channels, four to a thread if rows are multiples of four long, and every so many pixels of its slice.
+// partials[split][channel] := the split's share of sum_p weights[p] features[p, channel]; null weights are ones. A
+// block takes 64 channels, four to a thread if rows are multiples of four long, and every so many pixels of its split.
 template <bool vector>
-__device__ __forceinline__ void mean_slice(const float* features, const float* weights, float* partials, int pixels,
+__device__ __forceinline__ void mean_split(const float* features, const float* weights, float* partials, int pixels,
                                            int channels) {
     constexpr int each = vector ? 4 : 1, across = 64 / each, down = 256 / across;
     SHARED(float, accum, [down][64]);
@@ -184,36 +184,36 @@ __device__ __forceinline__ void mean_slice(const float* features, const float* w
     }
 #pragma unroll
     for (int i = 0; i < each; ++i) accum[row][column + i] = sum[i];
-    store_slice_of_64(accum, partials, channels);
+    store_split_of_64(accum, partials, channels);
 }
 
 #define MEAN(name, vector)                                                                                          \
     extern "C" __global__ void __launch_bounds__(256) name(const float* __restrict__ features,                      \
                                                            const float* __restrict__ weights,                       \
                                                            void* __restrict__ partials, int pixels, int channels) { \
-        mean_slice<vector>(features, weights, static_cast<float*>(partials), pixels, channels);                     \
+        mean_split<vector>(features, weights, static_cast<float*>(partials), pixels, channels);                     \
     }
 
 MEAN(mean_fp32, true)
 MEAN(mean_fp32_any, false)
 
-// Adds up the slices of a mean: a warp to a channel.
+// Adds up the splits of a mean: a warp to a channel.
 extern "C" __global__ void __launch_bounds__(THREADS) mean_split_k_sum(const void* __restrict__ partials,
-                                                                       float* __restrict__ out, int slices,
+                                                                       float* __restrict__ out, int split_k,
                                                                        int channels, float scale) {
     const int channel = blockIdx.x * WARPS + threadIdx.x / 32;
     if (channel >= channels) return;
     float sum = 0.0f;
-    for (int slice = threadIdx.x % 32; slice < slices; slice += 32)
-        sum += static_cast<const float*>(partials)[size_t(slice) * channels + channel];
+    for (int split = threadIdx.x % 32; split < split_k; split += 32)
+        sum += static_cast<const float*>(partials)[size_t(split) * channels + channel];
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) out[channel] = scale * sum;
 }
 
-// out := weights (sums + shift) [+ out]; a null shift is zero, null weights are ones.
+// out := weights (accum + mean_error) [+ out]; a null mean_error is zero, null weights are ones.
 struct StyleGradient {
     float* out;
-    const float* shift;
+    const float* mean_error;
     const float* weights;
     int accumulate;
 
@@ -224,7 +224,7 @@ struct StyleGradient {
         const int left_in_row = map.channels - channel;
         const bool vector = map.channels % 4 == 0;
         if (left_in_row <= 0) return;
-        const float4 moved = shift ? load(shift + channel, left_in_row, vector) : make_float4(0, 0, 0, 0);
+        const float4 moved = mean_error ? load(mean_error + channel, left_in_row, vector) : make_float4(0, 0, 0, 0);
 #pragma unroll
         for (int pixel = 0; pixel < 4; ++pixel) {
             const int row = 2 * square_y + pixel / 2, column = 2 * square_x + pixel % 2;
@@ -246,15 +246,15 @@ struct StyleGradient {
     }
 };
 
-#define STYLE_GRADIENT_SIMT(name, Tile, vector)                                                                    \
-    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                         \
-        const float* __restrict__ features, const float* __restrict__ difference, const float* __restrict__ shift, \
-        const float* __restrict__ weights, float* __restrict__ out, void* __restrict__ partials, int height,       \
-        int width, int channels, int accumulate) {                                                                 \
-        const simt::ActivationShape map = {height, width, channels};                                               \
-        simt::convolve<Tile, 1, vector>(features, map, {0, simt::block_k}, difference, channels, map,              \
-                                        StyleGradient{out, shift, weights, accumulate},                            \
-                                        static_cast<float*>(partials));                                            \
+#define STYLE_GRADIENT_SIMT(name, Tile, vector)                                                           \
+    extern "C" __global__ void __launch_bounds__(Tile::threads, Tile::blocks_per_sm) name(                \
+        const float* __restrict__ features, const float* __restrict__ gram_error,                         \
+        const float* __restrict__ mean_error, const float* __restrict__ weights, float* __restrict__ out, \
+        void* __restrict__ partials, int height, int width, int channels, int accumulate) {               \
+        const simt::ActivationShape map = {height, width, channels};                                      \
+        simt::convolve<Tile, 1, vector>(features, map, {0, simt::block_k}, gram_error, channels, map,     \
+                                        StyleGradient{out, mean_error, weights, accumulate},              \
+                                        static_cast<float*>(partials));                                   \
     }
 
 STYLE_GRADIENT_SIMT(style_gradient_simt_128x64, simt::Tile128x64, true)
@@ -262,8 +262,8 @@ STYLE_GRADIENT_SIMT(style_gradient_simt_128x32, simt::Tile128x32, true)
 STYLE_GRADIENT_SIMT(style_gradient_simt_128x64_any, simt::Tile128x64, false)
 
 extern "C" __global__ void __launch_bounds__(256) style_gradient_simt_split_k_sum(
-    const void* __restrict__ partials, const float* __restrict__ shift, const float* __restrict__ weights,
-    float* __restrict__ out, int slices, int rows, int height, int width, int channels, int accumulate) {
-    simt::add_partials(static_cast<const float*>(partials), slices, rows, {height, width, channels},
-                       StyleGradient{out, shift, weights, accumulate});
+    const void* __restrict__ partials, const float* __restrict__ mean_error, const float* __restrict__ weights,
+    float* __restrict__ out, int split_k, int rows, int height, int width, int channels, int accumulate) {
+    simt::add_partials(static_cast<const float*>(partials), split_k, rows, {height, width, channels},
+                       StyleGradient{out, mean_error, weights, accumulate});
 }

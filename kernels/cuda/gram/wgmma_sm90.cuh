@@ -1,6 +1,6 @@
 // The Gram matrix F^T F / (H W) of bf16 or fp16 features F (pixels x channels) on Hopper's tensor cores, sums in fp32.
-// Tiles on and above the diagonal are computed, and pixels are divided among blocks in slices (gridDim.y), as in
-// gram/mma_sm80.cuh, which also has the Gram matrix with weights; gram/simt.cu adds up the slices of both.
+// Tiles on and above the diagonal are computed, and pixels are divided among blocks in splits (gridDim.y), as in
+// gram/mma_sm80.cuh, which also has the Gram matrix with weights; gram/simt.cu adds up the splits of both.
 // Who does the work is as in conv3x3/wgmma_sm90.cuh, with one ring of stages:
 //
 //     producer     for each k-tile (so many pixels): wait until a stage is free, load boxes of 64 channels for it
@@ -20,7 +20,7 @@
 // bring from beyond the last pixel and the last channel is zero.
 //
 // Bound by device memory at few channels: 512x512x64 takes an H100 9.8 us with the adding, as fast as its copies; where
-// channels are many, by launches and slices: 64x64x512 takes 16.6 us, 7 to 8 of them for the products and the rest for
+// channels are many, by launches and splits: 64x64x512 takes 16.6 us, 7 to 8 of them for the products and the rest for
 // adding (benchmarks/results/h100_2026-11-26.md). conv3x3/wgmma_layout.cuh knows where everything lies, the folder ptx
 // the instructions, launch_wgmma_sm90.py tiles and launches. tests/kernels/cuda/gram/test_wgmma_sm90.py runs every
 // kernel, in the emulator and where there is a GPU for them.
@@ -39,26 +39,26 @@ namespace wgmma_sm90 {
 
 #ifdef HAS_WGMMA
 
-// side x side sums, `depth` pixels a step.
-template <int side_, int depth_, int stages_>
+// side x side sums, `block_k` pixels a k-tile.
+template <int side_, int block_k_, int stages_>
 struct GramTile {
-    static constexpr int side = side_, depth = depth_, stages = stages_;
+    static constexpr int side = side_, block_k = block_k_, stages = stages_;
     static_assert(side == 64 || side == 128);
-    static_assert(depth % mma_depth == 0 && depth <= 256, "what a box may have");
+    static_assert(block_k % mma_k == 0 && block_k <= 256, "what a box may have");
 
     static constexpr int consumers = side / 64, consumer_warps = consumers * warps_per_group;
     static constexpr int threads = 32 * (consumer_warps + 1);
     static constexpr int accum = side / 2;  // of 64 rows, per thread
 
-    static constexpr int box_bytes = depth * row_bytes, boxes = side / block_k;
+    static constexpr int box_bytes = block_k * row_bytes, boxes = side / wgmma_sm90::block_k;
     static constexpr int operand_bytes = boxes * box_bytes, stage_bytes = (side == 64 ? 1 : 2) * operand_bytes;
     static constexpr int barriers_at = stages * stage_bytes, shared_bytes = barriers_at + 16 * stages;
     static_assert(box_bytes % group_bytes == 0 && shared_bytes <= 227 * 1024);
 };
 
-// `partials` is [tile][slice][row][column], as gram/simt.cu adds them up.
+// `partials` is [tile][split][row][column], as gram/simt.cu adds them up.
 template <class Tile, class Element>
-__device__ __forceinline__ void gram_slice(const TensorMap& features, float* partials, int pixels, int channels) {
+__device__ __forceinline__ void gram_split(const TensorMap& features, float* partials, int pixels, int channels) {
     DYNAMIC_SHARED(unsigned char, shared);
     const unsigned base = ptx::shared_address_32(shared);
     const auto full = [=](int stage) { return base + Tile::barriers_at + 16 * stage; };
@@ -75,9 +75,9 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
 
     const TileAt at = upper_triangle_tile(blockIdx.x, ceil_div(channels, Tile::side));
     const bool diagonal = at.row == at.column;  // as is the only tile of 64x64
-    const int all_steps = ceil_div(pixels, Tile::depth);
-    const int first_step = int64_t{all_steps} * blockIdx.y / gridDim.y;
-    const int steps = int64_t{all_steps} * (blockIdx.y + 1) / gridDim.y - first_step;
+    const int all_k_tiles = ceil_div(pixels, Tile::block_k);
+    const int first_k_tile = int64_t{all_k_tiles} * blockIdx.y / gridDim.y;
+    const int k_tiles = int64_t{all_k_tiles} * (blockIdx.y + 1) / gridDim.y - first_k_tile;
     const int warp = threadIdx.x / 32;
     Ring<Tile::stages> ring;
 
@@ -85,7 +85,7 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
         const bool elected = threadIdx.x % 32 == 0;
         const int boxes = (diagonal ? 1 : 2) * Tile::boxes;
 #pragma unroll 1
-        for (int step = 0; step < steps; ++step) {
+        for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
             ptx::mbarrier_wait(empty(ring.stage), ring.parity ^ 1);
             if (elected) {
                 ptx::arrive_expect_tx(full(ring.stage), boxes * Tile::box_bytes);
@@ -94,7 +94,7 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
                     const int tile = box < Tile::boxes ? at.row : at.column;
                     const int channel = tile * Tile::side + box % Tile::boxes * block_k;
                     ptx::tma_load_3d(base + ring.stage * Tile::stage_bytes + box * Tile::box_bytes, features,
-                                     full(ring.stage), {channel, (first_step + step) * Tile::depth, 0});
+                                     full(ring.stage), {channel, (first_k_tile + k_tile) * Tile::block_k, 0});
                 }
             }
             ring.advance();
@@ -106,19 +106,19 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
     float accum[Tile::accum];
     int before = 0;  // the stage of the batch before
 #pragma unroll 1
-    for (int step = 0; step < steps; ++step) {
+    for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
         ptx::mbarrier_wait(full(ring.stage), ring.parity);
         const unsigned stage = base + ring.stage * Tile::stage_bytes;
         const uint64_t desc_a = mn_major_descriptor(stage + consumer * Tile::box_bytes, Tile::box_bytes);
         const uint64_t desc_b = mn_major_descriptor(stage + (diagonal ? 0 : Tile::operand_bytes), Tile::box_bytes);
         ptx::wgmma_fence();
 #pragma unroll
-        for (int k = 0; k < Tile::depth / mma_depth; ++k)
+        for (int k = 0; k < Tile::block_k / mma_k; ++k)
             ptx::wgmma<Element, true>(accum, advance_descriptor(desc_a, k * mn_major_bytes),
-                                      advance_descriptor(desc_b, k * mn_major_bytes), step | k);
+                                      advance_descriptor(desc_b, k * mn_major_bytes), k_tile | k);
         ptx::wgmma_commit_group();
         ptx::wgmma_wait_group<1>();  // until the batch before has finished
-        if (step) ptx::mbarrier_arrive(empty(before));
+        if (k_tile) ptx::mbarrier_arrive(empty(before));
         before = ring.stage;
         ring.advance();
     }
@@ -141,5 +141,5 @@ __device__ __forceinline__ void gram_slice(const TensorMap& features, float* par
 #define GRAM_WGMMA_SM90(name, Element, Tile)                                                                          \
     extern "C" __global__ void __launch_bounds__(wgmma_sm90::Tile::threads, 1) name(                                  \
         const __grid_constant__ TensorMap features, void* __restrict__ partials, int pixels, int channels) {          \
-        wgmma_sm90::gram_slice<wgmma_sm90::Tile, Element>(features, static_cast<float*>(partials), pixels, channels); \
+        wgmma_sm90::gram_split<wgmma_sm90::Tile, Element>(features, static_cast<float*>(partials), pixels, channels); \
     }

@@ -55,18 +55,18 @@ extern "C" __global__ void __launch_bounds__(256) adam_step(
     if (last < n) adam(image[last], gradient[last], first[last], second[last], by);
 }
 
-// What an iteration measured goes to its place in the ring, which the host reads. If all of it is finite the iteration
+// What an iteration measured goes to its slot in the ring, which the host reads. If all of it is finite the iteration
 // counts: progress[0] and *step go up by one. If not, progress[1] becomes 0, and until the host has set it again
 // neither this kernel nor the next does anything. One warp.
 extern "C" __global__ void __launch_bounds__(32) record_costs(const float* __restrict__ costs, int count,
-                                                              float* __restrict__ ring, int places,
+                                                              float* __restrict__ ring, int slots,
                                                               int* __restrict__ progress, int* __restrict__ step) {
     if (progress[1] == 0) return;
-    float* const place = ring + progress[0] % places * count;
+    float* const slot = ring + progress[0] % slots * count;
     bool finite = true;
     for (int i = threadIdx.x; i < count; i += 32) {
         const float cost = costs[i];
-        place[i] = cost;
+        slot[i] = cost;
         finite = finite && fabsf(cost) <= 3.402823466e38f;
     }
     finite = __all_sync(~0u, finite);

@@ -17,7 +17,7 @@
 namespace {
 
 using Tile = simt::Tile64x32;
-constexpr int slices = square_product_warps;  // of the terms: warps of a block, blockDim.y
+constexpr int split_k = square_product_warps;  // of the terms: warps of a block, blockDim.y
 static_assert(Tile::threads == 32);
 
 // Rows of A as they lie in memory, transposed on their way into shared memory: two lanes load a row's eight columns.
@@ -64,24 +64,24 @@ class Rows {
 };
 
 template <bool vector>
-__device__ __forceinline__ void multiply(const float* left, const float* right, const float* base, float* out,
-                                         int channels, float factor, float share, float diagonal) {
+__device__ __forceinline__ void multiply(const float* a, const float* b, const float* base, float* out, int channels,
+                                         float factor, float share, float diagonal) {
     const int first_row = blockIdx.x * Tile::rows, first_column = blockIdx.y * Tile::columns;
-    const int steps = ceil_div(channels, slices * simt::block_k);  // of every warp alike
-    const int first_term = threadIdx.y * steps * simt::block_k;
+    const int k_tiles = ceil_div(channels, split_k * simt::block_k);  // of every warp alike
+    const int first_term = threadIdx.y * k_tiles * simt::block_k;
 
-    SHARED(typename Tile::Stage, stages, [slices][2]);
-    Rows<vector> rows(left, channels, first_row, first_term);
-    simt::MatrixRows<Tile, Tile::columns, vector, false> columns(right, channels, first_column, first_term, channels);
+    SHARED(typename Tile::Stage, stages, [split_k][2]);
+    Rows<vector> rows(a, channels, first_row, first_term);
+    simt::MatrixRows<Tile, Tile::columns, vector, false> columns(b, channels, first_column, first_term, channels);
     simt::Accum accum;
-    simt::multiply<Tile>(rows, columns, steps, stages[threadIdx.y], accum);
+    simt::multiply<Tile>(rows, columns, k_tiles, stages[threadIdx.y], accum);
 
     // (0 + 2) + (1 + 3), by way of the memory of the stages; a lane finds its own sums in each warp's.
     constexpr int tile_fours = Tile::rows * Tile::columns / 4;
     static_assert(sizeof stages >= 2 * tile_fours * sizeof(float4));
     float4* const passed = reinterpret_cast<float4*>(stages);
 #pragma unroll
-    for (int half = slices / 2; half > 0; half /= 2) {
+    for (int half = split_k / 2; half > 0; half /= 2) {
         if (threadIdx.y >= half && threadIdx.y < 2 * half) {
 #pragma unroll
             for (int i = 0; i < 16; ++i) {
@@ -137,18 +137,18 @@ __device__ __forceinline__ void multiply(const float* left, const float* right, 
 
 }  // namespace
 
-// out := factor * left right + share * base + diagonal * I, a null base being zero; with gridDim.z = 2 also out_1 :=
-// the same of left_1, right_1 and base_1.
+// out := factor * a b + share * base + diagonal * I, a null base being zero; with gridDim.z = 2 also out_1 :=
+// the same of a_1, b_1 and base_1.
 #define SQUARE_PRODUCT(name, vector)                                                                          \
-    extern "C" __global__ void __launch_bounds__(Tile::threads* slices) name(                                 \
-        const float* __restrict__ left, const float* __restrict__ right, const float* __restrict__ base,      \
-        float* __restrict__ out, const float* __restrict__ left_1, const float* __restrict__ right_1,         \
+    extern "C" __global__ void __launch_bounds__(Tile::threads* split_k) name(                                \
+        const float* __restrict__ a, const float* __restrict__ b, const float* __restrict__ base,             \
+        float* __restrict__ out, const float* __restrict__ a_1, const float* __restrict__ b_1,                \
         const float* __restrict__ base_1, float* __restrict__ out_1, int channels, float factor, float share, \
         float diagonal) {                                                                                     \
         if (blockIdx.z == 0)                                                                                  \
-            multiply<vector>(left, right, base, out, channels, factor, share, diagonal);                      \
+            multiply<vector>(a, b, base, out, channels, factor, share, diagonal);                             \
         else                                                                                                  \
-            multiply<vector>(left_1, right_1, base_1, out_1, channels, factor, share, diagonal);              \
+            multiply<vector>(a_1, b_1, base_1, out_1, channels, factor, share, diagonal);                     \
     }
 
 SQUARE_PRODUCT(square_product, true)
@@ -195,11 +195,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) w2_normalise(float* __rest
 }
 
 // With E `change` and E S `moved`: partials[block] := its rows' share of |mean - target_mean|^2 + tr E S E;
-// difference := scale * E [+ difference]; shift := scale * (mean - target_mean - E mean) [+ shift]
+// gram_error := scale * E [+ gram_error]; mean_error := scale * (mean - target_mean - E mean) [+ mean_error]
 extern "C" __global__ void __launch_bounds__(THREADS) w2_cost(
     const float* __restrict__ change, const float* __restrict__ moved, const float* __restrict__ mean,
-    const float* __restrict__ target_mean, int channels, float scale, float* __restrict__ difference,
-    float* __restrict__ shift, void* __restrict__ partials, int accumulate) {
+    const float* __restrict__ target_mean, int channels, float scale, float* __restrict__ gram_error,
+    float* __restrict__ mean_error, void* __restrict__ partials, int accumulate) {
     const int row = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
     float sum = 0.0f;
     if (row < channels) {
@@ -209,13 +209,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) w2_cost(
             const float e = change[at];
             sum += moved[at] * e;
             product += e * mean[column];
-            difference[at] = scale * e + (accumulate ? difference[at] : 0.0f);
+            gram_error[at] = scale * e + (accumulate ? gram_error[at] : 0.0f);
         }
         product = warp_sum(product);
         if (lane == 0) {
             const float away = mean[row] - target_mean[row];
             sum += away * away;
-            shift[row] = scale * (away - product) + (accumulate ? shift[row] : 0.0f);
+            mean_error[row] = scale * (away - product) + (accumulate ? mean_error[row] : 0.0f);
         }
     }
     const float total = block_sum(sum);

@@ -54,7 +54,7 @@ struct State {  // of the block that this host thread runs
     int load_count;
     Warp warps[most_warps];
     uint64_t events, coin;
-    float a[16][mma_depth], b[mma_depth][256], accum[16][256];
+    float a[16][mma_k], b[mma_k][256], accum[16][256];
 };
 
 EMULATOR_UNCHECKED inline State& state() {

@@ -12,10 +12,10 @@ namespace emulated {
 // K-major ((8, m), (T, 2)) : ((8 T, stride), (1, T)), MN-major ((T, 8, m), (8, k)) : ((1, T, leading), (8 T, stride)),
 // where T is 8 elements.
 EMULATOR_UNCHECKED inline void read_row(const State& now, uint64_t descriptor, int row, bool is_bf16, bool mn_major,
-                                        float (&to)[mma_depth]) {
+                                        float (&to)[mma_k]) {
     const unsigned start = (descriptor & 0x3fff) << 4;
     const unsigned leading = (descriptor >> 16 & 0x3fff) << 4, stride = (descriptor >> 32 & 0x3fff) << 4;
-    for (int k = 0; k < mma_depth; ++k) {
+    for (int k = 0; k < mma_k; ++k) {
         const unsigned offset = mn_major ? row % 64 * 2 + row / 64 * leading + k % 8 * 128 + k / 8 * stride
                                          : row % 8 * 128 + row / 8 * stride + k * 2;
         const unsigned address = swizzled(start + offset);
@@ -30,13 +30,13 @@ EMULATOR_UNCHECKED inline void run_product(State& now, const Product& product, i
     for (int row = 0; row < 16; ++row)
         read_row(now, product.a, warp % warps_per_group * 16 + row, product.is_bf16, product.mn_major, now.a[row]);
     for (int column = 0; column < product.columns; ++column) {
-        float values[mma_depth];
+        float values[mma_k];
         read_row(now, product.b, column, product.is_bf16, product.mn_major, values);
-        for (int k = 0; k < mma_depth; ++k) now.b[k][column] = values[k];
+        for (int k = 0; k < mma_k; ++k) now.b[k][column] = values[k];
     }
     for (int row = 0; row < 16; ++row) {
         for (int column = 0; column < product.columns; ++column) now.accum[row][column] = 0;
-        for (int k = 0; k < mma_depth; ++k)
+        for (int k = 0; k < mma_k; ++k)
             for (int column = 0; column < product.columns; ++column)
                 now.accum[row][column] += now.a[row][k] * now.b[k][column];
     }

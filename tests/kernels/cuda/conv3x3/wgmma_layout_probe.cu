@@ -32,25 +32,25 @@ extern "C" __global__ void probe_staged(int* wide, int* narrow) {  // [pixel][qu
     for (int i = 0; i < 64 * 4; ++i) narrow[i] = wgmma_sm90::staged<16>(i / 4, i % 4);
 }
 
-// Rows of y, x, channel, slice, first step, end step.
-extern "C" __global__ void probe_items(int* out, int work_tiles, int tiles_across, int channel_tiles, int slices,
-                                       int steps, int pixel_tiles, int tile_width, int tile_columns) {
-    const wgmma_sm90::TileScheduler scheduler = {tiles_across, channel_tiles, slices, steps};
+// Rows of y, x, channel, split, first k-tile, end k-tile.
+extern "C" __global__ void probe_items(int* out, int work_tiles, int tiles_across, int channel_tiles, int split_k,
+                                       int k_tiles, int pixel_tiles, int tile_width, int tile_columns) {
+    const wgmma_sm90::TileScheduler scheduler = {tiles_across, channel_tiles, split_k, k_tiles};
     for (int i = 0; i < work_tiles; ++i) {
         const wgmma_sm90::WorkTile work_tile =
             wgmma_sm90::work_tile_at(i, scheduler, pixel_tiles, tile_width, tile_columns);
-        const int fields[6] = {work_tile.y,     work_tile.x,          work_tile.channel,
-                               work_tile.slice, work_tile.first_step, work_tile.end_step};
+        const int fields[6] = {
+            work_tile.y, work_tile.x, work_tile.channel, work_tile.split, work_tile.first_k_tile, work_tile.end_k_tile};
         for (int j = 0; j < 6; ++j) out[6 * i + j] = fields[j];
     }
 }
 
-// Where the boxes of one step begin: of pixels [box][3], of filters [tap row][3].
-extern "C" __global__ void probe_boxes(int* pixels, int* filters, int y, int x, int channel, int step) {
+// Where the boxes of one k-tile begin: of pixels [box][3], of filters [tap row][3].
+extern "C" __global__ void probe_boxes(int* pixels, int* filters, int y, int x, int channel, int k_tile) {
     const wgmma_sm90::WorkTile work_tile = {y, x, channel, 0, 0, 0};
     for (int i = 0; i < 3; ++i) {
-        const Coordinates at = wgmma_sm90::pixels_at(work_tile, step, i),
-                          of = wgmma_sm90::filters_at(work_tile, step, i);
+        const Coordinates at = wgmma_sm90::pixels_at(work_tile, k_tile, i),
+                          of = wgmma_sm90::filters_at(work_tile, k_tile, i);
         const int values[6] = {at.x, at.y, at.z, of.x, of.y, of.z};
         for (int j = 0; j < 3; ++j) {
             pixels[3 * i + j] = values[j];
@@ -72,10 +72,10 @@ extern "C" __global__ void probe_tiles(int* out) {
     sizes<wgmma_sm90::Tile64x256>(out + 12);
 }
 
-// Shared bytes, threads, side, depth.
+// Shared bytes, threads, side, block_k.
 template <class Tile>
 __device__ void gram_sizes(int* out) {
-    const int values[4] = {Tile::shared_bytes, Tile::threads, Tile::side, Tile::depth};
+    const int values[4] = {Tile::shared_bytes, Tile::threads, Tile::side, Tile::block_k};
     for (int i = 0; i < 4; ++i) out[i] = values[i];
 }
 extern "C" __global__ void probe_gram_tiles(int* out) {
