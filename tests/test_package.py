@@ -147,3 +147,13 @@ def test_files_and_folders_stay_small() -> None:
     assert longest[ROOT / "engine" / "transfer.py"] <= 350
     folders = collections.Counter(path.parent for path in MODULES)
     assert not {str(folder): files for folder, files in folders.items() if files > 12}
+
+
+def test_every_kernel_source_says_where_it_is_tested() -> None:
+    """The head of each CUDA file names its tests, and they are there."""
+    for source in (ROOT / "kernels/cuda").rglob("*.cu*"):
+        head = "".join(itertools.takewhile(lambda line: line.startswith("//"), source.open()))
+        tests = re.findall(r"tests/[\w/]+\.py", head)
+        assert tests, f"{source.relative_to(ROOT)} names no test in its head"
+        for test in tests:
+            assert (ROOT / test).is_file(), f"{source.relative_to(ROOT)} names {test}, which is not there"

@@ -38,7 +38,8 @@ def header() -> str:
     grams = [(f"GramTile{tile.variant}", (tile.side, tile.depth, tile.stages)) for tile in gram_wgmma_sm90.GRAM_TILES]
     lines = [
         "// What Python and C++ must agree on. Written by `python -m nstgpu.kernels.cuda.tile_constants` from the",
-        "// tables that the launchers choose by: change it there. docs/decisions/tile-constants.md says why.",
+        "// tables that the launchers choose by: change it there. docs/decisions/tile-constants.md says why;",
+        "// tests/kernels/cuda/test_tile_constants.py sees to it that both agree.",
         "#pragma once",
         "",
         "namespace simt {  // conv3x3/launch_simt.py, gram/launch_simt.py, wasserstein/launch.py",

@@ -1,4 +1,5 @@
-// The 16-bit numbers that memory holds, and names for what tensor cores multiply. Conversions are in ptx/cvt.cuh.
+// The 16-bit numbers that memory holds, and names for what tensor cores multiply. Conversions are in ptx/cvt.cuh, and
+// tests/kernels/emulator/test_ptx.py holds both to exact rounding.
 #pragma once
 
 #include "common/platform.cuh"

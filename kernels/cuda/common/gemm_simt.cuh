@@ -1,8 +1,8 @@
 // The matrix product behind the convolutions, the Gram matrix and its gradient: a block's tile of A B, fp32 on FFMA.
 // Who multiplies what is a policy: two loaders bring `block_k` columns of A and rows of B at a time into shared
 // memory, and the caller does something with the sums. Here are the shapes, the main loop and the loader of a plain
-// matrix; conv3x3/implicit_gemm_simt.cuh has the loader that gathers a convolution's windows. Tested through every
-// kernel built on it.
+// matrix; conv3x3/implicit_gemm_simt.cuh has the loader that gathers a convolution's windows. Tested through
+// the kernels built on it, in tests/kernels/cuda/conv3x3/test_simt.py and tests/kernels/cuda/gram/test_simt.py.
 //
 // What the numbers are chosen for. A thread holds 8x8 sums and reads 16 operands for 64 FFMA; a warp holds 64x32. In
 // one step of `block_k` a thread of the widest tile issues 512 FFMA, 32 shared loads, 7 instructions that move operands

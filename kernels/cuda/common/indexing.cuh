@@ -33,8 +33,8 @@ struct GridStride {
     __device__ __forceinline__ Index end() const { return last; }
 };
 
-// This thread's number in the grid, and how many there are (along x). `block_threads` is what a block has, where that is
-// known as the kernel is compiled; 0 asks the launch.
+// This thread's number in the grid, and how many there are (along x). `block_threads` is what a block has, where that
+// is known as the kernel is compiled; 0 asks the launch.
 template <int block_threads = 0, class Index = int64_t>
 struct Grid {
     const Index thread = Index(blockIdx.x) * (block_threads ? block_threads : blockDim.x) + threadIdx.x;

@@ -11,7 +11,8 @@
 //     extern "C" __global__ void __launch_bounds__(256) scale(const float* __restrict__ x, float* y, int n)
 //
 // and a templated one is a __device__ function called by such a wrapper (a macro may generate it). PTX is in the
-// folder ptx, one family of instructions a header; for the host, emulator/ptx has headers of the same names.
+// folder ptx, one family of instructions a header; for the host, emulator/ptx has headers of the same names. Tested by
+// tests/kernels/emulator/test_emulator.py and tests/kernels/cuda/test_compile_gate.py.
 #pragma once
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)

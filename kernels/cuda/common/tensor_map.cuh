@@ -1,4 +1,5 @@
 // What the copy engine (TMA) is told of an array, as a kernel's argument, and of the box of it that a load takes.
+// Tested by tests/kernels/emulator/test_ptx_sm90.py and tests/kernels/cuda/conv3x3/test_wgmma_sm90.py.
 #pragma once
 
 #include "common/platform.cuh"

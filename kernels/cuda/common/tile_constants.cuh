@@ -1,5 +1,6 @@
 // What Python and C++ must agree on. Written by `python -m nstgpu.kernels.cuda.tile_constants` from the
-// tables that the launchers choose by: change it there. docs/decisions/tile-constants.md says why.
+// tables that the launchers choose by: change it there. docs/decisions/tile-constants.md says why;
+// tests/kernels/cuda/test_tile_constants.py sees to it that both agree.
 #pragma once
 
 namespace simt {  // conv3x3/launch_simt.py, gram/launch_simt.py, wasserstein/launch.py

@@ -1,6 +1,7 @@
 // Pixels as the rows of a matrix product: the order they come in, the loader that gathers a convolution's windows,
 // and what is done with the sums: bias, ReLU, mask bits and pooling forward; mask and accumulation backward. Used
-// by the convolutions and the style gradient. Tested through them.
+// by the convolutions and the style gradient, and tested through them in tests/kernels/cuda/conv3x3/test_simt.py and
+// tests/kernels/cuda/gram/test_simt.py. What bounds them is said in common/gemm_simt.cuh.
 //
 // Rows come in 2x2 squares, four rows a square, squares in reading order: row 4 q + 2 r + s is pixel (r, s) of
 // square q. A thread's four consecutive rows are then one window of the pool, which needs neither shared memory nor

@@ -30,9 +30,9 @@
 //            multiplied   halo 0, filters of the stage k-tile % stages ...      halo 1
 //            copied       filters of k-tile + stages - 1, some rows of halo 1   halo 0
 //
-// Both are rows of 128 bytes, 16-byte chunk c of row h at offset c ^ swizzle_xor(h). That is h for filters and h / 2 for
-// pixels, for eight rows that ldmatrix reads at once are neighbours among the filters and two apart among the pixels:
-// either way they lie on all 32 banks.
+// Both are rows of 128 bytes, 16-byte chunk c of row h at offset c ^ swizzle_xor(h). That is h for filters and h / 2
+// for pixels, for eight rows that ldmatrix reads at once are neighbours among the filters and two apart among the
+// pixels: either way they lie on all 32 banks.
 //
 //            chunk    0 1 2 3 4 5 6 7
 //            row 0    0 1 2 3 4 5 6 7
@@ -467,8 +467,8 @@ __device__ __forceinline__ void convolve(const typename MmaPolicy::Element* x, c
 #pragma unroll 1
         for (int tap = 0; tap < taps; ++tap, ++k_tile) {
             ptx::cp_async_wait<Tile::stages - 2>();
-            // Everybody's copies for this k_tile have arrived, and everybody is done with the k_tile before, whose stage
-            // (and with the last tap, whose halo) is refilled from here on.
+            // Everybody's copies for this k_tile have arrived, and everybody is done with the k_tile before, whose
+            // stage (and with the last tap, whose halo) is refilled from here on.
             __syncthreads();
 
             ptx::SharedAddress pixels_at[m];

@@ -16,8 +16,8 @@
 
 namespace wgmma_sm90 {
 
-// block_k channels of one tap are in one stage of the pipeline; a box of box_width x box_height pixels holds two blocks of
-// wgmma's 64 rows, and is loaded with loaded_rows, for three vertical taps.
+// block_k channels of one tap are in one stage of the pipeline; a box of box_width x box_height pixels holds two blocks
+// of wgmma's 64 rows, and is loaded with loaded_rows, for three vertical taps.
 constexpr int row_bytes = 2 * block_k;               // one pixel's, or one filter's
 constexpr int group_rows = 8;                        // after which the swizzle repeats
 constexpr int group_bytes = group_rows * row_bytes;  // 1024
@@ -106,7 +106,8 @@ __device__ __forceinline__ WorkTile work_tile_at(unsigned index, const TileSched
             int(scheduler.k_tiles * (split + 1) / scheduler.split_k)};
 }
 
-// In (channels, width, height): 64 channels of box `box` of a work tile, shifted by the k-tile's horizontal tap and one up.
+// In (channels, width, height): 64 channels of box `box` of a work tile, shifted by the k-tile's horizontal tap and one
+// up.
 __device__ __forceinline__ Coordinates pixels_at(const WorkTile& work_tile, int k_tile, int box) {
     return {k_tile / 3 * block_k, work_tile.x + box * box_width + k_tile % 3 - 1, work_tile.y - 1};
 }
@@ -116,9 +117,9 @@ __device__ __forceinline__ Coordinates filters_at(const WorkTile& work_tile, int
     return {k_tile / 3 * block_k, tap_row * 3 + k_tile % 3, work_tile.channel};
 }
 
-// The epilogue's shared memory: sums on their way from the lanes that have them to the lanes that finish whole squares. The
-// offset in floats of four channels (`quad`) of a pixel, such that neither side asks a bank twice (64 channels) or more
-// than twice (16).
+// The epilogue's shared memory: sums on their way from the lanes that have them to the lanes that finish whole squares.
+// The offset in floats of four channels (`quad`) of a pixel, such that neither side asks a bank twice (64 channels) or
+// more than twice (16).
 template <int channels>
 __device__ __forceinline__ int staged(int pixel, int quad) {
     static_assert(channels == 64 || channels == 16);

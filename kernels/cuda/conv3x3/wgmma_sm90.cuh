@@ -51,11 +51,11 @@ using mma_sm80::PoolWindow;
 
 // --------------------------------------------------------------------------------------------- the main loop
 
-// A work tile is `boxes` side by side times `columns` channels. Either the two consumers are cooperative, with a box each,
-// which asks least of L2; or they play ping-pong, and one stores its work tile while the other multiplies the next.
-// Whichever way, a consumer has 128 sums a thread. With swap_ab the filters are the rows of a product and a box's 128
-// pixels are its columns, instead of 64 pixels and 64 filters: as many multiplications for 6 KB read from shared memory,
-// not 8.
+// A work tile is `boxes` side by side times `columns` channels. Either the two consumers are cooperative, with a box
+// each, which asks least of L2; or they play ping-pong, and one stores its work tile while the other multiplies the
+// next. Whichever way, a consumer has 128 sums a thread. With swap_ab the filters are the rows of a product and a box's
+// 128 pixels are its columns, instead of 64 pixels and 64 filters: as many multiplications for 6 KB read from shared
+// memory, not 8.
 template <int boxes_, int columns_, bool cooperative_, bool swap_ab_, int pixel_stages_, int filter_stages_>
 struct Tile {
     static constexpr int boxes = boxes_, columns = columns_;
@@ -186,9 +186,9 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int k_tiles
     ptx::mbarrier_arrive(memory.pixels_empty(pixels_before));
 }
 
-// A warp's sums of a work tile, through its epilogue_smem to whole squares of eight channels, one to a lane: 16 pixels (two image
-// rows) by 64 channels at a time, or with swap_ab, 64 pixels (eight rows) by 16 channels. (y, x) is the consumer's first
-// pixel.
+// A warp's sums of a work tile, through its epilogue_smem to whole squares of eight channels, one to a lane: 16 pixels
+// (two image rows) by 64 channels at a time, or with swap_ab, 64 pixels (eight rows) by 16 channels. (y, x) is the
+// consumer's first pixel.
 // Unrolled, this would be several times as much code as the main loop, and spill; as registers cannot be indexed, the
 // loop takes the first 32 sums each time and the others move up.
 template <class Tile, class Epilogue>

@@ -1,5 +1,5 @@
-// What happens to pixels outside the network but for the optimizers' steps: colors into the weights' convention, a border
-// around an image, weights of pixels. Images are (H, W, 3) float32, RGB in [0, 1]; here they are H W pixels, or
+// What happens to pixels outside the network but for the optimizers' steps: colors into the weights' convention, a
+// border around an image, weights of pixels. Images are (H, W, 3) float32, RGB in [0, 1]; here they are H W pixels, or
 // n = 3 H W numbers.
 //
 // A thread takes a pixel, or one number of a grid-stride loop. Each is bound by device memory, or by the launch: 3 us

@@ -27,8 +27,8 @@ __device__ __forceinline__ void store(float* address, const Channels<width>& val
     *reinterpret_cast<Channels<width>*>(address) = values;
 }
 
-// out := (pool^T(gradient) [+ out]) * relu_mask. Squares cover the whole of `out`: those that hang over an odd last row or
-// column were never pooled and get no gradient, but are masked like the others.
+// out := (pool^T(gradient) [+ out]) * relu_mask. Squares cover the whole of `out`: those that hang over an odd last row
+// or column were never pooled and get no gradient, but are masked like the others.
 template <bool maximum, int width>
 __device__ __forceinline__ void pool_input_gradient(const float* __restrict__ gradient,
                                                     const uint8_t* __restrict__ pool_argmax, float* __restrict__ out,
@@ -77,8 +77,8 @@ POOL_INPUT_GRADIENT(max_pool_input_gradient_fp32_any, true, 1)
 POOL_INPUT_GRADIENT(average_pool_input_gradient_fp32, false, 4)
 POOL_INPUT_GRADIENT(average_pool_input_gradient_fp32_any, false, 1)
 
-// gradient := gradient * relu_mask, for C a multiple of eight: no mask byte is shared by two pixels or padded, so the whole
-// array is one run of float4s, two to a byte.
+// gradient := gradient * relu_mask, for C a multiple of eight: no mask byte is shared by two pixels or padded, so the
+// whole array is one run of float4s, two to a byte.
 extern "C" __global__ void __launch_bounds__(256) relu_gradient_fp32(float* __restrict__ gradient,
                                                                      const uint8_t* __restrict__ relu_mask,
                                                                      int64_t bytes) {

@@ -45,8 +45,8 @@ struct GramTile {
     static_assert(rows_per_pass % 8 == 0, "so that a thread's rows have one swizzle_xor");
 };
 
-// Chunk c of a pixel's row is at offset c ^ swizzle_xor. Eight lanes read eight pixels' chunk at once by ldmatrix, or two
-// neighbouring chunks of four pixels by 16-byte loads: either way they lie on all 32 banks.
+// Chunk c of a pixel's row is at offset c ^ swizzle_xor. Eight lanes read eight pixels' chunk at once by ldmatrix, or
+// two neighbouring chunks of four pixels by 16-byte loads: either way they lie on all 32 banks.
 template <class Element>
 __device__ __forceinline__ int row_swizzle_xor(int pixel) {
     return sizeof(Element) == 2 ? pixel & 7 : (pixel & 3) * 2;

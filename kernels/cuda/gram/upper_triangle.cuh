@@ -1,6 +1,7 @@
 // Which tile of a symmetric matrix a block computes, when only those on and above the diagonal are: the Gram kernels of
 // gram/simt.cu, gram/mma_sm80.cuh and gram/wgmma_sm90.cuh number their tiles alike, and one kernel adds up the splits
-// of all. A few integer operations, once a block; tested through these kernels.
+// of all. A few integer operations, once a block; tested through these kernels, in tests/kernels/cuda/gram/test_simt.py
+// and its neighbors.
 #pragma once
 
 #include "common/platform.cuh"

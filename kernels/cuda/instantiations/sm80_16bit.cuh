@@ -1,7 +1,8 @@
 // Everything between an image and its gradient in 16-bit numbers, sums in float32: the convolutions
 // (conv3x3/mma_sm80.cuh), the first layer's (conv3x3/rgb_mma_sm80.cuh), what is between them on the way back
 // (elementwise/pooling_16bit.cuh), Grams (gram/mma_sm80.cuh), means and costs (costs/terms_16bit.cuh), and the
-// products of the sliced distance (sliced/products.cuh).
+// products of the sliced distance (sliced/products.cuh). Tested by tests/kernels/cuda/test_device_16bit.py, and by the
+// tests that the headers name.
 //
 // sm80_bf16.cu and sm80_fp16.cu include this once each, with
 //

@@ -1,6 +1,6 @@
 // Convolutions of float32 activations on tensor cores, for sm_80 and later: rounded to tf32, or 3xTF32, as exact as
 // fp32. What else a network needs in float32 is in conv3x3/rgb_simt.cu and elementwise/pooling.cu, which work on the
-// same arrays.
+// same arrays. Tested by tests/kernels/cuda/conv3x3/test_mma_sm80.py and tests/kernels/cuda/test_compile_sm80.py.
 #include "conv3x3/mma_sm80.cuh"
 #include "gram/mma_sm80.cuh"
 

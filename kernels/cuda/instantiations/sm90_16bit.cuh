@@ -1,7 +1,8 @@
 // The convolutions of conv3x3/wgmma_sm90.cuh and the Gram matrix of gram/wgmma_sm90.cuh for 16-bit numbers.
 // sm90_bf16.cu and sm90_fp16.cu include this once each, with ELEMENT and NAME as in sm80_16bit.cuh, so that both types
 // are compiled at the same time. The sources of one architecture are compiled for all: others get what adds up splits,
-// and nothing else.
+// and nothing else. Tested by tests/kernels/cuda/conv3x3/test_wgmma_sm90.py and
+// tests/kernels/cuda/gram/test_wgmma_sm90.py.
 #include "conv3x3/wgmma_sm90.cuh"
 #include "gram/wgmma_sm90.cuh"
 

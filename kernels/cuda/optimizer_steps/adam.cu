@@ -1,8 +1,8 @@
 // Adam's step on an image, and the iteration that a CUDA graph repeats: costs recorded, the step, the average of the
 // iterates. Images are (H, W, 3) float32, RGB in [0, 1]; here they are n = 3 H W numbers.
 //
-// A thread takes four neighbouring numbers of a grid-stride loop. Each is bound by device memory, or by the launch: 3 us
-// each on an H100 at 512 px (benchmarks/results/h100_2026-11-26.md). Launched by optimizer_steps/launch.py;
+// A thread takes four neighbouring numbers of a grid-stride loop. Each is bound by device memory, or by the launch: 3
+// us each on an H100 at 512 px (benchmarks/results/h100_2026-11-26.md). Launched by optimizer_steps/launch.py;
 // tests/kernels/cuda/elementwise/test_elementwise.py runs every kernel against float64.
 #include "common/indexing.cuh"
 #include "optimizer_steps/clamped.cuh"

@@ -1,4 +1,5 @@
-// Addresses in shared memory as numbers to compute with, which is how instructions take them.
+// Addresses in shared memory as numbers to compute with, which is how instructions take them. Tested with the
+// instructions, in tests/kernels/emulator/test_ptx.py.
 #pragma once
 
 #include "common/platform.cuh"

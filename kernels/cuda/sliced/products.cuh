@@ -4,9 +4,9 @@
 //     project            out (directions, pixels) := D F^T       both operands are transposed on their way in
 //     sliced_gradient    out (pixels, channels) := R^T D         both come as they lie
 //
-// A block has a tile of 64 pixels and 64 directions or channels. Bound by device memory and FFMA alike at 64 directions:
-// 262,144 pixels of 64 channels move 134 MB and take 2.1 GFLOP, 0.04 to 0.06 ms each on an H100 (predicted, not
-// measured); with more channels by FFMA. Launched by launch.py; tests/kernels/cuda/sliced/test_sliced.py.
+// A block has a tile of 64 pixels and 64 directions or channels. Bound by device memory and FFMA alike at 64
+// directions: 262,144 pixels of 64 channels move 134 MB and take 2.1 GFLOP, 0.04 to 0.06 ms each on an H100 (predicted,
+// not measured); with more channels by FFMA. Launched by launch.py; tests/kernels/cuda/sliced/test_sliced.py.
 #pragma once
 
 #include "common/gemm_simt.cuh"

@@ -11,8 +11,8 @@
 //     scatter_digits              to that place, and its rank among the tile's equals
 //     next      | 1 1 2 2 2 7 7 7 |
 //
-// A rank is found by warps, without atomics. A warp has 512 neighbours of the tile and takes 32 at a time; eight ballots
-// tell a lane who else has its digit, and the warp's own counter in shared memory how many there were before:
+// A rank is found by warps, without atomics. A warp has 512 neighbours of the tile and takes 32 at a time; eight
+// ballots tell a lane who else has its digit, and the warp's own counter in shared memory how many there were before:
 //
 //     warp 0    warp 1   ...  warp 7         counters [8][256]; summed down the warps, then along the digits, they say
 //     16 x 32   16 x 32       16 x 32        where in the tile each warp's run of a digit begins

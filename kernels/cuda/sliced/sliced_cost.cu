@@ -1,7 +1,7 @@
 // Random directions, and the squared distance of sorted projections to a target's with what it sends back.
 //
-// Directions are drawn by Philox as kernels/random/directions.py has it, and come out with the same bytes: sums of whole
-// numbers, then a root and a quotient in float64, which are rounded alike everywhere.
+// Directions are drawn by Philox as kernels/random/directions.py has it, and come out with the same bytes: sums of
+// whole numbers, then a root and a quotient in float64, which are rounded alike everywhere.
 //
 // The cost goes through each row in runs, a block to a run (blockIdx.x) of a row (blockIdx.y): where the value's rank
 // falls between two of the target's, the difference, its square to the block's partial sum, and the difference to its
