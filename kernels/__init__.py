@@ -14,6 +14,11 @@ if TYPE_CHECKING:
         gram,
         mean,
         moments_cost,
+        project,
+        random_directions,
+        sliced_cost,
+        sliced_gradient,
+        sort_rows,
         style_cost,
         style_gradient,
         tv_cost,
@@ -54,9 +59,14 @@ __all__ = [
     "open_devices",
     "pack_filters",
     "pool_input_gradient",
+    "project",
+    "random_directions",
     "release",
     "relu_gradient",
     "resize",
+    "sliced_cost",
+    "sliced_gradient",
+    "sort_rows",
     "style_cost",
     "style_gradient",
     "tv_cost",
@@ -65,8 +75,9 @@ __all__ = [
     "w2_root",
 ]
 
-_COSTS = ("content_cost", "content_gradient", "gram", "mean", "moments_cost", "style_cost", "style_gradient", "tv_cost",
-          "w2_cost", "w2_root")  # fmt: skip
+_COSTS = ("content_cost", "content_gradient", "gram", "mean", "moments_cost", "project", "random_directions",
+          "sliced_cost", "sliced_gradient", "sort_rows", "style_cost", "style_gradient", "tv_cost", "w2_cost",
+          "w2_root")  # fmt: skip
 _HOMES = {
     "DEVICES": "open",
     "ArrayError": "errors",

@@ -13,7 +13,7 @@ float32, of the caller's kind: on a GPU, nothing waits for it.
 from typing import Any
 
 from .calls import Call
-from .device import W2_SCRATCH
+from .device import MOST_DIRECTIONS, W2_SCRATCH
 from .errors import ArrayError
 from .functions import IMAGE_CHANNELS, A, _added_to
 
@@ -148,6 +148,110 @@ def style_gradient(features: A, gram_error: A, mean_error: A | None = None, *, w
         on.style_gradient(
             values, error, out=result.memory, accumulate=accumulate, shift=shift, weights=weighing
         )  # fmt: skip
+    return call.result(result)  # type: ignore[no-any-return]
+
+
+def random_directions(counter: A, shape: tuple[int, int], *, seed: int = 0, out: A | None = None, stream: Any = None,
+                      device: str | None = None) -> A:  # fmt: skip
+    """Unit vectors at random, shape (K, C), float32: a function of seed and counter alone, with the same bytes on every
+    device.
+
+    counter (1,), int32, is read where it lies, so that a captured CUDA graph draws others once it has changed.
+    seed: 0 to 2^64 - 1.
+    """
+    call = Call("random_directions", counter, precision="fp32", stream=stream, device=device)
+    turn = call.input("counter", counter, (1,), "int32")
+    if not 0 <= seed < 2**64:
+        raise ArrayError(f"random_directions: seed is {seed}; it must be 0 to 2^64 - 1")
+    if len(shape) != 2 or min(shape) < 1:
+        raise ArrayError(f"random_directions: shape is {shape}; it must be (directions, channels)")
+    result = call.output("out", out, shape, call.images)
+    with call.running() as on:
+        on.random_directions(seed, turn, result.memory)
+    return call.result(result)  # type: ignore[no-any-return]
+
+
+def project(features: A, directions: A, *, out: A | None = None, stream: Any = None, device: str | None = None) -> A:
+    """P[k, p] = sum_c directions[k, c] features[p, c] for the pixels p in reading order.
+
+    features (H, W, C); directions (K, C), float32. Returns (K, H W), float32.
+    """
+    call, values, _ = _features("project", features, None, None, stream, device)
+    height, width, channels = values.shape
+    along = call.input("directions", directions, ("K", channels), call.images)
+    result = call.output("out", out, (along.shape[0], height * width), call.images)
+    with call.running() as on:
+        on.project(values, along, result.memory)
+    return call.result(result)  # type: ignore[no-any-return]
+
+
+def sort_rows(values: A, *, out: tuple[A, A] | None = None, stream: Any = None,
+              device: str | None = None) -> tuple[A, A]:  # fmt: skip
+    """Each row of values (K, N), float32, rising and stable, NaN last; -0 counts as 0, and becomes it.
+
+    Returns (sorted (K, N), order (K, N)), the latter int32: the place in its row that each value came from. `out` is
+    such a pair. Beside them it takes as much memory again.
+    """
+    call = Call("sort_rows", values, stream=stream, device=device)
+    given = call.input("values", values, ("K", "N"), call.images)
+    first, second = out or (None, None)
+    rows = call.output("sorted", first, given.shape, call.images)
+    order = call.output("order", second, given.shape, "int32")
+    scratch = call.scratch((call.device.sort_scratch_bytes(*given.shape),), "uint8")
+    with call.running() as on:
+        on.copy(given, rows.memory)
+        on.sort_rows(rows.memory, order.memory, scratch=scratch)
+    return call.result(rows), call.result(order)
+
+
+def sliced_cost(values: A, order: A, target: A, *, weights: A | None = None, out: tuple[A, A] | None = None,
+                stream: Any = None, device: str | None = None) -> tuple[A, A]:  # fmt: skip
+    """The sliced Wasserstein distance (Heitz et al. 2021), squared: of sorted projections to a target's.
+
+        J = 1/(N K) sum_{k,i} w (values[k, i] - T_k(u))^2
+
+    w is the weight of pixel order[k, i], u in (0, 1) its rank: (w / 2 + the sum of weights before it) / N; T_k is the
+    row of the target read at that rank, straight between its values, of whose M the j-th has the rank (j + 1/2) / M.
+
+    values (K, N), float32, and order (K, N), int32, from `sort_rows` of what `project` made; target (K, M), float32,
+    sorted likewise, from the same directions; K is 256 at most. Returns (J, residual (K, N)): `sliced_gradient` takes
+    the residual. `out` is such a pair.
+    """
+    call = Call("sliced_cost", values, stream=stream, device=device)
+    rows = call.input("values", values, ("K", "N"), call.images)
+    count, length = rows.shape
+    if count > MOST_DIRECTIONS:
+        raise ArrayError(f"sliced_cost: {count} directions; it must be {MOST_DIRECTIONS} at most")
+    places = call.input("order", order, (count, length), "int32")
+    wanted = call.input("target", target, (count, "M"), call.images)
+    weighing = call.optional("weights", weights, ("H", "W"), call.images)
+    if weighing is not None and weighing.size != length:
+        raise ArrayError(f"sliced_cost: weights of {weighing.size} pixels for {length}")
+    first, second = out or (None, None)
+    cost = call.scalar("cost", first)
+    residual = call.output("residual", second, (count, length), call.images)
+    with call.running() as on:
+        on.sliced_cost(rows, places, wanted, 2 / (count * length), cost=cost.memory, residual=residual.memory,
+                       weights=weighing)  # fmt: skip
+    return call.result(cost), call.result(residual)
+
+
+def sliced_gradient(features: A, residual: A, directions: A, *, out: A | None = None, accumulate: bool = False,
+                    stream: Any = None, device: str | None = None) -> A:  # fmt: skip
+    """The gradient of `sliced_cost`, with the order and the directions held fixed.
+
+        dJ/da[p, c] = sum_k residual[k, p] directions[k, c]
+
+    features a (H, W, C), of which shape and dtype count; residual (K, H W) and directions (K, C), float32. In float16
+    what is below 6e-8 is lost: scale the residual by a power of two. Returns (H, W, C), of features' dtype.
+    """
+    call, values, _ = _features("sliced_gradient", features, None, None, stream, device)
+    height, width, channels = values.shape
+    away = call.input("residual", residual, ("K", height * width), call.images)
+    along = call.input("directions", directions, (away.shape[0], channels), call.images)
+    result = call.output("out", _added_to(out, accumulate, "sliced_gradient"), values.shape, call.activations)
+    with call.running() as on:
+        on.sliced_gradient(away, along, out=result.memory, accumulate=accumulate)
     return call.result(result)  # type: ignore[no-any-return]
 
 

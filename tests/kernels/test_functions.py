@@ -15,6 +15,7 @@ from harness.arrays import filters_and_bias, random, within
 from nstgpu import kernels
 from nstgpu.kernels import ArrayError, DeviceError, calls
 from nstgpu.kernels.cuda.storage import rounded, widened
+from nstgpu.kernels.reference import Reference
 
 EPSILON = float(np.finfo(np.float32).eps)
 HALF_STEP = {"fp16": 2.0**-11, "bf16": 2.0**-8}
@@ -197,6 +198,31 @@ def test_style_costs(device: str, statistic: str) -> None:
     )
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_sliced_distance(device: str, weighted: bool) -> None:
+    features, style = random(14, 11, 12), random(9, 13, 12, seed=1)
+    weights = np.random.default_rng(1).random((14, 11), np.float32) if weighted else None
+    weights = weights if weights is None else weights / weights.mean()
+    along = kernels.random_directions(np.array([3], np.int32), (7, 12), seed=5, device=device)
+    assert along.tobytes() == kernels.random_directions(np.array([3], np.int32), (7, 12), seed=5).tobytes()
+    projected = kernels.project(features, along, device=device)
+    within(projected, exact(kernels.project, features, along), 100)
+    values, order = kernels.sort_rows(projected, device=device)
+    np.testing.assert_array_equal(order, np.argsort(projected, axis=1, kind="stable"))
+    np.testing.assert_array_equal(values, np.sort(projected, axis=1))
+    target, _ = kernels.sort_rows(kernels.project(style, along, device=device), device=device)
+    cost, residual = kernels.sliced_cost(values, order, target, weights=weights, device=device)
+    on = Reference()
+    cost64, residual64, out64 = np.empty(1), np.empty(residual.shape), np.zeros(features.shape)
+    on.sliced_cost(values.astype(float), order, target.astype(float), 2 / residual.size, cost=cost64,
+                   residual=residual64, weights=weights)  # fmt: skip
+    on.sliced_gradient(residual64, along.astype(float), out=out64, accumulate=False)
+    assert cost.shape == ()
+    within(cost, cost64, 1000)
+    within(residual, residual64, 1000)
+    within(kernels.sliced_gradient(features, residual, along, device=device), out64, 1000)
+
+
 def test_content_and_tv(device: str) -> None:
     features, target = random(9, 14, 8), random(9, 14, 8, seed=1)
     weights = np.random.default_rng(1).random((9, 14), np.float32)
@@ -309,6 +335,11 @@ KERNEL, MASK = np.zeros((3, 3, 8, 8), np.float32), np.zeros((6, 5, 1), np.uint8)
         (lambda: kernels.gram(FEATURES, weights=GRAM), r"gram: weights has shape \(8, 8\); it must be \(6, 5\)"),
         (lambda: kernels.gram(FEATURES, out=GRAM.astype(float)), "gram: out is float64; it must be float32"),
         (lambda: kernels.mean(FEATURES, out=GRAM), r"mean: out has shape \(8, 8\); it must be \(8,\)"),
+        (lambda: kernels.random_directions(STEP, (0, 3)), r"random_directions: shape is \(0, 3\); it must be"),
+        (lambda: kernels.random_directions(STEP, (2, 3), seed=-1), "random_directions: seed is -1; it must be 0 to 2"),
+        (lambda: kernels.sort_rows(FEATURES), r"sort_rows: values has shape \(6, 5, 8\); it must be \(K, N\)"),
+        (lambda: kernels.sliced_cost(GRAM, GRAM.astype(np.int32), GRAM.copy(), weights=np.ones((2, 3), np.float32)),
+         "sliced_cost: weights of 6 pixels for 8"),
         (lambda: kernels.gram(FEATURES, stream=2), "gram: arrays in host memory have no stream"),
         (lambda: kernels.gram(FEATURES, stream=0), "gram: stream=0 is no stream; 1 is the legacy default"),
         (lambda: kernels.gram(FEATURES, stream="main"), "gram: stream is a str; it must be a stream, or its number"),

@@ -9,10 +9,11 @@ import pytest
 
 from nstgpu.kernels.cuda import grids
 from nstgpu.kernels.cuda.device import CudaDevice
+from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
+from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
 from nstgpu.kernels.cuda.sliced import launch as sliced
 from nstgpu.kernels.cuda.storage import rounded, widened
-from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.random.directions import directions
 from nstgpu.kernels.reference import Reference
 
@@ -112,23 +113,15 @@ def test_products(device: CudaDevice, shape: tuple[int, int, int], count: int) -
     check_products(device, shape, count, "fp32")
 
 
+@pytest.mark.parametrize("name", ["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("element", ["bf16", "fp16"])
 @pytest.mark.parametrize(("shape", "count"), [((7, 9, 8), 5), ((9, 8, 72), 64)])
-def test_products_in_16_bits(runtime_16bit: Runtimes, element: str, shape: tuple[int, int, int], count: int) -> None:
-    check_products(CudaDevice(runtime_16bit("emulator", element), element), shape, count, element)
-
-
-@pytest.fixture(scope="module")
-def runtime_16bit() -> Callable[[str, str], Runtime]:
-    from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
-
-    def call(name: str, element: str) -> Runtime:
-        try:
-            return EmulatorRuntime(element, check=name == "checked")
-        except DeviceError as error:
-            pytest.skip(str(error))
-
-    return call
+def test_products_in_16_bits(
+    runtime_called: Runtimes, name: str, element: str, shape: tuple[int, int, int], count: int
+) -> None:
+    runtime = runtime_called(name)  # skips what is not here
+    runtime = CudaRuntime(precision=element) if name == "cuda" else EmulatorRuntime(element)
+    check_products(CudaDevice(runtime, element), shape, count, element)
 
 
 def check_products(device: CudaDevice, shape: tuple[int, int, int], count: int, element: str) -> None:
