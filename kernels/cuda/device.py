@@ -35,6 +35,7 @@ from .costs import launch as costs
 from .elementwise import launch as elementwise
 from .grids import WORKSPACE_BYTES
 from .kernel_sets import Filters, choose_kernels
+from .neighbors import launch as neighbors
 from .neighbors.operations import NeighborOperations
 from .optimizer_steps import launch as optimizer_steps
 from .runtime.launch import Launch
@@ -140,9 +141,10 @@ class CudaDevice(NeighborOperations, SlicedOperations):
         return pairs.reshape(*packed.shape[:2], -1)[..., :channels]
 
     def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]],
-                        searches: Sequence[tuple[int, int, int, int]] = ()) -> int:  # fmt: skip # noqa: ARG002
+                        searches: Sequence[tuple[int, int, int, int]] = ()) -> int:  # fmt: skip
         needs = (self._kernels.workspace_bytes(*sizes) for sizes in convolutions)
-        return max([WORKSPACE_BYTES, *needs])
+        merges = (neighbors.search_workspace_bytes(*sizes) for sizes in searches)
+        return max([WORKSPACE_BYTES, *needs, *merges])
 
     def bind_workspace(self, workspace: Array) -> None:
         self._check("bind_workspace", workspace=(workspace, (workspace.size,), BYTE))

@@ -1,8 +1,8 @@
 // Everything between an image and its gradient in 16-bit numbers, sums in float32: the convolutions
 // (conv3x3/mma_sm80.cuh), the first layer's (conv3x3/rgb_mma_sm80.cuh), what is between them on the way back
-// (elementwise/pooling_16bit.cuh), Grams (gram/mma_sm80.cuh), means and costs (costs/terms_16bit.cuh), and the
-// products of the sliced distance (sliced/products.cuh). Tested by tests/kernels/cuda/test_device_16bit.py, and by the
-// tests that the headers name.
+// (elementwise/pooling_16bit.cuh), Grams (gram/mma_sm80.cuh), means and costs (costs/terms_16bit.cuh), nearest
+// neighbors (neighbors/neighbors_simt.cuh), and the products of the sliced distance (sliced/products.cuh). Tested by
+// tests/kernels/cuda/test_device_16bit.py, and by the tests that the headers name.
 //
 // sm80_bf16.cu and sm80_fp16.cu include this once each, with
 //
@@ -14,6 +14,7 @@
 #include "costs/terms_16bit.cuh"
 #include "elementwise/pooling_16bit.cuh"
 #include "gram/mma_sm80.cuh"
+#include "neighbors/neighbors_simt.cuh"
 #include "sliced/products.cuh"
 
 #if ARCHITECTURE >= ELEMENT_ARCHITECTURE
@@ -56,3 +57,7 @@ CONTENT_COST_16BIT(NAME(content_cost_bf16, content_cost_fp16), ELEMENT)
 CONTENT_GRADIENT_16BIT(NAME(content_gradient_bf16, content_gradient_fp16), ELEMENT)
 PROJECT(NAME(project_bf16, project_fp16), ELEMENT)
 SLICED_GRADIENT(NAME(sliced_gradient_bf16, sliced_gradient_fp16), ELEMENT)
+NORMALIZE_FEATURES(NAME(normalize_features_bf16, normalize_features_fp16), ELEMENT, true)
+NEAREST_NEIGHBORS_SIMT(NAME(nearest_neighbors_simt_bf16, nearest_neighbors_simt_fp16), ELEMENT, true)
+NEIGHBORS_COST(NAME(neighbors_cost_bf16, neighbors_cost_fp16), ELEMENT, true)
+NEIGHBORS_GRADIENT(NAME(neighbors_gradient_bf16, neighbors_gradient_fp16), ELEMENT, true)

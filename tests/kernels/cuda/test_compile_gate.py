@@ -39,7 +39,8 @@ REGISTERS = {
     r"_mma_sm80_": 255,  # test_compile_sm80.py has their budgets
     r"_wgmma_sm90_": 168,  # what they start with; setmaxnreg then moves registers from the producer to the consumers
     r"_128x128$": 128,  # tiles of 256 threads: two blocks to an SM
-    r"^(conv3x3|gram|style_gradient|square_product|project|sliced_gradient)": 168,  # of 64 or 128 threads: 384 to an SM
+    # narrower tiles, of 64 or 128 threads: 384 to an SM
+    r"^(conv3x3|gram|style_gradient|square_product|project|sliced_gradient|nearest_neighbors_simt)": 168,
     r"^scatter_digits$": 128,  # two blocks to an SM, whose shared memory has room for few more
     r"^sort_rows_in_block$": 255,  # one block to a row, and few rows
     r"": 64,  # bound by device memory: 1024 threads to an SM hide its latency

@@ -12,6 +12,7 @@ from nstgpu.kernels.cuda.conv3x3 import kernel_names as of_convolutions
 from nstgpu.kernels.cuda.costs import kernel_names as of_costs
 from nstgpu.kernels.cuda.elementwise import kernel_names as of_elements
 from nstgpu.kernels.cuda.gram import kernel_names as of_grams
+from nstgpu.kernels.cuda.neighbors import kernel_names as of_neighbors
 from nstgpu.kernels.cuda.runtime.nvrtc import FOLDER, SOURCES
 from nstgpu.kernels.cuda.sliced import kernel_names as of_sliced
 from nstgpu.kernels.emulator import NoCompilerError, find_compiler
@@ -34,7 +35,7 @@ def defined() -> dict[str, Path]:
 
 def tables() -> set[str]:
     """What the literal tables of names hold."""
-    modules = (of_convolutions, of_costs, of_elements, of_grams, of_sliced)
+    modules = (of_convolutions, of_costs, of_elements, of_grams, of_neighbors, of_sliced)
     found = [table for module in modules for name, table in vars(module).items() if name.isupper()]
     assert len(found) > 10
     return {name for table in found for name in table.values()}
