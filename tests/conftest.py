@@ -20,7 +20,7 @@ ROOMS_OF_KERNELS = {TESTS / "kernels/cpu", *(TESTS / "kernels/cuda").iterdir()} 
 def pytest_configure(config: pytest.Config) -> None:
     """What the parent ignores (`nohup pytest &` ignores Ctrl-C and hangups) is not ignored by what the tests start."""
     config.addinivalue_line("markers", "quick: the first case of every module, and of every test of a kernel")
-    config.addinivalue_line("markers", "slow: compiles on its own account, whatever is cached; never quick")
+    config.addinivalue_line("markers", "slow: compiles on its own account, or takes seconds; never quick")
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)

@@ -140,12 +140,22 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         visit(module, ())
 
 
+@pytest.mark.slow
+def test_every_room_of_kernels_has_a_quick_test() -> None:
+    tests = Path(__file__).parent
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "quick", "--collect-only"]
+    ran = subprocess.run([*command, "tests/kernels"], cwd=tests.parent, capture_output=True, text=True, check=False)
+    rooms = {str(path.parent.relative_to(tests.parent)) for path in (tests / "kernels").rglob("test_*.py")}
+    assert "tests/kernels/cuda/gram" in rooms
+    assert not {room for room in rooms if f"{room}/test_" not in ran.stdout}, ran.stdout + ran.stderr
+
+
 def test_files_and_folders_stay_small() -> None:
     """So that each has one job, and is read in one sitting."""
     longest = {path: len(path.read_text().splitlines()) for path in MODULES}
     assert not {str(path): lines for path, lines in longest.items() if lines > 450}
     assert longest[ROOT / "engine" / "transfer.py"] <= 350
-    folders = collections.Counter(path.parent for path in MODULES)
+    folders = collections.Counter(path.parent for path in [*MODULES, *Path(__file__).parent.rglob("*.py")])
     assert not {str(folder): files for folder, files in folders.items() if files > 12}
 
 

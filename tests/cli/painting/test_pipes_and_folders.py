@@ -29,6 +29,7 @@ def nstgpu(folder: Path, *arguments: str, given: bytes = b"") -> subprocess.Comp
     return subprocess.run(command, cwd=folder, input=given, capture_output=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_standard_input_into_a_folder_that_is_made(tmp_path: Path) -> None:
     pictures(tmp_path)
     content = (tmp_path / "content.png").read_bytes()

@@ -38,6 +38,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the process as Linux does")
 def test_lack_of_memory_is_never_called_damage(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).random((1200, 1200, 3), np.float32)

@@ -271,6 +271,7 @@ def test_backward_masks_and_accumulates_as_asked(
 
 
 # ---- the self-test --------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_the_self_test_finds_nothing(on_hopper: Runtime) -> None:
     assert self_test.problem_with(on_hopper, 3) is None
 
