@@ -154,7 +154,7 @@ def test_where_there_is_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot read .*latin\.toml: .*; give a recipe in TOML, in UTF-8"):
         recipe.load(tmp_path / "latin.toml")
     (tmp_path / "recipe.txt").write_text("size = 1")
-    with pytest.raises(ImageError, match=r"is not a PNG, JPEG, WebP, TIFF"):
+    with pytest.raises(ImageError, match=r"is text, not a picture; PNG, JPEG, WebP, TIFF"):
         recipe.load(tmp_path / "recipe.txt")
 
 
