@@ -7,11 +7,14 @@ import numpy as np
 
 from .imaging import files
 from .imaging.colors import luminance, luminance_of_content, match
-from .imaging.resize import resized
+from .imaging.resize import resized, resized_alpha
 from .inputs import Inputs
 from .memory.spill import bands, empty
 from .style import Source
 from .types import Image, Mask
+
+LEAST_SHARE = 1 / 255
+"""Of a pixel's painting; what is seen of less says nothing about it."""
 
 
 def in_the_networks_colors(inputs: Inputs, pixels: Image) -> Image:
@@ -87,6 +90,33 @@ def beginning(inputs: Inputs, pixels: Image) -> Image:
         return np.where(painted[..., None] > 0, pixels, content)
 
     return _by_bands(begun, pixels, painted, content)
+
+
+def carried(inputs: Inputs, pixels: Image, size: tuple[int, int]) -> Image:
+    """(h, w, 3) `pixels` of one scale for the next, of (H, W) `size`: what is seen of them, where masks blend.
+
+    Along a mask's edge a coarse pixel is painted in part, m, and costs little there, so that its X runs to extremes. At
+    the next scale most of those pixels are painted whole. So what is seen, m X + (1 - m) C, is handed on; and where the
+    mask is soft at that scale as well, the X of which this is the blend, so that soft edges fade no more than before.
+    """
+    device, part = inputs.device, inputs.claims.painted(pixels.shape[:2])
+    following = inputs.claims.painted(size)
+    if part is None or following is None or pixels.shape[:2] == tuple(size):
+        return resized(device, pixels, size)
+    content = in_the_networks_colors(inputs, resized(device, inputs.content, pixels.shape[:2]))
+
+    def blended(pixels: Image, content: Image, part: Mask) -> Image:
+        share = part[..., None].astype(pixels.dtype)
+        return np.asarray(share * pixels + (1 - share) * content, pixels.dtype)
+
+    def unblended(seen: Image, content: Image, part: Mask) -> Image:
+        share = part[..., None].astype(seen.dtype)
+        freed = content + (seen - content) / np.maximum(share, LEAST_SHARE)
+        return np.where(share < 1, np.clip(freed, 0, 1), seen)
+
+    seen = resized(device, _by_bands(blended, pixels, content, part), size)
+    share = np.maximum(following, resized_alpha(device, part, size))
+    return _by_bands(unblended, seen, resized(device, content, size), share)
 
 
 def finisher(inputs: Inputs, size: tuple[int, int]) -> Callable[[Image], Image]:

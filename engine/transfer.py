@@ -341,6 +341,10 @@ class StyleTransfer:
         """(H, W, 3) `pixels` as a scale is to begin with them: the content where nothing is painted."""
         return canvas.beginning(self._inputs, pixels)
 
+    def carried(self, pixels: Image, size: tuple[int, int]) -> Image:
+        """(h, w, 3) `pixels` of one scale for the next, of (H, W) `size`: as they are seen, where masks blend."""
+        return canvas.carried(self._inputs, pixels, size)
+
     def finished(self, pixels: Image) -> Image:
         """(H, W, 3) `pixels` in the colors asked for, and the content where nothing is painted."""
         return self.finisher(pixels.shape[:2])(pixels)

@@ -20,7 +20,6 @@ from .. import balance
 from ..costs.objective import Objective
 from ..costs.terms import Costs, Weighting
 from ..errors import SettingsError
-from ..imaging.resize import resized
 from ..memory.arena import Buffer, allocate
 from ..memory.spill import fetched
 from ..types import Image
@@ -151,6 +150,9 @@ class Transfer(Protocol):
     def beginning(self, pixels: Image) -> Image:
         """A picture as a scale is to begin with it."""
 
+    def carried(self, pixels: Image, size: tuple[int, int]) -> Image:
+        """A scale's picture as the next one, of this size, is to take it on."""
+
     def finished(self, pixels: Image) -> Image:
         """A picture as it is shown and kept."""
 
@@ -227,7 +229,7 @@ class Run:
     def _next(self, number: int, before: OptimizationLoop) -> OptimizationLoop:
         self.transfer.release()  # before anything larger is allocated
         size = self._size(number)
-        pixels = resized(self.device, fetched(self.device, before.average), size)
+        pixels = self.transfer.carried(fetched(self.device, before.average), size)
         rule = before.optimizer.rescaled_to((*size, 3))
         return self._loop(number, rule, self.transfer.beginning(pixels))
 

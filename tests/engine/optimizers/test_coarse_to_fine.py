@@ -9,6 +9,7 @@ import pytest
 
 from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.errors import SettingsError
+from nstgpu.engine.imaging import masks
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.optimizers.adam import Adam
 from nstgpu.engine.optimizers.coarse_to_fine import Progress, RunState
@@ -187,6 +188,39 @@ def test_what_no_style_wants_stays_to_the_last_bit(thin: Thin, settings: dict[st
     for image in (result.image, seen[-1]):
         np.testing.assert_array_equal(image[outside], content[outside])
     assert np.abs(result.image - content)[15:35, 10:25].mean() > 0.02
+
+
+def carry(thin: Thin, mask: np.ndarray, feather: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The next scale's content and mask, and black and white specks of a scale as it takes them on, with and without.
+
+    Without a mask, that is.
+    """
+    content, specks = picture(0, 48, 64), np.random.default_rng(5).integers(0, 2, (24, 32, 3)).astype(np.float32)
+    style = Style(picture(1, 40, 50), mask=mask)
+    masked = StyleTransfer(content, style, weights=thin(), device="cpu", threads=1, mask_feather=feather)
+    taken, plain = masked.carried(specks, (48, 64)), make(thin).carried(specks, (48, 64))
+    return content, masks.feather(mask, feather), taken, plain
+
+
+def test_specks_along_a_hard_edge_are_carried_as_they_are_seen(thin: Thin) -> None:
+    """Columns up to 32 are painted, of which a coarse pixel that holds the last ones is painted in half."""
+    mask = np.zeros((48, 64), np.float32)
+    mask[:, :33] = 1
+    content, _, taken, plain = carry(thin, mask)
+    np.testing.assert_array_equal(taken[:, :24], plain[:, :24])
+    strayed, before = (np.abs(image - content)[:, 32].mean() for image in (taken, plain))
+    assert strayed < 0.7 * before
+    assert ((taken >= 0) & (taken <= 1)).all()
+
+
+def test_what_is_painted_in_a_soft_edge_is_carried_in_full(thin: Thin) -> None:
+    mask = np.zeros((48, 64), np.float32)
+    mask[:, :32] = 1
+    content, soft, taken, plain = carry(thin, mask, feather=24)
+    between = (soft > 0.1) & (soft < 0.9)
+    assert between.mean() > 0.3
+    strayed, before = (np.abs(image - content)[between].mean() for image in (taken, plain))
+    assert strayed == pytest.approx(before, rel=0.05)
 
 
 def test_gray_pictures_make_a_gray_one(thin: Thin) -> None:
