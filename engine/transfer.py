@@ -337,13 +337,9 @@ class StyleTransfer:
         """(H, W) of the scale with this long side; at the picture's own long side its own."""
         return sizes.size_at(self._inputs, long_side)
 
-    def beginning(self, pixels: Image) -> Image:
-        """(H, W, 3) `pixels` as a scale is to begin with them: the content where nothing is painted."""
-        return canvas.beginning(self._inputs, pixels)
-
-    def carried(self, pixels: Image, size: tuple[int, int]) -> Image:
-        """(h, w, 3) `pixels` of one scale for the next, of (H, W) `size`: as they are seen, where masks blend."""
-        return canvas.carried(self._inputs, pixels, size)
+    def beginning(self, pixels: Image, size: tuple[int, int]) -> Image:
+        """`pixels`, of the scale before or the first's own, as that of (H, W) `size` begins; see `canvas.beginning`."""
+        return canvas.beginning(self._inputs, canvas.carried(self._inputs, pixels, size))
 
     def finished(self, pixels: Image) -> Image:
         """(H, W, 3) `pixels` in the colors asked for, and the content where nothing is painted."""

@@ -147,11 +147,8 @@ class Transfer(Protocol):
     def release(self) -> None:
         """Lets go of the objective's memory."""
 
-    def beginning(self, pixels: Image) -> Image:
-        """A picture as a scale is to begin with it."""
-
-    def carried(self, pixels: Image, size: tuple[int, int]) -> Image:
-        """A scale's picture as the next one, of this size, is to take it on."""
+    def beginning(self, pixels: Image, size: tuple[int, int]) -> Image:
+        """A picture, of the scale before or of this size, as the scale of this size is to begin with it."""
 
     def finished(self, pixels: Image) -> Image:
         """A picture as it is shown and kept."""
@@ -224,14 +221,14 @@ class Run:
     def _first(self, init: Callable[[tuple[int, int]], Image]) -> OptimizationLoop:
         size = self._size(0)
         rule = registry.make(self.device, self.method.optimizer, (*size, 3), self.method.learning_rate)
-        return self._loop(0, rule, self.transfer.beginning(init(size)))
+        return self._loop(0, rule, self.transfer.beginning(init(size), size))
 
     def _next(self, number: int, before: OptimizationLoop) -> OptimizationLoop:
         self.transfer.release()  # before anything larger is allocated
         size = self._size(number)
-        pixels = self.transfer.carried(fetched(self.device, before.average), size)
+        pixels = self.transfer.beginning(fetched(self.device, before.average), size)
         rule = before.optimizer.rescaled_to((*size, 3))
-        return self._loop(number, rule, self.transfer.beginning(pixels))
+        return self._loop(number, rule, pixels)
 
     def _restored(self, state: RunState) -> OptimizationLoop:
         shape = (*self._size(state.scale), 3)

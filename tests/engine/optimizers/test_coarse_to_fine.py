@@ -198,7 +198,7 @@ def carry(thin: Thin, mask: np.ndarray, feather: int = 0) -> tuple[np.ndarray, n
     content, specks = picture(0, 48, 64), np.random.default_rng(5).integers(0, 2, (24, 32, 3)).astype(np.float32)
     style = Style(picture(1, 40, 50), mask=mask)
     masked = StyleTransfer(content, style, weights=thin(), device="cpu", threads=1, mask_feather=feather)
-    taken, plain = masked.carried(specks, (48, 64)), make(thin).carried(specks, (48, 64))
+    taken, plain = masked.beginning(specks, (48, 64)), make(thin).beginning(specks, (48, 64))
     return content, masks.feather(mask, feather), taken, plain
 
 
