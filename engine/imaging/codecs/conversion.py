@@ -17,7 +17,7 @@ from ...types import FloatArray
 from ..picture import AnyArray, Float32Array, Picture
 from . import strips
 from .color_profiles import color_chart, look_alike, to_srgb
-from .decoding import content_of, decoding, note
+from .decoding import WHITE, content_of, decoding, mark_white, note
 from .deep_tiff import colors_and_alpha, in_unit_range, samples
 from .tiff_kinds import is_tiff
 
@@ -28,6 +28,7 @@ def picture_of_image(image: Image.Image, low: Image.Image | None, label: str, na
     if 0 in image.size:
         raise ImageError(f"{label} is empty ({image.width}x{image.height} pixels); give one that has pixels")
     with decoding(label):
+        mark_white(image)
         image.load()
         with contextlib.suppress(Exception):  # a sound picture is welcome with EXIF that can't be parsed
             image = ImageOps.exif_transpose(image)
@@ -160,6 +161,8 @@ def _deep_colors(high: Image.Image, low: Image.Image) -> tuple[FloatArray, Float
 def _deep_gray(image: Image.Image, profile: bytes | None, label: str) -> FloatArray:
     """Pixels (H, W, 3) float32 of a gray image with more than 8 bits; a profile keeps that precision too."""
     gray = np.asarray(image)
+    if WHITE in image.info:
+        gray = np.rint(gray * (_WHITE["uint16"] / image.info[WHITE])).astype(np.uint16)
     if gray.dtype.kind == "i":
         if gray.min() < 0 or gray.max() > _WHITE["uint16"]:
             raise ImageError(f"{label} has gray values from {gray.min()} to {gray.max()}; scale them to 0..65535")

@@ -56,6 +56,8 @@ _MOST_PIXELS_A_BYTE = 20_000
 _BYTES_A_WIDE_ROW = 60  # a pixel: as it is inflated, as it is decoded, and as floats
 _BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1}  # in Pillow's memory, which has four for most modes
 
+WHITE = "nstgpu white"
+"""Key of an image's info: what its white is, where that is not its mode's."""
 MOST_BYTES = 1 << 30
 """That a picture may have which comes out of a pipe or a device; files may be larger."""
 
@@ -212,6 +214,7 @@ def decoded(content: bytes, label: str) -> Decoded:
     _refuse_deep_planes(image, label)
     if image.format != "TIFF":
         _refuse_bomb(image.size, len(content), label)
+    mark_white(image)
     tiles = _byte_swapped(image.tile)
     _refuse_too_large(image, 1 if tiles is None else 2, label)
     if image.format != "MPO" and getattr(image, "is_animated", False):  # a phone's second picture is none to look at
@@ -233,6 +236,14 @@ def decoded(content: bytes, label: str) -> Decoded:
     low.tile = tiles
     low.load()
     return image, low
+
+
+def mark_white(image: Image.Image) -> None:
+    """Keeps with a gray TIFF of 12 bits, which Pillow unpacks into 16 as it is, that white is 4095."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode == "I;16":
+        bits = image.tag_v2.get(_BITS_PER_SAMPLE, (16,))
+        if tuple(bits) == (12,):
+            image.info[WHITE] = 4095
 
 
 def note(text: str) -> None:

@@ -75,11 +75,11 @@ def _pillow_opens(content: bytes) -> bool:
 
 
 def _plane(content: bytes, order: str, tags: dict[int, Any], plane: int, count: int, item: int) -> AnyArray:
-    """(H, W · count · item) bytes of one plane, decompressed."""
+    """(H, W · count · item) bytes of one plane, decompressed, W to the end of the last tile."""
     tiled = _TILE_WIDTH in tags
     where, sizes = (_TILE_OFFSETS, _TILE_COUNTS) if tiled else (_OFFSETS, _COUNTS)
     offsets, lengths = tags[where], tags[sizes]
-    width, height, unit = int(tags[_WIDTH]), int(tags[_HEIGHT]), count * item
+    width, height, unit = _wide(tags), int(tags[_HEIGHT]), count * item
     if tiled:
         each = -(-width // tags[_TILE_WIDTH]) * -(-height // tags[_TILE_HEIGHT])
     else:
@@ -112,15 +112,13 @@ def _plane(content: bytes, order: str, tags: dict[int, Any], plane: int, count: 
 def _numbers(rows: AnyArray, dtype: np.dtype[Any], width: int, predictor: int, tags: dict[int, Any]) -> AnyArray:
     """(H, W, C) numbers of rows of bytes, the predictor undone."""
     item, height = dtype.itemsize, len(rows)
-    across = int(tags.get(_TILE_WIDTH, width))
-    count = rows.shape[1] // (width * item)
+    across, wide = int(tags.get(_TILE_WIDTH, width)), _wide(tags)
+    count = rows.shape[1] // (wide * item)
     if predictor == 1:
-        return np.ascontiguousarray(rows).view(dtype).reshape(height, width, count)
-    if width % across and predictor == 3:  # a float predictor's bytes of the last tile reach beyond the picture
-        raise ValueError("tiles with this predictor don't end at its edge")
-    result = np.empty((height, width, count), dtype)
-    for left in range(0, width, across):
-        part = rows[:, left * count * item : min(left + across, width) * count * item]
+        return np.ascontiguousarray(rows).view(dtype).reshape(height, wide, count)[:, :width]
+    result = np.empty((height, wide, count), dtype)
+    for left in range(0, wide, across):
+        part = rows[:, left * count * item : (left + across) * count * item]
         columns = part.shape[1] // (count * item)
         if predictor == 2:
             whole = np.ascontiguousarray(part).view(dtype.str.replace("f", "u")).reshape(height, columns, count)
@@ -133,7 +131,13 @@ def _numbers(rows: AnyArray, dtype: np.dtype[Any], width: int, predictor: int, t
             result[:, left : left + columns] = numbers.reshape(height, columns, count)
         else:
             raise ValueError(f"its predictor {predictor} is unknown")
-    return result
+    return result[:, :width]
+
+
+def _wide(tags: dict[int, Any]) -> int:
+    """Of all tiles: the last one's bytes may lie in any order, so they are wanted beyond the picture's edge too."""
+    width, across = int(tags[_WIDTH]), int(tags.get(_TILE_WIDTH, tags[_WIDTH]))
+    return -(-width // across) * across
 
 
 def in_unit_range(values: AnyArray, label: str) -> tuple[AnyArray, str]:
