@@ -117,7 +117,12 @@ def _refuse_claims(size: tuple[int, int], path: Path, label: str) -> None:
 
 def _is_turned(content: bytes) -> bool:
     with contextlib.suppress(Exception):  # as where it is turned
-        return bool(Image.open(io.BytesIO(content), formats=read_formats()).getexif().get(_ORIENTATION, 1) != 1)
+        return bool(
+            _opened_content(mended_png(content).content if content.startswith(PNG) else content)
+            .getexif()
+            .get(_ORIENTATION, 1)
+            != 1
+        )
     return False
 
 

@@ -78,6 +78,8 @@ def _cut_png(file: BinaryIO, head: bytes, least: int) -> Parts | None:
     others, places, at = b"", [], 33
     while True:
         file.seek(at)
+        if places and _left(file) < 12:  # nothing but the end is missing, if anything
+            break
         length, name = struct.unpack(">I4s", _all(file, 8))
         if name == b"IEND":
             break

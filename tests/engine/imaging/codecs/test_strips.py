@@ -391,3 +391,17 @@ def test_rows_for_which_there_is_no_memory_are_told_with_the_numbers(
     (tmp_path / "a.png").write_bytes(png_of(100_000_000, 2) + bytes(1 << 20))
     with pytest.raises(ImageError, match=r"rows of 100000000 pixels, which take 5.6 GiB to decode, and 3.0 are left"):
         read(tmp_path / "a.png")
+
+
+def test_a_large_png_is_mended_and_turned(tmp_path: Path, by_strips: list[bytes]) -> None:
+    """A damaged comment, an orientation behind it, and no end."""
+    save(tmp_path / "a.png", smooth() / 255)
+    content = (tmp_path / "a.png").read_bytes()
+    exif = b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x112, 3, 1, 6, 0, 0)
+    chunks = struct.pack(">I", 3) + b"tEXta\0b" + bytes(4)
+    chunks += struct.pack(">I", len(exif)) + b"eXIf" + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif))
+    (tmp_path / "a.png").write_bytes(content[:33] + chunks + content[33:-12])
+    with pytest.warns(UserWarning, match="has a damaged tEXt chunk"):
+        pixels = read(tmp_path / "a.png").pixels
+    assert np.array_equal(pixels, np.rot90(smooth(), -1) / np.float32(255))
+    assert by_strips
