@@ -75,7 +75,8 @@ def _cut_png(file: BinaryIO, head: bytes, least: int) -> Parts | None:
     width, height, depth, color, _, _, interlaced = struct.unpack(">IIBBBBB", head[16:29])
     if width * height <= least or interlaced or color not in _SAMPLES:
         return None
-    others, places, at = b"", [], 33
+    others, at = b"", 33
+    places: list[tuple[int, int]] = []
     while True:
         file.seek(at)
         if places and _left(file) < 12:  # nothing but the end is missing, if anything

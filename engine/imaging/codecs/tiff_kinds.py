@@ -79,12 +79,13 @@ def unread(content: bytes) -> str | None:
         compression, colors = int(tags.get(_COMPRESSION, 1)), int(tags.get(_COLORS, -1))
         count, bits = int(tags[_SAMPLES]), {int(bit) for bit in tags.get(_BITS, (1,))}
         kinds = {int(kind) for kind in np.atleast_1d(tags.get(_FORMAT, 1))}
+        lacking = int(tags.get(_WIDTH, 0)) < 1 or int(tags.get(_HEIGHT, 0)) < 1 or _COLORS not in tags
         raw = raw_file(tags)
     except Exception:  # a dozen types
         return "is a TIFF whose first directory is damaged or missing; export it anew"
     if raw is not None:
         return raw
-    if int(tags.get(_WIDTH, 0)) < 1 or int(tags.get(_HEIGHT, 0)) < 1 or _COLORS not in tags:
+    if lacking:
         return "is a TIFF that lacks its size or the kind of its colors, so it is damaged; export it anew"
     if compression not in _COMPRESSIONS:
         return f"is a TIFF of an unknown compression ({compression}), or damaged; export it anew, or {CONVERT}"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from nstgpu.engine.imaging.codecs import strips
-from nstgpu.engine.imaging.files import read
+from nstgpu.engine.imaging.files import ImageError, read
 
 Y, X = np.mgrid[0:6, 0:10]
 
@@ -57,3 +57,11 @@ def test_tiles_of_predicted_floats_may_reach_beyond_the_edge(tmp_path: Path, ord
     (tmp_path / "a.tif").write_bytes(strips.tiff(order, tags, 324, [tile]))
     expected = np.broadcast_to(values.astype(np.float64), (6, 10, 3))
     assert np.abs(read(tmp_path / "a.tif").pixels - expected).max() < 1e-6
+
+
+def test_a_height_of_letters_is_damage(tmp_path: Path) -> None:
+    tags: dict[int, Any] = {256: (4, (10,)), 257: (2, b"<\0"), 258: (3, (8,)), 259: (3, (1,)), 262: (3, (1,))}
+    tags |= {277: (3, (1,)), 278: (4, (6,)), 279: (4, (60,))}
+    (tmp_path / "a.tif").write_bytes(strips.tiff("<", tags, 273, [bytes(60)]))
+    with pytest.raises(ImageError, match="first directory is damaged"):
+        read(tmp_path / "a.tif")
