@@ -9,9 +9,6 @@ from .inputs import Inputs
 from .model import network
 from .style import ReadStyle
 
-LONGEST_STYLE = 1 << 20
-"""Pixels on the long side of a style: as for the picture, what is larger is a mistake."""
-
 
 def size_at(inputs: Inputs, long_side: int) -> tuple[int, int]:
     """(H, W) of the scale with this long side; at the picture's own long side its own."""
@@ -26,10 +23,11 @@ def style_size(inputs: Inputs, style: ReadStyle, share: float) -> tuple[int, int
         return height, width
     own = max(height, width) if inputs.size is None else inputs.size
     long_side = (own * style.scale if style.size is None else style.size) * share
-    if not long_side <= LONGEST_STYLE:
+    if not long_side <= MAX_PIXELS:
+        given = f"style_scale is {style.scale:g}" if style.size is None else f"style_size is {style.size}"
         raise SettingsError(
-            f"the style {style.name} would be {long_side:.4g} px on its long side; choose a smaller style scale, "
-            f"for {LONGEST_STYLE} at most"
+            f"{given}, which makes the style {style.name} {long_side:.7g} pixels long; at most {MAX_PIXELS} are "
+            "possible, so take a lower one"
         )
     return files.output_size(height, width, max(1, round(long_side)))
 
@@ -42,7 +40,6 @@ def tap_sizes(inputs: Inputs, size: tuple[int, int]) -> dict[str, tuple[int, int
 def too_small(inputs: Inputs, long_side: int) -> tuple[str, str] | None:
     """What is too small for the network at the scale with this long side, and the remedy; None if nothing is."""
     share, size = long_side / max(inputs.shape[:2]), size_at(inputs, long_side)
-    _refuse_too_large(inputs, share)
     least, tap = network.least_side(inputs.network) - 2 * inputs.border, inputs.network.layers[-1].tap
     needs = f"too small for {tap}, which needs {least} px on the short side"
     if min(size) < least:
@@ -69,16 +66,6 @@ def too_small(inputs: Inputs, long_side: int) -> tuple[str, str] | None:
                 reason, _, remedy = str(error).partition("; ")
                 return reason, remedy
     return None
-
-
-def _refuse_too_large(inputs: Inputs, share: float) -> None:
-    for style in inputs.styles:
-        side = max(style_size(inputs, style, share))
-        if style.size is None and side > MAX_PIXELS:
-            raise SettingsError(
-                f"style_scale is {style.scale:g}, which makes the style {style.name} {side} pixels long; at most "
-                f"{MAX_PIXELS} are possible, so take a lower one"
-            )
 
 
 def problem(inputs: Inputs, long_side: int) -> str | None:

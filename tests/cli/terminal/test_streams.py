@@ -80,7 +80,7 @@ def test_a_reader_that_leaves_does_not_end_a_run(tmp_path: Path, small_weights: 
     ("arguments", "said"),
     [
         (["run", "--sise", "3"], "No such option: --sise"),
-        (["run", "--size", "banana"], "'--size'"),
+        (["run", "--size", "banana"], "--size is 'banana'"),
         (["run", "--style"], "'--style' requires an argument"),
         (["run", "a", "b", "c\x1b[2J"], "c\\x1b[2J"),
         (["weights", "show"], "No such command 'show'"),
