@@ -308,20 +308,19 @@ __device__ __forceinline__ void neighbors_gradient(const T* features, const floa
 
 // Kernels by their full names. `vector`: channels are a multiple of four. Blocks of a warp a pixel ask for 4 to an SM:
 // without a number ptxas spills to fit more.
-#define NEAREST_NEIGHBORS_SIMT(name, T, vector)                                                                       \
-    extern "C" __global__ void __launch_bounds__(simt::Tile128x64::threads, simt::Tile128x64::blocks_per_sm) name(    \
-        const T* __restrict__ features, const float* __restrict__ mean, const T* __restrict__ candidates,             \
-        int* __restrict__ matches, void* __restrict__ partials, int pixels, int channels, int count) {                \
-        neighbors::nearest_neighbors<simt::Tile128x64, T, vector>(features, mean, candidates, matches,                \
-                                                                  static_cast<neighbors::Nearest*>(partials), pixels, \
-                                                                  channels, count);                                   \
+#define NEAREST_NEIGHBORS_SIMT(name, T, vector)                                                                        \
+    extern "C" __global__ void __launch_bounds__(simt::Tile128x64::threads, simt::Tile128x64::blocks_per_sm) name(     \
+        const T* __restrict__ features, const float* __restrict__ mean, const T* __restrict__ candidates,              \
+        int* __restrict__ matches, void* __restrict__ partials, int pixels, int channels, int count) {                 \
+        neighbors::nearest_neighbors<simt::Tile128x64, T, vector>(                                                     \
+            features, mean, candidates, matches, static_cast<neighbors::Nearest*>(partials), pixels, channels, count); \
     }
 
-#define NORMALIZE_FEATURES(name, T, vector)                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS, 4) name(                                       \
-        const T* __restrict__ features, const float* __restrict__ mean, T* __restrict__ out, int pixels, \
-        int channels, float flat) {                                                                      \
-        neighbors::normalize_features<vector ? 4 : 1>(features, mean, out, pixels, channels, flat);      \
+#define NORMALIZE_FEATURES(name, T, vector)                                                                            \
+    extern "C" __global__ void __launch_bounds__(THREADS, 4) name(const T* __restrict__ features,                      \
+                                                                  const float* __restrict__ mean, T* __restrict__ out, \
+                                                                  int pixels, int channels, float flat) {              \
+        neighbors::normalize_features<vector ? 4 : 1>(features, mean, out, pixels, channels, flat);                    \
     }
 
 #define NEIGHBORS_COST(name, T, vector)                                                                              \
