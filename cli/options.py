@@ -4,12 +4,15 @@ from typing import Annotated
 
 import typer
 
+from ..kernels.cuda.precisions import on_tensor_cores
+
 WEIGHTS_HELP = "mini, vgg19, vgg16, a VGG weights file (.h5, .keras, .pth, .safetensors and others), or random:SEED."
 WEIGHTS_DEFAULT = "vgg19 once fetched, else mini"
 PREPROCESSING_HELP = "The weights' own: caffe, torchvision, unit (RGB 0..1), tf (-1..1) or matconvnet."
 PREPROCESSING_DEFAULT = "what the file says, else caffe"
 DEVICE_HELP = "auto, cuda, cuda:1, cpu, reference or emulator; run also takes several: cuda:0,1 or cuda:all."
-PRECISION_HELP = "auto, fp32, or on a GPU tf32, 3xtf32, bf16 or fp16."
+*_OTHERS, _LAST = on_tensor_cores()
+PRECISION_HELP = f"auto, fp32, or on a GPU {', '.join(_OTHERS)} or {_LAST}."
 THREADS_HELP = "Threads of the cpu device."
 
 WeightsFile = Annotated[str | None, typer.Option(help=WEIGHTS_HELP, show_default=WEIGHTS_DEFAULT)]

@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from .cuda import precisions
 from .device import Array, Device
 from .errors import ArrayError, DeviceError
 from .interop import CPU, Library, library_of, stream_handle
@@ -27,9 +28,9 @@ from .interop import CPU, Library, library_of, stream_handle
 if TYPE_CHECKING:
     from .cuda.runtime.cupy_runtime import CudaRuntime
 
-PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
+PRECISIONS = {precision.storage: name for name, precision in reversed(precisions.PRECISIONS.items())}
 """What an array of this dtype is computed in, if nothing else is said."""
-ACTIVATIONS = {**{precision: dtype for dtype, precision in PRECISIONS.items()}, "tf32": "float32", "3xtf32": "float32"}
+ACTIVATIONS = {name: precision.storage for name, precision in precisions.PRECISIONS.items()}
 """What activations and gradients within a network are, by precision."""
 HOST_DEVICES = (CPU, "reference", "emulator")
 Shape = tuple[int, ...]

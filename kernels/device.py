@@ -40,7 +40,7 @@ FLAT = 1e-5
 
 
 class Device(Protocol[A]):
-    """Some thirty fused operations. All scalars are Python floats; all reductions run in a fixed order."""
+    """Some forty fused operations. All scalars are Python floats; all reductions run in a fixed order."""
 
     name: str
     precision: str

@@ -4,11 +4,12 @@ import functools
 import itertools
 import logging
 
+from .cuda import precisions
 from .device import Device
 from .errors import DeviceError
 
 DEVICES = ("auto", "cuda", "cpu", "reference", "emulator")
-PRECISIONS = ("auto", "fp32", "tf32", "3xtf32", "bf16", "fp16", "fp64")
+PRECISIONS = ("auto", *precisions.PRECISIONS)
 
 
 def open_device(name: str = "auto", precision: str = "auto", threads: int | None = None) -> Device:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .precisions import PRECISIONS
+
 WGMMA_PER_CLOCK = 2048  # 16-bit multiply-adds of a multiprocessor of Hopper's; mma.sync reaches fewer
 
 
@@ -22,7 +24,8 @@ class GpuSpec:
         """Multiply-adds in a precision, by the data sheet; with wgmma where the GPU has it."""
         mma = WGMMA_PER_CLOCK if self.capability == 90 else self.mma_per_clock
         lanes = 64 if self.capability <= 80 else 128
-        return {"bf16": mma, "fp16": mma, "tf32": mma / 2, "3xtf32": mma / 6}.get(precision, lanes)
+        known = PRECISIONS.get(precision)
+        return mma * known.rate if known is not None and known.on_tensor_cores else lanes
 
 
 _KINDS = {

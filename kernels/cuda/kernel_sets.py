@@ -1,13 +1,13 @@
-"""Which kernels compute in which precision on which GPU: the one place where that is decided.
+"""Which kernels compute an operation: one set for each way of multiplying; `precisions` says who takes which.
 
 A kernel set has a method for each operation that is not the same in every precision; it returns the launches. The set
-is chosen once, when a `CudaDevice` is made, from TABLE. Arguments have been checked.
+is chosen once, when a `CudaDevice` is made, by `choose_kernels`. Arguments have been checked.
 
-A new precision, or new kernels for an architecture, are a set and a row here.
+New kernels for an architecture are a set here and a row there.
 """
 
 import logging
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from .elementwise import launch as elementwise
 from .gram import launch_mma_sm80 as gram_mma_sm80
 from .gram import launch_simt as gram_simt
 from .gram import launch_wgmma_sm90 as gram_wgmma_sm90
+from .precisions import AUTO, PRECISIONS, on_gpus
 from .runtime.launch import Launch
 from .runtime.protocol import Runtime
 from .runtime.tensor_map import Element, target_of
@@ -189,7 +190,7 @@ class Mma16BitKernels(MmaKernels):
 
     def __init__(self, runtime: Runtime, precision: str) -> None:
         super().__init__(runtime, precision)
-        self.loss_scale = LOSS_SCALE.get(precision, 1.0)
+        self.loss_scale = PRECISIONS[precision].loss_scale
 
     def to_storage(self, values: NDArray[Any]) -> NDArray[Any]:
         return rounded(values, self.precision)
@@ -282,34 +283,10 @@ def _as_element(precision: str) -> Element:
     return "fp16" if precision == "fp16" else "bf16"
 
 
-LOSS_SCALE = {"fp16": 2.0**16}
-"""Of fp16, whose normal numbers reach from 2^-14 to 2^16. With the weights that are chosen where none are given,
-VGG-19's filters and mini's have gradients of at most 2^-8 at 64 px and 2^-12 at 256 px, and at 256 px a root mean
-square of 2^-29 where the content enters, of 2^-18 where a style does. They fall with the pixel count."""
-
-
-class Row(NamedTuple):
-    """A kernel set for a precision, on GPUs of these compute capabilities (80 for 8.0), both included."""
-
-    precision: str
-    least: int
-    most: int
-    kernels: type[SimtKernels]
-
-
-ANY = 999
-TABLE = (
-    Row("fp32", 0, ANY, SimtKernels),
-    Row("tf32", 80, ANY, MmaKernels),
-    Row("3xtf32", 80, ANY, MmaKernels),
-    Row("bf16", 80, ANY, Mma16BitKernels),
-    Row("bf16", 90, 90, WgmmaKernels),
-    Row("fp16", 75, ANY, Mma16BitKernels),
-    Row("fp16", 90, 90, WgmmaKernels),
-)
-"""Of several that fit, the last that has no problem is taken."""
-
-PRECISIONS = tuple(dict.fromkeys(row.precision for row in TABLE))
+KERNEL_SETS: dict[str, type[SimtKernels]] = {
+    kind.__name__: kind for kind in (SimtKernels, MmaKernels, Mma16BitKernels, WgmmaKernels)
+}
+"""By the name that `precisions` calls them."""
 
 
 def choose_kernels(runtime: Runtime, precision: str, wgmma: bool | None = None) -> SimtKernels:
@@ -322,20 +299,22 @@ def choose_kernels(runtime: Runtime, precision: str, wgmma: bool | None = None) 
     if precision == "auto":
         # An emulated tensor core is slower than an emulated multiplication, and whoever asks the emulator for nothing
         # in particular wants to see what is wrong, rather than what is rounded.
-        fits = any(row.precision == "bf16" and row.least <= capability <= row.most for row in TABLE)
-        precision = "bf16" if fits and not emulated else "fp32"
-    if precision not in PRECISIONS:
-        known = f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
+        fits = any(row.least <= capability <= row.most for row in PRECISIONS[AUTO].kernel_sets)
+        precision = AUTO if fits and not emulated else "fp32"
+    *others, last = on_gpus()
+    if precision not in (*others, last):
+        known = f"{', '.join(others)} or {last}"
         raise DeviceError(f"the {runtime.name} device has no precision {precision!r}; choose {known}")
-    rows = [row for row in TABLE if row.precision == precision and row.least <= capability <= row.most]
+    rows = [row for row in PRECISIONS[precision].kernel_sets if row.least <= capability <= row.most]
     if not rows:
         raise DeviceError(f"this GPU's tensor cores know no {precision}; choose fp32")
     wanted = not emulated if wgmma is None else wgmma
     for row in reversed(rows):
-        if not (wanted or row.kernels.by_default_emulated):
+        kernels = KERNEL_SETS[row.name]
+        if not (wanted or kernels.by_default_emulated):
             continue
-        if problem := row.kernels.problem_with(runtime, precision):
+        if problem := kernels.problem_with(runtime, precision):
             _log.warning("the wgmma kernels are not used, but slower ones: %s", problem)
             continue
-        return row.kernels(runtime, precision)
+        return kernels(runtime, precision)
     raise DeviceError(f"no kernels for {precision} work here; choose fp32")

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .precisions import PRECISIONS, on_tensor_cores
+
 MEMORY: dict[str, np.dtype[Any]] = {
-    "bf16": np.dtype(np.uint16),
-    "fp16": np.dtype(np.float16),
-    "tf32": np.dtype(np.float32),
-    "3xtf32": np.dtype(np.float32),
+    name: np.dtype("uint16" if PRECISIONS[name].storage == "bfloat16" else PRECISIONS[name].storage)
+    for name in on_tensor_cores()
 }
-"""What activations and gradients of a precision are in memory."""
+"""What activations and gradients of a precision on tensor cores are in memory; of bf16 the bits."""
 
 
 def rounded(values: NDArray[np.float32], precision: str) -> NDArray[Any]:

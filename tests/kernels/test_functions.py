@@ -382,7 +382,7 @@ def test_an_array_that_does_not_serve_is_refused_in_one_line(call: Callable[[], 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "gram: unknown precision 'int8'; choose one of fp32, fp16, bf16, fp64, tf32, 3xtf32"),
+        ({"precision": "int8"}, "gram: unknown precision 'int8'; choose one of fp32, tf32, 3xtf32, bf16, fp16, fp64"),
         ({"precision": "tf32"}, "the cpu device has no precision 'tf32'; choose fp32"),
     ],
 )

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..gpu_spec import GpuSpec
+from ..precisions import PRECISIONS
 from ..split_k import ceil_div
 
 ROW_BYTES = 128  # of a pixel's channels, or a filter's, that one step takes: `row_bytes` in cuda/conv3x3/mma_sm80.cuh
@@ -104,10 +105,9 @@ class Products:
 
 
 PRODUCTS = {
-    "bf16": Products("bf16", 2, 1, WIDE),
-    "fp16": Products("fp16", 2, 1, WIDE),
-    "tf32": Products("tf32", 4, 1 / 2, WIDE),
-    "3xtf32": Products("3xtf32", 4, 1 / 6, NARROW),
+    name: Products(name, kind.itemsize, kind.rate, WIDE if kind.operand_parts == 1 else NARROW)
+    for name, kind in PRECISIONS.items()
+    if kind.on_tensor_cores
 }
 
 

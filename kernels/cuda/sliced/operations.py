@@ -38,7 +38,7 @@ class SlicedOperations:
                     directions=(directions, (count, channels), FLOAT),
                     out=(out, (count, height * width), FLOAT))  # fmt: skip
         self._check_channels("project", channels)
-        self._run(sliced.project(features, directions, out, self._element))
+        self._run(sliced.project(features, directions, out, self._stored_as))
 
     def sort_scratch_bytes(self, rows: int, length: int) -> int:
         return sliced.sort_scratch_bytes(rows, length)
@@ -77,10 +77,10 @@ class SlicedOperations:
                     directions=(directions, (count, channels), FLOAT),
                     out=(out, shape, self.activation_dtype))  # fmt: skip
         self._check_channels("sliced_gradient", channels)
-        self._run(sliced.sliced_gradient(residual, directions, out, accumulate, self.loss_scale, self._element))
+        self._run(sliced.sliced_gradient(residual, directions, out, accumulate, self.loss_scale, self._stored_as))
 
     @property
-    def _element(self) -> str:
+    def _stored_as(self) -> str:
         """What features are held in."""
         return self.precision if self.precision in PROJECT else "fp32"
 
