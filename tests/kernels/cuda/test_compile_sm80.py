@@ -109,7 +109,7 @@ def test_every_tile_is_there_and_within_its_registers(cubin: tuple[str, Cubin]) 
 
 @pytest.mark.slow
 def test_other_kernels_leave_room_for_many_blocks(cubin: tuple[str, Cubin]) -> None:
-    """An image's and the products on FFMA have 128 threads, the others 256: three blocks to a multiprocessor, or two."""
+    """An image's and products on FFMA have 128 threads, others 256: three blocks to a multiprocessor, or two."""
     _, compiled = cubin
     names = {name for name, _, _ in tiled(compiled)} | {name for name, *_ in moments(compiled)}
     others = {name: taken for name, taken in compiled.kernels.items() if name not in names}
