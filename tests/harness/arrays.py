@@ -1,10 +1,14 @@
 """Numbers that tests of kernels start from, and how near to the exact ones their results must be."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 EPSILON = float(np.finfo(np.float32).eps)
+SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1e-45, -1e-45, 1e-40, -1e-40, 1.0, -1.0, 3e38, -3e38],
+                   np.float32)  # fmt: skip
+"""Numbers that a sort may trip over."""
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -37,6 +41,20 @@ def layer(shape: tuple[int, int, int, int]) -> tuple[Any, Any, Any]:
 def mask_bits(mask: Any) -> Any:
     """As devices keep the signs of activations."""
     return np.packbits(mask, axis=2, bitorder="little")
+
+
+def rows_to_sort(count: int, length: int, seed: int = 0) -> Any:
+    """All kinds of rows: any floats, few values many times, special ones, sorted and falling."""
+    rng = np.random.default_rng(seed)
+    kinds: list[Callable[[], Any]] = [
+        lambda: rng.integers(0, 2**32, length, dtype=np.uint32).view(np.float32),
+        lambda: np.maximum(rng.standard_normal(length), 0).astype(np.float32),
+        lambda: rng.choice(SPECIAL, length),
+        lambda: np.sort(rng.standard_normal(length)).astype(np.float32)[::-1],
+        lambda: rng.integers(-2, 3, length).astype(np.float32),
+        lambda: np.full(length, -7.5, np.float32),
+    ]
+    return np.stack([kinds[row % len(kinds)]() for row in range(count)])
 
 
 def root_mean_square(values: Any) -> float:

@@ -1,40 +1,23 @@
 """The sliced Wasserstein distance: what the reference means, and the cpu device against it; the kernels of cuda/sliced/
 in the emulator, on its checking build, and on a GPU where there is one."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.arrays import random
+from harness.arrays import random, rows_to_sort
 from nstgpu.kernels.cpu.device import Cpu
 from nstgpu.kernels.random.directions import directions
 from nstgpu.kernels.random.philox import philox
 from nstgpu.kernels.reference import Reference
 
 reference = Reference()
-SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1e-45, -1e-45, 1e-40, -1e-40, 1.0, -1.0, 3e38, -3e38],
-                   np.float32)  # fmt: skip
 
 
 def mean_one(*shape: int, seed: int = 0) -> Any:
     weights = np.maximum(np.random.default_rng(seed).random(shape) - 0.3, 0)
     return (weights / weights.mean()).astype(np.float32)
-
-
-def rows_to_sort(count: int, length: int, seed: int = 0) -> Any:
-    """All kinds of rows: any floats, few values many times, special ones, sorted and falling."""
-    rng = np.random.default_rng(seed)
-    kinds: list[Callable[[], Any]] = [
-        lambda: rng.integers(0, 2**32, length, dtype=np.uint32).view(np.float32),
-        lambda: np.maximum(rng.standard_normal(length), 0).astype(np.float32),
-        lambda: rng.choice(SPECIAL, length),
-        lambda: np.sort(rng.standard_normal(length)).astype(np.float32)[::-1],
-        lambda: rng.integers(-2, 3, length).astype(np.float32),
-        lambda: np.full(length, -7.5, np.float32),
-    ]
-    return np.stack([kinds[row % len(kinds)]() for row in range(count)])
 
 
 # ---- the recipe of the directions -----------------------------------------------------------------------------------

@@ -15,6 +15,15 @@ struct AdamRates {
     float beta1, one_minus_beta1, beta2, one_minus_beta2, rate, spread, epsilon;
 };
 
+// Of step t. 1 - b^t is taken as -expm1(t log b), with log b from the host in double: 1 - powf(b, t) would lose four of
+// its seven digits at b = 0.999 and t = 1.
+__device__ __forceinline__ AdamRates adam_rates(float t, float learning_rate, float beta1, float one_minus_beta1,
+                                                float log_beta1, float beta2, float one_minus_beta2, float log_beta2,
+                                                float epsilon) {
+    const float rate = learning_rate / -expm1f(t * log_beta1), spread = 1.0f / -expm1f(t * log_beta2);
+    return {beta1, one_minus_beta1, beta2, one_minus_beta2, rate, spread, epsilon};
+}
+
 __device__ __forceinline__ void adam(float& x, float g, float& m, float& v, const AdamRates& by) {
     m = by.beta1 * m + by.one_minus_beta1 * g;
     v = by.beta2 * v + by.one_minus_beta2 * (g * g);
@@ -23,22 +32,14 @@ __device__ __forceinline__ void adam(float& x, float g, float& m, float& v, cons
 
 // m := b1 m + (1 - b1) g;  v := b2 v + (1 - b2) g^2;
 // x := clamp(x - learning_rate * m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + epsilon)),  t = *step
-//
-// 1 - b^t is taken as -expm1(t log b), with log b from the host in double: 1 - powf(b, t) would lose four of its seven
-// digits at b = 0.999 and t = 1.
 extern "C" __global__ void __launch_bounds__(256) adam_step(
     float* __restrict__ image, const float* __restrict__ gradient, float* __restrict__ first,
     float* __restrict__ second, const int* __restrict__ step, int64_t n, float learning_rate, float beta1,
     float one_minus_beta1, float log_beta1, float beta2, float one_minus_beta2, float log_beta2, float epsilon) {
     const Grid<> grid;
     const float t = static_cast<float>(*step);
-    const AdamRates by = {beta1,
-                          one_minus_beta1,
-                          beta2,
-                          one_minus_beta2,
-                          learning_rate / -expm1f(t * log_beta1),
-                          1.0f / -expm1f(t * log_beta2),
-                          epsilon};
+    const AdamRates by =
+        adam_rates(t, learning_rate, beta1, one_minus_beta1, log_beta1, beta2, one_minus_beta2, log_beta2, epsilon);
     for (const int64_t i : grid.stride(n / 4)) {
         float4 x = reinterpret_cast<float4*>(image)[i], m = reinterpret_cast<float4*>(first)[i],
                v = reinterpret_cast<float4*>(second)[i];
@@ -89,13 +90,8 @@ extern "C" __global__ void __launch_bounds__(256) adam_iteration(
     if (progress[1] == 0) return;
     const Grid<> grid;
     const float t = static_cast<float>(*step), weight = weights[progress[0] - 1];
-    const AdamRates by = {beta1,
-                          one_minus_beta1,
-                          beta2,
-                          one_minus_beta2,
-                          learning_rate / -expm1f(t * log_beta1),
-                          1.0f / -expm1f(t * log_beta2),
-                          epsilon};
+    const AdamRates by =
+        adam_rates(t, learning_rate, beta1, one_minus_beta1, log_beta1, beta2, one_minus_beta2, log_beta2, epsilon);
     for (const int64_t i : grid.stride(n / 4)) {
         float4 x = reinterpret_cast<float4*>(image)[i], m = reinterpret_cast<float4*>(first)[i],
                v = reinterpret_cast<float4*>(second)[i], a = reinterpret_cast<float4*>(average)[i];

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "common/gemm_simt.cuh"
+#include "common/indexing.cuh"
 #include "ptx/cvt.cuh"
 
 namespace sliced {
@@ -139,7 +140,7 @@ __device__ __forceinline__ void project(const Element* features, const float* di
     Transposed<Element> rows(features, pixels, channels, first_pixel);
     Transposed<float> columns(directions, count, channels, first);
     simt::Accum accum;
-    simt::multiply<Tile>(rows, columns, (channels + simt::block_k - 1) / simt::block_k, stages, accum);
+    simt::multiply<Tile>(rows, columns, ceil_div(channels, simt::block_k), stages, accum);
     const simt::Corner corner = simt::thread_corner<Tile>();
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
@@ -164,7 +165,7 @@ __device__ __forceinline__ void gradient(const float* residual, const float* dir
     SHARED(typename Tile::Stage, stages, [2]);
     AsTheyLie rows(residual, count, pixels, first_pixel), columns(directions, count, channels, first_channel);
     simt::Accum accum;
-    simt::multiply<Tile>(rows, columns, (count + simt::block_k - 1) / simt::block_k, stages, accum);
+    simt::multiply<Tile>(rows, columns, ceil_div(count, simt::block_k), stages, accum);
     const simt::Corner corner = simt::thread_corner<Tile>();
     const bool aligned = channels % 4 == 0;
 #pragma unroll

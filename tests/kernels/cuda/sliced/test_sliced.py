@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.arrays import random, rows_to_sort
+from harness.devices import empty, held
 from nstgpu.kernels.cuda import grids
 from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
@@ -19,43 +21,13 @@ from nstgpu.kernels.reference import Reference
 
 Runtimes = Callable[..., Runtime]
 reference = Reference()
-SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1e-45, -1e-45, 1e-40, -1e-40, 1.0, -1.0, 3e38, -3e38],
-                   np.float32)  # fmt: skip
-
-
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def held(device: CudaDevice, values: Any) -> Any:
-    out = device.allocate(values.nbytes).view(values.dtype).reshape(values.shape)
-    device.upload(values, out)
-    return out
-
-
-def empty(device: CudaDevice, *shape: int, dtype: Any = np.float32) -> Any:
-    return device.allocate(np.dtype(dtype).itemsize * int(np.prod(shape))).view(dtype).reshape(shape)
 
 
 # ---- the sort -------------------------------------------------------------------------------------------------------
-def rows_to_sort(count: int, length: int) -> Any:
-    """All kinds: any bits, many zeros, special values, falling, few values, one."""
-    rng = np.random.default_rng(length)
-    kinds: list[Callable[[], Any]] = [
-        lambda: rng.integers(0, 2**32, length, dtype=np.uint32).view(np.float32),
-        lambda: np.maximum(rng.standard_normal(length), 0).astype(np.float32),
-        lambda: rng.choice(SPECIAL, length),
-        lambda: np.sort(rng.standard_normal(length)).astype(np.float32)[::-1],
-        lambda: rng.integers(-2, 3, length).astype(np.float32),
-        lambda: np.full(length, -7.5, np.float32),
-    ]
-    return np.stack([kinds[row % len(kinds)]() for row in range(count)])
-
-
 def check_sort(device: CudaDevice, values: Any, with_order: bool = True, at_a_time: int = 1) -> None:
     count, length = values.shape
     scratch = device.allocate(device.sort_scratch_bytes(at_a_time, length))
-    rows, order = held(device, values), empty(device, count, length, dtype=np.int32) if with_order else None
+    rows, order = held(device, values), empty(device, (count, length), np.int32) if with_order else None
     device.sort_rows(rows, order, scratch=scratch)
     expected = np.argsort(values, axis=1, kind="stable")
     if order is not None:
@@ -67,23 +39,23 @@ def check_sort(device: CudaDevice, values: Any, with_order: bool = True, at_a_ti
 
 @pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 255, 257, 1000, 4095, 4096, 4097, 8192, 9001])
 def test_sort(device: CudaDevice, length: int) -> None:
-    check_sort(device, rows_to_sort(6, length))
+    check_sort(device, rows_to_sort(6, length, seed=length))
 
 
 def test_sort_of_a_long_row(device: CudaDevice) -> None:
-    check_sort(device, rows_to_sort(2, 70_003))
+    check_sort(device, rows_to_sort(2, 70_003, seed=70_003))
 
 
 @pytest.mark.parametrize("length", [700, 5000])
 def test_sort_of_values_alone(device: CudaDevice, length: int) -> None:
-    check_sort(device, rows_to_sort(3, length), with_order=False)
+    check_sort(device, rows_to_sort(3, length, seed=length), with_order=False)
 
 
 @pytest.mark.parametrize("at_a_time", [1, 2, 3, 9])
 def test_rows_are_sorted_as_many_at_a_time_as_the_scratch_has_room_for(device: CudaDevice, at_a_time: int) -> None:
     names: list[str] = []
     device.on_launch = lambda launch: names.append(launch.kernel)
-    check_sort(device, rows_to_sort(5, 4500), at_a_time=at_a_time)
+    check_sort(device, rows_to_sort(5, 4500, seed=4500), at_a_time=at_a_time)
     device.on_launch = None
     assert names.count("scan_digits") == sliced.PASSES * -(-5 // at_a_time)
 
@@ -91,7 +63,7 @@ def test_rows_are_sorted_as_many_at_a_time_as_the_scratch_has_room_for(device: C
 def test_a_scratch_without_room_for_a_row_is_refused(device: CudaDevice) -> None:
     need = device.sort_scratch_bytes(1, 5000)
     with pytest.raises(ValueError, match=rf"sort_rows: scratch has {need - 4} bytes of {need}"):
-        device.sort_rows(empty(device, 2, 5000), None, scratch=device.allocate(need - 4))
+        device.sort_rows(empty(device, (2, 5000)), None, scratch=device.allocate(need - 4))
 
 
 # ---- directions -----------------------------------------------------------------------------------------------------
@@ -100,7 +72,7 @@ def test_a_scratch_without_room_for_a_row_is_refused(device: CudaDevice) -> None
 def test_directions_have_the_bytes_of_the_recipe(
     device: CudaDevice, seed: int, turn: int, count: int, channels: int
 ) -> None:
-    out = empty(device, count, channels)
+    out = empty(device, (count, channels))
     device.random_directions(seed, held(device, np.array([turn], np.int32)), out)
     assert device.download(out).tobytes() == directions(seed, turn, count, channels).astype(np.float32).tobytes()
 
@@ -132,10 +104,10 @@ def check_products(device: CudaDevice, shape: tuple[int, int, int], count: int, 
     if element != "fp32":
         features, before = (widened(rounded(values, element), element) for values in (features, before))
     kept = np.dtype(device.activation_dtype)
-    x, out, fresh = (empty(device, *shape, dtype=kept) for _ in range(3))
+    x, out, fresh = (empty(device, shape, kept) for _ in range(3))
     device.upload(features, x)
     device.upload(before * np.float32(device.loss_scale), out)
-    d, r, projected = held(device, along), held(device, residual), empty(device, count, height * width)
+    d, r, projected = held(device, along), held(device, residual), empty(device, (count, height * width))
     device.project(x, d, projected)
     device.sliced_gradient(r, d, out=out, accumulate=True)
     device.sliced_gradient(r, d, out=fresh, accumulate=False)
@@ -184,9 +156,9 @@ def check_cost(device: CudaDevice, count: int, shape: tuple[int, int], most: int
 
 def test_more_directions_than_partial_sums_allow_are_refused(device: CudaDevice) -> None:
     device.bind_workspace(device.allocate(grids.WORKSPACE_BYTES))
-    few, order = empty(device, 257, 2), empty(device, 257, 2, dtype=np.int32)
+    few, order = empty(device, (257, 2)), empty(device, (257, 2), np.int32)
     with pytest.raises(ValueError, match="sliced_cost: 257 directions; it must be 256 at most"):
-        device.sliced_cost(few, order, few, 1.0, cost=empty(device, 1), residual=empty(device, 257, 2))
+        device.sliced_cost(few, order, few, 1.0, cost=empty(device, (1,)), residual=empty(device, (257, 2)))
 
 
 # ---- all of it ------------------------------------------------------------------------------------------------------
@@ -195,11 +167,11 @@ def test_the_checking_build_finds_nothing(checked: CudaDevice) -> None:
     names = set()
     checked.on_launch = lambda launch: names.add(launch.kernel)
     for length in (40, 4500):
-        check_sort(checked, rows_to_sort(3, length), at_a_time=2)
+        check_sort(checked, rows_to_sort(3, length, seed=length), at_a_time=2)
     check_products(checked, (7, 9, 10), 5, "fp32")
     for weighted in (False, True):
         check_cost(checked, 3, (9, 40), 500, weighted)
-    drawn = empty(checked, 4, 20)
+    drawn = empty(checked, (4, 20))
     checked.random_directions(1, held(checked, np.zeros(1, np.int32)), drawn)
     checked.on_launch = None
     assert names == {"sort_rows_in_block", "count_digits", "scan_digits", "scatter_digits", "project_fp32",
@@ -212,9 +184,9 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(runtime_called: Runtimes)
     for seed in (0, 1, 2):
         device = CudaDevice(runtime_called("emulator", seed=seed))
         device.bind_workspace(device.allocate(grids.WORKSPACE_BYTES))
-        features, drawn = held(device, random(50, 90, 12)), empty(device, 7, 12)
-        values, order, residual = (empty(device, 7, 4500, dtype=kind) for kind in (np.float32, np.int32, np.float32))
-        cost, out = empty(device, 1), empty(device, 50, 90, 12)
+        features, drawn = held(device, random(50, 90, 12)), empty(device, (7, 12))
+        values, order, residual = (empty(device, (7, 4500), kind) for kind in (np.float32, np.int32, np.float32))
+        cost, out = empty(device, (1,)), empty(device, (50, 90, 12))
         weights = held(device, np.full((50, 90), 1, np.float32))
         device.random_directions(1, held(device, np.zeros(1, np.int32)), drawn)
         device.project(features, drawn, values)
