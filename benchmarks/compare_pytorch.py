@@ -227,6 +227,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="on a GPU a line per measurement, as soon as it is made")
     parser.add_argument("--limit", type=float, default=float("inf"), help="cuda only: seconds after which to stop")
     parser.add_argument("--dry-run", action="store_true", help="cuda only: the emulator and PyTorch on the CPU")
+    parser.add_argument("--what", choices=["all", "goals", "memory", "operations"], default="all",
+                        help="cuda only: all there is, or what DESIGN's goals ask for, or a part")  # fmt: skip
     parser.add_argument("--part", help=argparse.SUPPRESS)  # of `gpu_comparison`, in a process of its own
     parser.add_argument("--measure-memory", choices=["nstgpu", "pytorch"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -239,7 +241,8 @@ def main() -> int:
 
         sizes = options.sizes or ([32] if options.dry_run else [256, 512, 1024, 2048])
         rounds = options.rounds or (1 if options.dry_run else 12)
-        return int(on_gpu(sizes, rounds, options.markdown, options.json, options.limit, dry=options.dry_run))
+        return int(on_gpu(sizes, rounds, options.markdown, options.json, options.limit, dry=options.dry_run,
+                          what=options.what))  # fmt: skip
     sizes = options.sizes or [256, 512, 1024]
     if options.measure_memory:
         measure_memory(options.measure_memory, options.models[0], sizes[0])

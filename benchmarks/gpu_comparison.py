@@ -16,7 +16,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from gpu_sections import plan  # type: ignore[import-not-found]
+from gpu_sections import PLANS  # type: ignore[import-not-found]
 from gpu_table import table  # type: ignore[import-not-found]
 from gpu_variants import OURS, THEIRS, TWICE  # type: ignore[import-not-found]
 
@@ -25,9 +25,10 @@ STARTING = 180.0  # seconds that the process may take until it says something
 PASSING = ("at", "section", "done", "died")  # events that are no records
 
 
-def on_gpu(sizes: list[int], rounds: int, markdown: Path | None, lines: Path | None, limit: float, *, dry: bool) -> int:
+def on_gpu(sizes: list[int], rounds: int, markdown: Path | None, lines: Path | None, limit: float, *, dry: bool,
+           what: str = "all") -> int:  # fmt: skip
     """The exit status: 1 where our own side failed at anything, or in a dry run anyone."""
-    ends, todo = time.monotonic() + limit, plan(sizes)
+    ends, todo = time.monotonic() + limit, PLANS[what](sizes)
     records: list[dict[str, Any]] = []
     without: dict[str, str] = {}
     if markdown is None and not dry:

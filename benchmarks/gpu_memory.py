@@ -9,9 +9,11 @@ VGG-19's shapes with random filters. With --device emulator all is tiny, and onl
 
 import argparse
 import gc
+import json
 import statistics
 import sys
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,7 +82,14 @@ def main() -> int:
     parser.add_argument("--size", type=int, help="px; 1024, or 32")
     parser.add_argument("--whole", type=int, help="px; 2048, or 64")
     parser.add_argument("--large", type=int, help="px; 8192, or 256")
+    parser.add_argument("--json", type=Path, help="a line per measurement, as soon as it is made")
     options = parser.parse_args()
+
+    def keep(event: str, **values: float) -> None:
+        if options.json is not None:
+            with options.json.open("a") as file:
+                file.write(json.dumps({"event": event, **values}) + "\n")
+
     tiny = options.device == "emulator"
     size, whole, large = options.size or (1024, 32)[tiny], options.whole or (2048, 64)[tiny], options.large
     large, limit = large or (8192, 256)[tiny], int((options.limit or (8, 0.03)[tiny]) * GIB)
@@ -92,6 +101,7 @@ def main() -> int:
     pool.empty()
     one_run(device, weights, size, "off", 3)
     apart = pool.peak() / expected - 1
+    keep("forecast", size=size, peak=pool.peak(), forecast=expected)
     print(f"{size}x{size} {device.precision}: {pool.peak() / GIB:.3f} GiB, {expected / GIB:.3f} forecast, {apart:+.1%}")
 
     pool.empty()
@@ -103,6 +113,7 @@ def main() -> int:
     transfer = one_run(device, weights, large, min(planned.cut.image.side), 1)
     tiled = nanoseconds_a_pixel(device, transfer)
     tiling = transfer.objective().tiling
+    keep("tiles", size=large, whole=whole, peak=pool.peak(), limit=limit, ratio=tiled / in_one)
     print(
         f"{large}x{large} in {tiling} under {limit / GIB:.3g} GiB: {pool.peak() / GIB:.3f} GiB, "
         f"{planned.device / GIB:.3f} forecast; {tiled:.3g} ns a pixel, {tiled / in_one:.2f} times as many"

@@ -108,6 +108,36 @@ def plan(sizes: Sequence[int]) -> list[Section]:
     ]
 
 
+def plan_of_goals(sizes: Sequence[int]) -> list[Section]:
+    """What the goals ask for, and no more; PyTorch's compiler takes longest, so that the larger size waits."""
+    if len(sizes) == 1:
+        return [Section("iteration", sizes[0], "goals"), Section("ours", sizes[0], "bf16 3xtf32 tf32")]
+    return [
+        Section("iteration", 512, "goals"),
+        Section("ours", 512, "3xtf32 tf32 fp16"),
+        Section("ours", 256, "bf16"),
+        Section("ours", 2048, "bf16"),
+        Section("iteration", 1024, "goals"),
+    ]
+
+
+def plan_of_memory(sizes: Sequence[int]) -> list[Section]:
+    return [Section("memory", MEMORY_SIZE if MEMORY_SIZE in sizes else max(sizes), "bf16")]
+
+
+def plan_of_operations(sizes: Sequence[int]) -> list[Section]:
+    """Every operation by itself, on both sides, and the roofline that they are measured by."""
+    return [Section("peaks"), Section("layers", 512 if 512 in sizes else sizes[0])]
+
+
+PLANS: Mapping[str, Callable[[Sequence[int]], list[Section]]] = {
+    "all": plan,
+    "goals": plan_of_goals,
+    "memory": plan_of_memory,
+    "operations": plan_of_operations,
+}
+
+
 # ---- the sections -----------------------------------------------------------------------------------------------
 def peaks(bench: Bench) -> None:
     """What PyTorch's own matrix product and copy reach here: the roofline."""
@@ -181,6 +211,29 @@ def iteration(bench: Bench, size: int, group: str) -> None:
                 found.append(replace(one, name=f"{one.name}{TWICE}", times=[]))
     for precision in {WIDTH[v.precision]: v.precision for v in GROUPS[group] if v.side == OURS}.values():
         work(bench, setting, precision)
+    timed_in_turn(bench, size, group, found)
+
+
+def ours(bench: Bench, size: int, precisions: str) -> None:
+    """Our own iterations, without PyTorch's, which take so much longer to make ready."""
+    setting = Setting(bench, size, EVEN)
+    found: list[InTurn] = []
+    for precision in precisions.split():
+        variant = Variant(OURS, precision, "one graph")
+
+        def prepared(variant: Variant = variant) -> InTurn:
+            ready = setting.ready(variant)
+            ready.elapsed(1)
+            return InTurn(variant, variant.name, ready.elapsed, ready.elapsed(3) / 3, None)
+
+        one = bench.attempt(variant, prepared)
+        if one is not None:
+            found.append(one)
+    timed_in_turn(bench, size, "ours", found)
+
+
+def timed_in_turn(bench: Bench, size: int, group: str, found: Sequence[InTurn]) -> None:
+    """Times them all, and reports each."""
     take_turns(bench, found)
     for one in found:
         if one.times:
@@ -409,9 +462,11 @@ MEMORY = (
 )
 
 
-def memory(bench: Bench, size: int) -> None:
-    """Each variant in a process of its own."""
+def memory(bench: Bench, size: int, group: str = "") -> None:
+    """Each variant in a process of its own; those of a group are of one precision, and not compiled."""
     for number, variant in enumerate(MEMORY):
+        if group and (variant.precision != group or variant.mode):
+            continue
         part = json.dumps({"memory": number, "size": size, "dry": bench.dry})
         script = Path(__file__).with_name("compare_pytorch.py")
 
@@ -549,5 +604,9 @@ def measure(bench: Bench, section: Section) -> None:
         peaks(bench)
     elif section.kind == "iteration":
         iteration(bench, section.size, section.group)
+    elif section.kind == "ours":
+        ours(bench, section.size, section.group)
+    elif section.kind == "memory":
+        memory(bench, section.size, section.group)
     else:
-        {"gradients": gradients, "layers": layers, "memory": memory, "run": run}[section.kind](bench, section.size)
+        {"gradients": gradients, "layers": layers, "run": run}[section.kind](bench, section.size)

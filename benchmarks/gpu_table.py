@@ -7,13 +7,11 @@ on this very GPU, in the same precision, operation by operation, over the time i
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gpu_goals import CLASSES, SECONDS  # type: ignore[import-not-found]
 from gpu_sections import CONVOLUTIONS  # type: ignore[import-not-found]
 from gpu_variants import OURS, THEIRS, TWICE, WIDTH  # type: ignore[import-not-found]
 
 Record = Mapping[str, Any]
-TARGETS = {("bf16", 512): 0.75e-3, ("bf16", 1024): 2.8e-3, ("fp32", 512): 4.5e-3}  # seconds, on an H200
-CLASSES = {"bf16": ("bf16",), "fp32": ("fp32", "3xtf32"), "tf32": ("tf32",)}
-"""What is compared with what; 3xTF32 is as accurate as fp32."""
 WAYS = dict(zip(CONVOLUTIONS, ("forward", "input gradient"), strict=True))
 
 
@@ -121,7 +119,7 @@ def summary(kept: Kept) -> list[str]:
                 ours, theirs = (fastest(kept, side, size, precisions, step) for side in (OURS, THEIRS))
                 if ours is None:
                     continue
-                target = None if step else TARGETS.get((name, size))
+                target = None if step else SECONDS.get((name, size))
                 lines.append([
                     f"{size}²", "optimisation step" if step else "gradient", name, milliseconds(ours), ours["name"],
                     *(("", "", "") if theirs is None else
