@@ -3,11 +3,11 @@
 bf16 or fp16 in and out, in memory as `launch_mma_sm80` has them, and sums in fp32; for compute capability 9.0 and for
 the emulator, and for channels that are multiples of eight on both sides: the copy engine wants 16-byte rows.
 
-Everything here is arithmetic on shapes and needs no GPU. How far `choose_work` is from what an H100 takes is in
-benchmarks/results. `self_test` says whether the kernels work on a GPU.
+Everything here is arithmetic on shapes and needs no GPU. `wgmma_model` says which tile is fastest, `self_test` whether
+the kernels work on a GPU.
 """
 
-from collections.abc import Iterator
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,21 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...device import Array, Pooling
-from ..gpu_spec import MULTIPROCESSORS, WGMMA_PER_CLOCK
+from ..gpu_spec import MULTIPROCESSORS
 from ..runtime.launch import Launch
 from ..runtime.tensor_map import CHANNELS, ELEMENT_BYTES, STEP_CHANNELS, Element, Target, TensorMap
 from ..split_k import ceil_div, finish_grid, int32s, partials_in, split_k_bytes
 from ..storage import rounded
 from .kernel_names import WGMMA_SM90
+from .wgmma_model import BACKWARD, FORWARD, Cut, predicted
 
 BOX_WIDTH, BOX_HEIGHT, LOADED_ROWS = 8, 16, 18  # the box's, as in cuda/conv3x3/wgmma_layout.cuh
 THREADS = 384
 
-# What `choose_work` reckons with, in clocks of one multiprocessor.
-L2_BYTES_PER_CLOCK = 46  # its share of 10.8 TB/s, at 1755 MHz
-EPILOGUE_SUMS_PER_CLOCK = 8  # a guess: bias, masks and stores; no tensor core works meanwhile if `together`
-UNHIDDEN = 0.25  # a guess: of products and loads, how much of the shorter the longer does not hide
-SECOND_LAUNCH_CLOCKS = 4000  # a guess: 2 us
+SLICES = (1, 2, 3, 4, 6, 8, 12)  # of a sum: what an H100 was measured with
 
 
 class PackedFilters(NamedTuple):
@@ -127,14 +124,16 @@ def pack_filters(kernel: NDArray[np.float32], bias: NDArray[np.float32], element
 
 
 # ---- tiles and slices -----------------------------------------------------------------------------------------------
-def choose_work(height: int, width: int, channels_in: int, channels_out: int) -> Work:
-    """The tile and the slices with the least clocks by `reckoned_clocks`; of equals the first tile, the fewest slices.
+@functools.lru_cache(maxsize=1024)
+def choose_work(height: int, width: int, channels_in: int, channels_out: int, *, backward: bool = False) -> Work:
+    """The tile and the slices that take least by `wgmma_model`; of equals the first tile, the fewest slices.
 
-    A function of the shapes alone, so that the same convolution is added up in the same order on every GPU.
+    A function of the shapes and of the direction alone, so that the same convolution is added up in the same order on
+    every GPU.
     """
-    candidates = (cut_up(tile, height, width, channels_in, channels_out, slices) for tile in TILES
-                  for slices in _worthwhile_slices(tile, height, width, channels_in, channels_out))  # fmt: skip
-    return min(candidates, key=lambda work: reckoned_clocks(work, channels_in))
+    shape = height, width, channels_in, channels_out
+    candidates = (cut_up(tile, *shape, slices) for tile in TILES for slices in _worthwhile_slices(tile, *shape))
+    return min(candidates, key=lambda work: predicted(cut_of(work, shape), BACKWARD if backward else FORWARD))
 
 
 def cut_up(tile: Tile, height: int, width: int, channels_in: int, channels_out: int, slices: int = 1) -> Work:
@@ -145,19 +144,12 @@ def cut_up(tile: Tile, height: int, width: int, channels_in: int, channels_out: 
     return Work(tile, down, across, ceil_div(channels_out, tile.channels), slices)
 
 
-def reckoned_clocks(work: Work, channels_in: int) -> float:
-    """How long one multiprocessor is busy: the rounds of items, each bound by tensor cores or by L2, and epilogues,
-    which consumers that take turns hide behind each other's products, up to the last."""
+def cut_of(work: Work, shape: tuple[int, int, int, int]) -> Cut:
+    """The work as the model sees it."""
     tile = work.tile
-    sums = tile.width * BOX_HEIGHT * tile.channels
-    times = sums * 3 * STEP_CHANNELS / WGMMA_PER_CLOCK, tile.step_bytes / L2_BYTES_PER_CLOCK
-    products = ceil_div(_steps(channels_in), work.slices) * (max(times) + UNHIDDEN * min(times))
-    epilogue = sums / EPILOGUE_SUMS_PER_CLOCK
-    rounds = ceil_div(work.items, MULTIPROCESSORS)
-    clocks = rounds * products + (rounds if tile.together else 1) * epilogue
-    if work.slices > 1:  # written as fp32, and read again
-        clocks += SECOND_LAUNCH_CLOCKS + 8 * sums * work.items / MULTIPROCESSORS / L2_BYTES_PER_CLOCK
-    return clocks
+    k_tiles = ceil_div(_steps(shape[2]), work.slices)
+    pixels = tile.width * BOX_HEIGHT
+    return Cut(shape, tile.variant, tile.together, pixels, tile.channels, work.items, k_tiles, work.slices)
 
 
 def partial_bytes(work: Work, height: int, width: int, channels_out: int) -> int:
@@ -168,7 +160,7 @@ def partial_bytes(work: Work, height: int, width: int, channels_out: int) -> int
 def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int) -> int:
     """Scratch memory that a convolution of these sizes needs, forward and backward."""
     forward = choose_work(height, width, channels_in, channels_out)
-    backward = choose_work(height, width, channels_out, channels_in)
+    backward = choose_work(height, width, channels_out, channels_in, backward=True)
     return max(partial_bytes(forward, height, width, channels_out), partial_bytes(backward, height, width, channels_in))
 
 
@@ -202,7 +194,7 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
     """`Device.conv3x3_input_gradient` on 16-bit gradients; otherwise as `conv3x3_relu`."""
     height, width, channels_out = gradient.shape
     channels_in = filters.channels_in
-    work = work or choose_work(height, width, channels_out, channels_in)
+    work = work or choose_work(height, width, channels_out, channels_in, backward=True)
     partials = partials_in(workspace, partial_bytes(work, height, width, channels_in))
     maps = _maps(gradient, filters.backward, filters.element, work.tile, target)
     args = (*maps, out, mask, partials, *int32s(height, width, channels_out, channels_in, work.slices),
@@ -231,10 +223,11 @@ def _finish(operation: str, element: Element, shape: tuple[int, int, int], args:
     return Launch(WGMMA_SM90[operation, element, "split_k_sum"], finish_grid(*shape), (256, 1, 1), args)
 
 
-def _worthwhile_slices(tile: Tile, height: int, width: int, channels_in: int, channels_out: int) -> Iterator[int]:
-    """As many as one wave of blocks has room for, and none without two steps."""
+def _worthwhile_slices(tile: Tile, height: int, width: int, channels_in: int, channels_out: int) -> list[int]:
+    """Of SLICES, as many as one wave of blocks has room for, and none without two steps."""
     items = cut_up(tile, height, width, channels_in, channels_out).items
-    return iter(range(1, max(1, min(MULTIPROCESSORS // items, _steps(channels_in) // 2)) + 1))
+    most = min(MULTIPROCESSORS // items, _steps(channels_in) // 2)
+    return [slices for slices in SLICES if slices <= max(1, most)]
 
 
 def _steps(channels_in: int) -> int:

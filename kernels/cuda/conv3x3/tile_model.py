@@ -12,7 +12,8 @@ The model. The busiest multiprocessor multiplies whole blocks, so that 133 block
 The longest of these four counts, and an eighth of each other, since they never overlap to the end. What a block does
 before its first product and after its last one comes on top, unless another block runs beside it, and so do the sums of
 slices: a second launch that reads what the first has written. This ranks tiles; it does not predict times. The rates
-are from data sheets and others' measurements, for mma.sync; none has been measured here yet.
+are from data sheets and others' measurements, for mma.sync, and its cycles of filling, draining and launching are
+guesses: no tile of mma.sync has been timed by itself. What has been, on an H100, is in `wgmma_model`.
 """
 
 from __future__ import annotations
