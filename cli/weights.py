@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import Debug, Preprocessing
+from .painting.destinations import refuse_existing
+from .painting.run_options import is_same_file
 from .terminal import usage
 from .terminal.messages import printable
 
@@ -104,12 +106,16 @@ def convert(
             "--theano/--no-theano", help="Whether kernels are rotated by 180 degrees.", show_default="what IN says"
         ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT if it is there already.")] = False,
     debug: Debug = False,
 ) -> None:
     """Write IN the way the official files are laid out, and read it back."""
     del debug
     from ..weights import convert as convert_file
+    from ..weights.official.store import file_of
 
+    if not force and not is_same_file(file_of(source), destination):  # the input itself is refused by `convert_file`
+        refuse_existing(destination, "OUT")
     written = convert_file(source, destination, half=half, up_to=up_to, preprocessing=preprocessing, theano=theano)
     precision = "float16" if half else "float32"
     facts = f"{written.taps[0]} to {written.taps[-1]}, {precision}, {written.preprocessing.name} preprocessing"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 STANDARD = "-"
 """Standard input or output instead of a file."""
+SIDES = {"animation": "--animation", "report": "--report", "json_file": "--json", "checkpoint": "--checkpoint"}
+"""Files that are written beside the picture: the fields of `Options`, and what a user calls them."""
 _NUMBERED = re.compile(r"(.*)_(\d{4,})", re.DOTALL)
 
 
@@ -69,34 +71,29 @@ def refuse_existing(path: str | Path, option: str, remedy: str = "") -> None:
         raise SettingsError(f"{path} exists already; {remedy}--force overwrites it, or choose another {option}")
 
 
-def check_files(options: Options, styles: "list[Style]", *, resumed: bool = False) -> None:
+def check_files(options: Options, styles: "list[Style]", *, resumed: bool = False) -> dict[str, str]:
     """Refuses, before any work, what could not be written at its end, outputs that are inputs or one another, and
     without --force those that are there already, unless they are a resumed run's own.
 
-    Raises SettingsError and ImageError.
+    A run that can go on is not lost to what it writes beside its picture: returns, for a resumed run, which of those
+    options can't be written, and why. Raises SettingsError and ImageError.
     """
+    from ...engine.errors import SettingsError
     from ...engine.imaging import files as images
-    from ...engine.reporting import animation, report
 
-    for option, path in (
-        ("--animation", options.animation),
-        ("--report", options.report),
-        ("--json", options.json_file),
-        ("--checkpoint", options.checkpoint),
-        ("--output", options.output),
-    ):
-        refuse_folder(path, option)
+    refuse_folder(options.output, "--output")
     if options.output == STANDARD:
         _check_standard_output(options)
     else:
         images.check_destination(options.output, depth=options.depth, quality=options.quality)
-    if options.animation is not None:
-        animation.Animation(options.animation, every=1).close()
-    if options.report is not None:
-        report.check_destination(options.report)
-    for path in (options.checkpoint, options.json_file):
-        if path not in (None, STANDARD):
-            images.check_place(Path(path))
+    unwritable: dict[str, str] = {}
+    for name, option in SIDES.items():
+        try:
+            _check_side(name, option, getattr(options, name))
+        except (SettingsError, images.ImageError) as error:
+            if not resumed:
+                raise
+            unwritable[name] = str(error)
     written = {"--output": options.output, "--json": options.json_file, "--animation": options.animation}
     written |= {"--report": options.report, "--checkpoint": options.checkpoint}
     named = {option: path for option, path in written.items() if path is not None}
@@ -104,6 +101,23 @@ def check_files(options: Options, styles: "list[Style]", *, resumed: bool = Fals
     _refuse_twice(options, named)
     if not (options.force or resumed):
         _refuse_existing(options, named)
+    return unwritable
+
+
+def _check_side(name: str, option: str, path: str | None) -> None:
+    """Raises SettingsError and ImageError for what can't be written beside a picture."""
+    from ...engine.imaging import files as images
+    from ...engine.reporting import animation, report
+
+    if path is None or path == STANDARD:
+        return
+    refuse_folder(path, option)
+    if name == "animation":
+        animation.Animation(path, every=1).close()
+    elif name == "report":
+        report.check_destination(path)
+    else:
+        images.check_place(Path(path))
 
 
 def _check_standard_output(options: Options) -> None:
@@ -131,14 +145,17 @@ def folders(options: Options) -> set[Path]:
     return {Path(os.path.realpath(path)).parent for path in written if path and path != STANDARD}
 
 
-def make_folders(options: Options) -> None:
-    """Those that a run writes in and that are not there yet; raises ImageError."""
+def make_folders(options: Options, *, resumed: bool = False) -> None:
+    """Those that a run writes in and that are not there yet; raises ImageError, of a resumed run for its picture's."""
     from ...engine.imaging.files import ImageError
 
+    pictures = Path(os.path.realpath(options.output)).parent
     for folder in folders(options):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if resumed and folder != pictures:
+                continue  # as is said where something is written there
             raise ImageError(f"cannot make {folder}: {error.strerror or error}; write somewhere else") from error
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import typer
 
@@ -18,7 +18,7 @@ from ..terminal.stopping import asked_to_stop
 from ..terminal.streams import complain, output_alone
 from . import inputs, repeating, rescue, side_outputs
 from .checks import check_options
-from .destinations import STANDARD, check_files, default_name, folders, make_folders
+from .destinations import SIDES, STANDARD, check_files, default_name, folders, make_folders
 from .run_options import DEFAULT_SIZE, Options, layers_of, method_of, settled_of, styles_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def paint(
 
     styles = styles_of(options)
     check_options(options, styles)
-    check_files(options, styles, resumed=resume is not None)
+    unwritable: dict[str, Any] = dict(check_files(options, styles, resumed=resume is not None))
     for folder in () if dry_run else folders(options):
         whole_file.clean(folder)
     sums = inputs.checksums(options)
@@ -93,7 +93,7 @@ def paint(
 
         show_plan(options, transfer, picture)
         return
-    make_folders(options)
+    make_folders(options, resumed=resume is not None)
     if not options.quiet:
         if network.name == BUNDLED:
             say(
@@ -112,18 +112,22 @@ def paint(
         standard = stack.enter_context(output_alone()) if options.output == STANDARD else None
         stopped_by = stack.enter_context(asked_to_stop())
         sides = side_outputs.Sides()
-        if options.json_file is not None:
-            sides.add(side_outputs.json_lines(options.json_file, done, stack))
+        unwritable.pop("checkpoint", None)  # which is tried again and again, and says so
+        for name, reason in unwritable.items():
+            sides.leave_out(f"{SIDES[name]} {getattr(options, name)}", reason)
+        beside = replace(options, **dict.fromkeys(unwritable))
+        if beside.json_file is not None:
+            sides.add(side_outputs.json_lines(beside.json_file, done, stack))
         if options.save_every is not None:
             sides.add(side_outputs.saver(transfer, options, stack))
         animation = None
-        if options.animation is not None:
+        if beside.animation is not None:
             every = max(1, sum(scale.iterations for scale in planned) // FRAMES)
-            animation = stack.enter_context(Animation(options.animation, every))
+            animation = stack.enter_context(Animation(beside.animation, every))
             if resume is not None and options.checkpoint is not None:
                 animation.restore(checkpoint.read_frames(options.checkpoint))
             sides.add(side_outputs.animator(animation))
-        if options.report is not None:
+        if beside.report is not None:
             sides.add(side_outputs.reporter(options, styles, transfer, picture))
         if options.checkpoint is not None:
             text, seconds = repeating.checkpoint_text(options, sums), options.checkpoint_seconds

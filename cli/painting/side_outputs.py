@@ -53,6 +53,11 @@ class Sides:
     def add(self, side: Side) -> None:
         self._sides.append(side)
 
+    def leave_out(self, name: str, reason: str) -> None:
+        """One that can't be written, as is known before the run goes on."""
+        self.failed.append(name)
+        say(f"note: {name} is left out ({reason}); the picture is not touched by it")
+
     def report(self, progress: "Progress") -> None:
         for side in tuple(self._sides):
             if side.report is not None:

@@ -29,6 +29,9 @@ WORTH_SPREADING = 0.75
 are cut though memory needs none. For two devices and relu5_1 that is from 320 px on. Measured in processor time, with
 VGG-19's shapes on the cpu: at 384 px each of two devices takes 0.77 of what one does, at 768 px 0.65."""
 
+MAX_WORK = 64
+"""Times a picture's pixels that are worked through in tiles: smaller tiles would save no memory to speak of."""
+
 Setting = Literal["auto", "off"] | int
 """The side of a tile in pixels, halo not counted; "auto" goes by the memory there is, "off" means one tile."""
 
@@ -207,6 +210,21 @@ def tiling(net: Network, size: tuple[int, int], side: tuple[int, int] | None) ->
     cells = [max(1, length // unit) for length in sides]
     rows, columns = (spans(length, count, net) for length, count in zip(size, cells, strict=True))
     return Tiling(rows, columns)
+
+
+def refuse_absurd(net: Network, size: tuple[int, int], cut_up: Tiling) -> None:
+    """Raises SettingsError for tiles of an image of (H, W) `size` that are so small that next to all of the work is on
+    their halos."""
+    most = MAX_WORK * math.prod(size)
+    if cut_up.pixels <= most:
+        return
+    least = cut_up.side[0]
+    while tiling(net, size, (least, least)).pixels > most:
+        least += grid(net)
+    raise SettingsError(
+        f"the tile is {cut_up.side[0]} px, and each sees {halo(net)} px around it: together they are "
+        f"{cut_up.pixels / math.prod(size):.0f} times the picture; make it {least} or more, or auto"
+    )
 
 
 def tilings(net: Network, size: tuple[int, int], devices: int = 1) -> list[Tiling]:

@@ -117,8 +117,10 @@ class MemoryPlan:
         if setting == "auto":
             return self.within(math.inf if budget is None else budget)
         side = int(setting), int(setting)
+        image = geometry.tiling(self.network, self.size, side)
+        geometry.refuse_absurd(self.network, self.size, image)
         return TilingPlan(
-            geometry.tiling(self.network, self.size, side),
+            image,
             tuple(geometry.tiling(self._style_network, size, side) for size in self.style_sizes),
         )
 

@@ -138,6 +138,18 @@ def test_convert_and_preprocessing(tmp_path: Path, small_weights: Path, pictures
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_convert_overwrites_no_file_without_leave(small_weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.h5"
+    out.write_text("precious")
+    refused = nstgpu("weights", "convert", str(small_weights), str(out))
+    assert (refused.exit_code, out.read_text()) == (2, "precious")
+    assert f"{out} exists already; --force overwrites it, or choose another OUT" in refused.stderr
+    assert nstgpu("weights", "convert", str(small_weights), str(out), "--force").exit_code == 0
+    assert load_weights(out).checksum == load_weights(small_weights).checksum
+    for force in ([], ["--force"]):
+        assert "is the input" in nstgpu("weights", "convert", str(out), str(out), *force).stderr
+
+
 def test_run_does_not_overwrite_its_weights(small_weights: Path, pictures: tuple[str, ...]) -> None:
     before = small_weights.read_bytes()
     result = nstgpu(*pictures, "--weights", str(small_weights), "--json", str(small_weights))

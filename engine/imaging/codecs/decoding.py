@@ -235,6 +235,8 @@ def decoded(content: bytes, label: str) -> Decoded:
         image.load()
     if profile is not None:
         image.info["icc_profile"] = profile
+    elif image.info.get("icc_profile", b"") is None:  # a JPEG's, which comes in pieces
+        note(f"{label} has a colour profile of which a piece is missing; its colours are taken as sRGB")
     if tiles is None:
         return image, None
     low = _opened_content(content)

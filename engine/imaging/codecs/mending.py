@@ -49,10 +49,11 @@ def mended_png(content: bytes) -> Mended:
                 notes[f"has a damaged {name.decode('ascii')} chunk, which is left out"] = None
                 continue
             if name == b"iCCP":
-                profile, usual = _profile(bytes(body))
-                if not usual:
+                profile, problem = _profile(bytes(body))
+                if problem:
+                    notes[f"has a colour profile {problem}, which is left out; its colours are taken as sRGB"] = None
+                if problem or profile is not None:
                     continue
-                profile = None
             elif name in _TEXTS:
                 text_bytes += len(body)
                 if _inflated_over(name, bytes(body), _TEXT_BYTES) or text_bytes > 16 * _TEXT_BYTES:
@@ -83,17 +84,21 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview, bool]]:
             return
 
 
-def _profile(body: bytes) -> tuple[bytes | None, bool]:
-    """An iCCP chunk's profile, if it is no more than `_PROFILE_BYTES`, and whether Pillow reads it itself."""
+def _profile(body: bytes) -> tuple[bytes | None, str]:
+    """An iCCP chunk's profile, if it is too large for Pillow, and what is wrong with it, if it can't be read at all."""
     start = body.find(b"\0") + 2
+    if start < 2 or body[start - 1 : start] != b"\0":
+        return None, "that is packed in an unknown way"
     inflate = zlib.decompressobj()
     try:
         profile = inflate.decompress(body[start:], _PROFILE_BYTES)
     except zlib.error:
-        return None, True
+        return None, "that is damaged"
     if inflate.unconsumed_tail:
-        return None, False
-    return profile, len(profile) < _TEXT_BYTES
+        return None, f"of more than {_PROFILE_BYTES >> 20} MB"
+    if not profile:
+        return None, "that is cut short"
+    return (None if len(profile) < _TEXT_BYTES else profile), ""
 
 
 def _inflated_over(name: bytes, body: bytes, most: int) -> bool:

@@ -174,6 +174,30 @@ def test_a_picture_that_is_lost_is_a_failure_and_is_still_in_the_checkpoint(
     assert checkpoint.read(folder / "state.h5")[0].iteration == 2
 
 
+def test_a_run_goes_on_without_what_can_no_longer_be_written_beside_its_picture(folder: Path) -> None:
+    """The folder of its side outputs has become a file."""
+    state = "beside/state.h5"
+    beside = ["--json", "beside/log", "--animation", "beside/way.webp", "--report", "beside/page.html"]
+    first = CliRunner().invoke(app, [*RUN, "-o", "out.png", *beside, "--checkpoint", state, "--checkpoint-every", "0"])
+    assert first.exit_code == 0, first.stderr
+    before = (folder / "out.png").read_bytes()
+    shutil.copy(folder / state, "copy.h5")
+    shutil.rmtree("beside")
+    Path("beside").write_text("precious")
+    (folder / "out.png").unlink()
+    result = CliRunner().invoke(app, ["resume", "copy.h5"])
+    assert result.exit_code == 1
+    assert (folder / "out.png").read_bytes() == before
+    notes = [line for line in result.stderr.splitlines() if "left out" in line]
+    assert [note.split()[1] for note in notes] == ["--animation", "--report", "--json"]
+    assert all(f"{folder / 'beside'} is no folder" in note for note in notes)
+    assert Path("beside").read_text() == "precious"
+    os.remove("beside")
+    again = CliRunner().invoke(app, ["resume", "copy.h5", "--iterations", "3"])
+    assert again.exit_code == 0, again.stderr
+    assert sorted(os.listdir("beside")) == ["log", "page.html", "way.webp"]
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="a folder where nothing can be made")
 def test_lines_of_json_that_cannot_be_begun_cost_no_run(folder: Path) -> None:
     result = CliRunner().invoke(app, [*RUN, "-o", "out.png", "--json", "/proc/self/log"])

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -351,3 +352,18 @@ def test_what_no_tile_can_mend_is_said(thin: Thin) -> None:
 def test_what_is_no_tile_is_named(thin: Thin, tile: Any) -> None:
     with pytest.raises(SettingsError, match="auto, off, or the side of a tile in pixels"):
         StyleTransfer(picture(0, 24, 32), picture(1, 20, 20), weights=thin(), device="reference", tile=tile)
+
+
+def test_tiles_that_are_all_halo_are_refused_before_any_work(thin: Thin) -> None:
+    """A recipe may say tile = "1": at 512 px each of its 1,024 tiles would see a window of some 300 px."""
+    weights = thin(((4, 4), (4, 4), (4, 4, 4, 4), (4, 4, 4, 4), (4,)))
+    with pytest.raises(SettingsError, match=r"make it \d+ or more, or auto") as refused:
+        StyleTransfer(picture(0, 512, 512), picture(1, 64, 64), weights=weights, tile=1)
+    times, least = (int(number) for number in re.findall(r"(?:are|it) (\d+)", str(refused.value)))
+    assert times > geometry.MAX_WORK
+    net = network.build(open_device("cpu"), weights, "relu5_1")
+    for side, absurd in ((least - geometry.grid(net), True), (least, False)):
+        cut_up = geometry.tiling(net, (512, 512), (side, side))
+        assert (cut_up.pixels > geometry.MAX_WORK * 512**2) == absurd
+    transfer = StyleTransfer(picture(0, 64, 64), picture(1, 64, 64), weights=weights, tile=1)
+    assert transfer.objective().tiling.count == 16

@@ -298,7 +298,34 @@ def test_an_unusable_profile_is_ignored_with_a_warning(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels, in_unit_range(samples()))
 
 
-@pytest.mark.filterwarnings("ignore:.*colour profile can't be used")
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"x\0\0" + zlib.compress(bytes(17 << 20)), "of more than 16 MB"),
+        (b"x\0\0" + zlib.compress(srgb_profile())[1:], "that is damaged"),
+        (b"x\0\0" + zlib.compress(srgb_profile())[:20], "that is cut short"),
+        (b"x\0\5" + zlib.compress(srgb_profile()), "that is packed in an unknown way"),
+        (b"", "that is packed in an unknown way"),
+    ],
+)
+def test_a_profile_that_is_left_out_is_told_of(tmp_path: Path, body: bytes, said: str) -> None:
+    (tmp_path / "a.png").write_bytes(make_png(samples(), (b"iCCP", body)))
+    with pytest.warns(UserWarning, match=rf"a\.png has a colour profile {said}, which is left out; its") as record:
+        pixels = read(tmp_path / "a.png").pixels
+    assert len(record) == 1
+    np.testing.assert_array_equal(pixels, in_unit_range(samples()))
+
+
+def test_a_profile_that_has_lost_a_piece_is_told_of(tmp_path: Path) -> None:
+    image = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
+    image.save(tmp_path / "a.jpg", icc_profile=srgb_profile())
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole.replace(b"ICC_PROFILE\0\1\1", b"ICC_PROFILE\0\1\2"))
+    with pytest.warns(UserWarning, match="of which a piece is missing; its colours are taken as sRGB"):
+        read(tmp_path / "a.jpg")
+
+
+@pytest.mark.filterwarnings("ignore:.*colour profile")
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_damaged_deep_files_raise_nothing_else(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
