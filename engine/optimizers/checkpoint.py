@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..costs.terms import Costs
 from ..errors import SettingsError
 from ..imaging.codecs.whole_file import whole_file
-from ..memory.spill import empty
+from ..memory.spill import bands, empty
 from ..reporting.animation import MOST_FRAMES, Frames
 from .coarse_to_fine import RunState
 
@@ -140,12 +140,16 @@ def _state(file: Any) -> tuple[RunState, str]:
         raise SettingsError("its scales and their times cannot be")
     if image.ndim != 3 or image.shape[2] != 3 or image.shape != average.shape or not {image.dtype.kind} == {"f"}:
         raise SettingsError(f"its picture has the shape {image.shape}")
+    if not (_within(image, 0, 1) and _within(average, 0, 1)):
+        raise SettingsError("its picture has values that no picture has")
     optimizer: dict[str, NDArray[Any]] = {}
     remembered = hdf5.member(file, "optimizer")
     if not hasattr(remembered, "keys") or len(remembered) > MAX_ARRAYS:  # type: ignore[arg-type]
         raise SettingsError("its optimiser is missing")
     for name in remembered:  # type: ignore[union-attr]
         optimizer[name] = _array(remembered, name)
+        if not _within(optimizer[name], -math.inf, math.inf):
+            raise SettingsError(f"its {name} is not finite")
     characters = _array(file, "options")
     if characters.dtype != np.uint8 or characters.ndim != 1 or characters.size > MAX_TEXT:
         raise SettingsError("its options are no text")
@@ -206,6 +210,15 @@ def _array(group: Any, name: str) -> NDArray[Any]:
     if values.size:
         stored.read_direct(values)
     return values
+
+
+def _within(values: NDArray[Any], low: float, high: float) -> bool:
+    """Whether all are finite and between two numbers, to rounding."""
+    slack, flat = 1e-3, values.reshape(-1)
+    return all(
+        bool(np.isfinite(part).all()) and low - slack <= float(part.min()) and float(part.max()) <= high + slack
+        for part in (flat[piece] for piece in bands(flat.shape))
+    )
 
 
 def _history(file: Any) -> list[Costs]:

@@ -361,7 +361,7 @@ def test_tiles_that_are_all_halo_are_refused_before_any_work(thin: Thin) -> None
         StyleTransfer(picture(0, 512, 512), picture(1, 64, 64), weights=weights, tile=1)
     times, least = (int(number) for number in re.findall(r"(?:are|it) (\d+)", str(refused.value)))
     assert times > geometry.MAX_WORK
-    net = network.build(open_device("cpu"), weights, "relu5_1")
+    net = network.build(open_device("cpu"), weights, "relu5_1", "max")
     for side, absurd in ((least - geometry.grid(net), True), (least, False)):
         cut_up = geometry.tiling(net, (512, 512), (side, side))
         assert (cut_up.pixels > geometry.MAX_WORK * 512**2) == absurd
