@@ -54,7 +54,7 @@ def paint(
 
     styles = styles_of(options)
     check_options(options, styles)
-    unwritable: dict[str, Any] = dict(check_files(options, styles, resumed=resume is not None))
+    unwritable = check_files(options, styles, resumed=resume is not None)
     for folder in () if dry_run else folders(options):
         whole_file.clean(folder)
     sums = inputs.checksums(options)
@@ -115,7 +115,8 @@ def paint(
         unwritable.pop("checkpoint", None)  # which is tried again and again, and says so
         for name, reason in unwritable.items():
             sides.leave_out(f"{SIDES[name]} {getattr(options, name)}", reason)
-        beside = replace(options, **dict.fromkeys(unwritable))
+        nothing: dict[str, Any] = dict.fromkeys(unwritable)
+        beside = replace(options, **nothing)
         if beside.json_file is not None:
             sides.add(side_outputs.json_lines(beside.json_file, done, stack))
         if options.save_every is not None:
