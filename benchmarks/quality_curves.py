@@ -146,7 +146,9 @@ def sheets(records: Records, folder: Path, width: int, only: Sequence[str] | Non
         draw = ImageDraw.Draw(page)
         for (name, factor), file in painted.items():
             left, top = factors.index(factor) * (width + 4), names.index(name) * row
-            draw.text((left + 2, top + 2), f"{name}, style x {factor:g}", fill="black", font=font)
+            if left == 0:
+                draw.text((2, top + 2), name, fill="black", font=font)
+            draw.text((left + width - 2, top + 2), f"x {factor:g}", fill="black", font=font, anchor="ra")
             with Image.open(file) as picture:
                 page.paste(picture.resize((width, height), Image.Resampling.LANCZOS), (left, top + 20))
         written.append(folder / f"sheet_{pair.replace(' / ', '_')}.jpg")
