@@ -35,7 +35,6 @@ from .costs import launch as costs
 from .elementwise import launch as elementwise
 from .grids import WORKSPACE_BYTES
 from .kernel_sets import Filters, choose_kernels
-from .neighbors import launch as neighbors
 from .neighbors.operations import NeighborOperations
 from .optimizer_steps import launch as optimizer_steps
 from .runtime.launch import Launch
@@ -143,8 +142,8 @@ class CudaDevice(NeighborOperations, SlicedOperations):
     def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]],
                         searches: Sequence[tuple[int, int, int, int]] = ()) -> int:  # fmt: skip
         needs = (self._kernels.workspace_bytes(*sizes) for sizes in convolutions)
-        merges = (neighbors.search_workspace_bytes(*sizes) for sizes in searches)
-        return max([WORKSPACE_BYTES, *needs, *merges])
+        of_searches = (self._kernels.search_workspace_bytes(*sizes) for sizes in searches)
+        return max([WORKSPACE_BYTES, *needs, *of_searches])
 
     def bind_workspace(self, workspace: Array) -> None:
         self._check("bind_workspace", workspace=(workspace, (workspace.size,), BYTE))

@@ -21,6 +21,8 @@ from .elementwise import launch as elementwise
 from .gram import launch_mma_sm80 as gram_mma_sm80
 from .gram import launch_simt as gram_simt
 from .gram import launch_wgmma_sm90 as gram_wgmma_sm90
+from .neighbors import launch as neighbors_simt
+from .neighbors import launch_mma_sm80 as neighbors_mma_sm80
 from .precisions import AUTO, PRECISIONS, on_gpus
 from .runtime.launch import Launch
 from .runtime.protocol import Runtime
@@ -122,6 +124,14 @@ class SimtKernels:
                          weights: Array | None) -> list[Launch]:  # fmt: skip
         return costs.content_gradient(features, target, scale, out, accumulate, weights)
 
+    def search_workspace_bytes(self, height: int, width: int, channels: int, candidates: int) -> int:
+        """For `nearest_neighbors`."""
+        return neighbors_simt.search_workspace_bytes(height, width, channels, candidates)
+
+    def nearest_neighbors(self, features: Array, mean: Array, candidates: Array, out: Array,
+                          workspace: Array) -> list[Launch]:  # fmt: skip
+        return neighbors_simt.nearest_neighbors(features, mean, candidates, out, workspace)
+
 
 class MmaKernels(SimtKernels):
     """Activations in float32, convolved and multiplied by mma.sync in tf32 or 3xtf32. What tensor cores cannot take,
@@ -180,6 +190,21 @@ class MmaKernels(SimtKernels):
         return gram_mma_sm80.style_gradient(
             features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights, workspace=workspace,
             precision=self.precision, spec=self.spec, factor=loss_scale,
+        )  # fmt: skip
+
+    def search_workspace_bytes(self, height: int, width: int, channels: int, candidates: int) -> int:
+        if not neighbors_mma_sm80.serves(channels, self.precision, self.spec):
+            return super().search_workspace_bytes(height, width, channels, candidates)
+        return neighbors_mma_sm80.search_workspace_bytes(
+            height, width, channels, candidates, self.precision, self.spec
+        )  # fmt: skip
+
+    def nearest_neighbors(self, features: Array, mean: Array, candidates: Array, out: Array,
+                          workspace: Array) -> list[Launch]:  # fmt: skip
+        if not neighbors_mma_sm80.serves(features.shape[2], self.precision, self.spec):
+            return super().nearest_neighbors(features, mean, candidates, out, workspace)
+        return neighbors_mma_sm80.nearest_neighbors(
+            features, mean, candidates, out, workspace, self.precision, self.spec
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from .conv3x3 import launch_simt, launch_wgmma_sm90, tile_model
 from .gram import launch_mma_sm80 as gram_mma_sm80
 from .gram import launch_simt as gram_simt
 from .gram import launch_wgmma_sm90 as gram_wgmma_sm90
+from .neighbors import launch_mma_sm80 as neighbors_mma_sm80
 from .runtime.tensor_map import STEP_CHANNELS
 from .sliced import launch as sliced
 from .wasserstein import launch as wasserstein
@@ -72,11 +73,13 @@ def header() -> str:
         *(_alias(name, "GramTile", values) for name, values in grams),
         "}  // namespace wgmma_sm90",
         "",
-        "// kernels/device.py, gram/launch_simt.py, wasserstein/launch.py, sliced/launch.py",
+        "// kernels/device.py, gram/launch_simt.py, wasserstein/, sliced/launch.py, neighbors/launch_mma_sm80.py",
         _constant("max_vectors", MOST_VECTORS),
         _constant("gram_sum_elements", gram_simt.SUM_ELEMENTS),
         _constant("square_product_warps", wasserstein.SLICES),
         _constant("sort_tile", sliced.SORT_TILE),
+        _constant("search_candidates", neighbors_mma_sm80.CANDIDATES),
+        _constant("kept_candidates", neighbors_mma_sm80.KEPT),
     ]
     return "\n".join(lines) + "\n"
 

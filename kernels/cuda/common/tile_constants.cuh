@@ -45,8 +45,10 @@ using GramTile64x64 = GramTile<64, 128, 6>;
 using GramTile128x128 = GramTile<128, 64, 4>;
 }  // namespace wgmma_sm90
 
-// kernels/device.py, gram/launch_simt.py, wasserstein/launch.py, sliced/launch.py
+// kernels/device.py, gram/launch_simt.py, wasserstein/, sliced/launch.py, neighbors/launch_mma_sm80.py
 constexpr int max_vectors = 64;
 constexpr int gram_sum_elements = 16;
 constexpr int square_product_warps = 4;
 constexpr int sort_tile = 4096;
+constexpr int search_candidates = 128;
+constexpr int kept_candidates = 4;

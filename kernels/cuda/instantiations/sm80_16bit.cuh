@@ -1,8 +1,8 @@
 // Everything between an image and its gradient in 16-bit numbers, sums in float32: the convolutions
 // (conv3x3/mma_sm80.cuh), the first layer's (conv3x3/rgb_mma_sm80.cuh), what is between them on the way back
 // (elementwise/pooling_16bit.cuh), Grams (gram/mma_sm80.cuh), means and costs (costs/terms_16bit.cuh), nearest
-// neighbors (neighbors/neighbors_simt.cuh), and the products of the sliced distance (sliced/products.cuh). Tested by
-// tests/kernels/cuda/test_device_16bit.py, and by the tests that the headers name.
+// neighbors (neighbors/mma_sm80.cuh, neighbors_simt.cuh), and the products of the sliced distance
+// (sliced/products.cuh). Tested by tests/kernels/cuda/test_device_16bit.py, and by the tests that the headers name.
 //
 // sm80_bf16.cu and sm80_fp16.cu include this once each, with
 //
@@ -14,6 +14,7 @@
 #include "costs/terms_16bit.cuh"
 #include "elementwise/pooling_16bit.cuh"
 #include "gram/mma_sm80.cuh"
+#include "neighbors/mma_sm80.cuh"
 #include "neighbors/neighbors_simt.cuh"
 #include "sliced/products.cuh"
 
@@ -44,6 +45,14 @@ STYLE_GRADIENT_MMA_SM80(NAME(style_gradient_mma_sm80_bf16_128x128, style_gradien
                         mma_sm80::Half<ELEMENT>, 128)
 STYLE_GRADIENT_MMA_SM80(NAME(style_gradient_mma_sm80_bf16_128x64, style_gradient_mma_sm80_fp16_128x64),
                         mma_sm80::Half<ELEMENT>, 64)
+#endif
+#if ARCHITECTURE >= 800  // whose copies run ahead
+NEAREST_NEIGHBORS_MMA_SM80(NAME(nearest_neighbors_mma_sm80_bf16_128x128, nearest_neighbors_mma_sm80_fp16_128x128),
+                           mma_sm80::Half<ELEMENT>, 128)
+NEAREST_NEIGHBORS_MMA_SM80(NAME(nearest_neighbors_mma_sm80_bf16_64x128, nearest_neighbors_mma_sm80_fp16_64x128),
+                           mma_sm80::Half<ELEMENT>, 64)
+CANDIDATE_OFFSETS(NAME(candidate_offsets_bf16, candidate_offsets_fp16), ELEMENT)
+NEAREST_OF_KEPT(NAME(nearest_of_kept_bf16, nearest_of_kept_fp16), ELEMENT)
 #endif
 CONV3X3_RELU_SPLIT_K_SUM(NAME(conv3x3_relu_mma_sm80_bf16_split_k_sum, conv3x3_relu_mma_sm80_fp16_split_k_sum), ELEMENT)
 CONV3X3_INPUT_GRADIENT_SPLIT_K_SUM(NAME(conv3x3_input_gradient_mma_sm80_bf16_split_k_sum,

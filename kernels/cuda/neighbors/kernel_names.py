@@ -17,13 +17,37 @@ NEAREST_NEIGHBORS_SIMT = {
 }
 """Likewise."""
 
+NEAREST_NEIGHBORS_MMA_SM80 = {
+    ("bf16", 128): "nearest_neighbors_mma_sm80_bf16_128x128",
+    ("bf16", 64): "nearest_neighbors_mma_sm80_bf16_64x128",
+    ("fp16", 128): "nearest_neighbors_mma_sm80_fp16_128x128",
+    ("fp16", 64): "nearest_neighbors_mma_sm80_fp16_64x128",
+    ("tf32", 128): "nearest_neighbors_mma_sm80_tf32_128x128",
+    ("tf32", 64): "nearest_neighbors_mma_sm80_tf32_64x128",
+}
+"""By precision and the pixels of a tile."""
+
+CANDIDATE_OFFSETS = {
+    "bf16": "candidate_offsets_bf16",
+    "fp16": "candidate_offsets_fp16",
+    "tf32": "candidate_offsets_tf32",
+}
+"""By precision."""
+
+NEAREST_OF_KEPT = {
+    "bf16": "nearest_of_kept_bf16",
+    "fp16": "nearest_of_kept_fp16",
+    "tf32": "nearest_of_kept_tf32",
+}
+"""Likewise."""
+
 NEIGHBORS_COST = {
     "fp32": "neighbors_cost_fp32",
     "fp32_any": "neighbors_cost_fp32_any",
     "bf16": "neighbors_cost_bf16",
     "fp16": "neighbors_cost_fp16",
 }
-"""Likewise."""
+"""By what memory holds, as above."""
 
 NEIGHBORS_GRADIENT = {
     "fp32": "neighbors_gradient_fp32",

@@ -15,7 +15,7 @@
 // Which candidate wins is a total order, the higher product and of equals the lower index, and a product is always
 // added up channel by channel: so neither tiles nor splits decide it. A product that is no number never wins.
 //
-// Bound by FFMA: a tile does 21 FLOP for a byte of float32 that it asks of L2, 43 for one of 16 bits. The others take a
+// mma_sm80.cuh searches on tensor cores. Here what bounds is FFMA: a tile does 21 FLOP for a byte of float32 that it asks of L2, 43 for one of 16 bits. The others take a
 // warp a pixel, read it once from device memory, which bounds them, and are added up in a fixed order.
 // kernels/cuda/neighbors/launch.py launches them; tests/kernels/cuda/neighbors/test_neighbors.py runs every kernel in
 // the emulator, on its checking build, and on a GPU where there is one, against float64.

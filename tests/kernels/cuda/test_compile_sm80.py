@@ -53,6 +53,7 @@ IN_3XTF32 = {
     "style_gradient_128x128": (48, 6, 255),
     "style_gradient_128x64": (48, 6, 168),
 }
+SEARCH_REGISTERS = 255  # two blocks of 128 threads, or four of 64
 MOMENTS = {"bf16": IN_16_BITS, "fp16": IN_16_BITS, "tf32": IN_TF32, "3xtf32": IN_3XTF32}
 
 SLICES = {"bf16": 4, "fp16": 4, "tf32": 4, "3xtf32": 1}  # of a step in the unrolled loop
@@ -88,6 +89,11 @@ def moments(cubin: Cubin) -> Iterator[tuple[str, str, str]]:
             yield kernel, match[2], f"{match[1]}_{match[3]}"
 
 
+def searches(cubin: Cubin) -> list[str]:
+    """The kernels that search for nearest neighbors."""
+    return [kernel for kernel in cubin.kernels if kernel.startswith("nearest_neighbors_mma_sm80_")]
+
+
 @pytest.mark.slow
 def test_no_kernel_spills_or_warns(cubin: tuple[str, Cubin]) -> None:
     _, compiled = cubin
@@ -112,6 +118,7 @@ def test_other_kernels_leave_room_for_many_blocks(cubin: tuple[str, Cubin]) -> N
     """An image's and products on FFMA have 128 threads, others 256: three blocks to a multiprocessor, or two."""
     _, compiled = cubin
     names = {name for name, _, _ in tiled(compiled)} | {name for name, *_ in moments(compiled)}
+    names |= set(searches(compiled))
     others = {name: taken for name, taken in compiled.kernels.items() if name not in names}
     of_128_threads = re.compile("rgb|^project_|^sliced_gradient_|^nearest_neighbors_")
     assert not {
@@ -145,6 +152,20 @@ def test_the_gram_and_its_gradient_are_multiplied_on_tensor_cores(cubin: tuple[s
         assert found[kernel]["LDSM"] == loads, kernel
         assert (found[kernel]["LDGSTS"] > 0) == (architecture != "sm_75"), kernel
         assert compiled.kernels[kernel].registers <= registers, kernel
+        assert not compiled.kernels[kernel].shared_bytes, kernel
+
+
+@pytest.mark.slow
+def test_the_search_is_multiplied_on_tensor_cores(cubin: tuple[str, Cubin]) -> None:
+    """A warp's 64x64, in four steps of a k-tile: 32 products and 8 loads of matrices each."""
+    architecture, compiled = cubin
+    found, kernels = instructions(compiled.image, OPCODES), searches(compiled)
+    assert len(kernels) == (0 if architecture == "sm_75" else 2)
+    for kernel in kernels:
+        assert found[kernel]["HMMA"] == 4 * 32, kernel
+        assert found[kernel]["LDSM"] == 4 * 8, kernel
+        assert found[kernel]["LDGSTS"] > 0, kernel
+        assert compiled.kernels[kernel].registers <= SEARCH_REGISTERS, kernel
         assert not compiled.kernels[kernel].shared_bytes, kernel
 
 

@@ -1,74 +1,23 @@
-"""Every kernel of neighbors/ against the reference in float64: on the emulator, on its checking build, and on a GPU
-where there is one. Searches of whole numbers, whose products are exact, have one right answer.
+"""Every kernel of neighbors_simt.cuh against the reference in float64: on the emulator, on its checking build, and on
+a GPU where there is one. Searches of whole numbers, whose products are exact, have one right answer.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from harness.neighbors import HALF_STEP, Opened, held, kept, random
 from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.neighbors import launch as neighbors
-from nstgpu.kernels.cuda.runtime.cupy_runtime import CudaRuntime
-from nstgpu.kernels.cuda.runtime.driver import cuda_problem
-from nstgpu.kernels.cuda.runtime.emulator_runtime import EmulatorRuntime
-from nstgpu.kernels.cuda.storage import rounded, widened
-from nstgpu.kernels.emulator import NoCompilerError
-from nstgpu.kernels.errors import DeviceError
 from nstgpu.kernels.reference import Reference
 
 PRECISIONS = ("fp32", "bf16", "fp16")  # tf32 and 3xtf32 keep what fp32 keeps, and go to the same kernels
-HALF_STEP = {"bf16": 2.0**-8, "fp16": 2.0**-11}  # what rounding to 16 bits takes at most, relative
 SHAPES = [(1, 1, 8, 1), (5, 7, 8, 3), (13, 12, 24, 130), (2, 3, 16, 700), (3, 4, 264, 65)]
 """H, W, C of the features, and how many candidates there are: one tile and several, one part and several."""
 ANY_WIDTH = [(1, 2, 1, 5), (5, 7, 3, 70), (3, 3, 130, 9)]
 
 reference = Reference()
-Opened = Callable[[str], CudaDevice]
-
-
-@pytest.fixture(scope="module", params=["emulator", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
-def opened(request: pytest.FixtureRequest) -> Opened:
-    """opened("bf16") is a device that computes so."""
-
-    def call(precision: str) -> CudaDevice:
-        if precision not in devices:
-            devices[precision] = CudaDevice(runtime(precision), precision)
-        return devices[precision]
-
-    def runtime(precision: str) -> EmulatorRuntime | CudaRuntime:
-        if request.param == "cuda":
-            if problem := cuda_problem():
-                pytest.skip(problem)
-            return CudaRuntime(precision=precision)
-        try:
-            return EmulatorRuntime(precision, check=request.param == "checked")
-        except DeviceError as error:
-            if not isinstance(error.__cause__, NoCompilerError):
-                raise
-            pytest.skip(str(error))
-
-    devices: dict[str, CudaDevice] = {}
-    return call
-
-
-def random(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def held(device: CudaDevice, values: Any, dtype: Any = None) -> Any:
-    """In the dtype of activations unless another is named."""
-    dtype = np.dtype(dtype or device.activation_dtype)
-    out = device.allocate(values.size * dtype.itemsize).view(dtype).reshape(values.shape)
-    device.upload(values, out)
-    return out
-
-
-def kept(values: Any, precision: str) -> Any:
-    """What memory makes of the values, in float64."""
-    sixteen = precision in HALF_STEP
-    return (widened(rounded(values, precision), precision) if sixteen else values).astype(np.float64)
 
 
 def bind(device: CudaDevice, shape: tuple[int, int, int, int]) -> None:
@@ -77,9 +26,11 @@ def bind(device: CudaDevice, shape: tuple[int, int, int, int]) -> None:
 
 
 def found(device: CudaDevice, features: Any, mean: Any, candidates: Any) -> Any:
-    bind(device, (*features.shape, len(candidates)))
+    """By the kernels that need no tensor cores, whatever the device would take."""
+    workspace = device.allocate(neighbors.search_workspace_bytes(*features.shape, len(candidates)))
     out = held(device, np.full(features.shape[:2], -1), np.int32)
-    device.nearest_neighbors(held(device, features), held(device, mean, np.float32), held(device, candidates), out)
+    arrays = held(device, features), held(device, mean, np.float32), held(device, candidates)
+    device._run(neighbors.nearest_neighbors(*arrays, out, workspace))
     return device.download(out)
 
 
