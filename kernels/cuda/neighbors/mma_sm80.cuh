@@ -28,8 +28,8 @@
 // is 0.27 ms. With few channels the looking counts, some 100 instructions for a fragment's row that has found one.
 //
 // kernels/cuda/neighbors/launch_mma_sm80.py launches these kernels; tests/kernels/cuda/neighbors/test_mma_sm80.py runs
-// them in the emulator, on its checking build, and on a GPU where there is one, and tests/kernels/cuda/
-// test_compile_sm80.py reads their SASS.
+// them in the emulator, on its checking build, and on a GPU where there is one, and
+// tests/kernels/cuda/test_compile_sm80.py reads their SASS.
 #pragma once
 
 #include "common/tile_constants.cuh"
