@@ -71,6 +71,7 @@ class CudaDevice(NeighborOperations, SlicedOperations):
     ) -> None:
         self._kernels = choose_kernels(runtime, precision, wgmma)
         self.precision, self.activation_dtype = self._kernels.precision, self._kernels.storage
+        self._search = self._kernels.nearest_neighbors
         self.loss_scale = self._kernels.loss_scale
         """How many times larger than they are gradients are held within the network: what `style_gradient` and
         `content_gradient` write, up to what `preprocess_gradient` reads. A power of two, so that nothing is rounded."""

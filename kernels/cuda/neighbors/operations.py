@@ -1,7 +1,7 @@
 """The operations of `neighbors` on the CUDA device: checks, and then the launches of `launch`."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -11,17 +11,11 @@ from ..runtime.launch import Launch
 from . import launch
 
 
-class Kernels(Protocol):
-    """The part of a kernel set that searches."""
-
-    def nearest_neighbors(self, features: Array, mean: Array, candidates: Array, out: Array,
-                          workspace: Array) -> list[Launch]: ...  # fmt: skip
-
-
 class NeighborOperations:
     """What `CudaDevice` has of them."""
 
-    _kernels: Kernels
+    _search: Callable[[Array, Array, Array, Array, Array], Sequence[Launch]]
+    """`nearest_neighbors` of a kernel set."""
     activation_dtype: np.dtype[Any]
     loss_scale: float
     _arguments: Arguments
@@ -38,7 +32,7 @@ class NeighborOperations:
         shape = self._check_pixels("nearest_neighbors", features, mean)
         self._check_candidates("nearest_neighbors", candidates, shape[2])
         self._arguments.check("nearest_neighbors", 4, out=(out, shape[:2], COUNT))
-        self._run(self._kernels.nearest_neighbors(features, mean, candidates, out, self._workspace))
+        self._run(self._search(features, mean, candidates, out, self._workspace))
 
     def neighbors_cost(self, features: Array, mean: Array, candidates: Array, matches: Array, scale: float, *,
                        cost: Array, weights: Array | None = None) -> None:  # fmt: skip

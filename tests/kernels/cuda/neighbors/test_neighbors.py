@@ -27,7 +27,8 @@ def bind(device: CudaDevice, shape: tuple[int, int, int, int]) -> None:
 
 def found(device: CudaDevice, features: Any, mean: Any, candidates: Any) -> Any:
     """By the kernels that need no tensor cores, whatever the device would take."""
-    workspace = device.allocate(neighbors.search_workspace_bytes(*features.shape, len(candidates)))
+    height, width, channels = features.shape
+    workspace = device.allocate(neighbors.search_workspace_bytes(height, width, channels, len(candidates)))
     out = held(device, np.full(features.shape[:2], -1), np.int32)
     arrays = held(device, features), held(device, mean, np.float32), held(device, candidates)
     device._run(neighbors.nearest_neighbors(*arrays, out, workspace))
