@@ -34,7 +34,8 @@ from .storage import rounded, widened
 
 _log = logging.getLogger("nstgpu")
 
-SELF_TEST_SHAPE = (19, 21, 72, 136)  # tiles, channels and steps that end within a box, and more than one of each
+# Tiles, channels and steps that end within a box, and more than one of each; and channels that fill it.
+SELF_TEST_SHAPES = ((19, 21, 72, 136), (17, 33, 64, 128))
 SELF_TEST_BOUND = {"bf16": 2.0**-7, "fp16": 2.0**-10}  # twice what rounding the result takes, of the largest
 GRAM_TEST_SHAPES = ((31, 29, 56), (13, 31, 136))  # for each tile: likewise, and more steps than stages
 GRAM_TEST_BOUND = 2.0**-16  # sums of a few hundred terms in fp32
@@ -104,7 +105,8 @@ def problem_with(
     for element in elements:
         tests: list[tuple[str, float, Callable[[int], float]]] = [
             (f"tile {tile.variant}", SELF_TEST_BOUND[element],
-             functools.partial(_self_test_error, runtime, target, element, tile)) for tile in conv.TILES
+             functools.partial(_self_test_error, runtime, target, element, tile, shape))
+            for tile in conv.TILES for shape in SELF_TEST_SHAPES
         ]  # fmt: skip
         tests += [
             (f"gram {tile.variant}", GRAM_TEST_BOUND,
@@ -124,9 +126,12 @@ def problem_with(
     return None
 
 
-def _self_test_error(runtime: Runtime, target: Target, element: Element, tile: conv.Tile, slices: int) -> float:
-    """The largest error of activations and input gradients, relative to the largest of each."""
-    height, width, channels_in, channels_out = SELF_TEST_SHAPE
+def _self_test_error(
+    runtime: Runtime, target: Target, element: Element, tile: conv.Tile, shape: tuple[int, int, int, int], slices: int
+) -> float:
+    """The largest error of activations and input gradients, masked and added to what is there, relative to the largest
+    of each."""
+    height, width, channels_in, channels_out = shape
     random = np.random.default_rng(0)
     kernel = random.standard_normal((3, 3, channels_in, channels_out)) / (3 * np.sqrt(channels_in))
     filters = conv.pack_filters(kernel.astype(np.float32), np.zeros(channels_out, np.float32), element)
@@ -137,8 +142,9 @@ def _self_test_error(runtime: Runtime, target: Target, element: Element, tile: c
     on_device = filters._replace(
         forward=held(filters.forward), backward=held(filters.backward), bias=held(filters.bias)
     )
-    x_held, gradient_held = held(x), held(gradient)
-    y, back = held(np.zeros_like(gradient)), held(np.zeros_like(x))
+    mask = random.standard_normal(x.shape) > 0
+    x_held, gradient_held, mask_held = held(x), held(gradient), held(np.packbits(mask, axis=2, bitorder="little"))
+    y, back = held(np.zeros_like(gradient)), held(x)
     forward = conv.cut_up(tile, height, width, channels_in, channels_out, slices)
     backward = conv.cut_up(tile, height, width, channels_out, channels_in, slices)
     needs = (
@@ -149,7 +155,7 @@ def _self_test_error(runtime: Runtime, target: Target, element: Element, tile: c
     for launch in (
         *conv.conv3x3_relu(x_held, on_device, out=y, mask=None, pooling="max", pooled=None, choice=None,
                       workspace=workspace, target=target, work=forward),
-        *conv.conv3x3_input_gradient(gradient_held, on_device, out=back, mask=None, accumulate=False,
+        *conv.conv3x3_input_gradient(gradient_held, on_device, out=back, mask=mask_held, accumulate=True,
                                 workspace=workspace, target=target, work=backward),
     ):  # fmt: skip
         runtime.launch(launch)
@@ -159,11 +165,11 @@ def _self_test_error(runtime: Runtime, target: Target, element: Element, tile: c
         widened(filters.forward, element).transpose(1, 2, 0).reshape(kernel.shape), filters.bias
     )
     expected_y = np.empty(gradient.shape)
-    expected_back = np.empty(x.shape)
+    expected_back = widened(x, element).astype(np.float64)
     reference.conv3x3_relu(widened(x, element).astype(np.float64), exact, out=expected_y, mask=None, pooling="max",
                            pooled=None, choice=None)  # fmt: skip
     reference.conv3x3_input_gradient(widened(gradient, element).astype(np.float64), exact, out=expected_back,
-                                     mask=None, accumulate=False)  # fmt: skip
+                                     mask=mask, accumulate=True)  # fmt: skip
     return max(
         float(np.max(np.abs(widened(runtime.download(ours), element) - expected)) / np.max(np.abs(expected)))
         for ours, expected in ((y, expected_y), (back, expected_back))

@@ -296,6 +296,19 @@ void issue_copy(const Copy& copy) {
 
 void complete_copy(const Copy& copy) { mark_copy(copy, false); }
 
+// By nobody's lane, at the beginning of the block: before whatever comes after the first barrier.
+void mark_written(const void* to, size_t bytes) {
+    const auto address = reinterpret_cast<uintptr_t>(to);
+    const auto contains = [&](const Region& region) { return region.contains(address); };
+    const Region& region = *std::find_if(now.regions.begin(), now.regions.end(), contains);
+    for_cells(region, address - region.base, bytes, 0, [&](size_t, size_t, Cell& cell, Access access) {
+        access.interval = now.block_start;
+        access.initialised =
+            cell.write.interval >= now.block_start ? cell.write.initialised | access.bytes : access.bytes;
+        cell.write = access;
+    });
+}
+
 }  // namespace check
 }  // namespace emulator
 

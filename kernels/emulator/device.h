@@ -91,7 +91,12 @@ struct MatrixRows {
     const char* rows[warpSize];
 };
 void multiply_add(Number number, int depth, float* sums, const uint32_t* a, const uint32_t* b, Site site);
-void exchange_rows(const char* row, MatrixRows& all, Site site);
+void exchange_rows(const char* name, const char* row, MatrixRows& all, Site site);
+
+// For the checking build: the copy engine has written here; and what an mbarrier has let through comes after all that
+// has happened, which is more than it orders.
+void mark_written(const void* to, size_t bytes);
+void order_block();
 
 inline unsigned lane() { return ((threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x) % warpSize; }
 

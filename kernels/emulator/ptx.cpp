@@ -141,6 +141,7 @@ void multiply_fragments(void* const* operands, unsigned) {
 struct Brought {  // a row, by a lane, and what the lane is told
     const char* own;
     MatrixRows* all;
+    const char* name;
     const Lane* lane;
 };
 
@@ -157,7 +158,9 @@ void tell_rows(void* const* operands, unsigned) {
         worker->launch->reports.add("bank conflict", lane.wait.site, [&](Report& report) {
             report.headline = "the eight rows of a matrix share " + std::to_string(__builtin_popcount(groups)) +
                               " of the eight groups of four banks";
-            report.sides = {worker->side("brings the first, in ldmatrix", lane, 0, lane.wait.site)};
+            const std::string in =
+                std::string("brings the first, in ") + static_cast<const Brought*>(operands[first])->name;
+            report.sides = {worker->side(in, lane, 0, lane.wait.site)};
         });
     }
 }
@@ -173,11 +176,12 @@ void multiply_add(Number number, int depth, float* sums, const uint32_t* a, cons
     worker->collective("mma", ~0u, &operands, combine, site);
 }
 
-void exchange_rows(const char* row, MatrixRows& all, Site site) {
-    worker->require_shared("a row of ldmatrix", row, site);
-    worker->require_alignment("a row of ldmatrix", row, 16, site);
-    Brought operand{row, &all, worker->running};
-    worker->collective("ldmatrix", ~0u, &operand, tell_rows, site);
+void exchange_rows(const char* name, const char* row, MatrixRows& all, Site site) {
+    const std::string what = std::string("a row of ") + name;
+    worker->require_shared(what.c_str(), row, site);
+    worker->require_alignment(what.c_str(), row, 16, site);
+    Brought operand{row, &all, name, worker->running};
+    worker->collective(name, ~0u, &operand, tell_rows, site);
 }
 
 }  // namespace emulator

@@ -372,6 +372,13 @@ void collective(const char* name, unsigned mask, void* operand, Combine combine,
     worker->collective(name, mask, operand, combine, site);
 }
 
+void mark_written(const void* to, size_t bytes) {
+    if constexpr (EMULATOR_CHECK) check::mark_written(to, bytes);
+}
+void order_block() {
+    if constexpr (EMULATOR_CHECK) check::barrier();
+}
+
 void sync_warp(unsigned mask, Site site) {
     const Combine order = [](void* const*, unsigned mask) {
         if constexpr (EMULATOR_CHECK) check::order_lanes(worker->number(*worker->running) / warpSize, mask);

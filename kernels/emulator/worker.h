@@ -213,6 +213,7 @@ void order_lanes(unsigned warp, unsigned mask);
 void add_shared_array(char* base, size_t bytes, size_t element_bytes, const char* name);
 void issue_copy(const Copy& copy);
 void complete_copy(const Copy& copy);
+void mark_written(const void* to, size_t bytes);
 
 }  // namespace check
 

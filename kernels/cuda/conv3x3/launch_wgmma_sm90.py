@@ -25,6 +25,7 @@ from .wgmma_model import BACKWARD, FORWARD, Cut, predicted
 
 BOX_WIDTH, BOX_HEIGHT, LOADED_ROWS = 8, 16, 18  # the box's, as in cuda/conv3x3/wgmma_layout.cuh
 THREADS = 384
+EPILOGUE_BYTES = 2 * (16384 + 1024)  # two units of 128 pixels x 64 channels, and their masks
 
 SLICES = (1, 2, 3, 4, 6, 8, 12)  # of a sum: what an H100 was measured with
 
@@ -67,7 +68,7 @@ class Tile:
         row = STEP_CHANNELS * ELEMENT_BYTES
         pixels = self.pixel_stages * self.boxes * LOADED_ROWS * BOX_WIDTH * row
         filters = self.filter_stages * self.channels * row
-        return pixels + filters + 8 * 4096 + 16 * (self.pixel_stages + self.filter_stages + 1)
+        return pixels + filters + EPILOGUE_BYTES + 16 * (self.pixel_stages + self.filter_stages + 5)
 
 
 TILES = (
@@ -96,6 +97,12 @@ def activations_map(address: int, element: Element, shape: tuple[int, int, int])
     """Of (H, W, C): a box of 64 channels, 8 pixels and 18 rows."""
     height, width, channels = shape
     return TensorMap(address, element, (channels, width, height), (STEP_CHANNELS, BOX_WIDTH, LOADED_ROWS))
+
+
+def results_map(address: int, element: Element, shape: tuple[int, int, int]) -> TensorMap:
+    """Of (H, W, C), for what an epilogue loads and stores: a box of 64 channels, 8 pixels and 16 rows."""
+    height, width, channels = shape
+    return TensorMap(address, element, (channels, width, height), (STEP_CHANNELS, BOX_WIDTH, BOX_HEIGHT))
 
 
 def filters_map(address: int, element: Element, channels_in: int, channels_out: int, tile: Tile) -> TensorMap:
@@ -197,7 +204,8 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
     work = work or choose_work(height, width, channels_out, channels_in, backward=True)
     partials = partials_in(workspace, partial_bytes(work, height, width, channels_in))
     maps = _maps(gradient, filters.backward, filters.element, work.tile, target)
-    args = (*maps, out, mask, partials, *int32s(height, width, channels_out, channels_in, work.slices),
+    results = target.encode(results_map(target.address(out), filters.element, out.shape))
+    args = (*maps, results, mask, partials, *int32s(height, width, channels_out, channels_in, work.slices),
             np.int32(accumulate))  # fmt: skip
     launches = [_launch("input_gradient", work, filters.element, args, target)]
     if work.slices > 1:

@@ -36,6 +36,7 @@
 #include "common/indexing.cuh"
 #include "common/tensor_map.cuh"
 #include "conv3x3/mma_sm80.cuh"
+#include "conv3x3/wgmma_epilogue_sm90.cuh"
 #include "conv3x3/wgmma_layout.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/setmaxnreg.cuh"
@@ -44,7 +45,6 @@
 
 namespace wgmma_sm90 {
 
-using mma_sm80::ActivationShape;
 using mma_sm80::PoolWindow;
 
 #ifdef HAS_WGMMA
@@ -73,17 +73,20 @@ struct Tile {
 
     static constexpr int pixel_stages = pixel_stages_, pixel_bytes = boxes * box_bytes;
     static constexpr int filter_stages = filter_stages_, filter_bytes = columns * row_bytes;
-    static constexpr int epilogue_smem_floats = 64 * 16;  // floats of the epilogue's
+    static constexpr int units = boxes * columns / unit_channels;  // of a work tile, for the input gradient's epilogue
+    static constexpr int epilogue_smem_floats = 64 * 16;           // of a warp, for the other's
     static constexpr int filters_at = pixel_stages * pixel_bytes,
-                         epilogue_smem_at = filters_at + filter_stages * filter_bytes;
-    static constexpr int barriers_at = epilogue_smem_at + consumer_warps * epilogue_smem_floats * 4;
-    static constexpr int shared_bytes = barriers_at + 2 * 8 * (pixel_stages + filter_stages + 1);
+                         epilogue_at = filters_at + filter_stages * filter_bytes;
+    static constexpr int masks_at = epilogue_at + unit_buffers * unit_bytes;
+    static constexpr int barriers_at = masks_at + unit_buffers * unit_mask_bytes;
+    static constexpr int shared_bytes = barriers_at + 2 * 8 * (pixel_stages + filter_stages + 5);
+    static_assert(unit_buffers * unit_bytes == consumer_warps * epilogue_smem_floats * 4);
     static_assert(filters_at % group_bytes == 0 && filter_bytes % group_bytes == 0);
     static_assert(shared_bytes <= 227 * 1024, "what a block may have");
 
     // Registers per thread: 168 at the launch; then the producer's warpgroup gives most of its own to the consumers,
     // who use up to 231 (read in the SASS).
-    static constexpr int producer_registers = 24, consumer_registers = 240;
+    static constexpr int producer_registers = 56, consumer_registers = 224;
     static_assert(producer_registers + consumers * consumer_registers <= (consumers + 1) * (65536 / threads / 8 * 8));
 };
 
@@ -104,6 +107,15 @@ struct Memory {
     __device__ __forceinline__ unsigned filters_empty(int stage) const { return filters_full(stage) + 8; }
     __device__ __forceinline__ unsigned turn(int consumer) const {
         return filters_full(Tile::filter_stages) + 8 * consumer;
+    }
+    // Of a unit: its buffer is free; ready for a consumer; staged.
+    __device__ __forceinline__ unsigned unit(int buffer) const {
+        return base + Tile::epilogue_at + buffer * unit_bytes;
+    }
+    __device__ __forceinline__ unsigned unit_free(int buffer) const { return turn(2 + buffer); }
+    __device__ __forceinline__ unsigned unit_staged(int buffer) const { return turn(4 + buffer); }
+    __device__ __forceinline__ unsigned unit_ready(int consumer, int buffer) const {
+        return turn(6 + 2 * consumer + buffer);
     }
 };
 
@@ -249,6 +261,7 @@ template <class Tile, class Element, class Epilogue>
 __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const TensorMap& filters_map,
                                          const ActivationShape& map, int channels_in, int split_k,
                                          const Epilogue& epilogue, float* partials) {
+    constexpr bool in_units = Epilogue::in_units;
     DYNAMIC_SHARED(unsigned char, shared);
     const Memory<Tile> memory = {ptx::shared_address_32(shared)};
     constexpr int tile_width = Tile::boxes * box_width;
@@ -269,27 +282,39 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
         }
         for (int consumer = 0; consumer < Tile::consumers; ++consumer)
             ptx::mbarrier_init(memory.turn(consumer), warps_per_group);
+        for (int buffer = 0; buffer < unit_buffers; ++buffer) {
+            ptx::mbarrier_init(memory.unit_free(buffer), 1);
+            ptx::mbarrier_init(memory.unit_staged(buffer), warps_per_group);
+            for (int consumer = 0; consumer < Tile::consumers; ++consumer)
+                ptx::mbarrier_init(memory.unit_ready(consumer, buffer), 2);
+        }
         ptx::fence_barrier_init();
         ptx::prefetch_tensor_map(pixels_map);
         ptx::prefetch_tensor_map(filters_map);
+        if constexpr (in_units) ptx::prefetch_tensor_map(epilogue.out);
     }
     __syncthreads();
 
     const int consumer = threadIdx.x / group_threads;
     if (consumer == Tile::consumers) {
         ptx::reg_dealloc<Tile::producer_registers>();
-        if (threadIdx.x / 32 == Tile::consumer_warps)
-            produce<Tile>(memory, pixels_map, filters_map, scheduler, pixel_tiles);
+        const int warp = threadIdx.x / 32 - Tile::consumer_warps;
+        if (warp == 0) produce<Tile>(memory, pixels_map, filters_map, scheduler, pixel_tiles);
+        if constexpr (in_units) {
+            if (warp == 1 && !partials) load_units<Tile>(memory, shared, epilogue, map, scheduler, pixel_tiles);
+            if (warp == 2 && !partials) store_units<Tile>(memory, epilogue, scheduler, pixel_tiles);
+        }
     } else {
         ptx::reg_alloc<Tile::consumer_registers>();
         float* const epilogue_smem =
-            reinterpret_cast<float*>(shared + Tile::epilogue_smem_at) + threadIdx.x / 32 * Tile::epilogue_smem_floats;
+            reinterpret_cast<float*>(shared + Tile::epilogue_at) + threadIdx.x / 32 * Tile::epilogue_smem_floats;
         const int first_box = Tile::cooperative ? consumer : 0;
         Ring<Tile::pixel_stages> pixels;
         Ring<Tile::filter_stages> filters;
         const unsigned work_tiles = pixel_tiles * scheduler.channel_tiles * scheduler.split_k;
         bool others = !Tile::cooperative && consumer == 1;  // this work tile is the other consumer's
         unsigned turn = consumer ^ 1;  // parity of the phase to wait for: the first turn is consumer 0's
+        unsigned unit_parity = 0;
 #pragma unroll 1
         for (unsigned index = blockIdx.x; index < work_tiles; index += gridDim.x) {
             const WorkTile work_tile = work_tile_at(index, scheduler, pixel_tiles, tile_width, Tile::columns);
@@ -304,9 +329,16 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
                 turn ^= 1;
                 float accum[Tile::products][Tile::accum];
                 multiply<Tile, Element>(memory, k_tiles, consumer, pixels, filters, accum);
-                store_accum<Tile>(epilogue_smem, map, work_tile.y, work_tile.x + first_box * box_width,
-                                  work_tile.channel, accum, epilogue,
-                                  partials ? partials + work_tile.split * split_size : nullptr);
+                const int x = work_tile.x + first_box * box_width;
+                float* const to = partials ? partials + work_tile.split * split_size : nullptr;
+                if constexpr (!in_units) {
+                    store_accum<Tile>(epilogue_smem, map, work_tile.y, x, work_tile.channel, accum, epilogue, to);
+                } else if (partials) {
+                    store_partials<Tile>(map, work_tile.y, x, work_tile.channel, accum, to);
+                } else {
+                    stage_units<Tile, Element>(memory, shared, epilogue, consumer, unit_parity, accum);
+                    unit_parity ^= 1;
+                }
             }
             others ^= !Tile::cooperative;
         }
@@ -330,12 +362,12 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
             static_cast<float*>(partials));                                                                       \
     }
 
-#define CONV3X3_INPUT_GRADIENT_WGMMA_SM90(name, Element, Tile)                                                     \
-    extern "C" __global__ void __launch_bounds__(wgmma_sm90::Tile::threads, 1) name(                               \
-        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                       \
-        Element* __restrict__ out, const uint8_t* __restrict__ relu_mask, void* __restrict__ partials, int height, \
-        int width, int channels_in, int channels_out, int split_k, int accumulate) {                               \
-        wgmma_sm90::convolve<wgmma_sm90::Tile, Element>(                                                           \
-            pixels, filters, {height, width, channels_out}, channels_in, split_k,                                  \
-            mma_sm80::MaskEpilogue<Element>{out, relu_mask, accumulate}, static_cast<float*>(partials));           \
+#define CONV3X3_INPUT_GRADIENT_WGMMA_SM90(name, Element, Tile)                                                       \
+    extern "C" __global__ void __launch_bounds__(wgmma_sm90::Tile::threads, 1) name(                                 \
+        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                         \
+        const __grid_constant__ TensorMap out, const uint8_t* __restrict__ relu_mask, void* __restrict__ partials,   \
+        int height, int width, int channels_in, int channels_out, int split_k, int accumulate) {                     \
+        wgmma_sm90::convolve<wgmma_sm90::Tile, Element>(pixels, filters, {height, width, channels_out}, channels_in, \
+                                                        split_k, wgmma_sm90::MaskUnits{out, relu_mask, accumulate},  \
+                                                        static_cast<float*>(partials));                              \
     }

@@ -10,7 +10,7 @@ namespace ptx {
 // Volatile: all is read, used or not.
 __forceinline__ void ldmatrix_x4(uint32_t (&to)[4], SharedAddress row, EMULATOR_SITE) {
     emulator::MatrixRows all;
-    emulator::exchange_rows(reinterpret_cast<const char*>(row), all, site);
+    emulator::exchange_rows("ldmatrix", reinterpret_cast<const char*>(row), all, site);
     const unsigned lane = emulator::lane();
     for (unsigned i = 0; i < 4; ++i)
         to[i] = *reinterpret_cast<const volatile uint32_t*>(all.rows[8 * i + lane / 4] + lane % 4 * 4);
@@ -18,7 +18,7 @@ __forceinline__ void ldmatrix_x4(uint32_t (&to)[4], SharedAddress row, EMULATOR_
 
 __forceinline__ void ldmatrix_x4_transposed(uint32_t (&to)[4], SharedAddress row, EMULATOR_SITE) {
     emulator::MatrixRows all;
-    emulator::exchange_rows(reinterpret_cast<const char*>(row), all, site);
+    emulator::exchange_rows("ldmatrix", reinterpret_cast<const char*>(row), all, site);
     const unsigned lane = emulator::lane();
     for (unsigned i = 0; i < 4; ++i) {
         const char* const* const first = all.rows + 8 * i + lane % 4 * 2;

@@ -23,7 +23,10 @@ EMULATOR_UNCHECKED inline void look(State& now, Waiting** lanes) {
             fault = "mbarrier.try_wait: lanes wait for different barriers";
     if (parity_of(word(now, first.barrier)) == first.parity) run_loads_for(now, first.barrier);
     const bool complete = parity_of(word(now, first.barrier)) != first.parity;
-    if (complete) ++now.events;
+    if (complete) {
+        ++now.events;
+        emulator::order_block();
+    }
     const int unchanged = now.events == first.events ? first.unchanged + 1 : 0;
     if (unchanged > 8) fault = "mbarrier.try_wait, whose phase never completes";  // rounds for nothing, at least two
     for (unsigned lane = 0; lane < warpSize; ++lane) {

@@ -28,13 +28,19 @@ namespace ptx::emulated {
 using namespace wgmma_sm90;  // the swizzle and the sizes
 
 constexpr unsigned first_address = 1024;  // of dynamic shared memory; aligned to it, as on a GPU
-constexpr int most_loads = 64, most_products = 32, most_warps = 12;
+constexpr int most_loads = 64, most_stores = 16, most_products = 32, most_warps = 12;
+constexpr int most_threads = most_warps * warpSize, most_bytes = 227 * 1024;
 constexpr uint64_t map_mark = 0x70616d726f736e74;  // "tnsormap"
 
 // No containers and no copies of whole structs here: the checking build would take their accesses for the kernel's.
 struct Load {
     uint64_t map[16];
     unsigned to, barrier;
+    Coordinates at;
+};
+struct Store {
+    uint64_t map[16];
+    unsigned from, thread, group;
     Coordinates at;
 };
 struct Product {
@@ -53,6 +59,14 @@ struct State {  // of the block that this host thread runs
     Load loads[most_loads];
     int load_count;
     Warp warps[most_warps];
+    Store stores[most_stores];
+    int store_count;
+    uint32_t store_groups[most_threads];  // that a thread has committed
+    // Who has written two bytes last by stmatrix, plus one, and the writer's fences until then.
+    struct {
+        uint16_t thread, fences;
+    } written[most_bytes / 2];
+    uint16_t fences[most_threads];  // of a thread, for what the copy engine reads
     uint64_t events, coin;
     float a[16][mma_k], b[mma_k][256], accum[16][256];
 };
@@ -66,7 +80,9 @@ EMULATOR_UNCHECKED inline State& state() {
     if (*known != 1) {
         *known = 1;
         state.memory = static_cast<unsigned char*>(emulator::dynamic_shared(1, {__FILE__, __LINE__}));
-        state.load_count = 0;
+        state.load_count = state.store_count = 0;
+        for (int i = 0; i < most_threads; ++i) state.store_groups[i] = state.fences[i] = 0;
+        for (int i = 0; i < most_bytes / 2; ++i) state.written[i].thread = 0;
         for (Warp& warp : state.warps) warp.count = warp.batch = warp.begun = 0;
         state.events = 0;
         state.coin = 0x9e3779b97f4a7c15 * (blockIdx.x + 1);
@@ -147,10 +163,48 @@ EMULATOR_UNCHECKED inline void run_load(State& now, const Load& load) {
                 to[0] = inside ? element[0] : 0;
                 to[1] = inside ? element[1] : 0;
             }
+    emulator::mark_written(now.memory + (load.to - first_address), 2 * box[0] * box[1] * box[2]);
     Word& to_tell = word(now, load.barrier);
     to_tell.bytes -= 2 * box[0] * box[1] * box[2];
     complete_if_done(to_tell);
     ++now.events;
+}
+
+EMULATOR_UNCHECKED inline void run_store(State& now, const Store& store) {
+    const uint64_t* const map = store.map;
+    auto* const to = reinterpret_cast<unsigned char*>(map[0]);
+    const int sizes[3] = {int(map[1]), int(map[2]), int(map[3])}, box[3] = {int(map[6]), int(map[7]), int(map[8])};
+    unsigned offset = store.from - first_address;
+    for (int z = store.at.z; z < store.at.z + box[2]; ++z)
+        for (int y = store.at.y; y < store.at.y + box[1]; ++y)
+            for (int x = store.at.x; x < store.at.x + box[0]; ++x, offset += 2) {
+                if (x < 0 || x >= sizes[0] || y < 0 || y >= sizes[1] || z < 0 || z >= sizes[2]) continue;
+                unsigned char* element = to + 2 * int64_t{x} + int64_t(map[4]) * y + int64_t(map[5]) * z;
+                const unsigned char* const from = now.memory + swizzled(offset);
+                element[0] = from[0];
+                element[1] = from[1];
+            }
+    ++now.events;
+}
+
+// The running thread has written these bytes, as every thread does; and whether somebody who has written some of these
+// has not fenced since.
+EMULATOR_UNCHECKED inline void note_write(const void* to, int bytes) {
+    State& now = state();
+    const int64_t offset = static_cast<const unsigned char*>(to) - now.memory;
+    if (offset < 0 || offset + bytes > most_bytes) return;
+    for (int64_t i = offset / 2; i < (offset + bytes + 1) / 2; ++i) {
+        now.written[i].thread = threadIdx.x + 1;
+        now.written[i].fences = now.fences[threadIdx.x];
+    }
+}
+EMULATOR_UNCHECKED inline bool is_unfenced(State& now, unsigned from, unsigned bytes) {
+    const unsigned first = (from - first_address) / 2;
+    for (unsigned i = first; i < first + bytes / 2; ++i) {
+        const unsigned thread = now.written[i].thread;
+        if (thread && now.fences[thread - 1] == now.written[i].fences) return true;
+    }
+    return false;
 }
 
 // Carries out, of the loads put off, those for this barrier.

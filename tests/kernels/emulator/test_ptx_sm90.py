@@ -19,7 +19,7 @@ FAULTS = {
     for number, name in enumerate(
         ["none", "no_wait_for_full", "no_wait_for_empty", "released_too_early", "no_wait_for_products",
          "too_few_bytes", "too_many_bytes", "no_fence", "wrong_parity", "one_arrival_too_many", "not_swizzled",
-         "lanes_differ"]
+         "lanes_differ", "no_wait_for_load", "no_wait_for_store", "not_committed", "no_proxy_fence"]
     )
 }  # fmt: skip
 EARLY, LATE, COIN = 0, 1, 2  # when loads are carried out: EMULATOR_LOADS
@@ -86,3 +86,70 @@ def test_what_cannot_work_is_reported(fault: str, said: str) -> None:
     with pytest.raises(KernelFault, match=r"wgmma_faults\.cu:\d+: block \(0, 0, 0\)") as caught:
         product_by(compiled(SOURCE, defines={"EMULATOR_LOADS": COIN}), fault)
     assert said in str(caught.value)
+
+
+# ---- boxes loaded, changed and stored -------------------------------------------------------------------------------
+def copied_by(kernels: Library, fault: str = "none") -> tuple[np.ndarray, np.ndarray]:
+    """Ours, and what it should be. The last box ends beyond the array, and so do its rows."""
+    boxes = 6
+    values = np.random.default_rng(0).integers(0, 2**15, (1, 8 * boxes - 3, 56), np.uint16)
+    out = np.zeros_like(values)
+    maps = [
+        encode_for_emulator(TensorMap(array.ctypes.data, "bf16", array.shape[::-1], (64, 8, 1)))
+        for array in (values, out)
+    ]
+    kernels.launch("small_copy", 1, 32, [*maps, np.int32(boxes), np.int32(FAULTS[fault])], shared_bytes=1040)
+    return out, values + 1
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("loads", [EARLY, LATE, COIN])
+def test_boxes_come_back(loads: int, check: bool) -> None:
+    ours, expected = copied_by(compiled(SOURCE, check=check, defines={"EMULATOR_LOADS": loads}))
+    np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("fault", ["no_wait_for_load", "no_wait_for_store", "not_committed"])
+def test_a_wait_left_out_of_a_copy_shows(fault: str) -> None:
+    try:
+        ours, expected = copied_by(compiled(SOURCE, defines={"EMULATOR_LOADS": LATE}), fault)
+    except KernelFault:
+        return
+    assert (ours != expected).any()
+
+
+def test_a_store_without_a_fence_is_reported() -> None:
+    with pytest.raises(KernelFault, match=r"a store of what was written without fence\.proxy\.async"):
+        copied_by(compiled(SOURCE, defines={"EMULATOR_LOADS": COIN}), "no_proxy_fence")
+
+
+# ---- stmatrix, prmt -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("check", [False, True])
+def test_stmatrix(transposed: bool, check: bool) -> None:
+    library, rng = compiled(SOURCE, check=check), np.random.default_rng(0)
+    order = np.concatenate([8 * i + rng.permutation(8) for i in rng.permutation(4)]).astype(np.int32)
+    words = rng.integers(0, 2**16, (32, 4, 2), np.uint16)
+    rows = np.zeros((32, 8), np.uint16)
+    name = "stmatrix_transposed" if transposed else "stmatrix"
+    library.launch(name, 1, 32, [words.view(np.uint32), order, rows.view(np.uint32)], shared_bytes=512)
+    brought = rows[order].reshape(4, 8, 8)
+    for lane in range(32):
+        for i in range(4):
+            matrix = brought[i].T if transposed else brought[i]
+            np.testing.assert_array_equal(matrix[lane // 4, lane % 4 * 2 : lane % 4 * 2 + 2], words[lane, i])
+
+
+def test_prmt() -> None:
+    rng = np.random.default_rng(0)
+    low, high, selector = rng.integers(0, 2**32, (3, 32), np.uint32)
+    out = np.zeros(32, np.uint32)
+    compiled(SOURCE).launch("prmt", 1, 32, [low, high, selector, out])
+    sources = np.concatenate([low[:, None].view(np.uint8), high[:, None].view(np.uint8)], axis=1)
+    for lane in range(32):
+        nibbles = [int(selector[lane]) >> 4 * i & 15 for i in range(4)]
+        signs = [0xFF if sources[lane, nibble & 7] >> 7 else 0 for nibble in nibbles]
+        expected = [
+            sign if nibble & 8 else sources[lane, nibble & 7] for sign, nibble in zip(signs, nibbles, strict=True)
+        ]
+        np.testing.assert_array_equal(out[lane : lane + 1].view(np.uint8), expected)

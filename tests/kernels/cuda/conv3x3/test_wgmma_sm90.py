@@ -193,10 +193,20 @@ MISTAKES = {  # a line of the sources, and what becomes of it
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then a kernel faults, or computes something else."""
-    line, instead = MISTAKES[mistake]
+IN_THE_EPILOGUE = {  # likewise, on the way back
+    "no wait for a unit": (
+        "ptx::mbarrier_wait(memory.unit_ready(consumer, buffer), Tile::cooperative ? i : parity);",
+        "",
+    ),
+    "no wait for a free buffer": ("ptx::mbarrier_wait(memory.unit_free(buffer), buffers.parity ^ 1);", ""),
+    "a buffer given back too early": ("ptx::tma_store_wait_group_read<0>();", ""),
+    "stored before it is staged": ("ptx::mbarrier_wait(memory.unit_staged(buffers.stage), buffers.parity);", ""),
+    "no fence before the copy engine": ("ptx::fence_proxy_async();", ""),
+}
+
+
+def changed(line: str, instead: str, kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    """The emulator with one kernel of sources in which a line has been changed."""
     folder = tmp_path / "cuda"
     (tmp_path / "emulator").symlink_to(nvrtc.FOLDER.parent / "emulator")
     gram = nvrtc.FOLDER / "gram"  # has mistakes of its own, in gram/test_wgmma_sm90.py
@@ -207,13 +217,19 @@ def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(text.replace(line, instead))
     source = folder / "one.cu"
-    kernel = "CONV3X3_RELU_WGMMA_SM90(conv3x3_relu_wgmma_sm90_bf16_128x128, bf16, Tile128x128)"
     source.write_text(f'#include "conv3x3/wgmma_sm90.cuh"\n{kernel}\n')
     monkeypatch.setenv("NSTGPU_CXXFLAGS", "-O1")  # compiles faster
     try:
-        runtime = OfLibrary(compile_library([source]))
+        return OfLibrary(compile_library([source]))
     except NoCompilerError as error:
         pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a kernel faults, or computes something else."""
+    kernel = "CONV3X3_RELU_WGMMA_SM90(conv3x3_relu_wgmma_sm90_bf16_128x128, bf16, Tile128x128)"
+    runtime = changed(*MISTAKES[mistake], kernel, tmp_path, monkeypatch)
     shape = (33, 18, 72, 136)
     try:
         results, expected = forward(runtime, shape, "bf16", hopper.cut_up(TILES[1], *shape), "max", "out")
@@ -258,6 +274,16 @@ def test_backward(on_hopper: Runtime, shape: Shape4, slices: int, tile: Tile, el
     height, width, channels_in, channels_out = shape
     work = hopper.cut_up(tile, height, width, channels_out, channels_in, min(slices, 3))
     check_backward(on_hopper, shape, element, work, masked=True, accumulate=True)
+
+
+@pytest.mark.parametrize("mistake", IN_THE_EPILOGUE)
+def test_the_emulator_shows_a_mistake_in_the_epilogue(
+    mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = "CONV3X3_INPUT_GRADIENT_WGMMA_SM90(conv3x3_input_gradient_wgmma_sm90_bf16_128x128, bf16, Tile128x128)"
+    runtime = changed(*IN_THE_EPILOGUE[mistake], kernel, tmp_path, monkeypatch)
+    with pytest.raises((KernelFault, AssertionError)):
+        check_backward(runtime, (65, 33, 136, 8), "bf16", hopper.cut_up(TILES[1], 65, 33, 8, 136), True, True)
 
 
 @pytest.mark.parametrize("slices", [1, 2])
@@ -455,7 +481,8 @@ def test_nothing_spills_and_no_product_is_serialised(cubin: nvrtc.Cubin) -> None
 
 
 # The lower twelve bits of an instruction name it. WARPGROUP is wgmma's fence and its waits.
-OPCODES = {0x9F0: "HGMMA", 0x9C5: "WARPGROUP", 0x9C8: "USETMAXREG", 0x5B4: "UTMALDG", 0x23C: "HMMA"}
+OPCODES = {0x9F0: "HGMMA", 0x9C5: "WARPGROUP", 0x9C8: "USETMAXREG", 0x5B4: "UTMALDG", 0x23C: "HMMA",
+           0x3B5: "UTMASTG", 0x844: "STSM", 0x83B: "LDSM"}  # fmt: skip
 
 
 TRANSPOSED = 0b11 << 61  # of HGMMA's words: set by tnspA and tnspB, as comparing the two showed
@@ -464,12 +491,14 @@ TRANSPOSED = 0b11 << 61  # of HGMMA's words: set by tnspA and tnspB, as comparin
 @pytest.mark.slow
 def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: nvrtc.Cubin) -> None:
     """24 products in three batches, a fence before and a wait after each and one wait at the end; a load for each box
-    and each of three taps' filters; registers given and taken once."""
+    and each of three taps' filters; registers given and taken once. On the way back a unit is loaded and stored, in two
+    loops; a consumer has two, each of eight pairs of groups."""
     found = instructions(cubin.image, OPCODES)
     for tile in TILES:
         wanted = {"HGMMA": 24, "WARPGROUP": 7, "USETMAXREG": 2, "UTMALDG": tile.boxes + 3}
-        for direction in ("relu", "input_gradient"):
-            assert found[f"conv3x3_{direction}_wgmma_sm90_bf16_{tile.variant}"] == wanted
+        assert found[f"conv3x3_relu_wgmma_sm90_bf16_{tile.variant}"] == wanted
+        wanted |= {"UTMALDG": tile.boxes + 4, "UTMASTG": 1, "LDSM": 16, "STSM": 16}
+        assert found[f"conv3x3_input_gradient_wgmma_sm90_bf16_{tile.variant}"] == wanted
 
 
 @pytest.mark.slow
