@@ -14,6 +14,10 @@ if TYPE_CHECKING:
         gram,
         mean,
         moments_cost,
+        nearest_neighbors,
+        neighbors_cost,
+        neighbors_gradient,
+        normalize_features,
         project,
         random_directions,
         sliced_cost,
@@ -55,6 +59,10 @@ __all__ = [
     "gram",
     "mean",
     "moments_cost",
+    "nearest_neighbors",
+    "neighbors_cost",
+    "neighbors_gradient",
+    "normalize_features",
     "open_device",
     "open_devices",
     "pack_filters",
@@ -75,7 +83,8 @@ __all__ = [
     "w2_root",
 ]
 
-_COSTS = ("content_cost", "content_gradient", "gram", "mean", "moments_cost", "project", "random_directions",
+_COSTS = ("content_cost", "content_gradient", "gram", "mean", "moments_cost", "nearest_neighbors", "neighbors_cost",
+          "neighbors_gradient", "normalize_features", "project", "random_directions",
           "sliced_cost", "sliced_gradient", "sort_rows", "style_cost", "style_gradient", "tv_cost", "w2_cost",
           "w2_root")  # fmt: skip
 _HOMES = {

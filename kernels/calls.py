@@ -34,6 +34,8 @@ ACTIVATIONS = {name: precision.storage for name, precision in precisions.PRECISI
 """What activations and gradients within a network are, by precision."""
 HOST_DEVICES = (CPU, "reference", "emulator")
 Shape = tuple[int, ...]
+Sizes = tuple[int, int, int, int]
+"""(H, W, C_in, C_out) of a convolution, (H, W, C, M) of a search among M candidates."""
 
 
 @dataclass(eq=False)
@@ -46,8 +48,8 @@ class Session:
     packed: WeakKeyDictionary[Any, Any] = field(default_factory=WeakKeyDictionary)
     """Filters that were packed for this device, as long as there is somebody who has them."""
 
-    def provide_workspace(self, convolutions: Sequence[tuple[int, int, int, int]]) -> None:
-        needed = self.device.workspace_bytes(convolutions)
+    def provide_workspace(self, convolutions: Sequence[Sizes], searches: Sequence[Sizes] = ()) -> None:
+        needed = self.device.workspace_bytes(convolutions, searches)
         if needed > self.workspace_bytes:
             self.device.bind_workspace(self.device.allocate(0))  # what there was need not last until there is more
             self.workspace_bytes = 0
@@ -252,10 +254,10 @@ class Call:
 
     # ---- carrying it out ----------------------------------------------------------------------------------------
     @contextmanager
-    def running(self, convolutions: Sequence[tuple[int, int, int, int]] = ()) -> Iterator[Device]:
-        """The device, with a workspace for convolutions of these (H, W, C_in, C_out), between the caller's streams:
-        ours waits for what they were asked for until now, and they for what we ask for here."""
-        self._session.provide_workspace(convolutions)
+    def running(self, convolutions: Sequence[Sizes] = (), searches: Sequence[Sizes] = ()) -> Iterator[Device]:
+        """The device, with a workspace for these convolutions and searches, between the caller's streams: ours waits
+        for what they were asked for until now, and they for what we ask for here."""
+        self._session.provide_workspace(convolutions, searches)
         runtime = self._session.runtime
         if runtime is not None:
             for stream in self._streams:

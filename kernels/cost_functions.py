@@ -255,6 +255,74 @@ def sliced_gradient(features: A, residual: A, directions: A, *, out: A | None = 
     return call.result(result)  # type: ignore[no-any-return]
 
 
+def normalize_features(features: A, mean: A, *, out: A | None = None, stream: Any = None,
+                       device: str | None = None) -> A:  # fmt: skip
+    """u[i, j] = (features[i, j] - mean) / |features[i, j] - mean|, the direction from the mean; 0 where there is none.
+
+    features (H, W, C); mean (C,), float32. Returns (H, W, C), of features' dtype: as (H W, C) they are the candidates
+    of `nearest_neighbors`.
+    """
+    call, values, center = _centered("normalize_features", features, mean, None, stream, device)
+    result = call.output("out", out, values.shape, call.activations)
+    with call.running() as on:
+        on.normalize_features(values, center, result.memory)
+    return call.result(result)  # type: ignore[no-any-return]
+
+
+def nearest_neighbors(features: A, mean: A, candidates: A, *, out: A | None = None, precision: str | None = None,
+                      stream: Any = None, device: str | None = None) -> A:  # fmt: skip
+    """n[i, j] = argmax_k <features[i, j] - mean, candidates[k]>, of equals the lowest k: the nearest by cosine.
+
+    features (H, W, C); mean (C,), float32; candidates (M, C), of features' dtype, finite and of unit length, from
+    `normalize_features`. precision "tf32" has float32 multiplied on tensor cores; of candidates that are equally near
+    but for rounding any may be found, the same one every time. Returns (H, W), int32.
+    """
+    call, values, center = _centered("nearest_neighbors", features, mean, precision, stream, device)
+    height, width, channels = values.shape
+    among = call.input("candidates", candidates, ("M", channels), call.activations)
+    result = call.output("out", out, (height, width), "int32")
+    with call.running(searches=[(height, width, channels, among.shape[0])]) as on:
+        on.nearest_neighbors(values, center, among, result.memory)
+    return call.result(result)  # type: ignore[no-any-return]
+
+
+def neighbors_cost(features: A, mean: A, candidates: A, matches: A, *, weights: A | None = None, out: A | None = None,
+                   stream: Any = None, device: str | None = None) -> A:  # fmt: skip
+    """The mean cosine distance to what was matched (after Kolkin et al. 2022).
+
+        J = 1/(H W) sum_{i,j} weights[i, j] (1 - <u[i, j], candidates[matches[i, j]]>)
+
+    features (H, W, C), mean and candidates as for `nearest_neighbors`, which makes matches (H, W), int32; u are what
+    `normalize_features` makes of the features.
+    """
+    call, values, center, among, matched, weighing = _matched(
+        "neighbors_cost", features, mean, candidates, matches, weights, stream, device
+    )
+    cost = call.scalar("out", out)
+    with call.running() as on:
+        on.neighbors_cost(values, center, among, matched, 1 / matched.size, cost=cost.memory, weights=weighing)
+    return call.result(cost)  # type: ignore[no-any-return]
+
+
+def neighbors_gradient(features: A, mean: A, candidates: A, matches: A, *, scale: float = 1.0, weights: A | None = None,
+                       out: A | None = None, accumulate: bool = False, stream: Any = None,
+                       device: str | None = None) -> A:  # fmt: skip
+    """The gradient of `neighbors_cost`, times scale, with the mean and the matches held fixed.
+
+        dJ/da[i, j] = weights[i, j] / (H W) (<u, s> u - s) / |a - mean|,  s = candidates[matches[i, j]], u at [i, j]
+
+    In float16 what is below 6e-8 is lost, which is what scale is for. Returns (H, W, C), of features' dtype.
+    """
+    call, values, center, among, matched, weighing = _matched(
+        "neighbors_gradient", features, mean, candidates, matches, weights, stream, device
+    )
+    result = call.output("out", _added_to(out, accumulate, "neighbors_gradient"), values.shape, call.activations)
+    with call.running() as on:
+        on.neighbors_gradient(values, center, among, matched, scale / matched.size, out=result.memory,
+                              accumulate=accumulate, weights=weighing)  # fmt: skip
+    return call.result(result)  # type: ignore[no-any-return]
+
+
 def content_cost(features: A, target: A, *, weights: A | None = None, out: A | None = None, stream: Any = None,
                  device: str | None = None) -> A:  # fmt: skip
     """J = 1/2 sum_{i,j} weights[i, j] |features[i, j] - target[i, j]|^2; both (H, W, C), of one dtype."""
@@ -299,6 +367,20 @@ def _features(operation: str, features: Any, weights: Any | None, precision: str
     call = Call(operation, features, precision=precision, stream=stream, device=device)
     values = call.input("features", features, ("H", "W", "C"), call.activations)
     return call, values, call.optional("weights", weights, values.shape[:2], call.images)
+
+
+def _centered(operation: str, features: Any, mean: Any, precision: str | None, stream: Any,
+              device: str | None) -> tuple[Call, Any, Any]:  # fmt: skip
+    call, values, _ = _features(operation, features, None, precision, stream, device)
+    return call, values, call.input("mean", mean, values.shape[2:], call.images)
+
+
+def _matched(operation: str, features: Any, mean: Any, candidates: Any, matches: Any, weights: Any | None, stream: Any,
+             device: str | None) -> tuple[Call, Any, Any, Any, Any, Any | None]:  # fmt: skip
+    call, values, center = _centered(operation, features, mean, None, stream, device)
+    among = call.input("candidates", candidates, ("M", values.shape[2]), call.activations)
+    matched = call.input("matches", matches, values.shape[:2], "int32")
+    return call, values, center, among, matched, call.optional("weights", weights, values.shape[:2], call.images)
 
 
 def _square(operation: str, gram: Any, stream: Any, device: str | None) -> tuple[Call, int]:

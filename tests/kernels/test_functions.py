@@ -223,6 +223,47 @@ def test_the_sliced_distance(device: str, weighted: bool) -> None:
     within(kernels.sliced_gradient(features, residual, along, device=device), out64, 1000)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_nearest_neighbors_their_cost_and_gradient(device: str, weighted: bool) -> None:
+    features, style = np.maximum(random(14, 11, 12), 0), np.maximum(random(9, 13, 12, seed=1), 0)
+    mean, style_mean = features.mean(axis=(0, 1)), style.mean(axis=(0, 1))
+    weights = np.random.default_rng(1).random((14, 11), np.float32) if weighted else None
+    directions = kernels.normalize_features(style, style_mean, device=device)
+    within(directions, exact(kernels.normalize_features, style, style_mean), 100)
+    candidates = directions.reshape(-1, 12)
+    matches = kernels.nearest_neighbors(features, mean, candidates, device=device)
+    assert matches.dtype == np.int32
+    assert matches.tobytes() == exact(kernels.nearest_neighbors, features, mean, candidates).tobytes()
+    given = np.full((14, 11), -1, np.int32)
+    assert kernels.nearest_neighbors(features, mean, candidates, out=given, device=device) is given
+    np.testing.assert_array_equal(given, matches)
+    arrays = features, mean, candidates, matches
+    cost = kernels.neighbors_cost(*arrays, weights=weights, device=device)
+    assert cost.shape == ()
+    cosines = np.sum(exact(kernels.normalize_features, features, mean) * candidates[matches], axis=2)
+    assert float(cost) == pytest.approx(np.mean((1 if weights is None else weights) * (1 - cosines)), rel=1e-5)
+    gradient = kernels.neighbors_gradient(*arrays, weights=weights, device=device)
+    within(gradient, exact(kernels.neighbors_gradient, *arrays, weights=weights), 1000)
+    out = np.ones_like(gradient)
+    kernels.neighbors_gradient(*arrays, scale=2.0, weights=weights, out=out, accumulate=True, device=device)
+    np.testing.assert_allclose(out, 1 + 2 * gradient, rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "tf32"])
+def test_a_search_on_tensor_cores_has_its_workspace(precision: str) -> None:
+    name = emulator(precision)
+    kernels.release()
+    features, candidates = np.maximum(random(9, 10, 8), 0), random(600, 8, seed=1)
+    dtype = {"bf16": np.uint16, "fp16": np.float16}.get(precision, np.float32)
+    bits = [rounded(array, precision) if dtype != np.float32 else array for array in (features, candidates)]
+    told = "bf16" if precision == "bf16" else precision if precision == "tf32" else None
+    mean = np.full(8, 0.25, np.float32)
+    matches = kernels.nearest_neighbors(bits[0], mean, bits[1], precision=told, device=name)
+    wide = [widened(array, precision).astype(np.float64) if dtype != np.float32 else array for array in bits]
+    np.testing.assert_array_equal(matches, ((wide[0] - mean) @ wide[1].T).argmax(axis=2))
+    assert calls.session_of(name, precision).workspace_bytes > 90 * 4 * 8  # four of each pixel
+
+
 def test_content_and_tv(device: str) -> None:
     features, target = random(9, 14, 8), random(9, 14, 8, seed=1)
     weights = np.random.default_rng(1).random((9, 14), np.float32)
@@ -247,12 +288,18 @@ def test_gradients_are_the_costs_derivatives() -> None:
     features, other = np.abs(rng.standard_normal((2, 5, 6, 4)))
     target, target_mean = (function(other, device="reference") for function in (kernels.gram, kernels.mean))
     root = kernels.w2_root(target, target_mean, ridge=RIDGE, device="reference")
+    candidates = kernels.normalize_features(other, target_mean, device="reference").reshape(-1, 4)
+    matches = kernels.nearest_neighbors(features, target_mean, candidates, device="reference")
 
     def both(kind: str, values: Any) -> tuple[float, Any]:
         gram, mean = kernels.gram(values, device="reference"), kernels.mean(values, device="reference")
         if kind == "content":
             gradient = kernels.content_gradient(values, other, device="reference")
             return float(kernels.content_cost(values, other, device="reference")), gradient
+        if kind == "neighbors":
+            arrays = values, target_mean, candidates, matches
+            gradient = kernels.neighbors_gradient(*arrays, device="reference")
+            return float(kernels.neighbors_cost(*arrays, device="reference")), gradient
         if kind == "style":
             cost, *errors = kernels.style_cost(gram, target, pixels=30, device="reference")
         elif kind == "moments":
@@ -262,7 +309,7 @@ def test_gradients_are_the_costs_derivatives() -> None:
         return float(cost), kernels.style_gradient(values, *errors, device="reference")
 
     direction = rng.standard_normal(features.shape)
-    for kind in ("content", "style", "moments", "w2"):
+    for kind in ("content", "style", "moments", "w2", "neighbors"):
         slope = (both(kind, features + 1e-5 * direction)[0] - both(kind, features - 1e-5 * direction)[0]) / 2e-5
         assert np.vdot(both(kind, features)[1], direction) == pytest.approx(slope, rel=1e-6), kind
 
@@ -340,6 +387,11 @@ KERNEL, MASK = np.zeros((3, 3, 8, 8), np.float32), np.zeros((6, 5, 1), np.uint8)
         (lambda: kernels.sort_rows(FEATURES), r"sort_rows: values has shape \(6, 5, 8\); it must be \(K, N\)"),
         (lambda: kernels.sliced_cost(GRAM, GRAM.astype(np.int32), GRAM.copy(), weights=np.ones((2, 3), np.float32)),
          "sliced_cost: weights of 6 pixels for 8"),
+        (lambda: kernels.nearest_neighbors(FEATURES, GRAM[0], FEATURES[0, :, :4].copy()),
+         r"nearest_neighbors: candidates has shape \(5, 4\); it must be \(M, 8\)"),
+        (lambda: kernels.nearest_neighbors(FEATURES, GRAM[0], GRAM[:0]), "candidates has shape .* with no size of 0"),
+        (lambda: kernels.neighbors_cost(FEATURES, GRAM[0], GRAM.copy(), GRAM),
+         "neighbors_cost: matches is float32; it must be int32"),
         (lambda: kernels.gram(FEATURES, stream=2), "gram: arrays in host memory have no stream"),
         (lambda: kernels.gram(FEATURES, stream=0), "gram: stream=0 is no stream; 1 is the legacy default"),
         (lambda: kernels.gram(FEATURES, stream="main"), "gram: stream is a str; it must be a stream, or its number"),
