@@ -250,7 +250,7 @@ def run(
         str,
         typer.Option(
             "--style-statistics",
-            help=f"What of a layer is style: {style_statistics.choices()}.",
+            help=f"What of a layer is style: {style_statistics.choices()}; or several: gram+w2, gram=1,w2=0.5.",
             rich_help_panel=COST,
         ),
     ] = "gram",

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from ..weights import Weights
 from ..weights.official.store import BUNDLED
+from .costs.statistics import registry
 from .costs.terms import Costs, Weighting
 from .errors import LayersMissing, SettingsError
 from .model import taps
@@ -88,19 +89,31 @@ def weighting(
     content: Wanted,
     style: Wanted,
     content_energies: Mapping[str, float],
-    style_energies: Mapping[str, float],
+    style_energies: Mapping[str, Mapping[str, float]],
+    statistics: str,
     alpha: float | None,
     beta: float | None,
     gamma: float | None,
 ) -> Weighting:
-    """Every weight as a number. What is left open is chosen, to six digits, so that it can be written down exactly."""
-    w, lambda_ = content.weights(content_energies), style.weights(style_energies)
+    """Every weight as a number. What is left open is chosen, to six digits, so that it can be written down exactly.
+
+    Energies are costs on an image without features, by tap; the style's by statistic first. `statistics` are those, as
+    `costs.statistics.registry` takes them.
+    """
+    shares = registry.parse(statistics)
+    unit = style_energies[next(iter(shares))]  # of the first statistic: what the others are made as strong as
+    w, lambda_ = content.weights(content_energies), style.weights(unit)
     return Weighting(
         w,
         lambda_,
         content=_share(CONTENT_SHARE, w, content_energies) if alpha is None else alpha,
-        style=_share(STYLE_SHARE, lambda_, style_energies) if beta is None else beta,
+        style=_share(STYLE_SHARE, lambda_, unit) if beta is None else beta,
         tv=TV_SHARE if gamma is None else gamma,
+        statistics={
+            name: {tap: _chosen(share * (unit[tap] or 1.0) / (style_energies[name][tap] or 1.0)) for tap in unit}
+            for name, share in shares.items()
+            if len(shares) > 1
+        },
     )
 
 

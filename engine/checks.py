@@ -1,10 +1,11 @@
 """What the settings of a transfer may be; each is refused in one line before any work is done."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from .costs.statistics import registry
 from .errors import SettingsError
+from .tiling import geometry
 
 Colors = Literal["style", "match", "content-luminance"]
 COLORS: tuple[Colors, ...] = ("style", "match", "content-luminance")
@@ -31,16 +32,35 @@ def _check_choice(what: str, choice: str, known: Sequence[str]) -> None:
 
 
 def check_settings(
-    size: int | None, border: int, seed: int, content_reduction: str, style_statistics: str, colors: str, pooling: str
+    size: int | None,
+    border: int,
+    seed: int,
+    content_reduction: str,
+    style_statistics: str | Mapping[str, float],
+    colors: str,
+    pooling: str,
+    tile: geometry.Setting,
 ) -> None:
     """Raises SettingsError for what none of these can be; size and border are in pixels."""
+    geometry.check(tile)
     _check_numbers(size, border, seed)
     check_choices(content_reduction, style_statistics, colors, pooling)
 
 
-def check_choices(content_reduction: str, style_statistics: str, colors: str, pooling: str) -> None:
+def check_division(style_statistics: str | Mapping[str, float], tile: geometry.Setting, devices: int) -> None:
+    """Raises SettingsError where style statistics are to work on tiles, or on several devices, and cannot."""
+    for name, statistic in registry.statistics(style_statistics).items():
+        if isinstance(tile, int) and not statistic.in_tiles:
+            raise SettingsError(f"the style statistics {name} look at a whole picture, not at tiles; take auto or off")
+        if devices > 1 and not statistic.on_devices:
+            raise SettingsError(f"the style statistics {name} work on one device; name one of the {devices}")
+
+
+def check_choices(
+    content_reduction: str, style_statistics: str | Mapping[str, float], colors: str, pooling: str
+) -> None:
     """Raises SettingsError for a name that none of these can have."""
     _check_choice("content reduction", content_reduction, ("mean", "sum"))
-    registry.check(style_statistics)
+    registry.parse(style_statistics)
     _check_choice("colors", colors, COLORS)
     _check_choice("pooling", pooling, ("max", "average"))

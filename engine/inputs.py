@@ -14,6 +14,7 @@ from ..weights import Weights
 from .checks import Colors
 from .costs.objective import Reduction
 from .costs.places import Claims
+from .costs.statistics import registry
 from .imaging import files
 from .imaging.codecs import strips
 from .imaging.colors import is_gray
@@ -48,6 +49,7 @@ class Inputs:
     content_taps: tuple[str, ...]
     style_taps: tuple[str, ...]
     statistics: str
+    """As `costs.statistics.registry` spells them."""
     reduction: Reduction
     colors: Colors
     gray: bool
@@ -74,7 +76,7 @@ def read_inputs(
     border: int,
     content_taps: tuple[str, ...],
     style_taps: tuple[str, ...],
-    statistics: str,
+    statistics: str | Mapping[str, float],
     reduction: Reduction,
     colors: Colors,
     seed: int,
@@ -92,7 +94,7 @@ def read_inputs(
         pixels = resized(device, pixels, (height, width))  # every scale would go through all of it again
     return Inputs(
         weights, device, network, pixels, picture.name, picture.alpha, styles, claims, size, (height, width, 3), border,
-        content_taps, style_taps, statistics, reduction, colors, gray, seed,
+        content_taps, style_taps, registry.spelled(statistics), reduction, colors, gray, seed,
     )  # fmt: skip
 
 

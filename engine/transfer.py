@@ -60,7 +60,7 @@ class StyleTransfer:
     content_weight, style_weight, tv_weight: alpha, beta, gamma. What is left open, here or above, is chosen by
         measuring the images, and can be read afterwards under the same names.
     content_reduction: "mean" keeps alpha and beta's balance from size to size; "sum" is the paper's.
-    style_statistics: "gram" (the paper's), "moments" or "w2"; see `costs.statistics`.
+    style_statistics: "gram" (the paper's), "moments" or "w2"; or several, "gram+w2", "gram=1,w2=0.5", or a mapping.
     border: pixels by which the network sees beyond the edges of a picture, the nearest ones repeated; with 1 or more
         its zero padding leaves no trace along them.
     content_mask: white where the content is to be left as it is, any size. Where it is white, and where no style is
@@ -95,7 +95,7 @@ class StyleTransfer:
         style_weight: float | None = None,
         tv_weight: float | None = None,
         content_reduction: Reduction = "mean",
-        style_statistics: str = "gram",
+        style_statistics: str | Mapping[str, float] = "gram",
         content_mask: Source | None = None,
         mask_feather: int = 0,
         border: int = 0,
@@ -106,10 +106,9 @@ class StyleTransfer:
         tile: tiles.Setting = "auto",
         seed: int = 0,
     ) -> None:
-        check_settings(size, border, seed, content_reduction, style_statistics, colors, pooling)
+        check_settings(size, border, seed, content_reduction, style_statistics, colors, pooling, tile)
         alpha, beta = balance.checked("content_weight", content_weight), balance.checked("style_weight", style_weight)
         gamma = balance.checked("tv_weight", tv_weight)
-        tiles.check(tile)
         if not isinstance(weights, Weights):
             weights = load_weights(default_weights() if weights is None else weights)
         content_wanted = balance.wanted("content", content_layers, weights)
@@ -127,7 +126,7 @@ class StyleTransfer:
             statistics=style_statistics, reduction=content_reduction, colors=colors, seed=seed,
         )  # fmt: skip
         self.weights, self.device, self.seed, self.shape = weights, first, seed, self._inputs.shape
-        self.content_reduction, self.style_statistics, self.colors = content_reduction, style_statistics, colors
+        self.content_reduction, self.style_statistics, self.colors = content_reduction, self._inputs.statistics, colors
         self.tile: tiles.Setting = tile
         self._at_work = threading.RLock()
         self._running = False
@@ -136,8 +135,9 @@ class StyleTransfer:
         self._objective: Objective | None = None
         objective = self._measured(self.shape[:2])
         self._weighting = balance.weighting(
-            content_wanted, style_wanted, objective.content_energies(), objective.style_energies(), alpha, beta, gamma
-        )
+            content_wanted, style_wanted, objective.content_energies(), objective.style_energies(),
+            self._inputs.statistics, alpha, beta, gamma,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         names = ", ".join(f"{what} {name!r}" for what, name in self._inputs.names.items())
@@ -236,7 +236,7 @@ class StyleTransfer:
         with self._alone():
             objective = self.objective()
             self.device.upload(values, objective.image)
-            costs = objective.evaluate(objective.image, objective.gradient)
+            costs = objective.evaluate(objective.image, objective.gradient, anew=True)
             return costs, fetched(self.device, objective.gradient)
 
     # ---- the run ----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ...kernels.device import Device
 from .. import canvas, sizes
+from ..checks import check_division
 from ..imaging.masks import fit
 from ..imaging.resize import resized
 from ..inputs import Inputs
@@ -17,7 +18,9 @@ from .targets import SizedStyle
 def objective_at(
     given: Inputs, size: tuple[int, int], tile: Setting, others: Sequence[tuple[Device, Network]]
 ) -> Objective:
-    """The objective of images of (H, W) `size`, on the inputs' device and the `others`."""
+    """The objective of images of (H, W) `size`, on the inputs' device and the `others`; raises SettingsError where the
+    statistics cannot work so."""
+    check_division(given.statistics, tile, 1 + len(others))
     share = max(size) / max(given.shape[:2])
     content = resized(given.device, given.content, size)
     places = given.claims.places(size)
@@ -49,6 +52,7 @@ def objective_at(
         places=[canvas.extended(given.border, place.weights) for place in places if place.weights is not None],
         trainable_mask=canvas.extended(given.border, given.claims.painted(size)),
         statistics=given.statistics,
+        seed=given.seed,
         reduction=given.reduction,
         tile=tile,
         border=given.border,

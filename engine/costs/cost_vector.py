@@ -14,7 +14,8 @@ from .terms import Costs, Weighting
 class CostVector:
     """Where each cost stands, as a slice of length one.
 
-    Of the content by tap and tile, of the styles by tap and comparison, of total variation, and the gradient's square.
+    Of the content by tap and tile, of the styles by tap, statistic and comparison, of total variation, and the
+    gradient's square.
     """
 
     content_taps: tuple[str, ...]
@@ -22,17 +23,21 @@ class CostVector:
     tiles: int
     comparisons: int
     """Of styles with places, at each tap."""
+    statistics: tuple[str, ...]
+    """By which styles are compared."""
 
     def __len__(self) -> int:
-        return len(self.content_taps) * self.tiles + len(self.style_taps) * self.comparisons + 2
+        styles = len(self.style_taps) * len(self.statistics) * self.comparisons
+        return len(self.content_taps) * self.tiles + styles + 2
 
     def content(self, tap: str, tile: int) -> slice:
         slot = self.content_taps.index(tap) * self.tiles + tile
         return slice(slot, slot + 1)
 
-    def style(self, tap: str, comparison: int) -> slice:
+    def style(self, statistic: str, tap: str, comparison: int) -> slice:
         before = len(self.content_taps) * self.tiles
-        slot = before + self.style_taps.index(tap) * self.comparisons + comparison
+        row = self.style_taps.index(tap) * len(self.statistics) + self.statistics.index(statistic)
+        slot = before + row * self.comparisons + comparison
         return slice(slot, slot + 1)
 
     @property
@@ -47,7 +52,13 @@ class CostVector:
         """What was measured, as costs; `shares` of J_style are those of the comparisons."""
         measured = iter(float(value) for value in values)
         content = {tap: sum(next(measured) for _ in range(self.tiles)) for tap in self.content_taps}
-        style = {tap: sum(share * next(measured) for share in shares) for tap in self.style_taps}
+        style = {
+            tap: sum(
+                weighting.factor(name, tap) * sum(share * next(measured) for share in shares)
+                for name in self.statistics
+            )
+            for tap in self.style_taps
+        }
         tv, squared = measured
         content_cost = sum(weighting.content_layers[tap] * cost for tap, cost in content.items())
         style_cost = sum(weighting.style_layers[tap] * cost for tap, cost in style.items())

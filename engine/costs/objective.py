@@ -15,17 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels.device import Array, Device
+from ..errors import SettingsError
 from ..imaging.masks import tap_weights
 from ..memory.arena import Buffer, allocate
-from ..memory.spill import bands, empty
+from ..memory.spill import bands, empty, fetched
 from ..model import network
 from ..tiling import geometry, memory_plan, multi_device, tile_pass
+from ..tiling.buffers import held_name
 from ..tiling.geometry import Tiling
 from ..tiling.memory_plan import MemoryPlan
 from ..tiling.multi_device import DeviceWorker
 from ..tiling.tile_pass import TileWorker
 from ..types import Image, Mask
-from .statistics.base import StyleTarget, StyleTerm, scratch_of
+from .statistics.base import StyleTarget, StyleTerm, arrays, cut_up
 from .targets import MeasuredStyle, SizedStyle, content_energy, measure_content, measure_style
 from .terms import ContentTerm, Costs, Weighting
 
@@ -33,6 +35,9 @@ _log = logging.getLogger("nstgpu")
 
 SMALLER = (0.5, 0.7, 0.9)
 """Of the memory that tiles took when it ran out, what smaller tiles may take: the first share that can be had."""
+
+SEEDS_APART = 0x9E3779B97F4A7C15
+"""From one tap's seed to the next."""
 
 Reduction = Literal["mean", "sum"]
 R = TypeVar("R")
@@ -64,6 +69,7 @@ class Objective:
         places: Sequence[Mask] = (),
         trainable_mask: Mask | None = None,
         statistics: str = "gram",
+        seed: int = 0,
         reduction: Reduction = "mean",
         tile: geometry.Setting = "auto",
         border: int = 0,
@@ -74,8 +80,10 @@ class Objective:
         self.content_taps, self.style_taps = tuple(content_taps), tuple(style_taps)
         self.styles, self.reduction = tuple(styles), reduction
         self.weighting: Weighting | None = None
+        self._seed = seed
+        self._counted: int | None = None  # the iteration that `counter` tells, where the host knows
         self._trainable_mask, self._border = trainable_mask, border
-        self._measured: list[dict[str, MeasuredStyle]] = []  # by style and tap
+        self._measured: list[dict[tuple[str, str], MeasuredStyle]] = []  # by style, statistic and tap
         self.memory_plan = MemoryPlan(
             device,
             net,
@@ -89,10 +97,18 @@ class Objective:
             1 + len(others),
             sum(len(style.wanted) for style in styles),
         )
+        self._renewed = not self.holds
         self._replicas = [replace(self.memory_plan, device=other, network=packed) for other, packed in others]
         self._masks = [tap_weights(mask, self.memory_plan.sizes, self.style_taps, None) for mask in places]
         budget = memory_plan.memory_budget(self.memory_plan, [other for other, _ in others]) if tile == "auto" else None
         cut = self.memory_plan.cut(tile, budget)
+        if whole_only := self.memory_plan.whole_only:
+            needed, height, width = self.memory_plan.nbytes(cut), *self.shape[:2]
+            if budget is not None and needed > budget:
+                raise MemoryError(
+                    f"{width}x{height} px takes {needed / 2**30:.1f} GiB as a whole, which {whole_only} asks for, and "
+                    f"{max(0, budget) / 2**30:.1f} are left; choose a smaller size, or other style statistics"
+                )
         if budget is not None and cut.image.count > 1:
             whole = self.memory_plan.nbytes(self.memory_plan.whole())
             if whole > budget:
@@ -189,12 +205,19 @@ class Objective:
             for tap in self.content_taps
         }
 
-    def style_energies(self) -> dict[str, float]:
-        """J_style^[l] of an image without features, by tap, were all of it painted in these styles."""
+    def style_energies(self) -> dict[str, dict[str, float]]:
+        """J_style^[l] of an image without features, were all of it painted in these styles: by statistic and tap.
+
+        Over the statistic's `strength`.
+        """
         shares = [sum(style.wanted.values()) for style in self.styles]
         return {
-            tap: sum(share * of[tap].energy for share, of in zip(shares, self._measured, strict=True)) / sum(shares)
-            for tap in self.style_taps
+            name: {
+                tap: sum(share * of[name, tap].energy for share, of in zip(shares, self._measured, strict=True))
+                / sum(shares)
+                for tap in self.style_taps
+            }
+            for name in self.memory_plan.chosen
         }
 
     def _reduction(self, tap: str) -> float:
@@ -215,33 +238,123 @@ class Objective:
             for tap in self.content_taps
         ]
         primary.style_terms = [
-            self._style_term(weighting, tap, group) for tap in self.style_taps for group in self.memory_plan.groups
+            self._style_term(weighting, name, tap, group)
+            for tap in self.style_taps
+            for name in self.memory_plan.chosen
+            for group in self.memory_plan.groups
         ]
         for replica in self._devices[1:]:
             replica.sync_targets(self._devices[0])
 
-    def _style_term(self, weighting: Weighting, tap: str, group: int | None) -> StyleTerm[Any, Any, Any]:
-        primary, plan, buffers = self._primary, self.memory_plan, self._held.taps[tap, group]
+    def _style_term(self, weighting: Weighting, name: str, tap: str, group: int | None) -> StyleTerm[Any, Any, Any]:
+        primary, plan, buffers = self._primary, self.memory_plan, self._held.taps[name, tap, group]
         targets = [
             StyleTarget(
-                share, self._measured[number][tap].target, self.measured[primary.cost_vector.style(tap, comparison)]
+                share,
+                self._measured[number][name, tap].target,
+                self.measured[primary.cost_vector.style(name, tap, comparison)],
+                self._held.held[name, tap, comparison],
             )
             for comparison, (number, place, share) in enumerate(self._comparisons)
             if place == group
         ]
         return StyleTerm(
+            name,
             tap,
             group,
-            plan.statistic,
-            weighting.style * weighting.style_layers[tap],
+            plan.chosen[name],
+            weighting.style * weighting.style_layers[tap] * weighting.factor(name, tap),
             tuple(targets),
             buffers.sums,
-            primary.buffers.partial.get(tap),
+            primary.buffers.partial.get((name, tap)),
             buffers.errors,
             plan.channels[tap],
             geometry.seen(primary.pieces[tap]),
-            scratch_of(plan.statistic, plan.channels[tap], self._held.scratch),
+            cut_up(plan.scratch(name, tap), self._held.scratch),
+            (self._seed + self.style_taps.index(tap) * SEEDS_APART) % 2**64,
+            self._held.counter,
         )
+
+    # ---- what is held fixed from one iteration to the next ------------------------------------------------------
+    def begin(self, image: Array, iteration: int, *, least: int = 1, anew: bool = False) -> bool:
+        """To be called before the first evaluation of an iteration, at its `image`: measures what is due, and draws.
+
+        iteration: done at this size. least: iterations for which the cost stays the same function at least. anew: what
+        is held is due whatever the iteration. Whether the cost is another function than before.
+        """
+        drawn = self._draw(iteration // least * least)
+        return self.renew(image, iteration, least=least, anew=anew) or drawn
+
+    def renew(self, image: Array, iteration: int, *, least: int = 1, anew: bool = False) -> bool:
+        """`begin`, without the host's part; waits for nothing. Whether anything was due."""
+        anew = anew or not self._renewed
+        due = {
+            name
+            for name, statistic in self.memory_plan.chosen.items()
+            if statistic.every and (anew or iteration % max(statistic.every, least) == 0)
+        }
+        if not due or not self.style_taps:
+            return False
+
+        def once() -> None:
+            terms = [term for term in self._primary.style_terms if term.name in due]
+            tile_pass.renew(self._primary, self._as_seen(image), terms)
+
+        self._without_overflow(once)
+        self._renewed = True
+        return True
+
+    def _draw(self, iteration: int) -> bool:
+        """Whether other random numbers are drawn from now on."""
+        if self.counter is None or iteration == self._counted:
+            return False
+        self.device.upload(np.array([iteration], np.int32), self.counter)
+        self._counted = iteration
+        return True
+
+    @property
+    def counter(self) -> Array | None:
+        """(1,) int32, on the device: the iteration for which random numbers are drawn. None where none are."""
+        return self._held.counter
+
+    def count_as(self, progress: Array) -> None:
+        """From now on the device counts: to be asked of it at every evaluation, `progress` (1,) is the iteration."""
+        if self.counter is not None:
+            self.device.copy(progress, self.counter)
+            self._counted = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether anything is held fixed from one iteration to the next."""
+        return any(statistic.every for statistic in self.memory_plan.chosen.values())
+
+    def held(self) -> dict[str, NDArray[Any]]:
+        """What is held fixed, by name, in host memory; nothing before it has been measured."""
+        if not self._renewed:
+            return {}
+        return {
+            held_name(*key, field): fetched(self.device, array)
+            for key, group in self._held.held.items()
+            for field, array in arrays(group).items()
+        }
+
+    def restore(self, held: Mapping[str, NDArray[Any]]) -> None:
+        """Goes on with what `held` returned; raises SettingsError for what cannot be that."""
+        plan, comparisons = self.memory_plan, self._comparisons
+        for key, group in self._held.held.items():
+            (name, tap, comparison), fields = key, arrays(group)
+            found = {field: held.get(held_name(*key, field)) for field in fields}
+            given = {
+                field: values
+                for field, values in found.items()
+                if values is not None and (values.shape, values.dtype) == (fields[field].shape, fields[field].dtype)
+            }
+            target = self._measured[comparisons[comparison][0]][name, tap].target
+            if len(given) < len(fields) or not plan.chosen[name].accepts(target, given):
+                raise SettingsError(f"the state to resume has no {name} for {tap}, or another's; start the run again")
+            for field, values in given.items():
+                self.device.upload(values, fields[field])
+        self._renewed = True
 
     # ---- cost and gradient --------------------------------------------------------------------------------------
     @property
@@ -254,8 +367,14 @@ class Objective:
         """A buffer for a gradient, for whoever needs one."""
         return self._inside.get("gradient", self._held.gradient)
 
-    def evaluate(self, image: Array, gradient: Array) -> Costs:
-        """J at `image`, and dJ/dimage written to `gradient`; both on the device."""
+    def evaluate(self, image: Array, gradient: Array, *, anew: bool = False) -> Costs:
+        """J at `image`, and dJ/dimage written to `gradient`; both on the device.
+
+        anew: as for an image by itself, and no iteration of a run: whatever is held fixed in one is measured here. It
+        is as well where `begin` has not been called before.
+        """
+        if anew or not self._renewed or (self.counter is not None and self._counted is None):
+            self.begin(image, 0, anew=True)
 
         def once() -> Costs:
             self.enqueue(image, gradient)
@@ -274,20 +393,26 @@ class Objective:
         """Whether `enqueue` asks nothing of the host, so that a graph can hold it; not where several devices work."""
         return not self._devices
 
+    def _as_seen(self, image: Array) -> Array:
+        """An image as the network sees it: with its border, and the content where nothing is painted."""
+        device, held = self.device, self._held
+        if self._border:
+            device.extend(image, held.image)
+            image = held.image
+        elif self._trainable_mask is not None:
+            device.copy(image, held.image)
+            image = held.image
+        if self._trainable_mask is not None:  # the image to the last bit where the mask is 1, the content where it is 0
+            device.weigh(image, held.trainable_mask)
+            device.step_within(image, held.kept, 1.0, image)
+        return image
+
     def enqueue(self, image: Array, gradient: Array) -> None:
         """Asks the device for what `evaluate` measures; waits for nothing where it is `capturable`."""
         device, weighting, measured = self.device, self.weighting, self.measured
         assert weighting is not None, "weigh comes first"
         whole, slots = gradient, self._primary.cost_vector
-        if self._border:
-            device.extend(image, self._held.image)
-            image, gradient = self._held.image, self._held.gradient
-        elif self._trainable_mask is not None:
-            device.copy(image, self._held.image)
-            image = self._held.image
-        if self._trainable_mask is not None:  # the image to the last bit where the mask is 1, the content where it is 0
-            device.weigh(image, self._held.trainable_mask)
-            device.step_within(image, self._held.kept, 1.0, image)
+        image, gradient = self._as_seen(image), self._held.gradient if self._border else gradient
         if self._devices:
             multi_device.evaluate_multi(self._devices, image, gradient)
         else:

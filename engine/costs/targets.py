@@ -16,7 +16,7 @@ from ..tiling.buffers import PersistentBuffers
 from ..tiling.memory_plan import MemoryPlan
 from ..tiling.tile_pass import TileWorker
 from ..types import Image, Mask
-from .statistics.base import SeenTile, scratch_of
+from .statistics.base import SeenTile, cut_up
 
 DOWNLOAD_BYTES = 1 << 22
 """At a time, of what is only summed on the host."""
@@ -39,18 +39,21 @@ class MeasuredStyle(NamedTuple):
     """One style at one tap."""
 
     energy: float
-    """J^[l](S) of an image without features."""
+    """J^[l](S) of an image without features, over the statistic's `strength`."""
     target: Any
     """The statistic's, of `costs.statistics.base`."""
 
 
 def measure_style(
     plan: MemoryPlan, worker: TileWorker, held: PersistentBuffers, number: int, style: SizedStyle
-) -> dict[str, MeasuredStyle]:
-    """Measures one style at every style tap, on the worker's device, into the buffers that are held for it."""
+) -> dict[tuple[str, str], MeasuredStyle]:
+    """Measures one style at every style tap, on the worker's device, into the buffers that are held for it.
+
+    By statistic and tap.
+    """
     if not plan.style_taps:
         return {}
-    device, statistic, size = plan.device, plan.statistic, style.pixels.shape[:2]
+    device, size = plan.device, style.pixels.shape[:2]
     tiled_pass = worker.passes.styles[number]
     (image,) = allocate(device, [Buffer("image", style.pixels.shape, device.image_dtype, 0, 0)], "the style").values()
     device.upload(style.pixels, image)
@@ -61,6 +64,13 @@ def measure_style(
     pieces = plan.pieces(tiled_pass.tiling.tiles)
     shares = {tap: geometry.shares(parts) for tap, parts in pieces.items()}
     halo_overhead = {tap: geometry.seen(pieces[tap]) / math.prod(sizes[tap]) for tap in plan.style_taps}
+    targets = {
+        (name, tap): statistic.begin_target(
+            held.styles[name, tap, number], plan.style_shape(tap, number), masks.get(tap)
+        )
+        for name, statistic in plan.chosen.items()
+        for tap in plan.style_taps
+    }
     for index, tile in enumerate(tiled_pass.tiling.tiles):
         features = tiled_pass.forward(device, tile, image)
         for tap in plan.style_taps:
@@ -70,13 +80,15 @@ def measure_style(
                 (weights,) = allocate(device, [Buffer("weights", part.shape, device.image_dtype, 0, 0)]).values()
                 device.upload(values, weights)
             seen = SeenTile(features[tap][part.rows], weights, shares[tap][index], index, part)
-            statistic.gather_target(device, seen, held.styles[tap, number], worker.buffers.partial.get(tap))
+            for name, statistic in plan.chosen.items():
+                statistic.gather_target(device, seen, targets[name, tap], worker.buffers.partial.get((name, tap)))
 
-    def finished(tap: str) -> MeasuredStyle:
-        scratch = scratch_of(statistic, plan.channels[tap], held.scratch)
-        return MeasuredStyle(*statistic.finish_target(device, held.styles[tap, number], scratch))
+    def finished(name: str, tap: str) -> MeasuredStyle:
+        statistic, scratch = plan.chosen[name], cut_up(plan.scratch(name, tap), held.scratch)
+        energy, target = statistic.finish_target(device, targets[name, tap], scratch)
+        return MeasuredStyle(energy / statistic.strength, target)
 
-    return {tap: finished(tap) for tap in plan.style_taps}
+    return {(name, tap): finished(name, tap) for name in plan.chosen for tap in plan.style_taps}
 
 
 def measure_content(plan: MemoryPlan, worker: TileWorker, held: PersistentBuffers) -> None:

@@ -5,7 +5,8 @@
     J_tv      = mean of the squared differences of horizontal neighbours + the same of vertical ones
     J         = alpha J_content + beta J_style + gamma J_tv
 
-where J^[l] compares the statistics of a layer's activations with those of a style: see `statistics`. A term owns its
+where J^[l] compares the statistics of a layer's activations with those of a style: see `statistics`. Where several
+statistics s count together it is the sum of their own, J^[l] = sum_s factor_s^[l] J_s^[l] (`balance`). A term owns its
 targets and its slots in the device's vector of costs (`cost_vector`).
 """
 
@@ -52,6 +53,12 @@ class Weighting:
     """beta"""
     tv: float
     """gamma"""
+    statistics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What each statistic's J^[l] is multiplied by, by name and tap, where there are several."""
+
+    def factor(self, statistic: str, tap: str) -> float:
+        """What a statistic's J^[l] is multiplied by."""
+        return self.statistics[statistic][tap] if self.statistics else 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ MAX_TEXT = 1024**2
 MAX_COUNT = 10**9
 MAX_SCALES = 1000
 MAX_ARRAYS = 64
+MAX_HELD = 100_000
 MAX_LAYERS = 1000
 MAX_REASON = 200
 _NUMBERS = ("total", "content", "style", "tv", "gradient_norm")
@@ -56,6 +57,9 @@ def write(path: str | Path, state: RunState, options: str = "", frames: Frames |
             optimizer = file.create_group("optimizer")
             for name, values in state.optimizer.items():
                 optimizer[name] = values
+            held = file.create_group("held")
+            for name, values in state.held.items():
+                held[name] = values
             layers = list(state.history[0].per_layer) if state.history else []
             file["history/costs"] = np.array(
                 [[getattr(costs, name) for name in _NUMBERS] for costs in state.history], np.float64
@@ -142,14 +146,8 @@ def _state(file: Any) -> tuple[RunState, str]:
         raise SettingsError(f"its picture has the shape {image.shape}")
     if not (_within(image, 0, 1) and _within(average, 0, 1)):
         raise SettingsError("its picture has values that no picture has")
-    optimizer: dict[str, NDArray[Any]] = {}
-    remembered = hdf5.member(file, "optimizer")
-    if not hasattr(remembered, "keys") or len(remembered) > MAX_ARRAYS:  # type: ignore[arg-type]
-        raise SettingsError("its optimiser is missing")
-    for name in remembered:  # type: ignore[union-attr]
-        optimizer[name] = _array(remembered, name)
-        if not _within(optimizer[name], -math.inf, math.inf):
-            raise SettingsError(f"its {name} is not finite")
+    optimizer = _arrays(file, "optimizer", MAX_ARRAYS)
+    held = _arrays(file, "held", MAX_HELD) if "held" in file else {}
     characters = _array(file, "options")
     if characters.dtype != np.uint8 or characters.ndim != 1 or characters.size > MAX_TEXT:
         raise SettingsError("its options are no text")
@@ -164,8 +162,24 @@ def _state(file: Any) -> tuple[RunState, str]:
         average,
         optimizer,
         _history(file),
+        held,
     )
     return state, characters.tobytes().decode()
+
+
+def _arrays(file: Any, name: str, most: int) -> dict[str, NDArray[Any]]:
+    """Those of a group, by name; at most so many, all finite."""
+    from ...weights.hdf5 import access as hdf5
+
+    group = hdf5.member(file, name)
+    if not hasattr(group, "keys") or len(group) > most:  # type: ignore[arg-type]
+        raise SettingsError(f"its {name} is missing")
+    found: dict[str, NDArray[Any]] = {}
+    for member in group:  # type: ignore[union-attr]
+        found[member] = _array(group, member)
+        if not _within(found[member], -math.inf, math.inf):
+            raise SettingsError(f"its {member} is not finite")
+    return found
 
 
 def _frames(file: Any) -> Frames:

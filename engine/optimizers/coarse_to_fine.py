@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from threading import Event
 from typing import Any, Protocol, cast
@@ -31,6 +31,9 @@ from .loop import OptimizationLoop, held_back_interrupt
 from .scales import Scale
 from .settling import Settled, Watch
 
+STEADY = 25
+"""Iterations for which the cost stays the same function at least, for an optimizer that searches: it forgets all
+curvature where the function changes."""
 LONGEST_MEMORY = 0.99
 """Decay of the average of the iterates, at most."""
 SHARE_REMEMBERED = 0.1
@@ -76,6 +79,8 @@ class RunState:
     average: Image
     optimizer: Mapping[str, NDArray[Any]]
     history: Sequence[Costs]
+    held: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """What the cost holds fixed from one iteration to the next (`Objective.held`)."""
 
     def __repr__(self) -> str:
         height, width, _ = self.image.shape
@@ -168,6 +173,7 @@ class Run:
         self.learning_rate = math.nan
         self._end = 0  # the last iteration of the present scale
         self._seconds = [0.0] * len(method.scales)
+        self._held: Mapping[str, NDArray[Any]] = {}  # of the state to go on from
 
     def from_image(self, init: Callable[[tuple[int, int]], Image]) -> tuple[Image, bool]:
         """From `init((H, W))` at the coarsest scale to the end: the last scale's picture, and whether it was cut short.
@@ -182,6 +188,7 @@ class Run:
             raise SettingsError("the run to resume had other pictures, weights or settings; give the very same again")
         self._check(state)
         self.history[:] = state.history
+        self._held = state.held
         self._seconds[: len(state.seconds)] = state.seconds
         began = 0
         for number, scale in enumerate(self.method.scales[: state.scale]):
@@ -263,6 +270,10 @@ class Run:
         """Works through a scale; whether the run is to stop there."""
         scale = self.method.scales[number]
         objective = self.transfer.objective(self._size(number), scale.tv)
+        least = STEADY if registry.spec(self.method.optimizer).searches else 1
+        loop.begin = lambda image, iteration, anew: objective.begin(image, iteration, least=least, anew=anew)
+        if loop.iteration > 0 and objective.holds:
+            objective.restore(self._held)
         before, began = self._seconds[number], time.perf_counter()
         so_far = self.history[len(self.history) - loop.iteration :]
         watch = Watch(self.method.settled, scale.iterations, (costs.total for costs in so_far))
@@ -342,4 +353,5 @@ class Run:
             fetched(self.device, loop.average),
             loop.optimizer.state(),
             (*self.history, *unreported),
+            self.transfer.objective(self._size(number), self.method.scales[number].tv).held(),
         )

@@ -45,7 +45,7 @@ class GraphedAdamLoop:
         shape = (PLACES, objective.measured.size)
         ring, read = stream.alloc_pinned_mapped(math.prod(shape) * real.itemsize)
         self._ring, self._read = (each.view(real).reshape(shape) for each in (ring, read))
-        self._warm = False
+        self._warm, self._anew = False, False
         self._repeat: Callable[[], None] | None
         self._under_way: deque[Callable[[], None]] = deque()
         self._unreported: deque[Costs] = deque()
@@ -86,6 +86,9 @@ class GraphedAdamLoop:
         self._repeat = None
 
     def _launch(self) -> None:
+        # Outside the graph, and asked for as the rest is: what was asked for before is done by then.
+        self._objective.renew(self.loop.image, self._asked_for, anew=self._anew)
+        self._anew = False
         if self._warm:
             self._repeat = self._repeat or self._stream.capture(self._iteration)
             self._repeat()
@@ -96,6 +99,7 @@ class GraphedAdamLoop:
 
     def _iteration(self) -> None:
         loop, adam, objective = self.loop, self._adam, self._objective
+        objective.count_as(self._progress[:1])
         objective.enqueue(loop.image, objective.gradient)
         loop.device.adam_iteration(
             loop.image, objective.gradient, **adam.moments, average=loop.average, good=objective.image,
@@ -114,4 +118,5 @@ class GraphedAdamLoop:
             return
         self._under_way.clear()  # which changes nothing any more
         loop.rollback(costs, self._objective.image)
+        self._anew = True  # what has been measured since was of images that are given up
         self._start()

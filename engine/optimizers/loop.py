@@ -50,6 +50,9 @@ class OptimizationLoop:
     """Done at this size."""
     failures: int = 0
     """In a row."""
+    begin: Callable[[Array, int, bool], bool] = lambda *_: False
+    """Told of every iteration's image and number before it is evaluated, and whether a step was taken back just now;
+    says whether the cost is another function from there on (`Objective.begin`)."""
     culprit: Callable[[Costs], str] = lambda _: ""
     """Which weight of the cost, if any, is why these costs are not finite: "style_weight is 1e+30", say."""
 
@@ -62,6 +65,9 @@ class OptimizationLoop:
         """
         device, costs = self.device, None
         while self.iteration < iterations and not self.optimizer.stalled:
+            if self.begin(self.image, self.iteration, self.failures > 0) and costs is not None:
+                self.optimizer.reset()  # whose step led to costs of another function
+                costs = None
             costs = evaluate(self.image, gradient) if costs is None else costs
             if not is_finite(costs):
                 self.rollback(costs, last_finite)

@@ -8,24 +8,29 @@ from ...kernels.device import Array
 from .geometry import TapTile
 
 
-def target_name(tap: str, style: int, field: str) -> str:
+def target_name(statistic: str, tap: str, style: int, field: str) -> str:
     """Of what is kept of a style at a tap."""
-    return f"{tap} target {style} {field}"
+    return f"{tap} {statistic} target {style} {field}"
 
 
-def sums_name(tap: str, mask_id: int | None, field: str) -> str:
+def sums_name(statistic: str, tap: str, mask_id: int | None, field: str) -> str:
     """Of the image's statistics at a tap, in one region."""
-    return f"{tap} sums {mask_id} {field}"
+    return f"{tap} {statistic} sums {mask_id} {field}"
 
 
-def partial_name(tap: str, field: str) -> str:
+def partial_name(statistic: str, tap: str, field: str) -> str:
     """Of one tile's own statistics."""
-    return f"{tap} partial {field}"
+    return f"{tap} {statistic} partial {field}"
 
 
-def errors_name(tap: str, mask_id: int | None, field: str) -> str:
+def errors_name(statistic: str, tap: str, mask_id: int | None, field: str) -> str:
     """Of what the image's statistics send back into the network."""
-    return f"{tap} errors {mask_id} {field}"
+    return f"{tap} {statistic} errors {mask_id} {field}"
+
+
+def held_name(statistic: str, tap: str, comparison: int, field: str) -> str:
+    """Of what is held fixed from one iteration to the next, for one style in one region; also in a run's state."""
+    return f"{tap} {statistic} held {comparison} {field}"
 
 
 def content_name(tap: str, number: int | None = None) -> str:
@@ -70,10 +75,14 @@ class PersistentBuffers:
     """For statistics that want it."""
     content: Mapping[str, Array]
     """(h, w, C) by tap"""
-    styles: Mapping[tuple[str, int], Any]
-    """The statistic's targets, by tap, and number of the style."""
-    taps: Mapping[tuple[str, int | None], TapBuffers]
-    """By tap, and mask_id."""
+    styles: Mapping[tuple[str, str, int], Any]
+    """The targets, by statistic, tap, and number of the style."""
+    taps: Mapping[tuple[str, str, int | None], TapBuffers]
+    """By statistic, tap, and mask_id."""
+    held: Mapping[tuple[str, str, int], Any]
+    """What is measured of the image now and then, by statistic, tap, and number of the comparison."""
+    counter: Array | None
+    """(1,) int32: of the iteration, for statistics that draw random numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +91,8 @@ class TileBuffers:
 
     named: Mapping[str, Array]
     """With the weights of pieces under `weights_name`."""
-    partial: Mapping[str, Any]
-    """By tap, the statistic's sums of one tile; empty where there is one tile."""
+    partial: Mapping[tuple[str, str], Any]
+    """What a tile is measured in, by statistic and tap; empty where there is one tile."""
 
     @property
     def costs(self) -> Array:

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ...kernels.device import Array, Device, Layout
 from ..costs.cost_vector import CostVector
 from ..costs.statistics import registry
 from ..costs.statistics.base import Statistic, TapShape, filled, layouts
+from ..costs.statistics.base import nbytes as scratch_bytes
 from ..memory.arena import Buffer, lay_out
 from ..memory.limits import available
 from ..memory.spill import resident
@@ -25,6 +28,7 @@ from .buffers import (
     TileBuffers,
     content_name,
     errors_name,
+    held_name,
     partial_name,
     sums_name,
     target_name,
@@ -94,7 +98,7 @@ class MemoryPlan:
     trainable_mask: bool = False
     """Whether some of the content is kept."""
     statistics: str = "gram"
-    """Of the styles; one of `costs.statistics.registry`."""
+    """Of the styles; one or several of `costs.statistics.registry`."""
     devices: int = 1
     """That take tiles in turn, all alike."""
     comparisons: int = 1
@@ -142,6 +146,8 @@ class MemoryPlan:
             least = self.passes(cut).gradient_pass.window_bytes(self.device, tiling.largest)
             return least if least > budget else self.nbytes(cut)
 
+        if self.whole_only is not None:
+            return TilingPlan(self.whole().image, styles)
         return TilingPlan(geometry.choose(self.network, self.size, of_image, budget, self.devices), styles)
 
     def passes(self, cut: TilingPlan) -> TiledPasses:
@@ -185,22 +191,51 @@ class MemoryPlan:
         """Of every tap."""
         return {layer.tap: layer.channels[1] for layer in self.network.layers}
 
-    # ---- what the styles' statistic asks for, with layouts in place of arrays -----------------------------------
+    # ---- what the styles' statistics ask for, with layouts in place of arrays -----------------------------------
     @cached_property
-    def statistic(self) -> Statistic[Any, Any, Any]:
-        """What of a layer is style."""
-        return registry.statistic(self.statistics)
+    def chosen(self) -> dict[str, Statistic[Any, Any, Any]]:
+        """What of a layer is style, by name."""
+        return registry.statistics(self.statistics)
 
-    def _target(self, tap: str, style: int) -> Any:
+    @property
+    def whole_only(self) -> str | None:
+        """The name of a statistic that takes no tiles of an image; None where all do."""
+        return next((name for name, statistic in self.chosen.items() if not statistic.in_tiles), None)
+
+    def _shape(self, tap: str) -> TapShape:
+        return TapShape(*self.sizes[tap], self.channels[tap])
+
+    def style_shape(self, tap: str, style: int) -> TapShape:
+        """Of a style's activations."""
         sizes = network.sizes(self.network, self.style_sizes[style])
         height, width = dict(zip(network.strides(self.network), sizes, strict=True))[tap]
-        return self.statistic.target(self.device, TapShape(height, width, self.channels[tap]))
+        return TapShape(height, width, self.channels[tap])
 
-    def _sums(self, tap: str) -> Any:
-        return self.statistic.sums(self.device, self.channels[tap])
+    def _target(self, name: str, tap: str, style: int) -> Any:
+        return self.chosen[name].target(self.device, self.style_shape(tap, style))
 
-    def _errors(self, tap: str) -> Any:
-        return self.statistic.errors(self.device, TapShape(*self.sizes[tap], self.channels[tap]))
+    def _sums(self, name: str, tap: str) -> Any:
+        return self.chosen[name].sums(self.device, self.channels[tap])
+
+    def _errors(self, name: str, tap: str) -> Any:
+        return self.chosen[name].errors(self.device, self._shape(tap))
+
+    def _held(self, name: str, tap: str) -> Any:
+        return self.chosen[name].held(self.device, self._shape(tap))
+
+    def _partial(self, name: str, tap: str, pieces: Sequence[TapTile]) -> Any:
+        height, width = (max(part.shape[axis] for part in pieces) for axis in (0, 1))
+        return self.chosen[name].partial(self.device, TapShape(height, width, self.channels[tap]))
+
+    def scratch(self, name: str, tap: str) -> Any:
+        """What a statistic works in during a call, at a tap."""
+        styles = [self.style_shape(tap, style) for style in range(len(self.style_sizes))]
+        return self.chosen[name].scratch(self.device, self._shape(tap), styles)
+
+    @property
+    def _at_taps(self) -> list[tuple[str, str]]:
+        """Every statistic at every style tap."""
+        return [(name, tap) for name in self.chosen for tap in self.style_taps]
 
     # ---- bytes --------------------------------------------------------------------------------------------------
     def persistent(self) -> list[Buffer]:
@@ -213,15 +248,19 @@ class MemoryPlan:
         if self.trainable_mask:
             wanted["trainable_mask"] = (self.size, pixels)
             wanted["kept"] = ((*self.size, 3), pixels)
-        for tap in self.style_taps:
+        for name, tap in self._at_taps:
             for number in range(len(self.style_sizes)):
-                wanted |= layouts(self._target(tap, number), partial(target_name, tap, number))
+                wanted |= layouts(self._target(name, tap, number), partial(target_name, name, tap, number))
             for group in self.groups:
-                wanted |= layouts(self._sums(tap), partial(sums_name, tap, group))
-                wanted |= layouts(self._errors(tap), partial(errors_name, tap, group))
-        scratch = max((math.prod(self.statistic.scratch(channels[tap]) or (0,)) for tap in self.style_taps), default=0)
+                wanted |= layouts(self._sums(name, tap), partial(sums_name, name, tap, group))
+                wanted |= layouts(self._errors(name, tap), partial(errors_name, name, tap, group))
+            for comparison in range(self.comparisons):
+                wanted |= layouts(self._held(name, tap), partial(held_name, name, tap, comparison))
+        scratch = max((scratch_bytes(self.scratch(name, tap)) for name, tap in self._at_taps), default=0)
         if scratch:
-            wanted["scratch"] = ((scratch,), pixels)
+            wanted["scratch"] = ((scratch,), np.dtype(np.uint8))
+        if any(statistic.random for statistic in self.chosen.values()):
+            wanted["counter"] = ((1,), np.dtype(np.int32))
         for tap in self.content_taps:
             wanted[content_name(tap)] = ((*at[tap], channels[tap]), device.activation_dtype)
         return [Buffer(name, *kind, 0, 0) for name, kind in wanted.items()]
@@ -230,17 +269,22 @@ class MemoryPlan:
         """Sorts the buffers that `persistent` names."""
         numbers = range(len(self.style_sizes))
         styles = {
-            (tap, number): filled(self._target(tap, number), named, partial(target_name, tap, number))
-            for tap in self.style_taps
+            (name, tap, number): filled(self._target(name, tap, number), named, partial(target_name, name, tap, number))
+            for name, tap in self._at_taps
             for number in numbers
         }
         taps = {
-            (tap, group): TapBuffers(
-                filled(self._sums(tap), named, partial(sums_name, tap, group)),
-                self.errors_buffers(named, tap, group),
+            (name, tap, group): TapBuffers(
+                filled(self._sums(name, tap), named, partial(sums_name, name, tap, group)),
+                self.errors_buffers(named, name, tap, group),
             )
-            for tap in self.style_taps
+            for name, tap in self._at_taps
             for group in self.groups
+        }
+        held = {
+            (name, tap, number): filled(self._held(name, tap), named, partial(held_name, name, tap, number))
+            for name, tap in self._at_taps
+            for number in range(self.comparisons)
         }
         return PersistentBuffers(
             named["image"],
@@ -251,45 +295,54 @@ class MemoryPlan:
             {tap: named[content_name(tap)] for tap in self.content_taps},
             styles,
             taps,
+            held,
+            named.get("counter"),
         )
 
-    def errors_buffers(self, named: Mapping[str, Array], tap: str, group: int | None) -> Any:
-        """The statistic's errors at a tap in one region, among the buffers that `persistent` or `replicated` names."""
-        return filled(self._errors(tap), named, partial(errors_name, tap, group))
+    def errors_buffers(self, named: Mapping[str, Array], name: str, tap: str, group: int | None) -> Any:
+        """A statistic's errors at a tap in one region, among the buffers that `persistent` or `replicated` names."""
+        return filled(self._errors(name, tap), named, partial(errors_name, name, tap, group))
 
     def cost_vector(self, cut: TilingPlan) -> CostVector:
         """Where every cost stands."""
-        return CostVector(self.content_taps, self.style_taps, cut.image.count, self.comparisons)
+        return CostVector(self.content_taps, self.style_taps, cut.image.count, self.comparisons, tuple(self.chosen))
 
     def per_tile(self, cut: TilingPlan) -> list[Buffer]:
         """What depends on the tiles, beside the arena: costs, weights of pieces, and room for a tile's statistics."""
         pixels = self.device.image_dtype
         wanted: dict[str, Layout] = {"costs": ((len(self.cost_vector(cut)),), pixels)}
-        masked = any(group is not None for group in self.groups)
-        for tap, parts in self.pieces(cut.image.tiles if masked else cut.image.kinds).items():
+        pieces = self._distinct_pieces(cut)
+        for tap, parts in pieces.items():
             for number, part in enumerate(parts):
                 for mask_id in self.mask_ids(tap):
                     if name := weights_name(tap, mask_id, number, part):
                         wanted[name] = part.shape, pixels
         if cut.tiled:
-            for tap in self.style_taps:
-                wanted |= layouts(self._sums(tap), partial(partial_name, tap))
+            for name, tap in self._at_taps:
+                wanted |= layouts(self._partial(name, tap, pieces[tap]), partial(partial_name, name, tap))
         return [Buffer(name, *layout, 0, 0) for name, layout in wanted.items()]
+
+    def _distinct_pieces(self, cut: TilingPlan) -> dict[str, list[TapTile]]:
+        """By tap: of every tile where they differ by their masks, else of one tile of each kind."""
+        masked = any(group is not None for group in self.groups)
+        return self.pieces(cut.image.tiles if masked else cut.image.kinds)
 
     def tile_buffers(self, named: Mapping[str, Array], cut: TilingPlan) -> TileBuffers:
         """Sorts the buffers that `per_tile` names."""
-        taps = self.style_taps if cut.tiled else ()
-        partials = {tap: filled(self._sums(tap), named, partial(partial_name, tap)) for tap in taps}
+        partials, pieces = {}, self._distinct_pieces(cut)
+        for name, tap in self._at_taps if cut.tiled else ():
+            group = self._partial(name, tap, pieces[tap])
+            partials[name, tap] = filled(group, named, partial(partial_name, name, tap))
         return TileBuffers(named, partials)
 
     def replicated(self, cut: TilingPlan, numbers: Sequence[int]) -> list[Buffer]:
         """What a device beside the first holds for tiles with these numbers: errors, and the content there."""
         held, parts = {buffer.name: buffer for buffer in self.persistent()}, self.pieces(cut.image.tiles)
         names = [
-            name
-            for tap in self.style_taps
+            buffer
+            for name, tap in self._at_taps
             for group in self.groups
-            for name in layouts(self._errors(tap), partial(errors_name, tap, group))
+            for buffer in layouts(self._errors(name, tap), partial(errors_name, name, tap, group))
         ]
         wanted = [held[name] for name in names]
         for tap in self.content_taps:

@@ -68,8 +68,8 @@ class DeviceWorker(TileWorker):
             replace(
                 style,
                 targets=(),
-                partial=self.buffers.partial[style.tap],
-                errors=self._plan.errors_buffers(self._replicated, style.tap, style.mask_id),
+                partial=self.buffers.partial[style.name, style.tap],
+                errors=self._plan.errors_buffers(self._replicated, style.name, style.tap, style.mask_id),
                 scratch=None,
             )
             for style in primary.style_terms

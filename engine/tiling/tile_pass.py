@@ -104,7 +104,7 @@ def evaluate_single(worker: TileWorker, image: Array, gradient: Array) -> None:
     for number in range(count):
         activations = worker.forward_tile(number, image)
         for style in worker.style_terms:
-            style.statistic.gather(device, worker.seen(style, number, activations), style.sums, style.partial)
+            style.statistic.see(device, style, worker.seen(style, number, activations))
 
     # 2. Costs of the styles, and the errors of the statistics, from which the gradient at a tap follows.
     for style in worker.style_terms:
@@ -117,6 +117,19 @@ def evaluate_single(worker: TileWorker, image: Array, gradient: Array) -> None:
     device.zero(gradient)
     for number in reversed(range(count)):
         add_tile_gradient(worker, number, image, gradient)
+
+
+def renew(worker: TileWorker, image: Array, terms: Sequence[StyleTerm[Any, Any, Any]]) -> None:
+    """Measures what these terms hold fixed anew, at `image` (H, W, 3). Waits for nothing."""
+    count = worker.tiling.count
+    activations: Mapping[str, Array] = {}
+    for look in range(max(term.statistic.looks for term in terms)):
+        for number in range(count):
+            if look == 0 or count > 1:  # those of the one tile stay
+                activations = worker.forward_tile(number, image)
+            for term in terms:
+                if look < term.statistic.looks:
+                    term.statistic.look(worker.device, term, worker.seen(term, number, activations), look)
 
 
 def add_tile_gradient(worker: TileWorker, number: int, image: Array, gradient: Array) -> None:

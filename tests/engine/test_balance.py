@@ -27,7 +27,7 @@ def make(thin: Thin, **settings: Any) -> StyleTransfer:
 
 def shares(transfer: StyleTransfer) -> dict[str, float]:
     """What each style layer weighs in J on a black image, about: on one without features, exactly."""
-    energies = transfer.objective().style_energies()
+    energies = transfer.objective().style_energies()["gram"]
     return {tap: transfer.style_weight * weight * energies[tap] for tap, weight in transfer.style_layers.items()}
 
 

@@ -144,7 +144,7 @@ def test_golden_gram_gradient(shared_data: Path, device: str, tolerance: float) 
         tv_weight=0.0,
     )
     for block in (1, 2, 3):
-        target = transfer.objective()._held.styles[f"relu{block}_1", 0].gram
+        target = transfer.objective()._held.styles["gram", f"relu{block}_1", 0].gram
         assert relative(transfer.device.download(target), golden[f"block{block}_conv1/gram"]) <= tolerance
         target[...] = 0
     costs, gradient = transfer.cost_and_gradient(image.astype(transfer.device.image_dtype))

@@ -2,28 +2,36 @@
 
 A statistic has no state. It says, from shapes alone, which buffers it wants; the objective allocates them and hands
 them back. A group of buffers is a frozen dataclass of the statistic's own, with a field a buffer: the statistic
-returns it with a `Layout` in every such field, and gets it back with an array in each. Fields that are None or numbers
-are left as they are. Any type of array will do, since they are the statistic's alone.
+returns it with a `Layout` in every such field, and gets it back with an array in each. Fields that are None, numbers or
+arrays of the host are left as they are. Any type of array will do, since they are the statistic's alone.
 
-Three groups are known by what becomes of them:
+Groups are known by what becomes of them; one that a statistic has no use for is `Nothing`:
 
     target   of one style at one tap; lives as long as the objective
     sums     averages over the pixels of the image at one tap in one region. Averages of tiles are blended, and come
              from other devices; so whatever the whole image must tell before a gradient is known belongs here
     errors   what `compare` leaves for `add_gradient`, at one tap in one region; copied to other devices before they
              work back through their tiles
+    held     what is measured of the image every so many iterations and held fixed in between, for one style at one
+             tap in one region; part of a run's state
+    partial  to work in while a tile is looked at
+    scratch  to work in during one call
 
-An evaluation goes: `measure` for every tile, `compare` once, `add_gradient` for every tile, from the last to the first.
+An evaluation goes: `see` for every tile, `compare` once, `add_gradient` for every tile, from the last to the first.
+Where something is held, `look` for every tile comes before, at those iterations at which it is due.
 """
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from numpy.typing import NDArray
+
 from ....kernels.device import Array, Device, Layout
+from ...memory.arena import Buffer, cut, lay_out
 from ...tiling.geometry import TapTile
+from ...types import Mask
 
 T = TypeVar("T")
 """A statistic's group of target buffers."""
@@ -57,6 +65,11 @@ class SeenTile(NamedTuple):
     """Where in the tap it lies, and which of its pixels it owns."""
 
 
+@dataclass(frozen=True)
+class Nothing:
+    """A group without buffers."""
+
+
 @dataclass(frozen=True, eq=False)
 class StyleTarget(Generic[T]):
     """One style at one tap, as a term compares with it."""
@@ -66,33 +79,54 @@ class StyleTarget(Generic[T]):
     target: T
     cost: Array
     """(1,): where the unweighted cost belongs."""
+    held: Any
+    """As `Statistic.held` asks."""
 
 
 @dataclass(frozen=True, eq=False)
 class StyleTerm(Generic[T, S, E]):
     """beta lambda_l sum_k share_k J^[l](S_k) over the styles k that are wanted in one region."""
 
+    name: str
+    """The statistic's."""
     tap: str
     mask_id: int | None
     """The region's number; None is everywhere."""
     statistic: "Statistic[T, S, E]"
     weight: float
-    """beta * lambda_l"""
+    """beta * lambda_l, times the statistic's own factor where there are several."""
     targets: tuple[StyleTarget[T], ...]
     """None on a device that does not compare."""
     sums: S
-    partial: S | None
-    """The sums of one tile, to work in; None where there is one tile."""
+    partial: Any
+    """As `Statistic.partial` asks; None where there is one tile."""
     errors: E
     channels: int
     pixels: int
     """That are taken in, over all tiles; nH nW where there is one."""
-    scratch: Array | None
-    """As `Statistic.scratch` asks; shared by all terms."""
+    scratch: Any
+    """As `Statistic.scratch` asks; the memory is shared by all terms. None where it asks for nothing."""
+    seed: int = 0
+    """Of random numbers, below 2^64; another at every tap."""
+    counter: Array | None = None
+    """(1,) int32, for a statistic that is `random`: other numbers are drawn where it is another."""
 
 
 class Statistic(ABC, Generic[T, S, E]):
     """One way to compare activations with a style's."""
+
+    strength = 1.0
+    """What an image without features counts for in the balance, in parts of what it does by the Gram matrix."""
+    every: int = 0
+    """Iterations after which what is held is measured anew; 0: nothing is."""
+    looks = 0
+    """How often all tiles are looked at for that, one after the other."""
+    random = False
+    """Whether it draws random numbers, others at every iteration."""
+    in_tiles = True
+    """Whether an image may be cut up."""
+    on_devices = True
+    """Whether several devices may share it."""
 
     # ---- memory, from shapes alone ------------------------------------------------------------------------------
     @abstractmethod
@@ -101,36 +135,64 @@ class Statistic(ABC, Generic[T, S, E]):
 
     @abstractmethod
     def sums(self, device: Device, channels: int) -> S:
-        """What is averaged over the image; also for one tile of it, and for one tile of a style."""
+        """What is averaged over the image."""
 
     @abstractmethod
     def errors(self, device: Device, shape: TapShape) -> E:
         """What `add_gradient` needs to know, for activations of the image of this shape."""
 
-    def scratch(self, channels: int) -> tuple[int, ...]:
-        """The shape of memory of image_dtype to work in; () for none. One piece serves all taps, in turn."""
-        del channels
-        return ()
+    def held(self, device: Device, shape: TapShape) -> Any:
+        """What is measured every so many iterations, for activations of the image of this shape and one style."""
+        del device, shape
+        return Nothing()
+
+    def partial(self, device: Device, shape: TapShape) -> Any:
+        """What a tile is measured in, also of a style; no piece of the image at this tap is higher or wider."""
+        return self.sums(device, shape.channels)
+
+    def scratch(self, device: Device, shape: TapShape, styles: Sequence[TapShape]) -> Any:
+        """What one call works in, at a tap of this shape and with styles of these."""
+        del device, shape, styles
+        return Nothing()
 
     # ---- the style, once ----------------------------------------------------------------------------------------
+    def begin_target(self, target: T, shape: TapShape, mask: Mask | None) -> T:
+        """Before the style's tiles; `mask` (h, w) weighs its pixels, with a mean of one. Numbers may be set, or
+        arrays of the host."""
+        del shape, mask
+        return target
+
     @abstractmethod
-    def gather_target(self, device: Device, seen: SeenTile, target: T, partial: S | None) -> None:
+    def gather_target(self, device: Device, seen: SeenTile, target: T, partial: Any) -> None:
         """Takes in a tile of the style; `partial` is to work in, and None where there is but one."""
 
     @abstractmethod
-    def finish_target(self, device: Device, target: T, scratch: Array | None) -> tuple[float, T]:
+    def finish_target(self, device: Device, target: T, scratch: Any) -> tuple[float, T]:
         """Once all tiles are in: J^[l](S) of an image without features, by which layers are balanced, and the target.
 
         Numbers may be set in the target; its arrays stay where they are.
         """
+
+    # ---- the image, every so many iterations --------------------------------------------------------------------
+    def look(self, device: Device, term: StyleTerm[T, S, E], seen: SeenTile, number: int) -> None:
+        """Takes in a tile for what is held, at the look of this number."""
+
+    def accepts(self, target: T, held: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether these values, of the right shapes, may have been held, by field."""
+        del target, held
+        return True
 
     # ---- the image, at every evaluation -------------------------------------------------------------------------
     @abstractmethod
     def measure(self, device: Device, features: Array, weights: Array | None, out: S) -> None:
         """out := the averages over the pixels of these activations alone."""
 
-    def gather(self, device: Device, seen: SeenTile, sums: S, partial: S | None) -> None:
+    def see(self, device: Device, term: StyleTerm[T, S, E], seen: SeenTile) -> None:
         """Takes in a tile of the image, after those before it."""
+        self.gather(device, seen, term.sums, term.partial)
+
+    def gather(self, device: Device, seen: SeenTile, sums: S, partial: S | None) -> None:
+        """Blends a tile's own averages into `sums`."""
         if seen.share == 1:
             self.measure(device, seen.features, seen.weights, sums)
             return
@@ -169,7 +231,17 @@ def arrays(group: Any) -> dict[str, Array]:
     return {name: value for name, value in found.items() if value is not None and not isinstance(value, int | float)}
 
 
-def scratch_of(statistic: Statistic[Any, Any, Any], channels: int, memory: Array | None) -> Array | None:
-    """What a statistic works in at a tap, in memory for the widest of them."""
-    shape = statistic.scratch(channels)
-    return memory[: math.prod(shape)].reshape(shape) if shape and memory is not None else None
+def nbytes(group: Any) -> int:
+    """Of memory that is `cut_up` for it."""
+    return lay_out(_buffers(group))[1]
+
+
+def cut_up(group: Group, memory: Array | None) -> Group | None:
+    """The group with arrays in memory (uint8) that may be longer; None for one that asks for nothing."""
+    if not layouts(group) or memory is None:
+        return None
+    return filled(group, cut(memory, _buffers(group)), str)
+
+
+def _buffers(group: Any) -> list[Buffer]:
+    return [Buffer(name, *layout, 0, 0) for name, layout in layouts(group).items()]

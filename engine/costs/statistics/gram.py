@@ -4,9 +4,11 @@ For images of one size, one style and no mask it is 1/(2 nH nW nC)^2 ||Gram(S) -
 Ecker & Bethge 2015), to the letter.
 """
 
+from typing import Any
+
 import numpy as np
 
-from ....kernels.device import Array, Device
+from ....kernels.device import Device
 from .base import StyleTerm
 from .second_order import MomentErrors, Moments, OfSquaredErrors, downloaded
 
@@ -14,7 +16,7 @@ from .second_order import MomentErrors, Moments, OfSquaredErrors, downloaded
 class Gram(OfSquaredErrors):
     with_mean = False
 
-    def finish_target(self, device: Device, target: Moments, scratch: Array | None) -> tuple[float, Moments]:
+    def finish_target(self, device: Device, target: Moments, scratch: Any) -> tuple[float, Moments]:
         del scratch
         gram = downloaded(device, target.gram)
         return float(np.sum(np.square(gram))) / (4 * len(gram) ** 2), target

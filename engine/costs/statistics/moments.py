@@ -1,14 +1,16 @@
 """Covariances and means apart: 1/(4 nC^2) (|S(S) - S(G)|^2 + |m m^T(S) - m m^T(G)|^2)."""
 
+from typing import Any
+
 import numpy as np
 
-from ....kernels.device import Array, Device
+from ....kernels.device import Device
 from .base import StyleTerm
 from .second_order import MomentErrors, Moments, OfSquaredErrors, downloaded
 
 
 class CovarianceAndMean(OfSquaredErrors):
-    def finish_target(self, device: Device, target: Moments, scratch: Array | None) -> tuple[float, Moments]:
+    def finish_target(self, device: Device, target: Moments, scratch: Any) -> tuple[float, Moments]:
         del scratch
         gram, mean = downloaded(device, target.gram), downloaded(device, target.mean)
         outer = np.outer(mean, mean)

@@ -5,6 +5,7 @@
 each covariance with a small ridge, so that the roots are smooth.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,24 +33,33 @@ class RootAndMean:
     ridge: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Matrices:
+    """To work in."""
+
+    matrices: Array
+    """(W2_SCRATCH, C, C)"""
+
+
 class Wasserstein2(SecondOrder[RootAndMean]):
     def target(self, device: Device, shape: TapShape) -> RootAndMean:
         alike = self.sums(device, shape.channels)
         return RootAndMean(alike.gram, alike.mean)
 
-    def scratch(self, channels: int) -> tuple[int, ...]:
-        return W2_SCRATCH, channels, channels
+    def scratch(self, device: Device, shape: TapShape, styles: Sequence[TapShape]) -> Matrices:
+        del styles
+        return Matrices(((W2_SCRATCH, shape.channels, shape.channels), device.image_dtype))
 
     def gather_target(self, device: Device, seen: SeenTile, target: RootAndMean, partial: Moments | None) -> None:
         self.gather(device, seen, Moments(target.root, target.mean), partial)
 
-    def finish_target(self, device: Device, target: RootAndMean, scratch: Array | None) -> tuple[float, RootAndMean]:
+    def finish_target(self, device: Device, target: RootAndMean, scratch: Matrices) -> tuple[float, RootAndMean]:
         gram, mean = downloaded(device, target.root), downloaded(device, target.mean)
         energy = float(np.trace(gram)) / len(gram)
         # Of a flat picture hardly any variance is left: what float32 can tell from none decides then.
         ridge = max(W2_RIDGE * (energy - float(mean @ mean) / len(gram)), LEAST_RIDGE * energy, TINY_RIDGE)
         (root,) = allocate(device, [Buffer("root", gram.shape, device.image_dtype, 0, 0)]).values()
-        device.w2_root(target.root, target.mean, ridge, root, scratch=scratch)
+        device.w2_root(target.root, target.mean, ridge, root, scratch=scratch.matrices)
         device.copy(root, target.root)
         return energy, replace(target, ridge=ridge)
 
@@ -59,7 +69,7 @@ class Wasserstein2(SecondOrder[RootAndMean]):
             device.w2_cost(
                 term.sums.gram, term.sums.mean, style.target.root, style.target.mean, style.target.ridge, linear,
                 cost=style.cost, difference=term.errors.gram_error, shift=term.errors.mean_error,
-                scratch=term.scratch, accumulate=number > 0,
+                scratch=term.scratch.matrices, accumulate=number > 0,
             )  # fmt: skip
 
 
