@@ -124,7 +124,7 @@ def _attribute(name: str, value: Any) -> Callable[[h5py.File], None]:
         (_replace("image", h5py.ExternalLink("/etc/passwd", "/image")), "is a link"),
         (_replace("optimizer/first", h5py.ExternalLink("other.h5", "/x")), "is a link"),
         (_replace("optimizer/first", np.array([b"text"])), "no array of numbers"),
-        (_replace("optimizer", np.zeros(3)), "its optimiser is missing"),
+        (_replace("optimizer", np.zeros(3)), "its optimizer is missing"),
         (_replace("options", np.frombuffer(b"\xff\xfe", np.uint8)), "codec"),
         (_replace("options", np.zeros(3)), "options are no text"),
         (_replace("history/costs", np.zeros((2, 4))), "its history has the shapes"),
