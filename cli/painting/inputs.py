@@ -317,9 +317,11 @@ def open_weights(settings: Settings, *, only_named: bool = False) -> "Weights":
         if network.checksum == wanted:
             return network
         problem = problem or f"{spec} holds others, {network.checksum[:16]}"
+    reason, _, remedy = problem.partition("; ")
     if only_named:
-        raise WeightsError(f"{asked} is not the run's weights, which have the checksum {wanted[:16]}: {problem}")
+        raise WeightsError(f"{reason}; --weights takes the run's own, which have the checksum {wanted[:16]}")
+    fetch = f"{remedy}, or " if "weights fetch" in remedy else ""
     raise WeightsError(
-        f"the run's weights, {asked} with the checksum {wanted[:16]}, are not to be had: {problem}; "
-        "give the file that has them with --weights FILE"
+        f"the run's weights, {asked} with the checksum {wanted[:16]}, are not to be had: {reason}; "
+        f"{fetch}give the file that has them with --weights FILE"
     )

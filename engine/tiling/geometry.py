@@ -29,7 +29,7 @@ WORTH_SPREADING = 0.75
 are cut though memory needs none. For two devices and relu5_1 that is from 320 px on. Measured in processor time, with
 VGG-19's shapes on the cpu: at 384 px each of two devices takes 0.77 of what one does, at 768 px 0.65."""
 
-MAX_WORK = 64
+MAX_WORK = 32
 """Times a picture's pixels that are worked through in tiles: smaller tiles would save no memory to speak of."""
 
 Setting = Literal["auto", "off"] | int

@@ -169,7 +169,14 @@ def test_weights_are_found_by_their_checksum(folder: Path, monkeypatch: pytest.M
         assert "small.h5" in line
         assert weights.checksum[:16] in line
         assert "--weights FILE" in line
-    assert "not the run's weights" in refused("resume", "state.h5", "-o", "again.png", "--weights", "mini")
+    for other, why in (("mini", "mini holds others"), ("gone.h5", "gone.h5: no such file")):
+        line = refused("resume", "state.h5", "-o", "again.png", "--weights", other)
+        assert why in line
+        assert f"takes the run's own, which have the checksum {weights.checksum[:16]}" in line
+    hostile = rewritten("out.png", weights="vgg19")
+    line = refused("run", "--recipe", hostile, "-o", "again.png")
+    assert "vgg19" in line
+    assert line.rstrip().endswith("weights fetch vgg19, or give the file that has them with --weights FILE")
     for command in (["run", "--recipe", "out.png"], ["resume", "state.h5"]):
         done(*command, "-o", "again.png", "--weights", "moved/other.h5", *(["-q"] if command[0] == "run" else []))
         assert images.read("again.png").pixels.tobytes() == images.read("out.png").pixels.tobytes()
