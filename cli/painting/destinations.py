@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..terminal.streams import is_closed
 from .run_options import DEFAULT_SIZE, Options, is_same_file, iterations_of, split_weight
 
 if TYPE_CHECKING:
@@ -106,9 +107,12 @@ def check_files(options: Options, styles: "list[Style]", *, resumed: bool = Fals
 
 def _check_side(name: str, option: str, path: str | None) -> None:
     """Raises SettingsError and ImageError for what can't be written beside a picture."""
+    from ...engine.errors import SettingsError
     from ...engine.imaging import files as images
     from ...engine.reporting import animation, report
 
+    if path == STANDARD and name == "json_file" and is_closed():
+        raise SettingsError(f"{option} - writes to standard output, which is closed; name a file")
     if path is None or path == STANDARD:
         return
     refuse_folder(path, option)

@@ -242,7 +242,7 @@ def ask(source: Source, lines: Sequence[str], question: str, refusal: str) -> No
 
     if source.yes:
         return
-    if not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         raise SettingsError(refusal)
     import typer
 

@@ -39,9 +39,14 @@ def flush_output() -> None:
         sys.stdout.flush()
 
 
+def is_closed() -> bool:
+    """Whether standard output was closed when the command began."""
+    return 1 in _closed or sys.stdout is None
+
+
 def why_no_picture() -> str:
     """Why standard output can't take a picture, as the end of a sentence; "" if it can."""
-    if 1 in _closed or sys.stdout is None:
+    if is_closed():
         return "is closed"
     return "is a terminal" if sys.stdout.isatty() else ""
 
@@ -73,5 +78,7 @@ def nobody_reads() -> None:
 
 def complain(line: str) -> None:
     """On standard error, red in a terminal; lost where there is none any more."""
+    if sys.stderr is None:  # closed before the start
+        return
     with contextlib.suppress(OSError, ValueError):
         print(f"\x1b[31m{line}\x1b[0m" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)

@@ -76,6 +76,24 @@ def test_a_reader_that_leaves_does_not_end_a_run(tmp_path: Path, small_weights: 
     assert images.read(tmp_path / "content_style.png").pixels.shape == (20, 24, 3)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a shell's redirections")
+def test_closed_streams_leave_the_exit_code_as_it_is(tmp_path: Path) -> None:
+    """Bad input stays bad input where nobody can be told; what is to go to a closed standard output is refused."""
+
+    def ended(arguments: str, closed: str) -> "subprocess.CompletedProcess[bytes]":
+        script = f'exec "$@" {arguments} {closed}'
+        command = ["sh", "-c", script, "sh", *PROGRAM]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+
+    assert ended("run nowhere.png style.png", "2>&-").returncode == 2
+    assert ended("run --nonsense", "2>&- >&-").returncode == 2
+    (tmp_path / "picture.png").touch()
+    done = ended("run picture.png picture.png --json -", ">&-")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"nstgpu: --json - writes to standard output, which is closed; name a file\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["picture.png"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
