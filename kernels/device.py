@@ -131,6 +131,9 @@ class Device(Protocol[A]):
                                accumulate: bool) -> None:  # fmt: skip
         """out := (conv^T(gradient, kernel) [+ out]) [* mask]."""
 
+    def pool2x2(self, x: A, *, pooling: Pooling, out: A, choice: A | None) -> None:
+        """out := pool2x2(x), where no convolution does it on the way. `choice` as there."""
+
     def pool_input_gradient(self, gradient: A, *, pooling: Pooling, choice: A | None, out: A,
                             mask: A, accumulate: bool) -> None:  # fmt: skip
         """out := (pool^T(gradient) [+ out]) * mask."""

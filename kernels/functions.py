@@ -138,6 +138,35 @@ def conv3x3_input_gradient(gradient: A, filters: Any, *, relu_mask: A | None = N
     return call.result(below)  # type: ignore[no-any-return]
 
 
+@overload
+def pool2x2(x: A, *, pool: Pooling = "max", pool_argmax: None = None, out: A | None = None, stream: Any = None,
+            device: str | None = None) -> A: ...  # fmt: skip
+@overload
+def pool2x2(x: A, *, pool: Pooling = "max", pool_argmax: A | bool | None = None, out: A | None = None,
+            stream: Any = None, device: str | None = None) -> Any: ...  # fmt: skip
+def pool2x2(x: Any, *, pool: Pooling = "max", pool_argmax: Any | None = None, out: Any | None = None,
+            stream: Any = None, device: str | None = None) -> Any:  # fmt: skip
+    """The maximum or the average of each 2x2 square of x (H, W, C), whose odd last row or column is no part of one.
+
+    `conv3x3_relu` has it on the way. pool_argmax: True for what `pool_input_gradient` needs to know of max pooling, or
+    an array that an earlier call made so. Returns (H // 2, W // 2, C), of x's dtype; where pool_argmax is asked for,
+    the pair of these.
+    """
+    call = Call("pool2x2", x, stream=stream, device=device)
+    values = call.input("x", x, ("H", "W", "C"), call.activations)
+    height, width, channels = values.shape
+    shape = (height // 2, width // 2, channels)
+    if pool is None:
+        raise ArrayError("pool2x2: pool is None; choose max or average")
+    _check_pooling("pool2x2", pool, pool_argmax, shape)
+    pooled = call.output("out", out, shape, call.activations)
+    argmax_shape, argmax_dtype = call.device.choice_layout(shape)
+    argmax = call.wanted("pool_argmax", pool_argmax, argmax_shape, argmax_dtype.name)
+    with call.running() as on:
+        on.pool2x2(values, pooling=pool, out=pooled.memory, choice=argmax and argmax.memory)
+    return call.results([pooled, argmax])
+
+
 def pool_input_gradient(gradient: A, relu_mask: A, *, pool: Pooling = "max", pool_argmax: A | None = None,
                         out: A | None = None, accumulate: bool = False, stream: Any = None,
                         device: str | None = None) -> A:  # fmt: skip

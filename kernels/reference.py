@@ -100,18 +100,14 @@ class Reference:
 
     def conv3x3_relu(self, x: Floats, filters: ReferenceFilters, *, out: Floats | None, mask: NDArray[np.bool_] | None,
                      pooling: Pooling, pooled: Floats | None, choice: NDArray[np.uint8] | None) -> None:  # fmt: skip
-        """y[i, j, k] = max(0, b[k] + sum_{r,s,c} x[i+r-1, j+s-1, c] w[r, s, c, k]), x zero outside; then the pool:
-        pooled[i, j] = max, or the mean, of the four y[2i+r, 2j+s]; of equals the first in reading order is chosen."""
+        """y[i, j, k] = max(0, b[k] + sum_{r,s,c} x[i+r-1, j+s-1, c] w[r, s, c, k]), x zero outside; then the pool"""
         y = np.maximum(_convolve(x, filters.kernel) + filters.bias, 0)
         if out is not None:
             out[...] = y
         if mask is not None:
             mask[...] = y > 0
         if pooled is not None:
-            quads = _quads(y)
-            pooled[...] = quads.max(axis=0) if pooling == "max" else quads.mean(axis=0)
-            if choice is not None:
-                choice[...] = quads.argmax(axis=0)
+            self.pool2x2(y, pooling=pooling, out=pooled, choice=choice)
 
     def conv3x3_input_gradient(self, gradient: Floats, filters: ReferenceFilters, *, out: Floats,
                                mask: NDArray[np.bool_] | None, accumulate: bool) -> None:  # fmt: skip
@@ -121,6 +117,13 @@ class Reference:
         _store(result, out, accumulate)
         if mask is not None:
             out *= mask
+
+    def pool2x2(self, x: Floats, *, pooling: Pooling, out: Floats, choice: NDArray[np.uint8] | None) -> None:
+        """p[i, j] = max, or the mean, of the four x[2i+r, 2j+s]; of equals the first in reading order is chosen"""
+        quads = _quads(x)
+        out[...] = quads.max(axis=0) if pooling == "max" else quads.mean(axis=0)
+        if choice is not None:
+            choice[...] = quads.argmax(axis=0)
 
     def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, choice: NDArray[np.uint8] | None,
                             out: Floats, mask: NDArray[np.bool_], accumulate: bool) -> None:  # fmt: skip

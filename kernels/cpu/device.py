@@ -166,6 +166,13 @@ class Cpu(NeighborOperations, SlicedOperations):
             gradient, swapped, filters.backward, BACKWARD, target, out.shape[2], finish, self._workers, self._workspace
         )
 
+    def pool2x2(self, x: Floats, *, pooling: Pooling, out: Floats, choice: Bits | None) -> None:
+        def task(_: int, rows: slice) -> None:
+            chosen = None if choice is None else choice[:, rows]
+            pool_squares(x[2 * rows.start : 2 * rows.stop], pooling, out[rows], chosen)
+
+        self._workers.run(task, blocks_of(out, self._workers.count))
+
     def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, choice: Bits | None,
                             out: Floats, mask: Bits, accumulate: bool) -> None:  # fmt: skip
         height, width, channels = gradient.shape

@@ -212,6 +212,14 @@ class CudaDevice(NeighborOperations, SlicedOperations):
                                                  workspace=self._workspace)
         )  # fmt: skip
 
+    def pool2x2(self, x: Array, *, pooling: Pooling, out: Array, choice: Array | None) -> None:
+        height, width, channels = shape = activations_shape(x)
+        pooled_shape = (height // 2, width // 2, channels)
+        self._check("pool2x2", x=(x, shape, self.activation_dtype), out=(out, pooled_shape, self.activation_dtype),
+                    choice=(choice, *choice_layout(pooled_shape)))  # fmt: skip
+        self._check_channels("pool2x2", channels)
+        self._run(self._kernels.pool2x2(x, out, choice, pooling))
+
     def pool_input_gradient(self, gradient: Array, *, pooling: Pooling, choice: Array | None, out: Array,
                             mask: Array, accumulate: bool) -> None:  # fmt: skip
         height, width, channels = shape = activations_shape(out)

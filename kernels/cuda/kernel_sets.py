@@ -96,6 +96,9 @@ class SimtKernels:
             gradient, _plain(filters), out=out, mask=mask, accumulate=accumulate, workspace=workspace
         )
 
+    def pool2x2(self, x: Array, out: Array, choice: Array | None, pooling: Pooling) -> list[Launch]:
+        return elementwise.pool2x2(x, out, choice, pooling)
+
     def pool_input_gradient(self, gradient: Array, choice: Array | None, out: Array, mask: Array,
                             accumulate: bool) -> list[Launch]:  # fmt: skip
         return elementwise.pool_input_gradient(gradient, choice, out, mask, accumulate)
@@ -222,6 +225,9 @@ class Mma16BitKernels(MmaKernels):
 
     def to_float32(self, values: NDArray[Any]) -> NDArray[Any]:
         return widened(values, self.precision)
+
+    def pool2x2(self, x: Array, out: Array, choice: Array | None, pooling: Pooling) -> list[Launch]:
+        return elementwise.pool2x2_16bit(x, out, choice, pooling, self.precision)
 
     def pool_input_gradient(self, gradient: Array, choice: Array | None, out: Array, mask: Array,
                             accumulate: bool) -> list[Launch]:  # fmt: skip

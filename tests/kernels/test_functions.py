@@ -81,6 +81,19 @@ def test_conv3x3_relu_and_the_way_back(device: str, shape: tuple[int, int, int, 
     within(below, exact(kernels.conv3x3_input_gradient, gradient64, (kernel, bias)), 9 * channels_out)
 
 
+@pytest.mark.parametrize("pool", ["max", "average"])
+def test_a_pool_alone_is_what_a_convolution_does_on_the_way(device: str, pool: Any) -> None:
+    x, filters = random(13, 10, 8), kernels.pack_filters(*filters_and_bias(8, 8))
+    asked: Any = {"pool": pool, "pool_argmax": True if pool == "max" else None, "device": device}
+    y = kernels.conv3x3_relu(x, filters, device=device)
+    alone, on_the_way = kernels.pool2x2(y, **asked), kernels.conv3x3_relu(x, filters, **asked)
+    pairs = zip(alone, on_the_way, strict=True) if pool == "max" else [(alone, on_the_way)]
+    assert all(one.tobytes() == other.tobytes() for one, other in pairs)
+    out = np.zeros((6, 5, 8), np.float32)
+    assert kernels.pool2x2(y, pool=pool, out=out, device=device) is out
+    np.testing.assert_allclose(out, exact(kernels.pool2x2, y, pool=pool), rtol=1e-6)
+
+
 def test_input_gradient_masks_and_adds(device: str) -> None:
     gradient, filters, before = random(9, 11, 8), filters_and_bias(16, 8), random(9, 11, 16, seed=3)
     _, mask = kernels.conv3x3_relu(random(9, 11, 8), filters_and_bias(8, 16), relu_mask=True, device=device)
@@ -413,6 +426,9 @@ KERNEL, MASK = np.zeros((3, 3, 8, 8), np.float32), np.zeros((6, 5, 1), np.uint8)
          "pool is 'min'; choose max, average or None"),
         (lambda: kernels.conv3x3_relu(FEATURES, KERNEL, pool_argmax=True), "pool_argmax belongs to max pooling"),
         (lambda: kernels.conv3x3_relu(FEATURES[:1], KERNEL, pool="max"), "a pool needs 2 x 2 pixels at least"),
+        (lambda: kernels.pool2x2(FEATURES, pool="min"),  # type: ignore[call-overload]
+         "pool2x2: pool is 'min'; choose max, average or None"),
+        (lambda: kernels.pool2x2(FEATURES[:, :1].copy()), "pool2x2: a pool needs 2 x 2 pixels at least"),
         (lambda: kernels.pool_input_gradient(FEATURES, MASK, pool="average"),
          r"gradient has shape \(6, 5, 8\), the pool of 6 x 5 pixels \(3, 2, 8\)"),
         (lambda: kernels.pool_input_gradient(FEATURES[:3, :2].copy(), MASK), "max pooling needs the pool_argmax"),

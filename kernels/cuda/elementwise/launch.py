@@ -10,12 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...device import MOST_VECTORS, Array
+from ...device import MOST_VECTORS, Array, Pooling
 from ..grids import BLOCK, MOST_BLOCKS, MOST_PARTIALS, THREADS, finish_sums, grid_of
 from ..runtime.launch import Launch
 from .kernel_names import (
+    AVERAGE_POOL,
     AVERAGE_POOL_INPUT_GRADIENT,
     COPY_WINDOW,
+    MAX_POOL,
     MAX_POOL_INPUT_GRADIENT,
     RELU_GRADIENT,
 )
@@ -53,6 +55,23 @@ def preprocess_gradient(gradient: Array, channels: Sequence[int], scale: Sequenc
     pixels = gradient.shape[0] * gradient.shape[1]
     args = (gradient, out, np.int64(pixels), *map(np.int32, channels), *map(np.float32, scale))
     return [Launch("preprocess_gradient", grid_of(pixels, 1), BLOCK, args)]
+
+
+def pool2x2(x: Array, out: Array, choice: Array | None, pooling: Pooling) -> list[Launch]:
+    return _pool2x2(x, out, choice, pooling, "fp32_any" if x.shape[2] % 4 else "fp32", 4)
+
+
+def pool2x2_16bit(x: Array, out: Array, choice: Array | None, pooling: Pooling, precision: str) -> list[Launch]:
+    """`pool2x2` of activations in bf16 or fp16."""
+    return _pool2x2(x, out, choice, pooling, precision, 8)
+
+
+def _pool2x2(x: Array, out: Array, choice: Array | None, pooling: Pooling, variant: str,
+             per_thread: int) -> list[Launch]:  # fmt: skip
+    height, width, channels = out.shape
+    grid = (math.ceil(width * math.ceil(channels / per_thread) / THREADS), height, 1)
+    kernel = (MAX_POOL if pooling == "max" else AVERAGE_POOL)[variant]
+    return [Launch(kernel, grid, BLOCK, (x, out, choice, np.int32(x.shape[1]), np.int32(channels)))]
 
 
 def pool_input_gradient(gradient: Array, choice: Array | None, out: Array, mask: Array,

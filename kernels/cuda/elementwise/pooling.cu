@@ -1,4 +1,5 @@
-// The way back through a 2x2 pool and through a bare ReLU: both unpack the bits that the forward convolution left.
+// A 2x2 pool by itself, and the way back through one and through a bare ReLU. In a network the forward convolution pools
+// and leaves the bits that the way back unpacks:
 //
 //     relu_mask   (H, W, ceil(C / 8)) bytes, bit c % 8 of byte c / 8: the ReLU let channel c through
 //     pool_argmax  (H / 2, W / 2, ceil(C / 4)) bytes, two bits a channel: which pixel of the square was the maximum,
@@ -26,6 +27,70 @@ template <int width>
 __device__ __forceinline__ void store(float* address, const Channels<width>& values) {
     *reinterpret_cast<Channels<width>*>(address) = values;
 }
+
+// out := the maximum, or the mean, of each 2x2 square of x, of which an odd last row or column is no part; a null
+// pool_argmax is not wanted. A block's row of squares is blockIdx.y; a thread takes four channels of a square, of which
+// without `vector` some may be beyond the last.
+template <bool maximum, bool vector>
+__device__ __forceinline__ void pool(const float* __restrict__ x, float* __restrict__ out,
+                                     uint8_t* __restrict__ pool_argmax, int columns, int channels) {
+    const int groups = ceil_div(channels, 4), thread = blockIdx.x * blockDim.x + threadIdx.x;
+    const int column = thread / groups, channel = thread % groups * 4;
+    if (column >= columns / 2) return;
+
+    Channels<4> pixels[4];
+#pragma unroll
+    for (int pixel = 0; pixel < 4; ++pixel) {
+        const int64_t at = (int64_t{2 * blockIdx.y + pixel / 2}) * columns + 2 * column + pixel % 2;
+        const float* const from = x + at * channels + channel;
+        if (vector) {
+            pixels[pixel] = load<4>(from);
+        } else {
+#pragma unroll
+            for (int k = 0; k < 4; ++k) pixels[pixel].at[k] = channel + k < channels ? from[k] : 0.0f;
+        }
+    }
+    Channels<4> pooled;
+    unsigned chosen = 0;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+        if (maximum) {
+            unsigned first = 0;
+            pooled.at[k] = pixels[0].at[k];
+#pragma unroll
+            for (unsigned pixel = 1; pixel < 4; ++pixel) {
+                if (pixels[pixel].at[k] > pooled.at[k]) {
+                    pooled.at[k] = pixels[pixel].at[k];
+                    first = pixel;
+                }
+            }
+            chosen |= first << 2 * k;
+        } else {
+            pooled.at[k] = 0.25f * ((pixels[0].at[k] + pixels[1].at[k]) + (pixels[2].at[k] + pixels[3].at[k]));
+        }
+    }
+    const int64_t square = int64_t{blockIdx.y} * (columns / 2) + column;
+    float* const to = out + square * channels + channel;
+    if (vector) {
+        store(to, pooled);
+    } else {
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+            if (channel + k < channels) to[k] = pooled.at[k];
+    }
+    if (pool_argmax) pool_argmax[square * groups + channel / 4] = chosen;
+}
+
+#define POOL(name, maximum, vector)                                                                              \
+    extern "C" __global__ void __launch_bounds__(256) name(const float* __restrict__ x, float* __restrict__ out, \
+                                                           uint8_t* __restrict__ pool_argmax, int columns,       \
+                                                           int channels) {                                       \
+        pool<maximum, vector>(x, out, pool_argmax, columns, channels);                                           \
+    }
+POOL(max_pool_fp32, true, true)
+POOL(max_pool_fp32_any, true, false)
+POOL(average_pool_fp32, false, true)
+POOL(average_pool_fp32_any, false, false)
 
 // out := (pool^T(gradient) [+ out]) * relu_mask. Squares cover the whole of `out`: those that hang over an odd last row
 // or column were never pooled and get no gradient, but are masked like the others.

@@ -58,6 +58,8 @@ CONV3X3_RELU_SPLIT_K_SUM(NAME(conv3x3_relu_mma_sm80_bf16_split_k_sum, conv3x3_re
 CONV3X3_INPUT_GRADIENT_SPLIT_K_SUM(NAME(conv3x3_input_gradient_mma_sm80_bf16_split_k_sum,
                                         conv3x3_input_gradient_mma_sm80_fp16_split_k_sum),
                                    ELEMENT)
+POOL_16BIT(NAME(max_pool_bf16, max_pool_fp16), ELEMENT, true)
+POOL_16BIT(NAME(average_pool_bf16, average_pool_fp16), ELEMENT, false)
 POOL_INPUT_GRADIENT_16BIT(NAME(max_pool_input_gradient_bf16, max_pool_input_gradient_fp16), ELEMENT, true)
 POOL_INPUT_GRADIENT_16BIT(NAME(average_pool_input_gradient_bf16, average_pool_input_gradient_fp16), ELEMENT, false)
 RELU_GRADIENT_16BIT(NAME(relu_gradient_bf16, relu_gradient_fp16), ELEMENT)

@@ -115,6 +115,21 @@ def test_input_gradient(shape: tuple[int, int, int, int], masked: bool, accumula
     within(out, expected, 9 * channels_out)
 
 
+@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize("size", [(16, 16), (17, 23), (2, 3), (61, 83)])
+def test_pool2x2(size: tuple[int, int], pooling: Pooling) -> None:
+    x, half = np.round(random(*size, 5), 1), (size[0] // 2, size[1] // 2, 5)  # with some that are equal
+    planes, choice = np.zeros((2, *half[:2], 1), np.uint8), np.empty(half, np.uint8)
+    chosen: Any = (planes, choice) if pooling == "max" else (None, None)
+    out, expected = both(half)
+    Cpu().pool2x2(x, pooling=pooling, out=out, choice=chosen[0])
+    reference.pool2x2(x.astype(np.float64), pooling=pooling, out=expected, choice=chosen[1])
+    within(out, expected, 4)
+    if pooling == "max":
+        down, right = (np.unpackbits(plane, axis=2, count=5) for plane in planes)
+        np.testing.assert_array_equal(2 * down + right, choice)
+
+
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("pooling", ["max", "average"])
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (61, 83)])

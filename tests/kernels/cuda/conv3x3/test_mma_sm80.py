@@ -313,6 +313,25 @@ def test_pool_input_gradient(
 
 
 @pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize("size", [(8, 10), (7, 9), (2, 3)])
+def test_pool2x2(
+    bench: Callable[[str], Bench], precision: str, pooling: Pooling, size: tuple[int, int]
+) -> None:  # fmt: skip
+    on, half = bench(precision), (size[0] // 2, size[1] // 2, 24)
+    x = rounded(np.round(random(*size, 24), 1), precision)  # with some that are equal
+    out, picks = on.held(np.zeros(half, x.dtype)), np.empty(half, np.uint8)
+    packed = on.held(np.zeros((*half[:2], 6), np.uint8)) if pooling == "max" else None
+    on.run(pointwise.pool2x2_16bit(on.held(x), out, packed, pooling, precision))
+    expected = np.empty(half)
+    reference.pool2x2(widened(x, precision).astype(np.float64), pooling=pooling, out=expected, choice=picks)
+    np.testing.assert_array_equal(on.fetched(out), as_given(expected, precision))
+    if packed is not None:
+        fours = picks.reshape(*half[:2], 6, 4)
+        np.testing.assert_array_equal(on.fetched(packed), (fours << np.array([0, 2, 4, 6], np.uint8)).sum(-1))
+
+
+@pytest.mark.parametrize("precision", HALVES)
 def test_relu_gradient(bench: Callable[[str], Bench], precision: str) -> None:
     on = bench(precision)
     gradient, mask = rounded(random(7, 9, 16), precision), random(7, 9, 16, seed=1) > 0
@@ -339,6 +358,8 @@ def test_the_checking_build_finds_nothing(precision: str) -> None:
     if precision in HALVES:
         check_forward(on, (5, 17, 3, 24), "max", "out mask pooled choice")
         backward(on, (5, 17, 3, 72), masked=True, accumulate=True)
+        test_pool2x2(lambda _: on, precision, "max", (3, 5))
+        test_pool2x2(lambda _: on, precision, "average", (3, 5))
         test_pool_input_gradient(lambda _: on, precision, "max", True, (3, 5))
         test_pool_input_gradient(lambda _: on, precision, "average", True, (3, 5))
         test_relu_gradient(lambda _: on, precision)

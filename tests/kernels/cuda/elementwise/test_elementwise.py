@@ -87,6 +87,24 @@ def test_extend_and_back(device: CudaDevice, size: tuple[int, int], border: int)
     within(device.download(out), expected, larger[0] * larger[1], factor=1)
 
 
+@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize("shape", [*((17, 23, c) for c in CHANNELS), (16, 16, 64), (2, 3, 4), (3, 200, 8)])
+def test_pool2x2(device: CudaDevice, shape: tuple[int, int, int], pooling: Pooling) -> None:
+    height, width, channels = shape
+    half = (height // 2, width // 2, channels)
+    x = np.round(random(*shape), 1)  # with some that are equal
+    choice, expected, expected_choice = held(device, choice_bits(np.zeros(half, np.uint8))), np.empty(half), None
+    if pooling == "max":
+        expected_choice = np.empty(half, np.uint8)
+    for chosen in (None, choice) if pooling == "max" else (None,):
+        out = empty(device, half)
+        device.pool2x2(held(device, x), pooling=pooling, out=out, choice=chosen)
+        reference.pool2x2(x.astype(np.float64), pooling=pooling, out=expected, choice=expected_choice)
+        within(device.download(out), expected, 4, factor=1)
+    if expected_choice is not None:
+        np.testing.assert_array_equal(device.unpack_choice(choice, channels), expected_choice)
+
+
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("pooling", ["max", "average"])
 @pytest.mark.parametrize(
