@@ -16,13 +16,22 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 KINDS = ("cubin", "emulator")
 """The folders of the cache: kernels for GPUs, and the emulator's libraries."""
 UNUSED_DAYS = 30  # after which an entry goes, as those of older versions do
 LIMIT_BYTES = 512 << 20  # of a kind; what was used longest ago goes first
 DAY = 86400.0
+
+MOST_SECONDS = 900.0
+"""That a process waits for another one that makes the same entry."""
+
+_flock: Any
+try:
+    import fcntl as _flock
+except ImportError:  # Windows
+    _flock = None
 
 _OURS = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}\.(cubin|json|o|so)|tmp\w+\.new\.(cubin|json|o|so)")
 _READ = os.O_RDONLY
@@ -182,14 +191,26 @@ def cached(directory: Path, key: str, suffix: str, produce: Callable[[Path], obj
     """The file that `produce` makes for this key, which is 32 hexadecimal digits.
 
     Its name carries the digest of its bytes, and one that doesn't match is made anew; it appears under that name when
-    it is complete, so that processes may share the directory, empty it and damage it meanwhile. What cannot be kept
-    there lies in a temporary directory of this process, which is said once.
+    it is complete, so that processes may share the directory, empty it and damage it meanwhile. Of those that miss it
+    at the same time one makes it, and the others wait. What cannot be kept there lies in a temporary directory of this
+    process, which is said once.
     """
+    if found := _found(directory, key, suffix):
+        return found
+    with _alone(directory / f"tmp{key}.new{suffix}"):
+        return _found(directory, key, suffix) or _made(directory, key, suffix, produce)
+
+
+def _found(directory: Path, key: str, suffix: str) -> Entry | None:
     for path in _listed(directory, f"{key}-*{suffix}"):
         content = _read(path)
         if content is not None and _is_whole(path, content):
             _mark_used(path)
             return Entry(path, content)
+    return None
+
+
+def _made(directory: Path, key: str, suffix: str, produce: Callable[[Path], object]) -> Entry:
     made = _unique(temporary_directory(directory.name), suffix)
     try:
         produce(made)
@@ -218,6 +239,46 @@ def cached(directory: Path, key: str, suffix: str, produce: Callable[[Path], obj
                 path.unlink()
     prune(directory)
     return Entry(target, content)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Holds the lock with this name, whose file goes with it. Where there are no locks, or one is held for longer than
+    any compiler takes, everybody goes on: nothing but time is lost."""
+    until = time.monotonic() + MOST_SECONDS
+    held = None
+    while _flock is not None and held is None and time.monotonic() < until:
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | _READ, 0o600)
+        except OSError:
+            break
+        try:
+            _flock.flock(descriptor, _flock.LOCK_EX | _flock.LOCK_NB)
+            if _is_at(path, descriptor):  # and not one that its holder has removed meanwhile
+                held = descriptor
+        except BlockingIOError:
+            time.sleep(0.05)
+        except OSError:
+            break
+        finally:
+            if held is None:
+                os.close(descriptor)
+    try:
+        yield
+    finally:
+        if held is not None:
+            with contextlib.suppress(OSError):
+                if _is_at(path, held):
+                    path.unlink()
+            os.close(held)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _is_whole(path: Path, content: bytes) -> bool:

@@ -217,23 +217,63 @@ def test_processes_that_remove_and_damage_entries_harm_nobody(base: Path) -> Non
     assert base.exists()
 
 
+COLD = """
+import sys, time
+from pathlib import Path
+from nstgpu.kernels.cache import cache_directory, cached, digest
+
+def produce(target):
+    with open(sys.argv[1], "a") as made:
+        made.write("x")
+    time.sleep(1)
+    target.write_bytes(b"compiled")
+
+print(cached(cache_directory("cubin"), digest(b"cold"), ".cubin", produce).content.decode())
+"""
+
+
+@UNIX
+def test_of_processes_that_find_the_cache_empty_one_compiles(base: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", COLD, str(tmp_path / "made")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    assert [process.communicate()[0] for process in running] == ["compiled\n"] * 8
+    assert (tmp_path / "made").read_text() == "x"
+    (entry,) = (base / "cubin").iterdir()  # and no lock is left
+    assert entry.read_bytes() == b"compiled"
+
+
+@UNIX
+def test_a_lock_that_is_never_let_go_costs_time_and_nothing_else(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    lock = cache_directory("cubin") / f"tmp{KEY}.new.cubin"
+    with lock.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        monkeypatch.setattr(cache, "MOST_SECONDS", 0.1)
+        assert entry_of(b"ours").path.is_relative_to(base)
+        assert lock.exists()
+    assert entry_of(b"another", digest(b"another")).content == b"another"
+
+
 @pytest.mark.usefixtures("base")
 def test_an_entry_made_whole_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process replaces a damaged entry after this one has read it."""
+    """Another process replaces a damaged entry after this one has read it, alone and then with the lock."""
     path = entry_of(b"ours").path
     path.write_bytes(b"rubbish")
-    read = cache._read
+    read, seen = cache._read, list[bytes | None]()
 
     def read_and_let_another_mend(entry: Path) -> bytes | None:
-        content = read(entry)
-        entry.write_bytes(b"ours")
-        return content
+        seen.append(read(entry))
+        if len(seen) == 2:
+            entry.write_bytes(b"ours")
+        return seen[-1]
 
     with monkeypatch.context() as patch:
         patch.setattr(cache, "_read", read_and_let_another_mend)
         patch.setattr(os, "replace", lambda *_: pytest.fail("stop here"))
         with pytest.raises(pytest.fail.Exception):
             entry_of(b"ours")
+    assert seen == [b"rubbish", b"rubbish"]
     assert path.read_bytes() == b"ours"
 
 
