@@ -27,7 +27,7 @@ from ..tiling.memory_plan import MemoryPlan
 from ..tiling.multi_device import DeviceWorker
 from ..tiling.tile_pass import TileWorker
 from ..types import Image, Mask
-from .statistics.base import StyleTarget, StyleTerm, arrays, cut_up
+from .statistics.base import StyleTarget, StyleTerm, arrays
 from .targets import MeasuredStyle, SizedStyle, content_energy, measure_content, measure_style
 from .terms import ContentTerm, Costs, Weighting
 
@@ -270,7 +270,7 @@ class Objective:
             buffers.errors,
             plan.channels[tap],
             geometry.seen(primary.pieces[tap]),
-            cut_up(plan.scratch(name, tap), self._held.scratch),
+            primary.scratch(name, tap),
             (self._seed + self.style_taps.index(tap) * SEEDS_APART) % 2**64,
             self._held.counter,
         )

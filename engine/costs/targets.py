@@ -16,7 +16,7 @@ from ..tiling.buffers import PersistentBuffers
 from ..tiling.memory_plan import MemoryPlan
 from ..tiling.tile_pass import TileWorker
 from ..types import Image, Mask
-from .statistics.base import SeenTile, cut_up
+from .statistics.base import SeenTile
 
 DOWNLOAD_BYTES = 1 << 22
 """At a time, of what is only summed on the host."""
@@ -66,7 +66,7 @@ def measure_style(
     halo_overhead = {tap: geometry.seen(pieces[tap]) / math.prod(sizes[tap]) for tap in plan.style_taps}
     targets = {
         (name, tap): statistic.begin_target(
-            held.styles[name, tap, number], plan.style_shape(tap, number), masks.get(tap)
+            device, held.styles[name, tap, number], plan.style_shape(tap, number), masks.get(tap)
         )
         for name, statistic in plan.chosen.items()
         for tap in plan.style_taps
@@ -84,7 +84,7 @@ def measure_style(
                 statistic.gather_target(device, seen, targets[name, tap], worker.buffers.partial.get((name, tap)))
 
     def finished(name: str, tap: str) -> MeasuredStyle:
-        statistic, scratch = plan.chosen[name], cut_up(plan.scratch(name, tap), held.scratch)
+        statistic, scratch = plan.chosen[name], worker.scratch(name, tap)
         energy, target = statistic.finish_target(device, targets[name, tap], scratch)
         return MeasuredStyle(energy / statistic.strength, target)
 

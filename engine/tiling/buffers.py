@@ -71,8 +71,6 @@ class PersistentBuffers:
     """(H, W)"""
     kept: Array | None
     """(H, W, 3): the content where the mask is not one, times what the mask leaves."""
-    scratch: Array | None
-    """For statistics that want it."""
     content: Mapping[str, Array]
     """(h, w, C) by tap"""
     styles: Mapping[tuple[str, str, int], Any]
@@ -92,7 +90,9 @@ class TileBuffers:
     named: Mapping[str, Array]
     """With the weights of pieces under `weights_name`."""
     partial: Mapping[tuple[str, str], Any]
-    """What a tile is measured in, by statistic and tap; empty where there is one tile."""
+    """A statistic's sums of one tile, by name and tap; empty where there is one tile."""
+    scratch: Array | None
+    """uint8, for statistics that want it."""
 
     @property
     def costs(self) -> Array:

@@ -223,14 +223,11 @@ class MemoryPlan:
     def _held(self, name: str, tap: str) -> Any:
         return self.chosen[name].held(self.device, self._shape(tap))
 
-    def _partial(self, name: str, tap: str, pieces: Sequence[TapTile]) -> Any:
-        height, width = (max(part.shape[axis] for part in pieces) for axis in (0, 1))
-        return self.chosen[name].partial(self.device, TapShape(height, width, self.channels[tap]))
-
-    def scratch(self, name: str, tap: str) -> Any:
-        """What a statistic works in during a call, at a tap."""
+    def scratch(self, name: str, tap: str, pieces: Sequence[TapTile]) -> Any:
+        """What a statistic works in during a call, at a tap that is cut so."""
         styles = [self.style_shape(tap, style) for style in range(len(self.style_sizes))]
-        return self.chosen[name].scratch(self.device, self._shape(tap), styles)
+        shapes = [TapShape(*shape, self.channels[tap]) for shape in sorted({part.shape for part in pieces})]
+        return self.chosen[name].scratch(self.device, self._shape(tap), shapes, styles)
 
     @property
     def _at_taps(self) -> list[tuple[str, str]]:
@@ -256,9 +253,6 @@ class MemoryPlan:
                 wanted |= layouts(self._errors(name, tap), partial(errors_name, name, tap, group))
             for comparison in range(self.comparisons):
                 wanted |= layouts(self._held(name, tap), partial(held_name, name, tap, comparison))
-        scratch = max((scratch_bytes(self.scratch(name, tap)) for name, tap in self._at_taps), default=0)
-        if scratch:
-            wanted["scratch"] = ((scratch,), np.dtype(np.uint8))
         if any(statistic.random for statistic in self.chosen.values()):
             wanted["counter"] = ((1,), np.dtype(np.int32))
         for tap in self.content_taps:
@@ -291,7 +285,6 @@ class MemoryPlan:
             named["gradient"],
             named.get("trainable_mask"),
             named.get("kept"),
-            named.get("scratch"),
             {tap: named[content_name(tap)] for tap in self.content_taps},
             styles,
             taps,
@@ -311,7 +304,8 @@ class MemoryPlan:
         """What depends on the tiles, beside the arena: costs, weights of pieces, and room for a tile's statistics."""
         pixels = self.device.image_dtype
         wanted: dict[str, Layout] = {"costs": ((len(self.cost_vector(cut)),), pixels)}
-        pieces = self._distinct_pieces(cut)
+        masked = any(group is not None for group in self.groups)
+        pieces = self.pieces(cut.image.tiles if masked else cut.image.kinds)
         for tap, parts in pieces.items():
             for number, part in enumerate(parts):
                 for mask_id in self.mask_ids(tap):
@@ -319,21 +313,19 @@ class MemoryPlan:
                         wanted[name] = part.shape, pixels
         if cut.tiled:
             for name, tap in self._at_taps:
-                wanted |= layouts(self._partial(name, tap, pieces[tap]), partial(partial_name, name, tap))
+                wanted |= layouts(self._sums(name, tap), partial(partial_name, name, tap))
+        scratch = max((scratch_bytes(self.scratch(name, tap, pieces[tap])) for name, tap in self._at_taps), default=0)
+        if scratch:
+            wanted["scratch"] = ((scratch,), np.dtype(np.uint8))
         return [Buffer(name, *layout, 0, 0) for name, layout in wanted.items()]
-
-    def _distinct_pieces(self, cut: TilingPlan) -> dict[str, list[TapTile]]:
-        """By tap: of every tile where they differ by their masks, else of one tile of each kind."""
-        masked = any(group is not None for group in self.groups)
-        return self.pieces(cut.image.tiles if masked else cut.image.kinds)
 
     def tile_buffers(self, named: Mapping[str, Array], cut: TilingPlan) -> TileBuffers:
         """Sorts the buffers that `per_tile` names."""
-        partials, pieces = {}, self._distinct_pieces(cut)
-        for name, tap in self._at_taps if cut.tiled else ():
-            group = self._partial(name, tap, pieces[tap])
-            partials[name, tap] = filled(group, named, partial(partial_name, name, tap))
-        return TileBuffers(named, partials)
+        partials = {
+            (name, tap): filled(self._sums(name, tap), named, partial(partial_name, name, tap))
+            for name, tap in (self._at_taps if cut.tiled else ())
+        }
+        return TileBuffers(named, partials, named.get("scratch"))
 
     def replicated(self, cut: TilingPlan, numbers: Sequence[int]) -> list[Buffer]:
         """What a device beside the first holds for tiles with these numbers: errors, and the content there."""

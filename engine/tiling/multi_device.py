@@ -46,7 +46,6 @@ class DeviceWorker(TileWorker):
     """One of several devices with its tiles, and what passes between it and the primary."""
 
     def _allocate_more(self, plan: MemoryPlan, cut: TilingPlan) -> None:
-        self._plan = plan
         primary = self.is_last(cut.image.count - 1)
         self._replicated: Mapping[str, Array] = {}
         if not primary:

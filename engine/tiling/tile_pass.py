@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...kernels.device import Array
-from ..costs.statistics.base import SeenTile, StyleTerm
+from ..costs.statistics.base import SeenTile, StyleTerm, cut_up
 from ..costs.terms import ContentTerm
 from ..memory.arena import allocate
 from ..model import network
@@ -32,7 +32,7 @@ class TileWorker:
         self, plan: MemoryPlan, cut: TilingPlan, masks: Sequence[Mapping[str, Mask]], numbers: Sequence[int]
     ) -> None:
         device = plan.device
-        self.device, self.tiling, self.numbers = device, cut.image, numbers
+        self.device, self.tiling, self.numbers, self._plan = device, cut.image, numbers, plan
         self.content_terms: list[ContentTerm] = []
         self.style_terms: list[StyleTerm[Any, Any, Any]] = []
         self.buffers = plan.tile_buffers(allocate(device, plan.per_tile(cut)), cut)
@@ -66,6 +66,10 @@ class TileWorker:
         """(h, w): of the units that a tile counts, in one region; None weighs all alike."""
         name = weights_name(tap, mask_id, number, self.pieces[tap][number])
         return None if name is None else self.buffers.named[name]
+
+    def scratch(self, name: str, tap: str) -> Any:
+        """What a statistic works in at a tap, during one call."""
+        return cut_up(self._plan.scratch(name, tap, self.pieces[tap]), self.buffers.scratch)
 
     def content_cost(self, tap: str, number: int) -> Array:
         """(1,): the slot of a tile's content cost."""

@@ -14,7 +14,6 @@ Groups are known by what becomes of them; one that a statistic has no use for is
              work back through their tiles
     held     what is measured of the image every so many iterations and held fixed in between, for one style at one
              tap in one region; part of a run's state
-    partial  to work in while a tile is looked at
     scratch  to work in during one call
 
 An evaluation goes: `see` for every tile, `compare` once, `add_gradient` for every tile, from the last to the first.
@@ -98,8 +97,8 @@ class StyleTerm(Generic[T, S, E]):
     targets: tuple[StyleTarget[T], ...]
     """None on a device that does not compare."""
     sums: S
-    partial: Any
-    """As `Statistic.partial` asks; None where there is one tile."""
+    partial: S | None
+    """The sums of one tile, to work in; None where there is one tile."""
     errors: E
     channels: int
     pixels: int
@@ -146,24 +145,20 @@ class Statistic(ABC, Generic[T, S, E]):
         del device, shape
         return Nothing()
 
-    def partial(self, device: Device, shape: TapShape) -> Any:
-        """What a tile is measured in, also of a style; no piece of the image at this tap is higher or wider."""
-        return self.sums(device, shape.channels)
-
-    def scratch(self, device: Device, shape: TapShape, styles: Sequence[TapShape]) -> Any:
-        """What one call works in, at a tap of this shape and with styles of these."""
-        del device, shape, styles
+    def scratch(self, device: Device, shape: TapShape, pieces: Sequence[TapShape], styles: Sequence[TapShape]) -> Any:
+        """What one call works in, at a tap of this shape, whose tiles are `pieces` of it, and with styles of these."""
+        del device, shape, pieces, styles
         return Nothing()
 
     # ---- the style, once ----------------------------------------------------------------------------------------
-    def begin_target(self, target: T, shape: TapShape, mask: Mask | None) -> T:
+    def begin_target(self, device: Device, target: T, shape: TapShape, mask: Mask | None) -> T:
         """Before the style's tiles; `mask` (h, w) weighs its pixels, with a mean of one. Numbers may be set, or
         arrays of the host."""
-        del shape, mask
+        del device, shape, mask
         return target
 
     @abstractmethod
-    def gather_target(self, device: Device, seen: SeenTile, target: T, partial: Any) -> None:
+    def gather_target(self, device: Device, seen: SeenTile, target: T, partial: S | None) -> None:
         """Takes in a tile of the style; `partial` is to work in, and None where there is but one."""
 
     @abstractmethod

@@ -20,6 +20,7 @@ STATISTICS = {
     "gram": "nstgpu.engine.costs.statistics.gram",
     "moments": "nstgpu.engine.costs.statistics.moments",
     "w2": "nstgpu.engine.costs.statistics.w2",
+    "neighbors": "nstgpu.engine.costs.statistics.neighbors",
 }
 """The module of each."""
 

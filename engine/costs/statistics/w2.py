@@ -46,8 +46,10 @@ class Wasserstein2(SecondOrder[RootAndMean]):
         alike = self.sums(device, shape.channels)
         return RootAndMean(alike.gram, alike.mean)
 
-    def scratch(self, device: Device, shape: TapShape, styles: Sequence[TapShape]) -> Matrices:
-        del styles
+    def scratch(
+        self, device: Device, shape: TapShape, pieces: Sequence[TapShape], styles: Sequence[TapShape]
+    ) -> Matrices:
+        del pieces, styles
         return Matrices(((W2_SCRATCH, shape.channels, shape.channels), device.image_dtype))
 
     def gather_target(self, device: Device, seen: SeenTile, target: RootAndMean, partial: Moments | None) -> None:

@@ -44,7 +44,7 @@ def noise(seed: int, height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("tile", ["off", 32, 48])
-@pytest.mark.parametrize("statistics", ["gram", "w2"])
+@pytest.mark.parametrize("statistics", ["gram", "w2", "gram+neighbors"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_an_objective_allocates_what_its_footprint_says(thin: Any, tile: Any, statistics: Any, masked: bool) -> None:
     device = Counting()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nstgpu.engine.costs.statistics import neighbors
 from nstgpu.engine.errors import NonFiniteCostError
 from nstgpu.engine.optimizers import graph_loop as captured
 from nstgpu.engine.optimizers.coarse_to_fine import Progress, RunState
@@ -53,12 +54,21 @@ MASK = np.tile(np.linspace(-0.5, 1, 24).clip(0, 1), (20, 1))
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"tile": 16}, {"border": 2}, {"style_statistics": "w2"}, {"content_mask": MASK}],
+    [
+        {},
+        {"tile": 16},
+        {"border": 2},
+        {"style_statistics": "w2"},
+        {"style_statistics": "gram+neighbors"},
+        {"content_mask": MASK},
+    ],
     ids=lambda settings: next(iter(settings), "plain"),
 )
 def test_a_graph_computes_what_its_launches_do(
     make: Make, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
+    monkeypatch.setattr(neighbors.Neighbors, "every", 3)
+
     def run() -> Result:
         return make(**settings).run([5, 7], scales=2, min_size=12)
 
