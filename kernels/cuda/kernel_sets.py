@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..device import Array, Pooling
 from ..errors import DeviceError
 from . import self_test
-from .conv3x3 import launch_mma_sm80, launch_simt, launch_wgmma_sm90
+from .conv3x3 import launch_mma_sm80, launch_simt, launch_wgmma_fp32_sm90, launch_wgmma_sm90
 from .costs import launch as costs
 from .elementwise import launch as elementwise
 from .gram import launch_mma_sm80 as gram_mma_sm80
@@ -29,7 +29,12 @@ from .runtime.protocol import Runtime
 from .runtime.tensor_map import Element, target_of
 from .storage import MEMORY, rounded, widened
 
-Filters = launch_simt.PackedFilters | launch_mma_sm80.TensorFilters | launch_wgmma_sm90.PackedFilters
+Filters = (
+    launch_simt.PackedFilters
+    | launch_mma_sm80.TensorFilters
+    | launch_wgmma_sm90.PackedFilters
+    | launch_wgmma_fp32_sm90.PackedFilters
+)
 
 _log = logging.getLogger("nstgpu")
 
@@ -304,6 +309,53 @@ class WgmmaKernels(Mma16BitKernels):
         return gram_wgmma_sm90.gram(features, out, workspace, self._target)
 
 
+class WgmmaFloat32Kernels(MmaKernels):
+    """Activations in float32 on Hopper: convolutions by wgmma and TMA, Grams and the rest as before."""
+
+    by_default_emulated = False  # since emulating it is slow
+
+    def __init__(self, runtime: Runtime, precision: str) -> None:
+        super().__init__(runtime, precision)
+        self._target = target_of(runtime, runtime.spec.multiprocessors)
+
+    @classmethod
+    def problem_with(cls, runtime: Runtime, precision: str) -> str | None:
+        return self_test.known_problem(runtime, precision)
+
+    def conv_workspace_bytes(self, height: int, width: int, channels_in: int, channels_out: int) -> int:
+        if not launch_wgmma_fp32_sm90.serves(channels_in, channels_out):
+            return super().conv_workspace_bytes(height, width, channels_in, channels_out)
+        precision = launch_wgmma_fp32_sm90.as_precision(self.precision)
+        return launch_wgmma_fp32_sm90.workspace_bytes(height, width, channels_in, channels_out, precision)
+
+    def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Filters:
+        if not launch_wgmma_fp32_sm90.serves(*kernel.shape[2:]):
+            return super().pack_filters(kernel, bias)
+        precision = launch_wgmma_fp32_sm90.as_precision(self.precision)
+        return launch_wgmma_fp32_sm90.pack_filters(kernel, bias, precision)
+
+    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+                     pooled: Array | None, choice: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
+        if not isinstance(filters, launch_wgmma_fp32_sm90.PackedFilters):
+            return super().conv3x3_relu(
+                x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice, workspace=workspace
+            )
+        return launch_wgmma_fp32_sm90.conv3x3_relu(
+            x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice, workspace=workspace,
+            target=self._target,
+        )  # fmt: skip
+
+    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
+                               accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
+        if not isinstance(filters, launch_wgmma_fp32_sm90.PackedFilters):
+            return super().conv3x3_input_gradient(
+                gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace
+            )
+        return launch_wgmma_fp32_sm90.conv3x3_input_gradient(
+            gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace, target=self._target
+        )
+
+
 def _plain(filters: Filters) -> launch_simt.PackedFilters:
     if not isinstance(filters, launch_simt.PackedFilters):
         raise ValueError("these filters were packed by a device whose kernels this one does not use")
@@ -315,7 +367,7 @@ def _as_element(precision: str) -> Element:
 
 
 KERNEL_SETS: dict[str, type[SimtKernels]] = {
-    kind.__name__: kind for kind in (SimtKernels, MmaKernels, Mma16BitKernels, WgmmaKernels)
+    kind.__name__: kind for kind in (SimtKernels, MmaKernels, WgmmaFloat32Kernels, Mma16BitKernels, WgmmaKernels)
 }
 """By the name that `precisions` calls them."""
 

@@ -58,13 +58,13 @@ def _of_16_bits(name: str, storage: str, least: int, loss_scale: float = 1.0) ->
     )
 
 
-_MMA = (KernelSet(80, ANY, "MmaKernels"),)
-_TF32 = ("sm80_tf32.cu",)
+_FLOAT32 = (KernelSet(80, ANY, "MmaKernels"), KernelSet(90, 90, "WgmmaFloat32Kernels"))
+_TF32 = ("sm80_tf32.cu", "sm90_fp32.cu")
 
 PRECISIONS = {
     "fp32": Precision("float32", (KernelSet(0, ANY, "SimtKernels"),)),
-    "tf32": Precision("float32", _MMA, _TF32, rate=1 / 2),
-    "3xtf32": Precision("float32", _MMA, _TF32, rate=1 / 6, operand_parts=2),
+    "tf32": Precision("float32", _FLOAT32, _TF32, rate=1 / 2),
+    "3xtf32": Precision("float32", _FLOAT32, _TF32, rate=1 / 6, operand_parts=2),
     "bf16": _of_16_bits("bf16", "bfloat16", 80),
     # fp16's normal numbers reach from 2^-14 to 2^16. With the weights that are chosen where none are given, VGG-19's
     # filters and mini's have gradients of at most 2^-8 at 64 px and 2^-12 at 256 px, and at 256 px a root mean square

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..device import MOST_VECTORS
 from .conv3x3 import launch_simt, launch_wgmma_sm90, tile_model
+from .conv3x3 import launch_wgmma_fp32_sm90 as conv_fp32
 from .gram import launch_mma_sm80 as gram_mma_sm80
 from .gram import launch_simt as gram_simt
 from .gram import launch_wgmma_sm90 as gram_wgmma_sm90
@@ -37,6 +38,12 @@ def header() -> str:
         for tile in launch_wgmma_sm90.TILES
     ]  # fmt: skip
     grams = [(f"GramTile{tile.variant}", (tile.side, tile.depth, tile.stages)) for tile in gram_wgmma_sm90.GRAM_TILES]
+    of_fp32 = [
+        (f"{prefix}{tile.variant}",
+         (parts, tile.boxes, tile.channels, tile.pixel_stages, tile.filter_stages))
+        for prefix, parts, tiles in (("Single", 1, conv_fp32.SINGLE), ("Pairs", 2, conv_fp32.PAIRS))
+        for tile in tiles
+    ]  # fmt: skip
     lines = [
         "// What Python and C++ must agree on. Written by `python -m nstgpu.kernels.cuda.tile_constants` from the",
         "// tables that the launchers choose by: change it there. docs/decisions/tile-constants.md says why;",
@@ -72,6 +79,12 @@ def header() -> str:
         "struct GramTile;",
         *(_alias(name, "GramTile", values) for name, values in grams),
         "}  // namespace wgmma_sm90",
+        "",
+        "namespace wgmma_fp32_sm90 {  // conv3x3/launch_wgmma_fp32_sm90.py",
+        "template <int parts_, int boxes_, int columns_, int pixel_stages_, int filter_stages_>",
+        "struct Tile;",
+        *(_alias(name, "Tile", values) for name, values in of_fp32),
+        "}  // namespace wgmma_fp32_sm90",
         "",
         "// kernels/device.py, gram/launch_simt.py, wasserstein/, sliced/launch.py, neighbors/launch_mma_sm80.py",
         _constant("max_vectors", MOST_VECTORS),

@@ -39,10 +39,18 @@ def runtime_called() -> Runtimes:
 
 @pytest.fixture(scope="session")
 def hopper_called(runtime_called: Runtimes) -> Runtimes:
-    """As `runtime_called`, with the Hopper kernels and no more; skips a GPU of another kind too."""
-    sources = tuple(
-        nvrtc.FOLDER / name for name in ("instantiations/sm90_bf16.cu", "instantiations/sm90_fp16.cu", "gram/simt.cu")
-    )
+    """As `runtime_called`, with the Hopper kernels for 16 bits and no more; skips a GPU of another kind too."""
+    return _with_sources(runtime_called, "instantiations/sm90_bf16.cu", "instantiations/sm90_fp16.cu", "gram/simt.cu")
+
+
+@pytest.fixture(scope="session")
+def hopper_fp32_called(runtime_called: Runtimes) -> Runtimes:
+    """Likewise, with those for float32 activations."""
+    return _with_sources(runtime_called, "instantiations/sm90_fp32.cu", "instantiations/sm80_tf32.cu")
+
+
+def _with_sources(runtime_called: Runtimes, *names: str) -> Runtimes:
+    sources = tuple(nvrtc.FOLDER / name for name in names)
 
     def call(name: str, seed: int = 0) -> Runtime:
         with pytest.MonkeyPatch.context() as patch:
@@ -69,3 +77,8 @@ def checked(runtime_called: Runtimes) -> CudaDevice:
 @pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
 def on_hopper(request: pytest.FixtureRequest, hopper_called: Runtimes) -> Runtime:
     return hopper_called(request.param)
+
+
+@pytest.fixture(scope="module", params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
+def on_hopper_fp32(request: pytest.FixtureRequest, hopper_fp32_called: Runtimes) -> Runtime:
+    return hopper_fp32_called(request.param)

@@ -45,6 +45,15 @@ using GramTile64x64 = GramTile<64, 128, 6>;
 using GramTile128x128 = GramTile<128, 64, 4>;
 }  // namespace wgmma_sm90
 
+namespace wgmma_fp32_sm90 {  // conv3x3/launch_wgmma_fp32_sm90.py
+template <int parts_, int boxes_, int columns_, int pixel_stages_, int filter_stages_>
+struct Tile;
+using Single128x128 = Tile<1, 1, 128, 2, 2>;
+using Single256x64 = Tile<1, 2, 64, 2, 2>;
+using Pairs128x128 = Tile<2, 1, 128, 2, 3>;
+using Pairs256x64 = Tile<2, 2, 64, 3, 3>;
+}  // namespace wgmma_fp32_sm90
+
 // kernels/device.py, gram/launch_simt.py, wasserstein/, sliced/launch.py, neighbors/launch_mma_sm80.py
 constexpr int max_vectors = 64;
 constexpr int gram_sum_elements = 16;

@@ -76,3 +76,19 @@ WGMMA_SM90 = {
     ("input_gradient", "fp16", "split_k_sum"): "conv3x3_input_gradient_wgmma_sm90_fp16_split_k_sum",
 }
 """Likewise."""
+
+WGMMA_FP32_SM90 = {
+    ("relu", "tf32", "128x128"): "conv3x3_relu_wgmma_sm90_tf32_128x128",
+    ("relu", "tf32", "256x64"): "conv3x3_relu_wgmma_sm90_tf32_256x64",
+    ("relu", "tf32", "split_k_sum"): "conv3x3_relu_mma_sm80_fp32_split_k_sum",
+    ("relu", "3xtf32", "128x128"): "conv3x3_relu_wgmma_sm90_3xtf32_128x128",
+    ("relu", "3xtf32", "256x64"): "conv3x3_relu_wgmma_sm90_3xtf32_256x64",
+    ("relu", "3xtf32", "split_k_sum"): "conv3x3_relu_mma_sm80_fp32_split_k_sum",
+    ("input_gradient", "tf32", "128x128"): "conv3x3_input_gradient_wgmma_sm90_tf32_128x128",
+    ("input_gradient", "tf32", "256x64"): "conv3x3_input_gradient_wgmma_sm90_tf32_256x64",
+    ("input_gradient", "tf32", "split_k_sum"): "conv3x3_input_gradient_mma_sm80_fp32_split_k_sum",
+    ("input_gradient", "3xtf32", "128x128"): "conv3x3_input_gradient_wgmma_sm90_3xtf32_128x128",
+    ("input_gradient", "3xtf32", "256x64"): "conv3x3_input_gradient_wgmma_sm90_3xtf32_256x64",
+    ("input_gradient", "3xtf32", "split_k_sum"): "conv3x3_input_gradient_mma_sm80_fp32_split_k_sum",
+}
+"""Likewise."""

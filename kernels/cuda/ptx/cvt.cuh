@@ -35,10 +35,14 @@ __device__ __forceinline__ float2 unpack<bf16>(uint32_t pair) {
 template <>
 __device__ __forceinline__ uint32_t pack<fp16>(float low, float high) {
     uint32_t pair;
+#if ARCHITECTURE >= 800
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+#else
     asm("{\n\t.reg .b16 low, high;\n\t"
         "cvt.rn.f16.f32 low, %1;\n\tcvt.rn.f16.f32 high, %2;\n\tmov.b32 %0, {low, high};\n\t}"
         : "=r"(pair)
         : "f"(low), "f"(high));
+#endif
     return pair;
 }
 

@@ -26,6 +26,9 @@ __device__ __forceinline__ void wgmma_fence_accum(float (&accum)[count]) {
     for (int i = 0; i < count; ++i) asm volatile("" : "+f"(accum[i])::"memory");
 }
 
+// After a register of the first operand was computed and before the fence of its batch: that is where it is computed.
+__device__ __forceinline__ void wgmma_fence_operand(uint32_t& a) { asm volatile("" : "+r"(a)::"memory"); }
+
 #define WGMMA_ACCUM4(i) "+f"(accum[i]), "+f"(accum[i + 1]), "+f"(accum[i + 2]), "+f"(accum[i + 3])
 #define WGMMA_ACCUM16(i) WGMMA_ACCUM4(i), WGMMA_ACCUM4(i + 4), WGMMA_ACCUM4(i + 8), WGMMA_ACCUM4(i + 12)
 #define WGMMA_REGISTERS32                                                                                            \
@@ -66,6 +69,29 @@ __device__ __forceinline__ void wgmma(float (&accum)[64], uint64_t a, uint64_t b
                      : "l"(a), "l"(b), "r"(add), "n"(int(mn_major)));
 }
 
+#define WGMMA_FROM_REGISTERS(shape, names, a0, a1, a2, a3, b, add)                                         \
+    "{\n.reg .pred add;\nsetp.ne.b32 add, " add                                                            \
+    ", 0;\n"                                                                                               \
+    "wgmma.mma_async.sync.aligned." shape ".f32.f16.f16 {" names "}, {" a0 ", " a1 ", " a2 ", " a3 "}, " b \
+    ", add, 1, 1, 0;\n}\n"
+
+// The same for fp16 and a first operand in registers, which must not change until the product has been waited for: of
+// lane l, in a pair each, rows l / 4 (a0, a2) and 8 more (a1, a3) of the warp's sixteen, places 2 (l % 4) and the next
+// (a0, a1), and 8 more (a2, a3).
+__device__ __forceinline__ void wgmma_from_registers(float (&accum)[32], const uint32_t& a0, const uint32_t& a1,
+                                                     const uint32_t& a2, const uint32_t& a3, uint64_t b, int add) {
+    asm volatile(WGMMA_FROM_REGISTERS("m64n64k16", WGMMA_REGISTERS32, "%32", "%33", "%34", "%35", "%36", "%37")
+                 : WGMMA_ACCUM16(0), WGMMA_ACCUM16(16)
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma_from_registers(float (&accum)[64], const uint32_t& a0, const uint32_t& a1,
+                                                     const uint32_t& a2, const uint32_t& a3, uint64_t b, int add) {
+    asm volatile(WGMMA_FROM_REGISTERS("m64n128k16", WGMMA_REGISTERS64, "%64", "%65", "%66", "%67", "%68", "%69")
+                 : WGMMA_ACCUM16(0), WGMMA_ACCUM16(16), WGMMA_ACCUM16(32), WGMMA_ACCUM16(48)
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "r"(add));
+}
+
+#undef WGMMA_FROM_REGISTERS
 #undef WGMMA
 #undef WGMMA_REGISTERS64
 #undef WGMMA_REGISTERS32

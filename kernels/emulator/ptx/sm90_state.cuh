@@ -46,8 +46,9 @@ struct Store {
 struct Product {
     uint64_t a, b;
     int columns, add, batch;
-    bool is_bf16, mn_major;
+    bool is_bf16, mn_major, in_registers;
     float* accum[warpSize];
+    const uint32_t* registers[warpSize][4];  // of the first operand, if they have it instead of shared memory
 };
 struct Warp {
     Product products[most_products];

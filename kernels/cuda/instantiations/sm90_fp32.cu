@@ -1,0 +1,14 @@
+// The convolutions of conv3x3/wgmma_fp32_sm90.cuh, for activations in float32 on Hopper. What adds up splits is in
+// sm80_tf32.cu, on the same arrays. Tested by tests/kernels/cuda/conv3x3/test_wgmma_fp32_sm90.py.
+#include "conv3x3/wgmma_fp32_sm90.cuh"
+
+#ifdef HAS_WGMMA
+CONV3X3_RELU_WGMMA_FP32_SM90(conv3x3_relu_wgmma_sm90_tf32_128x128, Single128x128)
+CONV3X3_RELU_WGMMA_FP32_SM90(conv3x3_relu_wgmma_sm90_tf32_256x64, Single256x64)
+CONV3X3_RELU_WGMMA_FP32_SM90(conv3x3_relu_wgmma_sm90_3xtf32_128x128, Pairs128x128)
+CONV3X3_RELU_WGMMA_FP32_SM90(conv3x3_relu_wgmma_sm90_3xtf32_256x64, Pairs256x64)
+CONV3X3_INPUT_GRADIENT_WGMMA_FP32_SM90(conv3x3_input_gradient_wgmma_sm90_tf32_128x128, Single128x128)
+CONV3X3_INPUT_GRADIENT_WGMMA_FP32_SM90(conv3x3_input_gradient_wgmma_sm90_tf32_256x64, Single256x64)
+CONV3X3_INPUT_GRADIENT_WGMMA_FP32_SM90(conv3x3_input_gradient_wgmma_sm90_3xtf32_128x128, Pairs128x128)
+CONV3X3_INPUT_GRADIENT_WGMMA_FP32_SM90(conv3x3_input_gradient_wgmma_sm90_3xtf32_256x64, Pairs256x64)
+#endif
