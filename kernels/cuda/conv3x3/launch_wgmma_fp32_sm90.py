@@ -21,7 +21,7 @@ from ..runtime.launch import Launch
 from ..runtime.tensor_map import CHANNELS, STEP_CHANNELS, Target, TensorMap
 from ..split_k import ceil_div, finish_grid, int32s, partials_in, split_k_bytes
 from .kernel_names import WGMMA_FP32_SM90
-from .launch_wgmma_sm90 import BOX_HEIGHT, BOX_WIDTH, L2_BYTES_PER_CLOCK, LOADED_ROWS, SECOND_LAUNCH_CLOCKS, THREADS
+from .launch_wgmma_sm90 import BOX_HEIGHT, BOX_WIDTH, LOADED_ROWS, THREADS
 
 Precision = Literal["tf32", "3xtf32"]
 ROW_BYTES = 128
@@ -30,7 +30,10 @@ LARGEST_EXPONENT = 15  # filters are scaled to less than 2^15
 # Place k of 16 in a product is channel PLACES[k] of 16: a lane has four next to each other of both operands.
 PLACES = np.array([4 * (k % 8 // 2) + k // 8 * 2 + k % 2 for k in range(16)])
 
-EPILOGUE_SUMS_PER_CLOCK = 8  # a guess, as in launch_wgmma_sm90
+# What `choose_work` reckons with, in clocks of one multiprocessor.
+L2_BYTES_PER_CLOCK = 46  # its share of 10.8 TB/s, at 1755 MHz
+SECOND_LAUNCH_CLOCKS = 4000  # a guess: 2 us
+EPILOGUE_SUMS_PER_CLOCK = 8  # a guess
 STEP_CLOCKS = 250  # a guess: a consumer's, between two batches; the other's products hide it while they take longer
 
 
