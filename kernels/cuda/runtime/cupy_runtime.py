@@ -57,7 +57,7 @@ class CudaRuntime:
                 for cubin in cubins:
                     module = cupy.cuda.function.Module()
                     module.load(cubin.image)
-                    self._functions |= {kernel: module.get_function(kernel) for kernel in cubin.kernels}
+                    self._functions |= {kernel: module.get_function(kernel) for kernel in cubin.names}
         except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
             raise DeviceError(f"GPU {index} cannot be used: {error}") from error
 

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,8 @@ SOURCES = tuple(sorted(FOLDER.rglob("*.cu")))
 PLAIN = tuple(source for source in SOURCES if source.parent.name != "instantiations")
 """What every precision needs; fp32 needs nothing else."""
 FLAGS = ("-std=c++17", "--generate-line-info", "--ptxas-options=-v")
+CACHING = (12, 9)
+"""The first NVRTC with a cache of its own, beside the driver: what comes out of it has no log. Ours is enough."""
 
 _log = logging.getLogger("nstgpu")
 
@@ -58,8 +61,23 @@ class Cubin(NamedTuple):
     """What NVRTC and ptxas said."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of its kernels: each has a section of parameters, `.nv.constant0.NAME`, in the ELF file that the image is.
+
+        The log is no place to look them up: what comes out of a cache has none.
+        """
+        (table,) = struct.unpack_from("<Q", self.image, 0x28)
+        size, count, of_names = struct.unpack_from("<HHH", self.image, 0x3A)
+        sections = [struct.unpack_from("<I20xQ", self.image, table + size * number) for number in range(count)]
+        places = []
+        for name_at, _ in sections:
+            begin = sections[of_names][1] + name_at
+            places.append(self.image[begin : self.image.index(b"\0", begin)].decode())
+        return tuple(name.removeprefix(_PARAMETERS) for name in places if name.startswith(_PARAMETERS))
+
+    @property
     def kernels(self) -> dict[str, Resources]:
-        """By name. A kernel's spills include those of the functions it calls."""
+        """What each takes, as the log tells. A kernel's spills include those of the functions it calls."""
         kernels: dict[str, Resources] = {}
         name, stack, spills = "", 0, 0
         for line in self.log.splitlines():
@@ -78,6 +96,7 @@ class Cubin(NamedTuple):
         return tuple(line.strip() for line in self.log.splitlines() if _WARNING.search(line))
 
 
+_PARAMETERS = ".nv.constant0."
 _ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
@@ -103,7 +122,7 @@ class Nvrtc:
 
     def compile(self, source: Path, architecture: str) -> Cubin:
         """The kernels of a .cu file for an architecture such as "sm_90a"; raises CompileError."""
-        options = [f"-arch={architecture}", f"-I{source.parent}", f"-I{FOLDER}", *FLAGS]
+        options = [f"-arch={architecture}", f"-I{source.parent}", f"-I{FOLDER}", *flags_of(self.version)]
         program = ctypes.c_void_p()
         self._call(
             "nvrtcCreateProgram",
@@ -145,6 +164,11 @@ class Nvrtc:
         content = ctypes.create_string_buffer(size.value)
         self._call(f"nvrtcGet{what}", program, content)
         return content.raw
+
+
+def flags_of(version: tuple[int, int]) -> tuple[str, ...]:
+    """What this NVRTC is asked for, whatever it compiles."""
+    return (*FLAGS, "--no-cache") if version >= CACHING else FLAGS
 
 
 def sources_for(precision: str) -> tuple[Path, ...]:
@@ -247,7 +271,7 @@ def _compile_cached(nvrtc: Nvrtc, source: Path, architecture: str, announce: Cal
 
 def cubin_key(version: tuple[int, int], source: Path, architecture: str) -> str:
     """Names everything the cubin depends on; any header of the folders might be included."""
-    parts = [repr((version, architecture, FLAGS, source.name)).encode(), source.read_bytes()]
+    parts = [repr((version, architecture, flags_of(version), source.name)).encode(), source.read_bytes()]
     parts += [
         header.name.encode() + b"\0" + header.read_bytes()
         for header in sorted({*source.parent.glob("*.cuh"), *FOLDER.rglob("*.cuh")})

@@ -99,6 +99,9 @@ def test_each_source_has_kernels_and_no_name_is_used_twice(cubins: dict[str, Cub
     assert all(cubin.kernels and cubin.image.startswith(b"\x7fELF") for cubin in cubins.values())
     names = [kernel for cubin in cubins.values() for kernel in cubin.kernels]
     assert len(set(names)) == len(names)
+    assert {source: set(cubin.names) for source, cubin in cubins.items()} == {
+        source: set(cubin.kernels) for source, cubin in cubins.items()
+    }
 
 
 def register_budget(kernel: str) -> int:
@@ -112,6 +115,24 @@ def test_a_spill_is_seen(tmp_path: Path) -> None:
     source = tmp_path / "spilling.cu"
     source.write_text(f'extern "C" __global__ void __launch_bounds__(1024) wide(float* x, int n) {{ {loads} {sums} }}')
     assert NVRTC.compile(source, "sm_80").kernels["wide"].spill_bytes > 0
+
+
+@pytest.mark.parametrize("major", [12, 13])
+def test_kernels_are_known_without_a_log(tmp_path: Path, major: int) -> None:
+    """Beside a driver NVRTC has a cache, and what comes out of that has none: kernels were missing on a GPU."""
+    source = tmp_path / "silent.cu"
+    source.write_text(
+        "__device__ __noinline__ int helper(int x) { return x * x + clock(); }\n"
+        'extern "C" __global__ void one(int* x) { *x = helper(*x); }\n'
+        'extern "C" __global__ void two() {}\n'
+    )
+    cubin = nvrtc_called(major).compile(source, "sm_90a")
+    assert sorted(Cubin(cubin.image, log="").names) == ["one", "two"] == sorted(cubin.kernels)
+
+
+@pytest.mark.parametrize("version", [(12, 8), (12, 9), (13, 0)])
+def test_nvrtc_is_asked_to_compile_rather_than_look_it_up(version: tuple[int, int]) -> None:
+    assert ("--no-cache" in nvrtc.flags_of(version)) == (version >= (12, 9))
 
 
 def test_ignored_register_requests_are_seen(tmp_path: Path) -> None:

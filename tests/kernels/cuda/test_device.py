@@ -627,7 +627,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeCupy]]:
     monkeypatch.setitem(sys.modules, "cupy", FakeCupy)
     monkeypatch.setattr(driver, "cuda_problem", lambda index=0: None if index == 0 else f"there is no GPU {index}")
     monkeypatch.setattr(cupy_runtime, "find_nvrtc", lambda: SimpleNamespace(architectures=(75, 80, 90)))
-    cubin = SimpleNamespace(image=b"cubin", kernels=library.kernels)
+    cubin = SimpleNamespace(image=b"cubin", names=library.kernels)
     monkeypatch.setattr(cupy_runtime, "compile_sources", lambda _, architecture: [cubin] * (architecture == "sm_90a"))
     yield FakeCupy
     assert not FakeCupy.entered
@@ -647,7 +647,7 @@ def test_cuda_is_the_same_launches_through_cupy(thin: Callable[..., Weights], de
 @pytest.mark.usefixtures("cupy")
 def test_16_bits_go_to_wgmma_through_cupy(thin: Callable[..., Weights], monkeypatch: pytest.MonkeyPatch) -> None:
     library = EmulatorRuntime("fp16")._library
-    cubin = SimpleNamespace(image=b"cubin", kernels=library.kernels)
+    cubin = SimpleNamespace(image=b"cubin", names=library.kernels)
     monkeypatch.setattr(FakeCupy, "library", library)
     monkeypatch.setattr(cupy_runtime, "compile_sources", lambda *_: [cubin])
     monkeypatch.setattr(self_test, "known_problem", lambda *_: None)
