@@ -92,7 +92,8 @@ def header() -> str:
         _constant("square_product_warps", wasserstein.SLICES),
         _constant("sort_tile", sliced.SORT_TILE),
         _constant("search_candidates", neighbors_mma_sm80.CANDIDATES),
-        _constant("kept_candidates", neighbors_mma_sm80.KEPT),
+        _constant("kept_groups", neighbors_mma_sm80.KEPT),
+        _constant("group_candidates", neighbors_mma_sm80.GROUP),
     ]
     return "\n".join(lines) + "\n"
 

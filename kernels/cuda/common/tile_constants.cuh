@@ -60,4 +60,5 @@ constexpr int gram_sum_elements = 16;
 constexpr int square_product_warps = 4;
 constexpr int sort_tile = 4096;
 constexpr int search_candidates = 128;
-constexpr int kept_candidates = 4;
+constexpr int kept_groups = 2;
+constexpr int group_candidates = 8;

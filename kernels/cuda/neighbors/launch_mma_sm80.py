@@ -18,12 +18,12 @@ from ..split_k import ceil_div, check_workspace, int32s
 from .kernel_names import CANDIDATE_OFFSETS, NEAREST_NEIGHBORS_MMA_SM80, NEAREST_OF_KEPT
 
 CANDIDATES = 128  # of a tile
-KEPT = 4  # of a pixel, to be computed again in float32
+KEPT, GROUP = 2, 8  # groups of a pixel, and candidates of a group, to be computed again in float32
 TILES = ((128, 3), (128, 2), (64, 3), (64, 2))  # pixels and stages, from the best
 MOST_THREADS = 256  # that a multiprocessor's registers serve
 RESERVED_BYTES = 1 << 10  # of shared memory, that every block takes besides its own
 LEAST_CAPABILITY = 80
-PART_OVERHEAD = 2  # tiles; what a part costs before it multiplies, and its first four
+PART_OVERHEAD = 2  # tiles; what a part costs before it multiplies and after
 NEAREST_BYTES = 8  # a score and an index
 
 
@@ -88,14 +88,14 @@ def nearest_neighbors(features: Array, mean: Array, candidates: Array, out: Arra
     check_workspace(workspace, search_workspace_bytes(height, width, channels, count, precision, spec))
     offsets, kept = workspace[:offsets_bytes].view(np.float32), workspace[offsets_bytes:]
     warps = (min(ceil_div(offsets_bytes // 4, THREADS // 32), MOST_BLOCKS), 1, 1)
-    quads = (ceil_div(pixels * KEPT, THREADS), 1, 1)
+    rescored = THREADS // (KEPT * GROUP)  # pixels of a block
     sizes = int32s(pixels, channels, count)
     return [
         Launch(CANDIDATE_OFFSETS[precision], warps, BLOCK, (candidates, mean, offsets, *sizes[1:])),
         Launch(NEAREST_NEIGHBORS_MMA_SM80[precision, work.pixels], (work.down, work.parts, 1), (work.threads, 1, 1),
                (features, candidates, offsets, kept, *sizes, np.int32(work.stages)), work.shared_bytes),
-        Launch(NEAREST_OF_KEPT[precision], quads, BLOCK,
-               (features, mean, candidates, kept, out, *sizes, np.int32(work.parts))),
+        Launch(NEAREST_OF_KEPT[precision], (ceil_div(pixels, rescored), 1, 1), BLOCK,
+               (features, mean, candidates, kept, out, *sizes, np.int32(work.parts)), rescored * channels * 4),
     ]  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def test_whole_numbers_are_exact_and_the_first_of_equals_is_taken(
 
 @pytest.mark.parametrize("count", [3, 129, 700])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_each_part_keeps_its_best_four_in_order(
+def test_each_part_keeps_its_best_two_groups(
     opened: Opened, precision: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features, mean, candidates = whole_numbers((3, 50, 24, count))
@@ -70,29 +70,30 @@ def test_each_part_keeps_its_best_four_in_order(
     out = held(device, np.zeros((3, 50)), np.int32)
     arrays = held(device, features), held(device, mean, np.float32), held(device, candidates)
     device._run(mma.nearest_neighbors(*arrays, out, workspace, precision, H200)[:2])
-    start = -(-count // mma.CANDIDATES) * mma.CANDIDATES * 4
-    entries = device.download(workspace)[start : start + parts * pixels * mma.KEPT * 8].reshape(parts, pixels, 4, 8)
-    indices = entries[..., 4:].copy().view(np.int32)[..., 0]
-    scores = ((features - mean) @ candidates.T).reshape(pixels, count)
     tiles = -(-count // mma.CANDIDATES)
+    start, end = tiles * mma.CANDIDATES * 4, parts * pixels * mma.KEPT * mma.NEAREST_BYTES
+    entries = device.download(workspace)[start : start + end].reshape(parts, pixels, mma.KEPT, mma.NEAREST_BYTES)
+    groups = entries[..., 4:].copy().view(np.int32)[..., 0]
+    padded = np.full((pixels, tiles * mma.CANDIDATES), -1e38)
+    padded[:, :count] = ((features - mean) @ candidates.T).reshape(pixels, count)
+    scores = padded.reshape(pixels, -1, mma.GROUP).max(axis=2)
     for part in range(parts):
-        first, end = (tiles * p // parts * mma.CANDIDATES for p in (part, part + 1))
-        ordered = np.argsort(-scores[:, first:end], axis=1, kind="stable")[:, : mma.KEPT] + first
-        np.testing.assert_array_equal(indices[part, :, : ordered.shape[1]], ordered)
-        assert np.all(indices[part, :, ordered.shape[1] :] == 2**31 - 1)
+        first, last = (tiles * p // parts * (mma.CANDIDATES // mma.GROUP) for p in (part, part + 1))
+        ordered = np.argsort(-scores[:, first:last], axis=1, kind="stable")[:, : mma.KEPT] + first
+        np.testing.assert_array_equal(groups[part], ordered)
 
 
 @pytest.mark.parametrize("channels", [32, 64, 256])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_near_ties_are_decided_by_float32(opened: Opened, precision: str, channels: int) -> None:
-    """Four candidates stand out, with products a millionth apart, which tensor cores need not see."""
+    """Four candidates of two groups stand out, with products a millionth apart, which tensor cores need not see."""
     rng = np.random.default_rng(2)
     count, step = 300, 2.0**-22
     candidates = rng.integers(-2, 3, (count, channels)) / 512  # so that float32 is exact
     features = rng.integers(-2, 3, (6, 5, channels)) / 8
     mean = rng.integers(-2, 3, channels).astype(np.float32) / 8
     candidates[:, :2], features[..., 0], features[..., 1], mean[:2] = 0, 1, 1, 0
-    places = rng.choice(count, 4, replace=False)
+    places = rng.permutation([40, 45, 211, 215])
     candidates[places] = candidates[places[0]]
     candidates[places, 0], candidates[places, 1] = 1, step * np.array([0, 2, 3, 1])
     if precision == "tf32":  # in one number, of which tf32 takes the first eleven bits
@@ -112,6 +113,20 @@ def test_random_features_are_matched_as_float64_would(opened: Opened, precision:
     cosines = centered @ kept(candidates, precision).T / np.linalg.norm(centered, axis=2, keepdims=True)
     matches = found(opened(precision), features, mean, candidates)
     np.testing.assert_array_equal(matches, cosines.argmax(axis=2))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_of_many_equals_the_first_is_found(opened: Opened, precision: str) -> None:
+    """Wherever it is, with equals in every lane, warp, tile and part after it."""
+    features, mean, candidates = random(5, 27, 16), np.zeros(16, np.float32), random(1, 16, seed=1).repeat(400, axis=0)
+    candidates *= 0.5
+    firsts = np.random.default_rng(5).integers(0, 399, 4)
+    device = opened(precision)
+    for first in (0, *firsts):
+        better = candidates.copy()
+        better[first:] *= 2
+        exact = np.where(features @ better[-1] > 0, first, 0)  # where products are negative the first half is nearer
+        np.testing.assert_array_equal(found(device, features, mean, better), exact)
 
 
 def choosing(parts: int, tile: int) -> Any:
@@ -176,7 +191,7 @@ def test_what_a_short_workspace_lacks_is_said(opened: Opened) -> None:
     device, shape = opened("bf16"), (4, 4, 16, 200)
     arrays = (held(device, random(4, 4, 16)), held(device, random(16), np.float32), held(device, random(200, 16)))
     needed = mma.search_workspace_bytes(*shape, "bf16", H200)
-    assert needed == 256 * 4 + 2 * 16 * 4 * 8
+    assert needed == 256 * 4 + 2 * 16 * 2 * 8
     device.bind_workspace(device.allocate(needed - 1))
     with pytest.raises(ValueError, match=f"the workspace has {needed - 1} bytes of {needed}"):
         device.nearest_neighbors(*arrays, held(device, np.zeros((4, 4)), np.int32))
