@@ -106,8 +106,8 @@ class Objective:
             needed, height, width = self.memory_plan.nbytes(cut), *self.shape[:2]
             if budget is not None and needed > budget:
                 raise MemoryError(
-                    f"{width}x{height} px takes {needed / 2**30:.1f} GiB as a whole, which {whole_only} asks for, and "
-                    f"{max(0, budget) / 2**30:.1f} are left; choose a smaller size, or other style statistics"
+                    f"{width}x{height} px takes {needed / 2**30:.1f} GiB as a whole, which the style statistics "
+                    f"{whole_only} ask for, and {max(0, budget) / 2**30:.1f} are left"
                 )
         if budget is not None and cut.image.count > 1:
             whole = self.memory_plan.nbytes(self.memory_plan.whole())

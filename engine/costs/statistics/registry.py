@@ -21,6 +21,7 @@ STATISTICS = {
     "moments": "nstgpu.engine.costs.statistics.moments",
     "w2": "nstgpu.engine.costs.statistics.w2",
     "neighbors": "nstgpu.engine.costs.statistics.neighbors",
+    "sliced": "nstgpu.engine.costs.statistics.sliced",
 }
 """The module of each."""
 

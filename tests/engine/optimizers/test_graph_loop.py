@@ -60,6 +60,7 @@ MASK = np.tile(np.linspace(-0.5, 1, 24).clip(0, 1), (20, 1))
         {"border": 2},
         {"style_statistics": "w2"},
         {"style_statistics": "gram+neighbors"},
+        {"style_statistics": "neighbors+sliced"},
         {"content_mask": MASK},
     ],
     ids=lambda settings: next(iter(settings), "plain"),
