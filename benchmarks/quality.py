@@ -186,6 +186,8 @@ def calibrated(
         keep(file, record)
         print(record, flush=True)
         paces[variant.name] = record
+    if "problem" in paces["gram"]:
+        raise SystemExit(f"gram, whose time the others get, cannot be painted: {paces['gram']['problem']}")
     reference = paces["gram"]["pace"]
     counts = {
         name: iterations if name == "gram" else max(1, round(iterations * reference / record["pace"]))
@@ -251,9 +253,15 @@ def plot(options: argparse.Namespace) -> None:
 
 
 def sheet(options: argparse.Namespace) -> None:
-    from quality_curves import sheets
+    from quality_curves import overview, sheets
 
-    sheets(lines(options.folder / "paintings.jsonl"), options.folder, options.width, options.variants)
+    records = lines(options.folder / "paintings.jsonl")
+    if options.pairs:
+        records = [record for record in records if pair_of(record) in options.pairs.split(",")]
+    if options.factor is None:
+        sheets(records, options.folder, options.width, options.variants)
+    else:
+        overview(records, options.folder, options.width, options.factor, options.variants)
 
 
 def main() -> None:
@@ -286,6 +294,8 @@ def main() -> None:
             one.add_argument("--against", default="gram", help="the variant that the table compares with")
         else:
             one.add_argument("--width", type=int, default=256, help="of each picture")
+            one.add_argument("--pairs", help="content+style,...")
+            one.add_argument("--factor", type=float, help="one sheet of all pairs, at this weight of the style")
             one.add_argument("--variants", type=lambda text: text.split(";"), help="with semicolons between them")
     options = parser.parse_args()
     options.step(options)

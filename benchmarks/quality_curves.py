@@ -132,25 +132,55 @@ def plots(records: Records, folder: Path) -> list[Path]:
 
 def sheets(records: Records, folder: Path, width: int, only: Sequence[str] | None = None) -> list[Path]:
     """sheet_CONTENT_STYLE.jpg for every pair: a row for every variant, a column for every weight of the style."""
-    from PIL import Image, ImageDraw, ImageFont
-
     written = []
     chosen = sorted((r for r in records if not only or r["variant"] in only), key=pair_of)
     for pair, group in groupby(chosen, pair_of):
         painted = {(r["variant"], r["factor"]): folder / r["file"] for r in group}
         names, factors = unique(name for name, _ in painted), sorted({factor for _, factor in painted})
-        with Image.open(next(iter(painted.values()))) as first:
-            height = round(first.height * width / first.width)
-        row, font = height + 20, ImageFont.load_default(14)
-        page = Image.new("RGB", (len(factors) * (width + 4), len(names) * row), "white")
-        draw = ImageDraw.Draw(page)
-        for (name, factor), file in painted.items():
-            left, top = factors.index(factor) * (width + 4), names.index(name) * row
-            if left == 0:
-                draw.text((2, top + 2), name, fill="black", font=font)
-            draw.text((left + width - 2, top + 2), f"x {factor:g}", fill="black", font=font, anchor="ra")
-            with Image.open(file) as picture:
-                page.paste(picture.resize((width, height), Image.Resampling.LANCZOS), (left, top + 20))
+        rows = [(name, [(f"x {factor:g}", painted.get((name, factor))) for factor in factors]) for name in names]
         written.append(folder / f"sheet_{pair.replace(' / ', '_')}.jpg")
-        page.save(written[-1], quality=90)
+        sheet_of(rows, width, written[-1])
     return written
+
+
+def overview(records: Records, folder: Path, width: int, factor: float, only: Sequence[str] | None = None) -> Path:
+    """overview.jpg: a row for every pair, a column for every variant, all at one weight of the style."""
+    painted = {(pair_of(r), r["variant"]): folder / r["file"] for r in records if r["factor"] == factor}
+    pairs, variants = unique(pair for pair, _ in painted), unique(name for _, name in painted)
+    names = [name for name in only or variants if name in variants]
+    rows = [(pair, [(name, painted.get((pair, name))) for name in names]) for pair in pairs]
+    sheet_of(rows, width, folder / "overview.jpg")
+    return folder / "overview.jpg"
+
+
+def sheet_of(rows: Sequence[tuple[str, Sequence[tuple[str, Path | None]]]], width: int, file: Path) -> None:
+    """Rows of pictures, a title above each row and a label above each picture; a file that is None or gone is blank."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font, title_height = ImageFont.load_default(14), 20
+    strips = []
+    for title, cells in rows:
+        shown: list[Image.Image | None] = []
+        for _, source in cells:
+            if source is None or not source.exists():
+                shown.append(None)
+                continue
+            with Image.open(source) as picture:
+                size = width, round(picture.height * width / picture.width)
+                shown.append(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+        height = max((picture.height for picture in shown if picture), default=0)
+        strip = Image.new("RGB", (len(cells) * (width + 4), height + 2 * title_height), "white")
+        draw = ImageDraw.Draw(strip)
+        draw.text((2, 2), title, fill="black", font=font)
+        for number, ((label, _), resized) in enumerate(zip(cells, shown, strict=True)):
+            left = number * (width + 4)
+            draw.text((left + 2, title_height + 2), label, fill="#555", font=font)
+            if resized:
+                strip.paste(resized, (left, 2 * title_height))
+        strips.append(strip)
+    page = Image.new("RGB", (max(strip.width for strip in strips), sum(strip.height for strip in strips)), "white")
+    top = 0
+    for strip in strips:
+        page.paste(strip, (0, top))
+        top += strip.height
+    page.save(file, quality=88)

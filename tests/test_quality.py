@@ -99,3 +99,25 @@ def test_pyramid_step_is_adams_at_one_level(benchmark: Any) -> None:
     up = grain.blurred(np, grain.doubled(np, coarse, fine.shape))
     down = 4 * grain.halved(np, grain.blurred(np, fine))
     assert np.vdot(up, fine) == pytest.approx(np.vdot(coarse, down))
+
+
+def test_sheets(benchmark: Any, tmp_path: Path) -> None:
+    """A sheet for a pair, one for all pairs; what was not painted, or whose file is gone, is blank."""
+    from PIL import Image
+
+    curves = benchmark("quality_curves")
+    records = []
+    for variant, factor, color in (("gram", 1.0, "red"), ("gram", 0.1, "blue"), ("w2", 1.0, "green")):
+        file = f"{variant}{factor}.png"
+        Image.new("RGB", (40, 30), color).save(tmp_path / file)
+        records.append({"content": "a", "style": "b", "variant": variant, "factor": factor, "file": file})
+    records.append({**records[-1], "factor": 0.1, "file": "gone.png"})
+    (sheet,) = curves.sheets(records, tmp_path, 80)
+    with Image.open(sheet) as image:
+        assert image.size == (2 * 84, 2 * 100)
+        rows = np.asarray(image)[70::100, 40::84].argmax(axis=2).tolist()
+        assert rows[0] == [2, 0]  # blue is the lesser weight
+        assert rows[1][1] == 1
+        assert image.getpixel((40, 170)) == (255, 255, 255)
+    with Image.open(curves.overview(records, tmp_path, 80, 1.0, ["w2", "gram"])) as image:
+        assert np.asarray(image)[70, 40::84].argmax(axis=1).tolist() == [1, 0]
