@@ -9,12 +9,18 @@
 // be (other block, other warp, other lane), which is enough where __syncwarp names the whole warp. Cells are as
 // wide as the buffer's elements, up to four bytes; of narrower accesses the last one is remembered.
 //
+// Blocks are ordered where one has written, fenced and done an atomic, and the other has done an atomic on the same
+// word after it, fenced and read. A fence releases what its own lane has done, and what the block had done at the last
+// barrier, no more; what the atomic has brought counts for its own lane from the next fence on, and for the others from
+// the next barrier on. An atomic races with an access that is none.
+//
 // An asynchronous copy writes at some time between its issue and its wait. It is checked as a write at its issue (so
 // whoever has read the old contents must be ordered before), as a write at its wait (so whoever reads the new ones must
 // be ordered after), and whoever touches its destination in between races with it, barriers or not.
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 #include <new>
 
 #include "worker.h"
@@ -33,13 +39,26 @@ struct Access {
     uint32_t interval;
     uint32_t clock;  // of the lane, counting its __syncwarps
     uint32_t pc;
-    uint32_t lane : 10, bytes : 4;
+    uint32_t lane : 10, bytes : 4, atomic : 1;
     uint32_t initialised : 4, under_way : 4;  // of the cell's bytes, by whomever; kept in its write
 };
 
 struct Cell {
     Access write, reads[2];
 };
+
+// What a block has released: everything before an interval, and in it what one lane has done up to its clock.
+struct Released {
+    uint32_t block_start, interval, clock, lane;
+
+    bool covers(const Access& access) const {
+        if (access.interval < block_start || access.interval > interval) return false;
+        return access.interval < interval || (access.lane == lane && access.clock <= clock);
+    }
+};
+using Knowledge = std::vector<Released>;  // of other blocks
+
+void add(Knowledge& to, const Knowledge& more) { to.insert(to.end(), more.begin(), more.end()); }
 
 struct Region {
     uintptr_t base;
@@ -59,6 +78,11 @@ struct {
     size_t buffer_count, recent;                        // the region that was accessed last
     uint32_t clocks[max_lanes][warpSize];               // what each lane has seen of each lane of its warp
     Cell* shared_cells;                                 // one for every byte of the arena
+    std::map<uintptr_t, Knowledge> released;            // by the word that atomics are done on
+    Knowledge of_block;                                 // what every lane knows
+    struct {
+        Knowledge released, brought, known;  // by its last fence; by atomics since then; before the next barrier
+    } lanes[max_lanes];
 } now;
 
 Cell* allocate_cells(size_t count) {
@@ -78,7 +102,11 @@ void add_region(uintptr_t base, size_t bytes, size_t element_bytes, bool shared,
 // ---------------------------------------------------------------------------------------------------- order
 
 bool is_ordered(const Access& before, unsigned lane) {
-    if (before.interval < now.block_start) return false;
+    if (before.interval < now.block_start) {
+        const auto covers = [&](const Released& released) { return released.covers(before); };
+        const Knowledge &all = now.of_block, &own = now.lanes[lane].known;
+        return std::any_of(all.begin(), all.end(), covers) || std::any_of(own.begin(), own.end(), covers);
+    }
     if (before.interval != now.interval || before.lane == lane) return true;
     return before.lane / warpSize == lane / warpSize && now.clocks[lane][before.lane % warpSize] >= before.clock;
 }
@@ -144,7 +172,8 @@ void report_race(const std::string& where, const Access& access, bool write, con
 void check_cell(const Region& region, uintptr_t address, size_t bytes, Cell& cell, Access access, bool write) {
     const uint32_t oldest = region.shared ? now.block_start : now.launch_start;
     const auto conflicts = [&](const Access& before) {
-        return before.interval >= oldest && before.bytes & access.bytes && !is_ordered(before, access.lane);
+        return before.interval >= oldest && before.bytes & access.bytes && !(before.atomic && access.atomic) &&
+               !is_ordered(before, access.lane);
     };
     const bool current = cell.write.interval >= oldest, under_way = current && cell.write.under_way & access.bytes;
     if (under_way)
@@ -152,6 +181,9 @@ void check_cell(const Region& region, uintptr_t address, size_t bytes, Cell& cel
     else if (conflicts(cell.write))
         report_race(place(region, address, bytes), access, write, cell.write, "wrote before");
     const uint32_t initialised = current ? cell.write.initialised : 0;
+    if (access.atomic && !region.initialised && access.bytes & ~initialised)
+        report("uninitialised memory", access.pc, true,
+               [&] { return place(region, address, bytes) + ", which nobody has written"; });
     if (write) {
         for (const Access& read : cell.reads)
             if (conflicts(read)) report_race(place(region, address, bytes), access, true, read, "read before");
@@ -172,7 +204,7 @@ void check_cell(const Region& region, uintptr_t address, size_t bytes, Cell& cel
 template <class Visit>
 void for_cells(const Region& region, size_t offset, size_t bytes, uint32_t pc, Visit visit) {
     const unsigned lane = worker->number(*worker->running);
-    Access access = {now.interval, now.clocks[lane][lane % warpSize], pc, lane, 0, 0, 0};
+    Access access = {now.interval, now.clocks[lane][lane % warpSize], pc, lane, 0, 0, 0, 0};
     const size_t width = size_t{1} << region.shift;
     for (size_t at = offset; at < offset + bytes;) {
         const size_t within = at % width, covered = std::min(width - within, offset + bytes - at);
@@ -194,7 +226,8 @@ uint32_t pc_of(const void* return_address) {
     return uint32_t(static_cast<const char*>(return_address) - 1 - __ehdr_start);
 }
 
-void check_access(const void* pointer, size_t bytes, bool write, bool aligned, const void* return_address) {
+void check_access(const void* pointer, size_t bytes, bool write, bool aligned, const void* return_address,
+                  bool atomic = false) {
     const auto address = reinterpret_cast<uintptr_t>(pointer);
     const auto here = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
     if (!worker || !worker->running || !bytes || (address ^ here) < stack_bytes) return;  // or a lane's own stack
@@ -222,7 +255,8 @@ void check_access(const void* pointer, size_t bytes, bool write, bool aligned, c
         worker->stop();
     }
 
-    for_cells(region, offset, bytes, pc, [&](size_t at, size_t covered, Cell& cell, const Access& access) {
+    for_cells(region, offset, bytes, pc, [&](size_t at, size_t covered, Cell& cell, Access access) {
+        access.atomic = atomic;
         check_cell(region, region.base + at, covered, cell, access, write);
     });
 }
@@ -250,6 +284,7 @@ void begin_launch(const Buffer* buffers, unsigned count) {
     now.launch_start = now.interval + 1;
     now.blocks.clear();
     now.buffer_count = count;
+    now.released.clear();
     if (!now.shared_cells) now.shared_cells = allocate_cells(arena_bytes);
     for (const Buffer* buffer = buffers; buffer != buffers + count; ++buffer)
         add_region(buffer->base, buffer->bytes, buffer->element_bytes, false, buffer->writable, buffer->initialised,
@@ -265,11 +300,38 @@ void begin_block() {
     now.block_start = ++now.interval;
     now.blocks.push_back({now.interval, worker->block});
     now.regions.erase(now.regions.begin() + now.buffer_count, now.regions.end());
+    now.of_block.clear();
+    for (unsigned lane = 0; lane < worker->launch->lane_count; ++lane) now.lanes[lane] = {};
     memset(now.clocks, 0, worker->launch->lane_count * sizeof now.clocks[0]);
     for (unsigned lane = 0; lane < worker->launch->lane_count; ++lane) now.clocks[lane][lane % warpSize] = 1;
 }
 
-void barrier() { ++now.interval; }
+void barrier() {
+    ++now.interval;
+    for (unsigned lane = 0; lane < worker->launch->lane_count; ++lane) {
+        add(now.of_block, now.lanes[lane].known);
+        now.lanes[lane].known.clear();
+    }
+}
+
+void thread_fence() {
+    const unsigned lane = worker->number(*worker->running);
+    auto& self = now.lanes[lane];
+    add(self.known, self.brought);
+    self.brought.clear();
+    uint32_t& clock = now.clocks[lane][lane % warpSize];
+    self.released = {{now.block_start, now.interval, clock++, lane}};
+    add(self.released, now.of_block);
+    add(self.released, self.known);
+}
+
+void atomic(const void* address, size_t bytes, const void* caller) {
+    check_access(address, bytes, true, true, caller, true);
+    auto& self = now.lanes[worker->number(*worker->running)];
+    Knowledge& released = now.released[reinterpret_cast<uintptr_t>(address)];
+    add(self.brought, released);
+    add(released, self.released);
+}
 
 // Each lane of the mask has now seen what any of them had.
 void order_lanes(unsigned warp, unsigned mask) {

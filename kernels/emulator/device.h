@@ -4,8 +4,8 @@
 // is a line to add.
 //
 // Where this is stricter than a GPU, on purpose: a collective whose mask names a lane that has returned or does
-// not exist is an error, and only __syncthreads and __syncwarp order memory, as CUDA's manual has it; shuffles
-// and votes do not.
+// not exist is an error, and only __syncthreads and __syncwarp order memory within a block, as CUDA's manual has
+// it; shuffles and votes do not. Blocks are ordered by nothing but __threadfence, an atomic, and __threadfence.
 #pragma once
 
 #include <cmath>
@@ -84,6 +84,10 @@ void copy_async(void* to, const void* from, unsigned bytes, unsigned source_byte
 void commit_copies();
 void wait_for_copies(unsigned groups_left);
 
+// Counters that blocks share, and what makes writes before an atomic seen after it: `check.cpp` has what orders what.
+uint32_t atomic_inc(uint32_t* address, uint32_t last, Site site);
+void thread_fence();
+
 // One tensor-core product of a warp, sums := sums + A B with A 16 x depth and B depth x 8; fragments as mma.m16n8k* has
 // them. Matrix rows: where each of the 32 rows of 16 bytes begins that the lanes bring to ldmatrix, eight to a matrix.
 enum class Number { bf16, fp16, tf32 };
@@ -139,6 +143,13 @@ __forceinline__ float rounded(float x) {
 __forceinline__ void __syncthreads(EMULATOR_SITE) { emulator::barrier(site); }
 __forceinline__ void __syncwarp(unsigned mask = ~0u, EMULATOR_SITE) { emulator::sync_warp(mask, site); }
 
+// ------------------------------------------------------------------------------------------- between blocks
+
+__forceinline__ void __threadfence() { emulator::thread_fence(); }
+__forceinline__ unsigned atomicInc(unsigned* address, unsigned last, EMULATOR_SITE) {
+    return emulator::atomic_inc(address, last, site);
+}
+
 // ---------------------------------------------------------------------------------------- warp collectives
 
 __forceinline__ unsigned __ballot_sync(unsigned mask, int predicate, EMULATOR_SITE) {
@@ -177,6 +188,10 @@ __forceinline__ T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 
 
 template <class T>
 __forceinline__ T __ldg(const T* address) {
+    return *address;
+}
+template <class T>  // from L2, which all blocks share
+__forceinline__ T __ldcg(const T* address) {
     return *address;
 }
 

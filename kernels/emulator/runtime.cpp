@@ -453,6 +453,20 @@ void copy_async(void* to, const void* from, unsigned bytes, unsigned source_byte
     worker->copy_async(copy, site);
 }
 
+uint32_t atomic_inc(uint32_t* address, uint32_t last, Site site) {
+    worker->require_alignment("the operand of an atomic", address, sizeof *address, site);
+    if constexpr (EMULATOR_CHECK) check::atomic(address, sizeof *address, __builtin_return_address(0));
+    uint32_t before = __atomic_load_n(address, __ATOMIC_SEQ_CST);
+    while (!__atomic_compare_exchange_n(address, &before, before >= last ? 0 : before + 1, false, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST)) {}
+    return before;
+}
+
+void thread_fence() {
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if constexpr (EMULATOR_CHECK) check::thread_fence();
+}
+
 void commit_copies() { ++worker->running->open_group; }
 
 void wait_for_copies(unsigned groups_left) { worker->wait_for_copies(groups_left); }

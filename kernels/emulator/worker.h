@@ -214,6 +214,8 @@ void add_shared_array(char* base, size_t bytes, size_t element_bytes, const char
 void issue_copy(const Copy& copy);
 void complete_copy(const Copy& copy);
 void mark_written(const void* to, size_t bytes);
+void atomic(const void* address, size_t bytes, const void* caller);
+void thread_fence();
 
 }  // namespace check
 

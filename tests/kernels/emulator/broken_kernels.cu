@@ -134,3 +134,49 @@ extern "C" __global__ void too_much_shared(float* y) {
     DYNAMIC_SHARED(float, staging);  // too_much_shared: declares
     y[threadIdx.x] = tile[0] + staging[0];
 }
+
+// What the last block reads is not ordered after what the others have written, each time for want of something else.
+template <bool barrier, bool release, bool acquire>
+__forceinline__ void sum_by_the_last(float* partials, float* out, unsigned* ticket) {
+    SHARED(int, last, );
+    const int lane = threadIdx.x;
+    partials[blockIdx.x * blockDim.x + lane] = 1.0f;
+    if (barrier) __syncthreads();
+    if (lane == 0) {
+        if (release) __threadfence();
+        last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
+        if (acquire) __threadfence();
+    }
+    __syncthreads();
+    if (!last) return;
+    float sum = 0.0f;
+    for (unsigned block = 0; block < gridDim.x; ++block)
+        sum += partials[block * blockDim.x + lane];
+    out[lane] = sum;
+}
+extern "C" __global__ void last_without_barrier(float* partials, float* out, unsigned* ticket) {
+    sum_by_the_last<false, true, true>(partials, out, ticket);  // last_without_barrier: sums
+}
+extern "C" __global__ void last_without_release(float* partials, float* out, unsigned* ticket) {
+    sum_by_the_last<true, false, true>(partials, out, ticket);  // last_without_release: sums
+}
+extern "C" __global__ void last_without_acquire(float* partials, float* out, unsigned* ticket) {
+    sum_by_the_last<true, true, false>(partials, out, ticket);  // last_without_acquire: sums
+}
+extern "C" __global__ void ticket_without_atomic(unsigned* ticket) {
+    if (threadIdx.x > 0) return;
+    if (blockIdx.x % 2)
+        atomicInc(ticket, 100);  // ticket_without_atomic: counts
+    else
+        *ticket += 1;  // ticket_without_atomic: adds
+}
+extern "C" __global__ void write_after_release(float* partials, float* out, unsigned* ticket) {
+    if (threadIdx.x > 0) return;
+    __threadfence();
+    partials[blockIdx.x] = 1.0f;  // write_after_release: wrote
+    const bool last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
+    __threadfence();
+    if (last)
+        for (unsigned block = 0; block < gridDim.x; ++block)
+            out[block] = partials[block];  // write_after_release: reads
+}

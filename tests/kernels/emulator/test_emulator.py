@@ -472,6 +472,42 @@ def test_corrupt_cache_is_rebuilt(tmp_path: Path, cache: Path) -> None:
     assert {path: path.read_bytes() for path in cache.iterdir()} == made
 
 
+# ------------------------------------------------------------------------------------------ between blocks
+def test_the_last_block_adds_up_what_all_have_left(library: Library, rng: np.random.Generator) -> None:
+    """In the same order whichever block is the last, and again without anybody resetting the ticket."""
+    x = rng.normal(size=(37, 64)).astype(f32)
+    ticket, expected = np.zeros(1, u32), np.zeros(64, f32)
+    for row in x:
+        expected += 2 * row
+    for _ in range(3):
+        partials, out = np.full((37, 64), np.nan, f32), np.full(64, np.nan, f32)
+        library.launch("sum_by_the_last", 37, 64, [x, partials, out, ticket])
+        np.testing.assert_array_equal(out, expected)
+        assert ticket[0] == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("without", ["barrier", "release", "acquire"])
+def test_a_sum_over_blocks_that_lacks_something_is_reported(without: str, seed: int) -> None:
+    arrays = [np.zeros((5, 64), f32), np.zeros(64, f32), np.zeros(1, u32)]
+    report = only(faults(broken(seed), f"last_without_{without}", 5, 64, arrays), "race between blocks")
+    assert [side.action for side in report.sides] == ["reads", "wrote before"]
+    for side in report.sides:  # both in a function that was inlined there
+        assert_at(side, f"last_without_{without}: sums")
+
+
+def test_what_is_written_after_the_fence_is_not_released() -> None:
+    arrays = [np.zeros(5, f32), np.zeros(5, f32), np.zeros(1, u32)]
+    report = only(faults(broken(), "write_after_release", 5, 32, arrays), "race between blocks")
+    assert_at(report.sides[0], "write_after_release: reads")
+    assert_at(report.sides[1], "write_after_release: wrote")
+
+
+def test_an_atomic_and_an_access_that_is_none() -> None:
+    reports = faults(broken(), "ticket_without_atomic", 6, 32, [np.zeros(1, u32)])
+    assert {report.kind for report in reports} == {"race between blocks"}
+
+
 @pytest.mark.slow
 def test_compile_error_is_the_compilers(tmp_path: Path, cache: Path) -> None:
     source = write_kernel(tmp_path, "undeclared")
