@@ -33,7 +33,7 @@ from .arguments import (
 from .conv3x3.launch_simt import IMAGE_CHANNELS, choice_layout, mask_layout
 from .costs import launch as costs
 from .elementwise import launch as elementwise
-from .grids import WORKSPACE_BYTES
+from .grids import MOST_TICKETS, WORKSPACE_BYTES, Sums
 from .kernel_sets import Filters, choose_kernels
 from .neighbors.operations import NeighborOperations
 from .optimizer_steps import launch as optimizer_steps
@@ -81,6 +81,9 @@ class CudaDevice(NeighborOperations, SlicedOperations):
         self._arguments = Arguments(runtime)
         self._check, self._check_vectors = self._arguments.check, self._arguments.check_vectors
         self._workspace = runtime.allocate(0)
+        tickets = np.zeros(MOST_TICKETS, np.uint32)
+        self._sums = Sums(self._workspace, runtime.allocate(tickets.nbytes).view(np.uint32))
+        runtime.upload(tickets, self._sums.tickets)
 
     @property
     def stream(self) -> Runtime:
@@ -148,7 +151,7 @@ class CudaDevice(NeighborOperations, SlicedOperations):
 
     def bind_workspace(self, workspace: Array) -> None:
         self._check("bind_workspace", workspace=(workspace, (workspace.size,), BYTE))
-        self._workspace = workspace
+        self._workspace, self._sums = workspace, self._sums._replace(workspace=workspace)
 
     def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Filters:
         """Raises DeviceError for channels that a precision of 16 bits can't take."""
@@ -263,7 +266,7 @@ class CudaDevice(NeighborOperations, SlicedOperations):
                    accumulate: bool = False) -> None:  # fmt: skip
         self._check_sums("style_cost", cost)
         self._check("style_cost", **moments(len(gram), {"gram": gram, "target": target, "difference": difference}))
-        self._run(costs.style_cost(gram, target, scale, cost, difference, accumulate, self._workspace))
+        self._run(costs.style_cost(gram, target, scale, cost, difference, accumulate, self._sums))
 
     def moments_cost(self, gram: Array, mean: Array, target_gram: Array, target_mean: Array, scale: float, *,
                      cost: Array, difference: Array, shift: Array, accumulate: bool = False) -> None:  # fmt: skip
@@ -273,7 +276,7 @@ class CudaDevice(NeighborOperations, SlicedOperations):
         self._check("moments_cost", **moments(len(gram), matrices, vectors))
         self._run(
             costs.moments_cost(gram, mean, target_gram, target_mean, scale, cost, difference, shift, accumulate,
-                                   self._workspace)
+                                   self._sums)
         )  # fmt: skip
 
     def w2_root(self, gram: Array, mean: Array, ridge: float, out: Array, *, scratch: Array) -> None:
@@ -293,7 +296,7 @@ class CudaDevice(NeighborOperations, SlicedOperations):
                     scratch=(scratch, (W2_SCRATCH, *gram.shape), FLOAT))  # fmt: skip
         self._run(
             wasserstein.w2_cost(gram, mean, target_root, target_mean, ridge, scale, cost=cost, difference=difference,
-                                shift=shift, scratch=scratch, accumulate=accumulate, workspace=self._workspace)
+                                shift=shift, scratch=scratch, accumulate=accumulate, sums=self._sums)
         )  # fmt: skip
 
     def style_gradient(self, features: Array, difference: Array, *, out: Array, accumulate: bool,
@@ -315,7 +318,7 @@ class CudaDevice(NeighborOperations, SlicedOperations):
         self._check("content_cost", features=(features, shape, self.activation_dtype),
                     target=(target, shape, self.activation_dtype), weights=(weights, shape[:2], FLOAT))  # fmt: skip
         self._check_channels("content_cost", shape[-1])
-        self._run(self._kernels.content_cost(features, target, scale, cost, weights, self._workspace))
+        self._run(self._kernels.content_cost(features, target, scale, cost, weights, self._sums))
 
     def content_gradient(self, features: Array, target: Array, scale: float, *, out: Array, accumulate: bool,
                          weights: Array | None = None) -> None:  # fmt: skip
@@ -331,7 +334,7 @@ class CudaDevice(NeighborOperations, SlicedOperations):
         shape = image_shape(image)
         self._check("tv_cost", FLOAT.itemsize, image=(image, shape, FLOAT), gradient=(gradient, shape, FLOAT))
         self._check_sums("tv_cost", cost)
-        self._run(costs.tv_cost(image, scale, cost, gradient, self._workspace))
+        self._run(costs.tv_cost(image, scale, cost, gradient, self._sums))
 
     # ---- pixels -------------------------------------------------------------------------------------------------
     def adam_step(self, image: Array, gradient: Array, first: Array, second: Array, step: Array, *,
@@ -404,7 +407,7 @@ class CudaDevice(NeighborOperations, SlicedOperations):
         self._check_vectors("dots", values.shape, values=values)
         self._check("dots", row_alignment(values.size), vectors=(vectors, shape, FLOAT))
         self._check_sums("dots", out, shape[:1], name="out")
-        self._run(elementwise.dots(vectors, values, out, self._workspace))
+        self._run(elementwise.dots(vectors, values, out, self._sums))
 
     def combine(self, vectors: Array, coefficients: Sequence[float], out: Array) -> None:
         shape = (count_of(vectors), out.size)

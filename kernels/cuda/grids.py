@@ -1,20 +1,35 @@
-"""Grids of the kernels that go through arrays element by element, and the second half of a sum.
+"""Grids of the kernels that go through arrays element by element, and what a sum over a grid's blocks needs.
 
-A sum leaves a partial sum of each block in the workspace; `finish_sums` adds them up.
+A sum leaves a partial sum of each block in the workspace, and the last block to arrive adds them up
+(cuda/common/reduce.cuh): which one that is, tickets tell, which are zero before and after each launch.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from ..device import Array
-from .runtime.launch import Launch
 
 THREADS = 256  # of a block
 BLOCK = (THREADS, 1, 1)
 MOST_BLOCKS = 4096  # several waves on the largest GPU; beyond it the kernels loop
 MOST_PARTIALS = 1024  # blocks of a reduction, a float32 each; decides the order of a sum, so not a GPU's own number
 WORKSPACE_BYTES = 2 * 4 * MOST_PARTIALS  # of two sums at a time
+MOST_TICKETS = 1024  # of sums in one launch
+
+
+class Sums(NamedTuple):
+    """What launches with sums share, one after the other: memory of the device."""
+
+    workspace: Array
+    """uint8, WORKSPACE_BYTES at least."""
+    tickets: Array
+    """(MOST_TICKETS,) uint32, all zero."""
+
+    def args(self, factor: float, out: Array) -> tuple[object, ...]:
+        """Of a kernel that writes `factor` times its sum: partials, factor, out, ticket."""
+        return self.workspace, np.float32(factor), out, self.tickets
 
 
 def grid_of(count: int, per_thread: int) -> tuple[int, int, int]:
@@ -31,8 +46,3 @@ def rows_grid(channels: int) -> tuple[int, int, int]:
     if blocks > MOST_PARTIALS:
         raise ValueError(f"matrices of {channels} rows need {blocks} partial sums of {MOST_PARTIALS}")
     return (blocks, 1, 1)
-
-
-def finish_sums(count: int, runs: int, factor: float, out: Array, workspace: Array) -> Launch:
-    """out[r] := factor * the sum of the r-th run of `count` partial sums in the workspace."""
-    return Launch("finish_sums", (runs, 1, 1), BLOCK, (workspace, np.int32(count), np.float32(factor), out))

@@ -21,6 +21,7 @@ from .elementwise import launch as elementwise
 from .gram import launch_mma_sm80 as gram_mma_sm80
 from .gram import launch_simt as gram_simt
 from .gram import launch_wgmma_sm90 as gram_wgmma_sm90
+from .grids import Sums
 from .neighbors import launch as neighbors_simt
 from .neighbors import launch_mma_sm80 as neighbors_mma_sm80
 from .precisions import AUTO, PRECISIONS, on_gpus
@@ -125,8 +126,8 @@ class SimtKernels:
         )
 
     def content_cost(self, features: Array, target: Array, scale: float, cost: Array, weights: Array | None,
-                     workspace: Array) -> list[Launch]:  # fmt: skip
-        return costs.content_cost(features, target, scale, cost, weights, workspace)
+                     sums: Sums) -> list[Launch]:  # fmt: skip
+        return costs.content_cost(features, target, scale, cost, weights, sums)
 
     def content_gradient(self, features: Array, target: Array, scale: float, out: Array, accumulate: bool,
                          weights: Array | None) -> list[Launch]:  # fmt: skip
@@ -245,8 +246,8 @@ class Mma16BitKernels(MmaKernels):
         return gram_simt.mean_16bit(features, out, weights, workspace, self.precision)
 
     def content_cost(self, features: Array, target: Array, scale: float, cost: Array, weights: Array | None,
-                     workspace: Array) -> list[Launch]:  # fmt: skip
-        return costs.content_cost_16bit(features, target, scale, cost, weights, workspace, self.precision)
+                     sums: Sums) -> list[Launch]:  # fmt: skip
+        return costs.content_cost_16bit(features, target, scale, cost, weights, sums, self.precision)
 
     def content_gradient(self, features: Array, target: Array, scale: float, out: Array, accumulate: bool,
                          weights: Array | None) -> list[Launch]:  # fmt: skip

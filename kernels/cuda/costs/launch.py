@@ -8,47 +8,40 @@ been checked.
 import numpy as np
 
 from ...device import Array
-from ..grids import BLOCK, MOST_PARTIALS, finish_sums, grid_of, reduction_grid, rows_grid
+from ..grids import BLOCK, MOST_PARTIALS, Sums, grid_of, reduction_grid, rows_grid
 from ..runtime.launch import Launch
 from .kernel_names import CONTENT_COST, CONTENT_GRADIENT
 
 
 def style_cost(gram: Array, target: Array, scale: float, cost: Array, difference: Array, accumulate: bool,
-               workspace: Array) -> list[Launch]:  # fmt: skip
-    grid = reduction_grid(gram.size)
-    args = (gram, target, np.int64(gram.size), np.float32(scale), difference, workspace, np.int32(accumulate))
-    return [Launch("style_cost", grid, BLOCK, args), finish_sums(grid[0], 1, 1 / (4 * gram.size), cost, workspace)]
+               sums: Sums) -> list[Launch]:  # fmt: skip
+    total = sums.args(1 / (4 * gram.size), cost)
+    args = (gram, target, np.int64(gram.size), np.float32(scale), difference, *total, np.int32(accumulate))
+    return [Launch("style_cost", reduction_grid(gram.size), BLOCK, args)]
 
 
 def moments_cost(gram: Array, mean: Array, target_gram: Array, target_mean: Array, scale: float, cost: Array,
-                 difference: Array, shift: Array, accumulate: bool, workspace: Array) -> list[Launch]:  # fmt: skip
-    grid = rows_grid(len(gram))
-    args = (gram, mean, target_gram, target_mean, np.int32(len(gram)), np.float32(scale), difference, shift, workspace,
+                 difference: Array, shift: Array, accumulate: bool, sums: Sums) -> list[Launch]:  # fmt: skip
+    total = sums.args(1 / (4 * gram.size), cost)
+    args = (gram, mean, target_gram, target_mean, np.int32(len(gram)), np.float32(scale), difference, shift, *total,
             np.int32(accumulate))  # fmt: skip
-    return [Launch("moments_cost", grid, BLOCK, args), finish_sums(grid[0], 1, 1 / (4 * gram.size), cost, workspace)]
+    return [Launch("moments_cost", rows_grid(len(gram)), BLOCK, args)]
 
 
 def content_cost(features: Array, target: Array, scale: float, cost: Array, weights: Array | None,
-                 workspace: Array) -> list[Launch]:  # fmt: skip
-    grid = reduction_grid(features.size)
+                 sums: Sums) -> list[Launch]:  # fmt: skip
+    grid, total = reduction_grid(features.size), sums.args(scale / 2, cost)
     if weights is None:
-        launch = Launch(CONTENT_COST["fp32"], grid, BLOCK, (features, target, np.int64(features.size), workspace))
-    else:
-        variant, count, per_pixel = _by_weight(features)
-        args = (features, target, weights, count, per_pixel, workspace)
-        launch = Launch(CONTENT_COST[variant], grid, BLOCK, args)
-    return [launch, finish_sums(grid[0], 1, scale / 2, cost, workspace)]
+        return [Launch(CONTENT_COST["fp32"], grid, BLOCK, (features, target, np.int64(features.size), *total))]
+    variant, count, per_pixel = _by_weight(features)
+    return [Launch(CONTENT_COST[variant], grid, BLOCK, (features, target, weights, count, per_pixel, *total))]
 
 
 def content_cost_16bit(features: Array, target: Array, scale: float, cost: Array, weights: Array | None,
-                       workspace: Array, precision: str) -> list[Launch]:  # fmt: skip
+                       sums: Sums, precision: str) -> list[Launch]:  # fmt: skip
     """`content_cost` of features in bf16 or fp16."""
-    grid = reduction_grid(features.size)
-    args = (features, target, weights, *_in_eights(features), workspace)
-    return [
-        Launch(CONTENT_COST[precision], grid, BLOCK, args),
-        finish_sums(grid[0], 1, scale / 2, cost, workspace),
-    ]
+    args = (features, target, weights, *_in_eights(features), *sums.args(scale / 2, cost))
+    return [Launch(CONTENT_COST[precision], reduction_grid(features.size), BLOCK, args)]
 
 
 def content_gradient(features: Array, target: Array, scale: float, out: Array, accumulate: bool,
@@ -67,13 +60,13 @@ def content_gradient_16bit(features: Array, target: Array, scale: float, out: Ar
     return [Launch(CONTENT_GRADIENT[precision], grid_of(out.size, 8), BLOCK, args)]
 
 
-def tv_cost(image: Array, scale: float, cost: Array, gradient: Array, workspace: Array) -> list[Launch]:
+def tv_cost(image: Array, scale: float, cost: Array, gradient: Array, sums: Sums) -> list[Launch]:
     height, width, _ = image.shape
     pairs = (3 * height * (width - 1), 3 * (height - 1) * width)
     across, down = (np.float32(1 / count if count else 0) for count in pairs)
-    grid = (min(height, MOST_PARTIALS), 1, 1)
-    args = (image, np.int32(height), np.int32(3 * width), across, down, np.float32(scale), gradient, workspace)
-    return [Launch("tv_cost", grid, BLOCK, args), finish_sums(grid[0], 1, 1, cost, workspace)]
+    sizes = (np.int32(height), np.int32(3 * width), across, down, np.float32(scale))
+    args = (image, *sizes, gradient, *sums.args(1, cost))
+    return [Launch("tv_cost", (min(height, MOST_PARTIALS), 1, 1), BLOCK, args)]
 
 
 def _by_weight(features: Array) -> tuple[str, np.int64, np.int32]:

@@ -1,9 +1,12 @@
 // The costs and what they send back: style on Gram matrices and moments, content on activations, total variation on
 // pixels. The Wasserstein cost of style is in wasserstein/newton_schulz.cu.
 //
-// A cost is summed in two launches. The first leaves one partial sum a block, the second adds those up; which thread
-// takes what depends on the shape alone and every sum is a tree or a short run, so two runs give the same bytes, on
-// any GPU, and the error grows with log n. No atomics.
+// A cost is one launch: every block leaves its partial sum, and the last to arrive adds them up (common/reduce.cuh).
+// Which thread takes what depends on the shape alone and every sum is a tree or a short run, so two runs give the same
+// bytes, on any GPU, and the error grows with log n.
+//
+//     blocks       0   1   2  ...  n-1        each:  its elements -> a sum; a ticket
+//     partials    [ ] [ ] [ ]      [ ]        the last of them:  factor * the sum of all partials -> cost
 //
 // Each reads its arrays once and is bound by device memory where they are large, and by the launch where they are
 // Grams: an H100 takes 3 us for the cost of any Gram, 5.7 us for a content cost of 64x64x512, 97% of memory's roofline
@@ -33,12 +36,14 @@ __device__ __forceinline__ float4 added(const float4* before, float4 d) {
     return make_float4(b.x + d.x, b.y + d.y, b.z + d.z, b.w + d.w);
 }
 
-// partials[block] := its share of sum (gram - target)^2; gram_error := scale * (gram - target) [+ gram_error].
+// cost := factor * sum (gram - target)^2; gram_error := scale * (gram - target) [+ gram_error].
 // n = C^2.
 extern "C" __global__ void __launch_bounds__(THREADS) style_cost(const float* __restrict__ gram,
                                                                  const float* __restrict__ target, int64_t n,
                                                                  float scale, float* __restrict__ gram_error,
-                                                                 void* __restrict__ partials, int accumulate) {
+                                                                 void* __restrict__ partials, float factor,
+                                                                 float* __restrict__ cost,
+                                                                 unsigned* __restrict__ ticket, int accumulate) {
     const Grid<THREADS> grid;
     float4 accum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     for (const int64_t i : grid.stride(n / 4)) {
@@ -54,19 +59,20 @@ extern "C" __global__ void __launch_bounds__(THREADS) style_cost(const float* __
         gram_error[last] = scale * d + (accumulate ? gram_error[last] : 0.0f);
     }
     const float total = block_sum((accum.x + accum.y) + (accum.z + accum.w));
-    if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
+    sum_over_blocks(total, partials, factor, cost, ticket);
 }
 
 // The cost of covariances S = gram - M and of M = mean mean^T, dS and dM their differences from the target's:
 //
-//     partials[block] := its rows' share of sum dS^2 + sum dM^2
+//     cost := factor * sum dS^2 + sum dM^2
 //     gram_error := scale * dS [+ gram_error];  mean_error := scale * (dM - dS) mean [+ mean_error]
 //
 // A warp takes a row, so that the row's part of the mean_error needs no barrier.
 extern "C" __global__ void __launch_bounds__(THREADS) moments_cost(
     const float* __restrict__ gram, const float* __restrict__ mean, const float* __restrict__ target_gram,
     const float* __restrict__ target_mean, int channels, float scale, float* __restrict__ gram_error,
-    float* __restrict__ mean_error, void* __restrict__ partials, int accumulate) {
+    float* __restrict__ mean_error, void* __restrict__ partials, float factor, float* __restrict__ cost,
+    unsigned* __restrict__ ticket, int accumulate) {
     const int row = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
     float squares = 0.0f;
     if (row < channels) {
@@ -84,13 +90,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) moments_cost(
         if (lane == 0) mean_error[row] = scale * product + (accumulate ? mean_error[row] : 0.0f);
     }
     const float total = block_sum(squares);
-    if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
+    sum_over_blocks(total, partials, factor, cost, ticket);
 }
 
-// partials[block] := its share of sum (features - target)^2
+// cost := factor * sum (features - target)^2
 extern "C" __global__ void __launch_bounds__(THREADS) content_cost_fp32(const float* __restrict__ features,
                                                                         const float* __restrict__ target, int64_t n,
-                                                                        void* __restrict__ partials) {
+                                                                        void* __restrict__ partials, float factor,
+                                                                        float* __restrict__ cost,
+                                                                        unsigned* __restrict__ ticket) {
     const Grid<THREADS> grid;
     float4 accum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     for (const int64_t i : grid.stride(n / 4)) add_squares(accum, difference_of(features, target, i));
@@ -100,14 +108,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) content_cost_fp32(const fl
         accum.x += d * d;
     }
     const float total = block_sum((accum.x + accum.y) + (accum.z + accum.w));
-    if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
+    sum_over_blocks(total, partials, factor, cost, ticket);
 }
 
 // A pixel's channels all have its weight: of `per_pixel` quads, or of as many single channels where they are no
 // multiple of four.
 template <bool vector>
 __device__ __forceinline__ void content_cost_by_weight(const float* features, const float* target, const float* weights,
-                                                       int64_t count, int per_pixel, float* partials) {
+                                                       int64_t count, int per_pixel, float* partials, float factor,
+                                                       float* cost, unsigned* ticket) {
     float sum = 0.0f;
     for (const int64_t i : grid_stride<THREADS>(count)) {
         const float weight = weights[i / per_pixel];
@@ -120,7 +129,7 @@ __device__ __forceinline__ void content_cost_by_weight(const float* features, co
         sum += weight * ((squares.x + squares.y) + (squares.z + squares.w));
     }
     const float total = block_sum(sum);
-    if (threadIdx.x == 0) partials[blockIdx.x] = total;
+    sum_over_blocks(total, partials, factor, cost, ticket);
 }
 
 template <bool vector>
@@ -139,13 +148,15 @@ __device__ __forceinline__ void content_gradient_by_weight(const float* features
     }
 }
 
-// The same with weights: partials[block] := its share of sum_p weights[p] |features[p] - target[p]|^2, and
+// The same with weights: cost := factor * sum_p weights[p] |features[p] - target[p]|^2, and
 // out[p] := scale * weights[p] (features[p] - target[p]) [+ out[p]].
-#define CONTENT_COST_WEIGHTED(name, vector)                                                                         \
-    extern "C" __global__ void __launch_bounds__(THREADS) name(                                                     \
-        const float* __restrict__ features, const float* __restrict__ target, const float* __restrict__ weights,    \
-        int64_t count, int per_pixel, void* __restrict__ partials) {                                                \
-        content_cost_by_weight<vector>(features, target, weights, count, per_pixel, static_cast<float*>(partials)); \
+#define CONTENT_COST_WEIGHTED(name, vector)                                                                        \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                                    \
+        const float* __restrict__ features, const float* __restrict__ target, const float* __restrict__ weights,   \
+        int64_t count, int per_pixel, void* __restrict__ partials, float factor, float* __restrict__ cost,         \
+        unsigned* __restrict__ ticket) {                                                                           \
+        content_cost_by_weight<vector>(features, target, weights, count, per_pixel, static_cast<float*>(partials), \
+                                       factor, cost, ticket);                                                      \
     }
 
 #define CONTENT_GRADIENT_WEIGHTED(name, vector)                                                                  \
@@ -177,15 +188,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) content_gradient_fp32(cons
 
 // Total variation of an image (height, 3 * columns), row_elements = 3 * columns, a row to a block and a turn:
 //
-//     partials[block] := its share of  across * sum (x[i, j+1] - x[i, j])^2 + down * sum (x[i+1, j] - x[i, j])^2
+//     cost := factor * (across * sum (x[i, j+1] - x[i, j])^2 + down * sum (x[i+1, j] - x[i, j])^2)
 //     gradient += scale * the derivative of that sum
 //
 // `across` and `down` are one over the number of such pairs, 0 where there is none. Each pixel gathers from its four
 // neighbours, so nobody writes where another does; a pair is counted by its left or upper end.
 extern "C" __global__ void __launch_bounds__(THREADS) tv_cost(const float* __restrict__ image, int height,
                                                               int row_elements, float across, float down, float scale,
-                                                              float* __restrict__ gradient,
-                                                              void* __restrict__ partials) {
+                                                              float* __restrict__ gradient, void* __restrict__ partials,
+                                                              float factor, float* __restrict__ cost,
+                                                              unsigned* __restrict__ ticket) {
     float sum = 0.0f;
     for (int row = blockIdx.x; row < height; row += gridDim.x) {
         for (int element = threadIdx.x; element < row_elements; element += THREADS) {
@@ -200,15 +212,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) tv_cost(const float* __res
         }
     }
     const float total = block_sum(sum);
-    if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
-}
-
-// out[b] := factor * the sum of block b's run of `count` partials.
-extern "C" __global__ void __launch_bounds__(THREADS) finish_sums(const void* __restrict__ partials, int count,
-                                                                  float factor, float* __restrict__ out) {
-    const float* const run = static_cast<const float*>(partials) + size_t(blockIdx.x) * count;
-    float sum = 0.0f;
-    for (int i = threadIdx.x; i < count; i += THREADS) sum += run[i];
-    const float total = block_sum(sum);
-    if (threadIdx.x == 0) out[blockIdx.x] = factor * total;
+    sum_over_blocks(total, partials, factor, cost, ticket);
 }

@@ -1,6 +1,5 @@
 // Means of activations of 16-bit numbers, the content cost and what it sends back; gram/simt.cu and costs/terms.cu have
-// the same for float32. Sums are float32 and are added up as there: partial sums, then one launch that adds them up, in
-// an order that depends on the shape alone. Bound by memory: a thread takes eight channels, 16 bytes, of a pixel.
+// the same for float32. Sums are float32 and are added up as there, in an order that depends on the shape alone. Bound by memory: a thread takes eight channels, 16 bytes, of a pixel.
 // Launched by kernels/cuda/gram/launch_simt.py and kernels/cuda/elementwise/launch.py.
 // tests/kernels/cuda/test_device_16bit.py runs every kernel against float64.
 #pragma once
@@ -47,11 +46,12 @@ __device__ __forceinline__ void difference_of_eight(const T* features, const T* 
     for (int k = 0; k < 8; ++k) d[k] -= other[k];
 }
 
-// partials[block] := its share of sum_p weights[p] |features[p] - target[p]|^2, of `eights` groups of channels, a pixel
+// cost := factor * sum_p weights[p] |features[p] - target[p]|^2, of `eights` groups of channels, a pixel
 // having `per_pixel` of them; null weights are ones.
 template <class T>
 __device__ __forceinline__ void content_cost(const T* features, const T* target, const float* weights, int64_t eights,
-                                             int per_pixel, float* partials) {
+                                             int per_pixel, float* partials, float factor, float* cost,
+                                             unsigned* ticket) {
     float sum = 0.0f;
     for (const int64_t i : grid_stride<THREADS>(eights)) {
         float d[8];
@@ -61,7 +61,7 @@ __device__ __forceinline__ void content_cost(const T* features, const T* target,
         sum += (weights ? weights[i / per_pixel] : 1.0f) * (halves[0] + halves[1]);
     }
     const float total = block_sum(sum);
-    if (threadIdx.x == 0) partials[blockIdx.x] = total;
+    sum_over_blocks(total, partials, factor, cost, ticket);
 }
 
 // out[p] := scale * weights[p] (features[p] - target[p]) [+ out[p]], likewise.
@@ -89,11 +89,13 @@ __device__ __forceinline__ void content_gradient(const T* features, const T* tar
         mma_sm80::mean_split(features, weights, static_cast<float*>(partials), pixels, channels);                   \
     }
 
-#define CONTENT_COST_16BIT(name, T)                                                                          \
-    extern "C" __global__ void __launch_bounds__(THREADS) name(                                              \
-        const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights,     \
-        int64_t eights, int per_pixel, void* __restrict__ partials) {                                        \
-        mma_sm80::content_cost(features, target, weights, eights, per_pixel, static_cast<float*>(partials)); \
+#define CONTENT_COST_16BIT(name, T)                                                                                 \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                                     \
+        const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights,            \
+        int64_t eights, int per_pixel, void* __restrict__ partials, float factor, float* __restrict__ cost,         \
+        unsigned* __restrict__ ticket) {                                                                            \
+        mma_sm80::content_cost(features, target, weights, eights, per_pixel, static_cast<float*>(partials), factor, \
+                               cost, ticket);                                                                       \
     }
 
 #define CONTENT_GRADIENT_16BIT(name, T)                                                                   \

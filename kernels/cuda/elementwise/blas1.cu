@@ -29,10 +29,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) lerp(const float* __restri
     for (const int64_t i : grid.stride(4 * quads, n)) out[i] += weight * (values[i] - out[i]);
 }
 
-// partials[k][block] := the block's share of vectors[k] . values, k = blockIdx.y; costs/terms.cu adds them up.
+// out[k] := vectors[k] . values, k = blockIdx.y. Each has a ticket, and its blocks' partial sums.
 extern "C" __global__ void __launch_bounds__(THREADS) gemv(const float* __restrict__ vectors,
                                                            const float* __restrict__ values, int64_t n,
-                                                           void* __restrict__ partials) {
+                                                           void* __restrict__ partials, float* __restrict__ out,
+                                                           unsigned* __restrict__ tickets) {
     const float* const vector = vectors + int64_t{blockIdx.y} * n;
     const Grid<THREADS> grid;
     const int64_t quads = n % 4 ? 0 : n / 4;
@@ -46,7 +47,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemv(const float* __restri
     }
     for (const int64_t i : grid.stride(4 * quads, n)) accum.x += vector[i] * values[i];
     const float total = block_sum((accum.x + accum.y) + (accum.z + accum.w));
-    if (threadIdx.x == 0) static_cast<float*>(partials)[size_t(blockIdx.y) * gridDim.x + blockIdx.x] = total;
+    float* const run = static_cast<float*>(partials) + size_t(blockIdx.y) * gridDim.x;
+    sum_over_blocks(total, blockIdx.x, gridDim.x, run, 1.0f, out + blockIdx.y, tickets + blockIdx.y);
 }
 
 // out := sum_k by.of[k] vectors[k], in the order of k

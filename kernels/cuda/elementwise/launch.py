@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...device import MOST_VECTORS, Array, Pooling
-from ..grids import BLOCK, MOST_BLOCKS, MOST_PARTIALS, THREADS, finish_sums, grid_of
+from ..grids import BLOCK, MOST_BLOCKS, MOST_PARTIALS, THREADS, Sums, grid_of
 from ..runtime.launch import Launch
 from .kernel_names import (
     AVERAGE_POOL,
@@ -145,12 +145,12 @@ def blend(values: Array, weight: float, out: Array) -> list[Launch]:
     return [Launch("lerp", grid_of(out.size, 4), BLOCK, (values, out, np.int64(out.size), np.float32(weight)))]
 
 
-def dots(vectors: Array, values: Array, out: Array, workspace: Array) -> list[Launch]:
+def dots(vectors: Array, values: Array, out: Array, sums: Sums) -> list[Launch]:
     """Every vector by as many blocks as keep all partial sums within MOST_PARTIALS."""
     count = len(vectors)
     blocks = min(grid_of(values.size, 4)[0], MOST_PARTIALS // count)
-    args = (vectors, values, np.int64(values.size), workspace)
-    return [Launch("gemv", (blocks, count, 1), BLOCK, args), finish_sums(blocks, count, 1, out, workspace)]
+    args = (vectors, values, np.int64(values.size), sums.workspace, out, sums.tickets)
+    return [Launch("gemv", (blocks, count, 1), BLOCK, args)]
 
 
 def combine(vectors: Array, coefficients: Sequence[float], out: Array) -> list[Launch]:

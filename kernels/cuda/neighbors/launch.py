@@ -10,7 +10,7 @@ import numpy as np
 
 from ...device import FLAT, Array
 from ..gpu_spec import SIMT_MULTIPROCESSORS
-from ..grids import BLOCK, MOST_BLOCKS, MOST_PARTIALS, THREADS, finish_sums, grid_of
+from ..grids import BLOCK, MOST_BLOCKS, MOST_PARTIALS, THREADS, Sums, grid_of
 from ..runtime.launch import Launch
 from ..split_k import ceil_div, int32s, partials_in
 from .kernel_names import NEAREST_NEIGHBORS_SIMT, NEIGHBORS_COST, NEIGHBORS_GRADIENT, NORMALIZE_FEATURES
@@ -54,13 +54,9 @@ def normalize_features(features: Array, mean: Array, out: Array) -> list[Launch]
 
 
 def neighbors_cost(features: Array, mean: Array, candidates: Array, matches: Array, scale: float, cost: Array,
-                   weights: Array | None, workspace: Array) -> list[Launch]:  # fmt: skip
-    grid = _warps_grid(features, MOST_PARTIALS)
-    args = (features, mean, candidates, matches, weights, workspace, *_sizes(features))
-    return [
-        Launch(NEIGHBORS_COST[_variant(features)], grid, BLOCK, args),
-        finish_sums(grid[0], 1, scale, cost, workspace),
-    ]
+                   weights: Array | None, sums: Sums) -> list[Launch]:  # fmt: skip
+    args = (features, mean, candidates, matches, weights, *_sizes(features), *sums.args(scale, cost))
+    return [Launch(NEIGHBORS_COST[_variant(features)], _warps_grid(features, MOST_PARTIALS), BLOCK, args)]
 
 
 def neighbors_gradient(features: Array, mean: Array, candidates: Array, matches: Array, scale: float, out: Array,

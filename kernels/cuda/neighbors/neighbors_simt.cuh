@@ -261,11 +261,12 @@ __device__ __forceinline__ void normalize_features(const T* features, const floa
     }
 }
 
-// partials[block] := its share of sum_p weights[p] (1 - <u(p), S[matches[p]]>); null weights are ones.
+// cost := factor * sum_p weights[p] (1 - <u(p), S[matches[p]]>); null weights are ones.
 template <int width, class T>
 __device__ __forceinline__ void neighbors_cost(const T* features, const float* mean, const T* candidates,
-                                               const int* matches, const float* weights, float* partials, int pixels,
-                                               int channels, float flat) {
+                                               const int* matches, const float* weights, int pixels, int channels,
+                                               float flat, float* partials, float factor, float* cost,
+                                               unsigned* ticket) {
     float sum = 0.0f;
 #pragma unroll 1
     for (const int64_t pixel : pixels_of_warp(pixels)) {
@@ -274,7 +275,7 @@ __device__ __forceinline__ void neighbors_cost(const T* features, const float* m
         sum += (weights ? weights[pixel] : 1.0f) * (1.0f - at.cosine);
     }
     const float total = block_sum(threadIdx.x % 32 == 0 ? sum : 0.0f);  // every lane has its warp's
-    if (threadIdx.x == 0) partials[blockIdx.x] = total;
+    sum_over_blocks(total, partials, factor, cost, ticket);
 }
 
 // out[p] := scale weights[p] (<u, s> u - s) / |F[p] - m| [+ out[p]], s = S[matches[p]]; 0 where u is.
@@ -323,13 +324,13 @@ __device__ __forceinline__ void neighbors_gradient(const T* features, const floa
         neighbors::normalize_features<vector ? 4 : 1>(features, mean, out, pixels, channels, flat);                    \
     }
 
-#define NEIGHBORS_COST(name, T, vector)                                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS, 4) name(                                                   \
-        const T* __restrict__ features, const float* __restrict__ mean, const T* __restrict__ candidates,            \
-        const int* __restrict__ matches, const float* __restrict__ weights, void* __restrict__ partials, int pixels, \
-        int channels, float flat) {                                                                                  \
-        neighbors::neighbors_cost<vector ? 4 : 1>(features, mean, candidates, matches, weights,                      \
-                                                  static_cast<float*>(partials), pixels, channels, flat);            \
+#define NEIGHBORS_COST(name, T, vector)                                                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS, 4) name(                                                \
+        const T* __restrict__ features, const float* __restrict__ mean, const T* __restrict__ candidates,         \
+        const int* __restrict__ matches, const float* __restrict__ weights, int pixels, int channels, float flat, \
+        void* __restrict__ partials, float factor, float* __restrict__ cost, unsigned* __restrict__ ticket) {     \
+        neighbors::neighbors_cost<vector ? 4 : 1>(features, mean, candidates, matches, weights, pixels, channels, \
+                                                  flat, static_cast<float*>(partials), factor, cost, ticket);     \
     }
 
 #define NEIGHBORS_GRADIENT(name, T, vector)                                                                     \

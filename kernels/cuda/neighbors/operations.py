@@ -7,6 +7,7 @@ import numpy as np
 
 from ...device import Array
 from ..arguments import COUNT, FLOAT, Arguments, activations_shape, check_workspace
+from ..grids import Sums
 from ..runtime.launch import Launch
 from . import launch
 
@@ -20,6 +21,7 @@ class NeighborOperations:
     loss_scale: float
     _arguments: Arguments
     _workspace: Array
+    _sums: Sums
     _run: Callable[[Sequence[Launch]], None]
     _check_channels: Callable[[str, int], None]
 
@@ -40,7 +42,7 @@ class NeighborOperations:
         self._arguments.check("neighbors_cost", 4, cost=(cost, (1,), FLOAT))
         check_workspace("neighbors_cost", self._workspace)
         self._run(
-            launch.neighbors_cost(features, mean, candidates, matches, scale, cost, weights, self._workspace)
+            launch.neighbors_cost(features, mean, candidates, matches, scale, cost, weights, self._sums)
         )  # fmt: skip
 
     def neighbors_gradient(self, features: Array, mean: Array, candidates: Array, matches: Array, scale: float, *,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...device import Array
-from ..grids import BLOCK, MOST_PARTIALS, THREADS, finish_sums
+from ..grids import BLOCK, MOST_PARTIALS, THREADS, Sums
 from ..runtime.launch import Launch
 from ..split_k import ceil_div, int32s
 from .kernel_names import PROJECT, SLICED_GRADIENT
@@ -78,20 +78,19 @@ def _passes(keys: Array, order: Array | None, scratch: Array) -> list[Launch]:
 
 
 def sliced_cost(values: Array, order: Array, target: Array, scale: float, cost: Array, residual: Array,
-                weights: Array | None, accumulate: bool, workspace: Array) -> list[Launch]:  # fmt: skip
-    """`workspace` is uint8, `grids.WORKSPACE_BYTES` long: partial sums, and behind them sums of weights."""
+                weights: Array | None, accumulate: bool, sums: Sums) -> list[Launch]:  # fmt: skip
+    """In the workspace are partial sums, and behind them sums of weights."""
     count, length = values.shape
     runs = min(ceil_div(length, THREADS), MOST_PARTIALS // count)
-    grid, rest = (runs, count, 1), (*int32s(length, target.shape[1]), np.float32(scale), residual, np.int32(accumulate))
-    finish = finish_sums(runs * count, 1, 1 / (count * length), cost, workspace)
+    grid = (runs, count, 1)
+    rest: tuple[object, ...] = (*int32s(length, target.shape[1]), np.float32(scale), residual, np.int32(accumulate))
+    rest += sums.args(1 / (count * length), cost)
     if weights is None:
-        return [Launch("sliced_cost", grid, BLOCK, (values, order, target, *rest, workspace)), finish]
-    sums = workspace[4 * MOST_PARTIALS :][: 4 * runs * count].view(np.float32)
-    args = (values, order, target, weights, sums, *rest, workspace)
+        return [Launch("sliced_cost", grid, BLOCK, (values, order, target, *rest))]
+    of_weights = sums.workspace[4 * MOST_PARTIALS :][: 4 * runs * count].view(np.float32)
     return [
-        Launch("sliced_weight_sums", grid, BLOCK, (order, weights, np.int32(length), sums)),
-        Launch("sliced_cost_weighted", grid, BLOCK, args),
-        finish,
+        Launch("sliced_weight_sums", grid, BLOCK, (order, weights, np.int32(length), of_weights)),
+        Launch("sliced_cost_weighted", grid, BLOCK, (values, order, target, weights, of_weights, *rest)),
     ]
 
 

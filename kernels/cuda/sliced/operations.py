@@ -7,6 +7,7 @@ import numpy as np
 
 from ...device import MOST_DIRECTIONS, Array
 from ..arguments import BYTE, COUNT, FLOAT, activations_shape
+from ..grids import Sums
 from ..runtime.launch import Launch
 from . import launch as sliced
 from .kernel_names import PROJECT
@@ -22,7 +23,7 @@ class SlicedOperations:
     _check_channels: Callable[[str, int], None]
     _check_sums: Callable[..., None]
     _run: Callable[[Sequence[Launch]], None]
-    _workspace: Array
+    _sums: Sums
 
     def random_directions(self, seed: int, counter: Array, out: Array) -> None:
         if not 0 <= seed < 2**64:
@@ -66,9 +67,7 @@ class SlicedOperations:
                     target=(target, (count, of_target[1]), FLOAT), residual=(residual, shape, FLOAT))  # fmt: skip
         if weights is not None:
             self._check("sliced_cost", 4, weights=(weights, weights.shape, FLOAT))
-        self._run(
-            sliced.sliced_cost(values, order, target, scale, cost, residual, weights, accumulate, self._workspace)
-        )
+        self._run(sliced.sliced_cost(values, order, target, scale, cost, residual, weights, accumulate, self._sums))
 
     def sliced_gradient(self, residual: Array, directions: Array, *, out: Array, accumulate: bool) -> None:
         height, width, channels = shape = activations_shape(out)

@@ -119,7 +119,8 @@ namespace {
 template <bool weighted>
 __device__ __forceinline__ void cost_of_run(const float* values, const int* order, const float* target,
                                             const float* weights, const float* weight_sums, int length, int most,
-                                            float scale, float* residual, int accumulate, float* partials) {
+                                            float scale, float* residual, int accumulate, float* partials, float factor,
+                                            float* cost, unsigned* ticket) {
     SHARED(float, warp_sums, [WARPS]);
     const size_t row = size_t(blockIdx.y) * length;
     const float* const wanted = target + size_t(blockIdx.y) * most;
@@ -160,26 +161,26 @@ __device__ __forceinline__ void cost_of_run(const float* values, const int* orde
         *to = scale * weight * away + (accumulate ? *to : 0.0f);
     }
     const float total = block_sum(sum);
-    if (threadIdx.x == 0) partials[blockIdx.y * gridDim.x + blockIdx.x] = total;
+    sum_over_blocks(total, blockIdx.y * gridDim.x + blockIdx.x, gridDim.y * gridDim.x, partials, factor, cost, ticket);
 }
 
 }  // namespace
 
-// partials[row][run] := its share of sum weight (value - T(rank))^2; residual[row][place] := scale * weight *
+// cost := factor * sum weight (value - T(rank))^2; residual[row][place] := scale * weight *
 // (value - T(rank)) [+ residual[row][place]]; target is (rows, most).
-extern "C" __global__ void __launch_bounds__(THREADS) sliced_cost(const float* __restrict__ values,
-                                                                  const int* __restrict__ order,
-                                                                  const float* __restrict__ target, int length,
-                                                                  int most, float scale, float* __restrict__ residual,
-                                                                  int accumulate, void* __restrict__ partials) {
+extern "C" __global__ void __launch_bounds__(THREADS) sliced_cost(
+    const float* __restrict__ values, const int* __restrict__ order, const float* __restrict__ target, int length,
+    int most, float scale, float* __restrict__ residual, int accumulate, void* __restrict__ partials, float factor,
+    float* __restrict__ cost, unsigned* __restrict__ ticket) {
     cost_of_run<false>(values, order, target, nullptr, nullptr, length, most, scale, residual, accumulate,
-                       static_cast<float*>(partials));
+                       static_cast<float*>(partials), factor, cost, ticket);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) sliced_cost_weighted(
     const float* __restrict__ values, const int* __restrict__ order, const float* __restrict__ target,
     const float* __restrict__ weights, const float* __restrict__ weight_sums, int length, int most, float scale,
-    float* __restrict__ residual, int accumulate, void* __restrict__ partials) {
+    float* __restrict__ residual, int accumulate, void* __restrict__ partials, float factor, float* __restrict__ cost,
+    unsigned* __restrict__ ticket) {
     cost_of_run<true>(values, order, target, weights, weight_sums, length, most, scale, residual, accumulate,
-                      static_cast<float*>(partials));
+                      static_cast<float*>(partials), factor, cost, ticket);
 }

@@ -27,7 +27,7 @@ import math
 import numpy as np
 
 from ...device import W2_SCRATCH, Array
-from ..grids import BLOCK, finish_sums, rows_grid
+from ..grids import BLOCK, Sums, rows_grid
 from ..runtime.launch import Launch
 
 TILE_ROWS, TILE_COLUMNS = 64, 32  # of a block: `Tile` in cuda/wasserstein/newton_schulz.cu
@@ -72,14 +72,14 @@ def w2_root(gram: Array, mean: Array, ridge: float, out: Array, scratch: Array, 
 
 def w2_cost(gram: Array, mean: Array, target_root: Array, target_mean: Array, ridge: float, scale: float, *,
             cost: Array, difference: Array, shift: Array, scratch: Array, accumulate: bool,
-            workspace: Array) -> list[Launch]:  # fmt: skip
-    """`Device.w2_cost`; `workspace` is uint8, `grids.WORKSPACE_BYTES` long."""
+            sums: Sums) -> list[Launch]:  # fmt: skip
+    """`Device.w2_cost`."""
+    workspace = sums.workspace
     y, z, *others = (scratch[index] for index in range(W2_SCRATCH))
     rounds, y_last, p, change, covariance, moved = _iterate(y, z, *others)
     a, b = ROUNDS[-1]
-    grid = rows_grid(len(gram))
-    args = (change, moved, mean, target_mean, np.int32(len(gram)), np.float32(scale), difference, shift, workspace,
-            np.int32(accumulate))  # fmt: skip
+    args = (change, moved, mean, target_mean, np.int32(len(gram)), np.float32(scale), difference, shift,
+            *sums.args(1 / len(gram), cost), np.int32(accumulate))  # fmt: skip
     return [
         _product((target_root, target_root, None, y)),
         _covariance(gram, mean, ridge, y, z, workspace),
@@ -88,8 +88,7 @@ def w2_cost(gram: Array, mean: Array, target_root: Array, target_mean: Array, ri
         _product((y_last, p, y_last, change), factor=b, share=-a, diagonal=1.0),  # I - M
         _covariance(gram, mean, ridge, None, covariance, workspace),
         _product((change, covariance, None, moved)),
-        Launch("w2_cost", grid, BLOCK, args),
-        finish_sums(grid[0], 1, 1 / len(gram), cost, workspace),
+        Launch("w2_cost", rows_grid(len(gram)), BLOCK, args),
     ]
 
 

@@ -194,12 +194,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) w2_normalise(float* __rest
     }
 }
 
-// With E `change` and E S `moved`: partials[block] := its rows' share of |mean - target_mean|^2 + tr E S E;
+// With E `change` and E S `moved`: cost := factor * the sum of |mean - target_mean|^2 + tr E S E;
 // gram_error := scale * E [+ gram_error]; mean_error := scale * (mean - target_mean - E mean) [+ mean_error]
 extern "C" __global__ void __launch_bounds__(THREADS) w2_cost(
     const float* __restrict__ change, const float* __restrict__ moved, const float* __restrict__ mean,
     const float* __restrict__ target_mean, int channels, float scale, float* __restrict__ gram_error,
-    float* __restrict__ mean_error, void* __restrict__ partials, int accumulate) {
+    float* __restrict__ mean_error, void* __restrict__ partials, float factor, float* __restrict__ cost,
+    unsigned* __restrict__ ticket, int accumulate) {
     const int row = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
     float sum = 0.0f;
     if (row < channels) {
@@ -219,5 +220,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) w2_cost(
         }
     }
     const float total = block_sum(sum);
-    if (threadIdx.x == 0) static_cast<float*>(partials)[blockIdx.x] = total;
+    sum_over_blocks(total, partials, factor, cost, ticket);
 }

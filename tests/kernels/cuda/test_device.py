@@ -236,7 +236,6 @@ LAUNCHES = {  # of an evaluation and a step of Adam: five convolutions, two pool
     "content_gradient": 1,
     "tv_cost": 1,
     "gemv": 1,
-    "finish_sums": 3 + 1 + 1 + 1,
     "record_costs": 1,
     "adam_iteration": 1,
 }

@@ -175,7 +175,7 @@ def test_the_checking_build_finds_nothing(checked: CudaDevice) -> None:
     checked.random_directions(1, held(checked, np.zeros(1, np.int32)), drawn)
     checked.on_launch = None
     assert names == {"sort_rows_in_block", "count_digits", "scan_digits", "scatter_digits", "project_fp32",
-                     "sliced_gradient_fp32", "sliced_cost", "sliced_cost_weighted", "sliced_weight_sums", "finish_sums",
+                     "sliced_gradient_fp32", "sliced_cost", "sliced_cost_weighted", "sliced_weight_sums",
                      "random_directions"}  # fmt: skip
 
 
