@@ -30,6 +30,7 @@ else:
 Array = Any  # of whichever device is at hand, where code is written for all of them
 Filters = Any  # a convolution's weights, packed the way a device likes them
 Layout = tuple[tuple[int, ...], np.dtype[Any]]
+StylePlace = Literal["beside", "in place"]
 Pooling = Literal["max", "average"]
 
 W2_SCRATCH = 5  # matrices of scratch memory for `w2_root` and `w2_cost`
@@ -127,9 +128,16 @@ class Device(Protocol[A]):
         Outputs that are None are not wanted. `choice` belongs to max pooling alone.
         """
 
-    def conv3x3_input_gradient(self, gradient: A, filters: Filters, *, out: A, mask: A | None,
-                               accumulate: bool) -> None:  # fmt: skip
-        """out := (conv^T(gradient, kernel) [+ out]) [* mask]."""
+    def conv3x3_input_gradient(self, gradient: A, filters: Filters, *, out: A, mask: A | None, accumulate: bool,
+                               features: A | None = None, difference: A | None = None) -> None:  # fmt: skip
+        """out := (conv^T(gradient, kernel) [+ features difference] [+ out]) [* mask].
+
+        features like `out`, difference (C, C) of image_dtype and symmetric: as `style_gradient` has them, both or none.
+        """
+
+    def carries_style(self, filters: Filters) -> StylePlace | None:
+        """Whether `conv3x3_input_gradient` through these filters does better to take a style along than to add to what
+        `style_gradient` has written, and if so whether `out` may be the features themselves."""
 
     def pool2x2(self, x: A, *, pooling: Pooling, out: A, choice: A | None) -> None:
         """out := pool2x2(x), where no convolution does it on the way. `choice` as there."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .device import FLAT, Layout, Pooling
+from .device import FLAT, Layout, Pooling, StylePlace
 from .errors import DeviceError
 from .random.directions import directions as draw_directions
 from .timing import host_roofline, seconds_of
@@ -110,13 +110,19 @@ class Reference:
             self.pool2x2(y, pooling=pooling, out=pooled, choice=choice)
 
     def conv3x3_input_gradient(self, gradient: Floats, filters: ReferenceFilters, *, out: Floats,
-                               mask: NDArray[np.bool_] | None, accumulate: bool) -> None:  # fmt: skip
+                               mask: NDArray[np.bool_] | None, accumulate: bool, features: Floats | None = None,
+                               difference: Floats | None = None) -> None:  # fmt: skip
         """dx[i, j, c] = sum_{r,s,k} dz[i-r+1, j-s+1, k] w[r, s, c, k]: the same convolution with the filters turned by
-        180 degrees and their channels swapped."""
+        180 degrees and their channels swapped; and with a style, sum_k F[i, j, k] D[k, c] beside it."""
         result = _convolve(gradient, filters.kernel[::-1, ::-1].swapaxes(2, 3))
+        if features is not None and difference is not None:
+            result += features @ difference
         _store(result, out, accumulate)
         if mask is not None:
             out *= mask
+
+    def carries_style(self, filters: ReferenceFilters) -> StylePlace | None:  # noqa: ARG002
+        return None
 
     def pool2x2(self, x: Floats, *, pooling: Pooling, out: Floats, choice: NDArray[np.uint8] | None) -> None:
         """p[i, j] = max, or the mean, of the four x[2i+r, 2j+s]; of equals the first in reading order is chosen"""

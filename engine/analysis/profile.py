@@ -40,7 +40,10 @@ def _convolution(a: Arguments) -> Work:
 
 
 def _input_gradient(a: Arguments) -> Work:
-    return Work(2.0 * 9 * a["gradient"].size * a["out"].shape[2], 9 * a["gradient"].shape[2])
+    channels = a["out"].shape[2]
+    of_style = 0 if a.get("features") is None else channels
+    terms = 9 * a["gradient"].shape[2] + of_style
+    return Work(2.0 * 9 * a["gradient"].size * channels + 2.0 * a["out"].size * of_style, terms)
 
 
 def _gram(a: Arguments) -> Work:

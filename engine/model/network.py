@@ -6,11 +6,12 @@ each tap, where its gradient enters.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
-from ...kernels.device import Array, Device, Filters, Pooling
+from ...kernels.device import Array, Device, Filters, Pooling, StylePlace
 from ...weights import Preprocessing, Weights
 from ..errors import SettingsError
 from ..memory.arena import Buffer, allocate
@@ -106,10 +107,22 @@ def sizes(network: Network, size: tuple[int, int]) -> list[tuple[int, int]]:
     return result
 
 
+def carriers(device: Device, network: Network) -> dict[str, StylePlace]:
+    """The taps whose style gradient the convolution behind them can take along (`Device.carries_style`)."""
+    found = {}
+    for layer, behind in zip(network.layers, network.layers[1:], strict=False):
+        if not layer.pooled and (place := device.carries_style(behind.filters)):
+            found[layer.tap] = place
+    return found
+
+
 def plan(
-    device: Device, network: Network, size: tuple[int, int], taps: Collection[str], *, backward: bool
-) -> list[Buffer]:
+    device: Device, network: Network, size: tuple[int, int], taps: Collection[str], *, backward: bool,
+    carried: Mapping[str, StylePlace] = MappingProxyType({}),
+) -> list[Buffer]:  # fmt: skip
     """The buffers of both walks with their lifetimes.
+
+    carried: those of `taps` where nothing enters but what the convolution behind them takes along.
 
     Step 0 preprocesses and step 1 + i computes layer i forward. Then the two deepest layers take in their taps'
     gradients, and three steps carry the gradient from layer i to the one before it: through the convolution, with the
@@ -118,35 +131,40 @@ def plan(
     n = len(network.layers)
     real = device.activation_dtype
 
-    def carried(i: int) -> int:
+    def passed_on(i: int) -> int:
         """The step at which the gradient leaves layer i through its convolution."""
         return n + 2 + 3 * (n - 1 - i)
 
     buffers = [Buffer("input", (*size, 3), device.image_dtype, 0, 1)]
     if backward:
-        buffers.append(Buffer("input_gradient", (*size, 3), device.image_dtype, carried(0), carried(0) + 1))
+        buffers.append(Buffer("input_gradient", (*size, 3), device.image_dtype, passed_on(0), passed_on(0) + 1))
     convolutions = []
     for i, (layer, (h, w)) in enumerate(zip(network.layers, sizes(network, size), strict=True)):
         convolutions.append((h, w, *layer.channels))
         forward, channels, tapped = 1 + i, layer.channels[1], layer.tap in taps
+        place = carried.get(layer.tap)
         shape, pooled_shape = (h, w, channels), (h // 2, w // 2, channels)
-        taken_in = n + 1 if i >= n - 2 else carried(i + 2) + 1
+        taken_in = n + 1 if i >= n - 2 else passed_on(i + 2) + 1
         if tapped or not layer.pooled:
             last = (taken_in if backward else n) if tapped else forward + 1
+            if place is not None:
+                last = passed_on(i) if place == "in place" else passed_on(i + 1)
             buffers.append(Buffer(f"{i}.output", shape, real, forward, last))
         if layer.pooled:
             buffers.append(Buffer(f"{i}.pooled", pooled_shape, real, forward, forward + 1))
         if backward:
-            arrived = n + 1 if i == n - 1 else carried(i + 1)
+            arrived = n + 1 if i == n - 1 else passed_on(i + 1)
             masked = arrived + 2 if layer.pooled else arrived
             buffers.append(Buffer(f"{i}.mask", *device.mask_layout(shape), forward, masked))
-            buffers.append(Buffer(f"{i}.gradient", shape, real, taken_in if tapped else masked, carried(i)))
+            if place != "in place":
+                first = taken_in if tapped and place is None else masked
+                buffers.append(Buffer(f"{i}.gradient", shape, real, first, passed_on(i)))
             if layer.pooled:
                 buffers.append(Buffer(f"{i}.pooled_gradient", pooled_shape, real, arrived, masked))
                 if network.pooling == "max":
                     buffers.append(Buffer(f"{i}.choice", *device.choice_layout(pooled_shape), forward, masked))
     workspace = device.workspace_bytes(convolutions)
-    buffers.append(Buffer("workspace", (workspace,), np.dtype(np.uint8), 0, carried(0) + 1))
+    buffers.append(Buffer("workspace", (workspace,), np.dtype(np.uint8), 0, passed_on(0) + 1))
     return buffers
 
 
@@ -159,10 +177,13 @@ def reserve(
 
 def views(network: Network, rooms: Mapping[str, Array]) -> Buffers:
     """Sorts buffers that were planned, by name, to their layers."""
-    layers = tuple(
-        LayerBuffers(*(rooms.get(f"{i}.{field}") for field in LayerBuffers._fields)) for i in range(len(network.layers))
-    )
-    return Buffers(rooms["input"], rooms.get("input_gradient"), rooms["workspace"], layers)
+    layers: list[LayerBuffers] = []
+    for i in range(len(network.layers)):
+        own = LayerBuffers(*(rooms.get(f"{i}.{field}") for field in LayerBuffers._fields))
+        if own.mask is not None and own.gradient is None:  # a gradient in place of the features
+            own = own._replace(gradient=own.output)
+        layers.append(own)
+    return Buffers(rooms["input"], rooms.get("input_gradient"), rooms["workspace"], tuple(layers))
 
 
 def forward(device: Device, network: Network, buffers: Buffers, image: Array) -> None:
@@ -181,9 +202,13 @@ def forward(device: Device, network: Network, buffers: Buffers, image: Array) ->
 
 
 def backward(
-    device: Device, network: Network, buffers: Buffers, taps: Collection[str], out: Array
-) -> Iterator[tuple[str, Array]]:
+    device: Device, network: Network, buffers: Buffers, taps: Collection[str], out: Array,
+    carried: Mapping[str, Array] = MappingProxyType({}),
+) -> Iterator[tuple[str, Array]]:  # fmt: skip
     """From the gradients at the taps to the gradient of the image, written to `out`.
+
+    carried: the difference (C, C) that the features are multiplied by, at taps outside of `taps` where the convolution
+    behind takes that along.
 
     Yields every tap of `taps` as the pass comes by, with a buffer (h, w, C) into which the caller writes the gradient
     that enters there. The gradient of the image is complete once the iterator has ended.
@@ -207,9 +232,11 @@ def backward(
     for i in range(deepest, 0, -1):
         (before, into), (layer, b) = layers[i - 1], layers[i]
         target, mask = (into.pooled_gradient, None) if before.pooled else (into.gradient, into.mask)
+        difference = carried.get(before.tap)
         device.conv3x3_input_gradient(
-            b.gradient, layer.filters, out=target, mask=mask, accumulate=tapped(i - 1) and not before.pooled
-        )
+            b.gradient, layer.filters, out=target, mask=mask, accumulate=tapped(i - 1) and not before.pooled,
+            features=None if difference is None else into.output, difference=difference,
+        )  # fmt: skip
         # One layer ahead, so that the tap's activation is gone before the pool below unfolds a gradient as large.
         yield from entering(i - 2)
         if before.pooled:

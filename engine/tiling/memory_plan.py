@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...kernels.device import Array, Device, Layout
+from ...kernels.device import Array, Device, Layout, StylePlace
 from ..costs.cost_vector import CostVector
 from ..costs.statistics import registry
 from ..costs.statistics.base import Statistic, TapShape, filled, layouts
@@ -159,8 +159,24 @@ class MemoryPlan:
             tuple(TiledPass(style_network, style, self.style_taps, known=self.known) for style in cut.styles),
             TiledPass(measured, cut.image, self.content_taps, known=self.known),
             TiledPass(style_network, cut.image, self.style_taps, known=self.known),
-            TiledPass(net, cut.image, every, backward=True, targets=self.content_taps, known=self.known),
-        )
+            TiledPass(
+                net, cut.image, every, backward=True, targets=self.content_taps, carried=self.carried(cut.image),
+                known=self.known,
+            ),
+        )  # fmt: skip
+
+    def carried(self, image: Tiling) -> dict[str, StylePlace]:
+        """The taps where a style is all that enters, and its gradient is nothing but the features times a matrix that
+        the convolution behind takes along."""
+        one = len(self.chosen) == 1 and next(iter(self.chosen.values())).linear
+        if not one or image.count > 1 or self.groups != (None,):
+            return {}
+        pieces = self.pieces(image.tiles)
+        return {
+            tap: place
+            for tap, place in network.carriers(self.device, self.network).items()
+            if tap in self.style_taps and tap not in self.content_taps and pieces[tap][0].whole
+        }
 
     @property
     def _style_network(self) -> Network:

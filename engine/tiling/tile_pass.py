@@ -157,8 +157,12 @@ def tile_gradient(worker: TileWorker, number: int, image: Array, out: Array) -> 
     activations = tiled_pass.activations(device, tile)
 
     # Backward, from the deepest layer to the image. At each tap on the way the gradient of its costs enters.
+    # Where nothing enters but what the convolution behind can take along, it does.
     taps = {content.tap for content in worker.content_terms} | {style.tap for style in worker.style_terms}
-    for tap, tap_gradient in network.backward(device, net, buffers, taps, out):
+    carried = {
+        style.tap: style.statistic.matrix(style) for style in worker.style_terms if style.tap in tiled_pass.carried
+    }
+    for tap, tap_gradient in network.backward(device, net, buffers, taps - set(carried), out, carried):
         part = worker.pieces[tap][number]
         features, injected = activations[tap][part.rows], tap_gradient[part.rows]
         for halo in (tap_gradient[: part.rows.start], tap_gradient[part.rows.stop :]):

@@ -5,9 +5,10 @@ What a tile is stands in `geometry`; what one layer after another does, in `netw
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
-from ...kernels.device import Array, Device
+from ...kernels.device import Array, Device, StylePlace
 from ..memory.arena import Buffer, cut, lay_out
 from ..model import network
 from ..model.network import Network
@@ -21,8 +22,9 @@ class OnHost(NamedTuple):
     values: Image
 
 
-WindowBytes = dict[tuple[int, frozenset[str], frozenset[str], bool, bool, tuple[int, int]], int]
-"""What windows take, by depth, taps, targets, whether there is a way back, whether they are the whole, and size."""
+WindowBytes = dict[tuple[int, frozenset[str], frozenset[str], frozenset[str], bool, bool, tuple[int, int]], int]
+"""What windows take, by depth, taps, targets, taps that are carried, whether there is a way back, whether they are the
+whole, and size."""
 
 
 class TiledPass:
@@ -35,10 +37,13 @@ class TiledPass:
 
     def __init__(
         self, net: Network, cut_up: Tiling, taps: Collection[str], *, backward: bool = False,
-        targets: Collection[str] = (), known: "WindowBytes | None" = None,
+        targets: Collection[str] = (), carried: Mapping[str, StylePlace] = MappingProxyType({}),
+        known: "WindowBytes | None" = None,
     ) -> None:  # fmt: skip
         self.network, self.tiling = net, cut_up
         self._taps, self._targets, self._backward = taps, targets, backward
+        self.carried = carried
+        """The taps whose style the convolution behind them takes along (`network.plan`)."""
         self._known: WindowBytes = {} if known is None else known
         self._arena: Array = None
         self._rooms: dict[tuple[int, int], tuple[network.Buffers, Mapping[str, Array]]] = {}
@@ -49,7 +54,7 @@ class TiledPass:
 
     def window_bytes(self, device: Device, size: tuple[int, int]) -> int:
         """Of the arena for windows of (H, W) `size` alone."""
-        what = len(self.network.layers), frozenset(self._taps), frozenset(self._targets)
+        what = len(self.network.layers), frozenset(self._taps), frozenset(self._targets), frozenset(self.carried)
         key = (*what, self._backward, self.tiling.count == 1, size)
         if key not in self._known:
             self._known[key] = lay_out(self._planned(device, size))[1]
@@ -113,7 +118,7 @@ class TiledPass:
 
     def _planned(self, device: Device, size: tuple[int, int]) -> list[Buffer]:
         """What is written in a window of (H, W) `size`; nothing but the network's own where that is the whole image."""
-        planned = network.plan(device, self.network, size, self._taps, backward=self._backward)
+        planned = network.plan(device, self.network, size, self._taps, backward=self._backward, carried=self.carried)
         if self.tiling.count == 1:
             return planned
         planned.append(Buffer("image", (*size, 3), device.image_dtype, 0, 0))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..device import Layout, Pooling
+from ..device import Layout, Pooling, StylePlace
 from ..errors import DeviceError
 from ..timing import host_roofline, seconds_of
 from . import resizing, wasserstein, winograd
@@ -152,7 +152,12 @@ class Cpu(NeighborOperations, SlicedOperations):
                  self._workspace)  # fmt: skip
 
     def conv3x3_input_gradient(self, gradient: Floats, filters: CpuFilters, *, out: Floats,
-                               mask: Bits | None, accumulate: bool) -> None:  # fmt: skip
+                               mask: Bits | None, accumulate: bool, features: Floats | None = None,
+                               difference: Floats | None = None) -> None:  # fmt: skip
+        if features is not None and difference is not None:
+            self.style_gradient(features, difference, out=out, accumulate=accumulate)
+            accumulate = True
+
         def finish(strip: Strip, y: Floats) -> None:
             own = out[strip.window]
             if accumulate:
@@ -165,6 +170,10 @@ class Cpu(NeighborOperations, SlicedOperations):
         convolve(
             gradient, swapped, filters.backward, BACKWARD, target, out.shape[2], finish, self._workers, self._workspace
         )
+
+    def carries_style(self, filters: CpuFilters) -> StylePlace | None:  # noqa: ARG002
+        """A product of its own is as good."""
+        return None
 
     def pool2x2(self, x: Floats, *, pooling: Pooling, out: Floats, choice: Bits | None) -> None:
         def task(_: int, rows: slice) -> None:

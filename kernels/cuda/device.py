@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..device import W2_SCRATCH, Array, Layout, Pooling
+from ..device import W2_SCRATCH, Array, Layout, Pooling, StylePlace
 from .arguments import (
     ALIGNMENT,
     BYTE,
@@ -200,8 +200,12 @@ class CudaDevice(NeighborOperations, SlicedOperations):
                                        workspace=self._workspace)
         )  # fmt: skip
 
+    def carries_style(self, filters: Filters) -> StylePlace | None:
+        return self._kernels.carries_style(filters)
+
     def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
-                               accumulate: bool) -> None:  # fmt: skip
+                               accumulate: bool, features: Array | None = None,
+                               difference: Array | None = None) -> None:  # fmt: skip
         height, width = gradient.shape[:2]
         shape = (height, width, filters.channels_in)
         self._check(
@@ -209,7 +213,20 @@ class CudaDevice(NeighborOperations, SlicedOperations):
             gradient=(gradient, (height, width, filters.channels_out), self.activation_dtype),
             out=(out, shape, self._before(filters)),
             mask=(mask, *mask_layout(shape)),
+            features=(features, shape, self.activation_dtype),
+            difference=(difference, (shape[2], shape[2]), FLOAT),
         )
+        if (features is None) != (difference is None):
+            raise ValueError("conv3x3_input_gradient: features and a difference belong together")
+        if features is not None:
+            self._check_channels("conv3x3_input_gradient", shape[2])
+            self._run(
+                self._kernels.input_gradient_and_style(
+                    gradient, filters, features=features, difference=difference, out=out, mask=mask,
+                    accumulate=accumulate, workspace=self._workspace, loss_scale=self.loss_scale,
+                )
+            )  # fmt: skip
+            return
         self._run(
             self._kernels.conv3x3_input_gradient(gradient, filters, out=out, mask=mask, accumulate=accumulate,
                                                  workspace=self._workspace)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..device import Array, Pooling
+from ..device import Array, Pooling, StylePlace
 from ..errors import DeviceError
 from . import self_test
 from .conv3x3 import launch_mma_sm80, launch_simt, launch_wgmma_fp32_sm90, launch_wgmma_sm90
@@ -104,6 +104,21 @@ class SimtKernels:
 
     def pool2x2(self, x: Array, out: Array, choice: Array | None, pooling: Pooling) -> list[Launch]:
         return elementwise.pool2x2(x, out, choice, pooling)
+
+    def carries_style(self, filters: Filters) -> StylePlace | None:
+        """Whether `input_gradient_and_style` is more than its parts, and if so whether `out` may be the features."""
+        del filters
+        return None
+
+    def input_gradient_and_style(self, gradient: Array, filters: Filters, *, features: Array, difference: Array,
+                                 out: Array, mask: Array | None, accumulate: bool, workspace: Array,
+                                 loss_scale: float) -> list[Launch]:  # fmt: skip
+        """The one after the other."""
+        style = self.style_gradient(features, difference, out=out, accumulate=accumulate, shift=None, weights=None,
+                                    workspace=workspace, loss_scale=loss_scale)  # fmt: skip
+        return style + self.conv3x3_input_gradient(
+            gradient, filters, out=out, mask=mask, accumulate=True, workspace=workspace
+        )
 
     def pool_input_gradient(self, gradient: Array, choice: Array | None, out: Array, mask: Array,
                             accumulate: bool) -> list[Launch]:  # fmt: skip
@@ -302,6 +317,32 @@ class WgmmaKernels(Mma16BitKernels):
             )
         return launch_wgmma_sm90.conv3x3_input_gradient(
             gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace, target=self._target
+        )
+
+    def carries_style(self, filters: Filters) -> StylePlace | None:
+        """In bf16: fp16 wants a scale for every column of the difference."""
+        if self.precision != "bf16" or not isinstance(filters, launch_wgmma_sm90.PackedFilters):
+            return None
+        return "in place" if filters.channels_in <= launch_wgmma_sm90.IN_PLACE_CHANNELS else "beside"
+
+    def input_gradient_and_style(self, gradient: Array, filters: Filters, *, features: Array, difference: Array,
+                                 out: Array, mask: Array | None, accumulate: bool, workspace: Array,
+                                 loss_scale: float) -> list[Launch]:  # fmt: skip
+        if self.carries_style(filters) is None or not isinstance(filters, launch_wgmma_sm90.PackedFilters):
+            return super().input_gradient_and_style(
+                gradient, filters, features=features, difference=difference, out=out, mask=mask,
+                accumulate=accumulate, workspace=workspace, loss_scale=loss_scale,
+            )  # fmt: skip
+        assert loss_scale == 1.0, "bf16 needs none"
+        return launch_wgmma_sm90.conv3x3_input_gradient(
+            gradient,
+            filters,
+            out=out,
+            mask=mask,
+            accumulate=accumulate,
+            workspace=workspace,
+            target=self._target,
+            style=(features, difference),
         )
 
     def gram(self, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:

@@ -122,6 +122,9 @@ class Statistic(ABC, Generic[T, S, E]):
     """How often all tiles are looked at for that, one after the other."""
     random = False
     """Whether it draws random numbers, others at every iteration."""
+    linear = False
+    """Whether the gradient of a whole image is its features times a symmetric matrix, that of `matrix`, where no pixel
+    weighs more than another."""
     in_tiles = True
     """Whether an image may be cut up."""
     on_devices = True
@@ -200,6 +203,10 @@ class Statistic(ABC, Generic[T, S, E]):
     @abstractmethod
     def compare(self, device: Device, term: StyleTerm[T, S, E]) -> None:
         """Once the sums are complete: writes the unweighted cost of every target to its slot, and the errors."""
+
+    def matrix(self, term: StyleTerm[T, S, E]) -> Array:
+        """(C, C), of image_dtype, as `compare` has left it: for those that are `linear`."""
+        raise NotImplementedError(f"{term.name} is not linear")
 
     @abstractmethod
     def add_gradient(

@@ -8,18 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from ....kernels.device import Device
+from ....kernels.device import Array, Device
 from .base import StyleTerm
 from .second_order import MomentErrors, Moments, OfSquaredErrors, downloaded
 
 
 class Gram(OfSquaredErrors):
-    with_mean = False
+    with_mean, linear = False, True
 
     def finish_target(self, device: Device, target: Moments, scratch: Any) -> tuple[float, Moments]:
         del scratch
         gram = downloaded(device, target.gram)
         return float(np.sum(np.square(gram))) / (4 * len(gram) ** 2), target
+
+    def matrix(self, term: StyleTerm[Moments, Moments, MomentErrors]) -> Array:
+        return term.errors.gram_error
 
     def compare(self, device: Device, term: StyleTerm[Moments, Moments, MomentErrors]) -> None:
         for number, style in enumerate(term.targets):

@@ -92,3 +92,6 @@ WGMMA_FP32_SM90 = {
     ("input_gradient", "3xtf32", "split_k_sum"): "conv3x3_input_gradient_mma_sm80_fp32_split_k_sum",
 }
 """Likewise."""
+
+ROUND_GRAM_ERROR = {"bf16": "round_gram_error_wgmma_sm90_bf16"}
+"""By precision: what makes an operand of the input gradient of a style's difference. fp16 would lose small ones."""

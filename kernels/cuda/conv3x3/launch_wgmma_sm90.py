@@ -20,11 +20,14 @@ from ..runtime.launch import Launch
 from ..runtime.tensor_map import CHANNELS, ELEMENT_BYTES, STEP_CHANNELS, Element, Target, TensorMap
 from ..split_k import ceil_div, finish_grid, int32s, partials_in, split_k_bytes
 from ..storage import rounded
-from .kernel_names import WGMMA_SM90
+from .kernel_names import ROUND_GRAM_ERROR, WGMMA_SM90
 from .wgmma_model import BACKWARD, FORWARD, Cut, predicted
 
 BOX_WIDTH, BOX_HEIGHT, LOADED_ROWS = 8, 16, 18  # the box's, as in cuda/conv3x3/wgmma_layout.cuh
 THREADS = 384
+ROUNDING_THREADS = 256
+DIFFERENCE_ALIGNMENT = 128  # bytes
+IN_PLACE_CHANNELS = 64  # every tile has them all, so that nobody reads what another tile writes
 EPILOGUE_BYTES = 2 * (16384 + 1024)  # two units of 128 pixels x 64 channels, and their masks
 
 SLICES = (1, 2, 3, 4, 6, 8, 12)  # of a sum: what an H100 was measured with
@@ -40,6 +43,10 @@ class PackedFilters(NamedTuple):
     channels_in: int
     channels_out: int
     element: Element
+
+
+StyleOperands = tuple[Array, Array]
+"""Features (H, W, C_in) in 16 bits, and the difference (C_in, C_in) in float32, symmetric."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,11 @@ def filters_map(address: int, element: Element, channels_in: int, channels_out: 
     return TensorMap(address, element, (channels_in, 9, channels_out), (STEP_CHANNELS, 1, tile.channels))
 
 
+def difference_map(address: int, element: Element, channels: int, tile: Tile) -> TensorMap:
+    """Of (C, C), as if it were filters of one tap."""
+    return TensorMap(address, element, (channels, 1, channels), (STEP_CHANNELS, 1, tile.channels))
+
+
 # ---- filters --------------------------------------------------------------------------------------------------------
 def serves(channels_in: int, channels_out: int) -> bool:
     """Whether these kernels can convolve from and to so many channels, in both directions."""
@@ -168,7 +180,26 @@ def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int
     """Scratch memory that a convolution of these sizes needs, forward and backward."""
     forward = choose_work(height, width, channels_in, channels_out)
     backward = choose_work(height, width, channels_out, channels_in, backward=True)
-    return max(partial_bytes(forward, height, width, channels_out), partial_bytes(backward, height, width, channels_in))
+    partials = (
+        partial_bytes(forward, height, width, channels_out),
+        partial_bytes(backward, height, width, channels_in) + _difference_bytes(channels_in),
+    )
+    return max(partials)
+
+
+def _difference_bytes(channels: int) -> int:
+    """Of a style's difference in 16 bits, wherever it begins."""
+    return channels * channels * ELEMENT_BYTES + DIFFERENCE_ALIGNMENT
+
+
+def _difference_memory(workspace: Array | None, before: int, channels: int) -> Array:
+    """The end of the workspace, for a difference of so many channels, with `before` bytes of others before it."""
+    needed = before + _difference_bytes(channels)
+    if workspace is None or workspace.nbytes < needed:
+        raise ValueError(f"the workspace has {0 if workspace is None else workspace.nbytes} bytes of {needed}")
+    size = channels * channels * ELEMENT_BYTES
+    start = (workspace.nbytes - size) // DIFFERENCE_ALIGNMENT * DIFFERENCE_ALIGNMENT
+    return workspace[start : start + size].view(np.uint16).reshape(channels, channels)
 
 
 # ---- launches -------------------------------------------------------------------------------------------------------
@@ -196,18 +227,34 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
 
 
 def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Array, mask: Array | None,
-                           accumulate: bool, workspace: Array | None, target: Target,
-                           work: Work | None = None) -> list[Launch]:  # fmt: skip
-    """`Device.conv3x3_input_gradient` on 16-bit gradients; otherwise as `conv3x3_relu`."""
+                           accumulate: bool, workspace: Array | None, target: Target, work: Work | None = None,
+                           style: StyleOperands | None = None) -> list[Launch]:  # fmt: skip
+    """`Device.conv3x3_input_gradient` on 16-bit gradients; otherwise as `conv3x3_relu`.
+
+    The style's difference is rounded to bf16 into the end of the workspace. `out` may be its features where they have
+    IN_PLACE_CHANNELS at most.
+    """
     height, width, channels_out = gradient.shape
     channels_in = filters.channels_in
     work = work or choose_work(height, width, channels_out, channels_in, backward=True)
     partials = partials_in(workspace, partial_bytes(work, height, width, channels_in))
     maps = _maps(gradient, filters.backward, filters.element, work.tile, target)
     results = target.encode(results_map(target.address(out), filters.element, out.shape))
-    args = (*maps, results, mask, partials, *int32s(height, width, channels_out, channels_in, work.slices),
-            np.int32(accumulate))  # fmt: skip
-    launches = [_launch("input_gradient", work, filters.element, args, target)]
+    launches, of_style, style_k_tiles = [], maps, 0
+    if style is not None:
+        features, difference = style
+        held = _difference_memory(workspace, partial_bytes(work, height, width, channels_in), channels_in)
+        grid = (ceil_div(held.size, 4 * ROUNDING_THREADS), 1, 1)
+        rounding = (difference, held, np.int32(held.size))
+        launches.append(Launch(ROUND_GRAM_ERROR[filters.element], grid, (ROUNDING_THREADS, 1, 1), rounding))
+        style_k_tiles = ceil_div(channels_in, STEP_CHANNELS)
+        of_style = (
+            target.encode(activations_map(target.address(features), filters.element, features.shape)),
+            target.encode(difference_map(target.address(held), filters.element, channels_in, work.tile)),
+        )
+    sizes = int32s(height, width, channels_out, channels_in, work.slices, accumulate, style_k_tiles)
+    args = (*maps, results, *of_style, mask, partials, *sizes)
+    launches.append(_launch("input_gradient", work, filters.element, args, target))
     if work.slices > 1:
         sliced = (partials, out, mask, *int32s(work.slices, height, width, channels_in), np.int32(accumulate))
         launches.append(_finish("input_gradient", filters.element, (height, width, channels_in), sliced))

@@ -40,12 +40,20 @@ constexpr int unit_pixels = box_width * box_height, unit_channels = block_k;
 constexpr int unit_bytes = unit_pixels * row_bytes, unit_mask_bytes = unit_pixels * unit_channels / 8;
 constexpr int unit_buffers = 2;
 
+// What is multiplied beside the convolution: a style's gradient F D, (pixels x channels) by a symmetric difference, in
+// k_tiles of 64 channels; 0 for none. Boxes of features are those of pixels, boxes of the difference those of filters.
+struct StyleTerm {
+    const TensorMap &features, &difference;
+    int k_tiles;
+};
+
 // out := (sums [+ out]) [* relu_mask]; a null mask masks nothing.
 struct MaskUnits {
     static constexpr bool in_units = true;
     const TensorMap& out;  // boxes of a unit
     const uint8_t* relu_mask;
     int accumulate;
+    StyleTerm style;
 };
 
 #ifdef HAS_WGMMA

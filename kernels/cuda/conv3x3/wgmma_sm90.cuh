@@ -119,41 +119,81 @@ struct Memory {
     }
 };
 
+// Loads a k-tile's boxes, or a tap's filters, into the next stage, once that is free. The producer's warp.
 template <class Tile>
+__device__ __forceinline__ void load_boxes(const Memory<Tile>& memory, Ring<Tile::pixel_stages>& pixels,
+                                           const TensorMap& map, const Coordinates& at) {
+    ptx::mbarrier_wait(memory.pixels_empty(pixels.stage), pixels.parity ^ 1);
+    if (threadIdx.x % 32 == 0) {
+        ptx::arrive_expect_tx(memory.pixels_full(pixels.stage), Tile::pixel_bytes);
+        for (int box = 0; box < Tile::boxes; ++box)
+            ptx::tma_load_3d(memory.pixels(pixels.stage) + box * box_bytes, map, memory.pixels_full(pixels.stage),
+                             {at.x, at.y + box * box_width, at.z});
+    }
+    pixels.advance();
+}
+template <class Tile>
+__device__ __forceinline__ void load_filters(const Memory<Tile>& memory, Ring<Tile::filter_stages>& filters,
+                                             const TensorMap& map, const Coordinates& at) {
+    ptx::mbarrier_wait(memory.filters_empty(filters.stage), filters.parity ^ 1);
+    if (threadIdx.x % 32 == 0) {
+        ptx::arrive_expect_tx(memory.filters_full(filters.stage), Tile::filter_bytes);
+        ptx::tma_load_3d(memory.filters(filters.stage), map, memory.filters_full(filters.stage), at);
+    }
+    filters.advance();
+}
+
+template <class Tile, class Epilogue>
 __device__ __forceinline__ void produce(const Memory<Tile>& memory, const TensorMap& pixels_map,
                                         const TensorMap& filters_map, const TileScheduler& scheduler,
-                                        unsigned pixel_tiles) {
+                                        unsigned pixel_tiles, const Epilogue& epilogue) {
     Ring<Tile::pixel_stages> pixels;
     Ring<Tile::filter_stages> filters;
-    const bool elected = threadIdx.x % 32 == 0;
     const unsigned work_tiles = pixel_tiles * scheduler.channel_tiles * scheduler.split_k;
     for (unsigned index = blockIdx.x; index < work_tiles; index += gridDim.x) {
         const WorkTile work_tile = work_tile_at(index, scheduler, pixel_tiles, Tile::boxes * box_width, Tile::columns);
+#pragma unroll 1
         for (int k_tile = work_tile.first_k_tile; k_tile < work_tile.end_k_tile; ++k_tile) {
-            ptx::mbarrier_wait(memory.pixels_empty(pixels.stage), pixels.parity ^ 1);
-            if (elected) {
-                ptx::arrive_expect_tx(memory.pixels_full(pixels.stage), Tile::pixel_bytes);
-                for (int box = 0; box < Tile::boxes; ++box)
-                    ptx::tma_load_3d(memory.pixels(pixels.stage) + box * box_bytes, pixels_map,
-                                     memory.pixels_full(pixels.stage), pixels_at(work_tile, k_tile, box));
-            }
-            pixels.advance();
-            for (int tap_row = 0; tap_row < 3; ++tap_row) {
-                ptx::mbarrier_wait(memory.filters_empty(filters.stage), filters.parity ^ 1);
-                if (elected) {
-                    ptx::arrive_expect_tx(memory.filters_full(filters.stage), Tile::filter_bytes);
-                    ptx::tma_load_3d(memory.filters(filters.stage), filters_map, memory.filters_full(filters.stage),
-                                     filters_at(work_tile, k_tile, tap_row));
-                }
-                filters.advance();
+            load_boxes<Tile>(memory, pixels, pixels_map, pixels_at(work_tile, k_tile));
+#pragma unroll 1
+            for (int tap_row = 0; tap_row < 3; ++tap_row)
+                load_filters<Tile>(memory, filters, filters_map, filters_at(work_tile, k_tile, tap_row));
+        }
+        if constexpr (Epilogue::in_units) {
+            const int style_k_tiles = work_tile.split ? 0 : epilogue.style.k_tiles;
+#pragma unroll 1
+            for (int k_tile = 0; k_tile < style_k_tiles; ++k_tile) {
+                load_boxes<Tile>(memory, pixels, epilogue.style.features, pixels_at(work_tile, 3 * k_tile + 1));
+                load_filters<Tile>(memory, filters, epilogue.style.difference,
+                                   {k_tile * block_k, 0, work_tile.channel});
             }
         }
     }
 }
 
-// The sums of one work tile: of all its boxes, or of the consumer's.
+// A batch of wgmma: 64 channels of a tap, of all boxes of the work tile or of the consumer's. `add` is 0 where the sums
+// begin.
 template <class Tile, class Element>
-__device__ __forceinline__ void multiply(const Memory<Tile>& memory, int k_tiles, int consumer,
+__device__ __forceinline__ void multiply_tap(uint64_t of_boxes, uint64_t of_stage, int tap_row, int add,
+                                             float (&accum)[Tile::products][Tile::accum]) {
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < block_k / mma_k; ++k) {
+#pragma unroll
+        for (int i = 0; i < Tile::products; ++i) {
+            const int box = Tile::swap_ab ? i : i / 2, block = Tile::swap_ab ? 0 : i % 2;
+            const uint64_t of_pixels = advance_descriptor(of_boxes, box * box_bytes + block_offset(block, tap_row, k));
+            const uint64_t of_filters = advance_descriptor(of_stage, k * mma_bytes);
+            ptx::wgmma<Element>(accum[i], Tile::swap_ab ? of_filters : of_pixels,
+                                Tile::swap_ab ? of_pixels : of_filters, add | k);
+        }
+    }
+    ptx::wgmma_commit_group();
+}
+
+// The sums of one work tile: of all its boxes, or of the consumer's. `style_k_tiles` more follow, of one tap, the middle.
+template <class Tile, class Element>
+__device__ __forceinline__ void multiply(const Memory<Tile>& memory, int k_tiles, int style_k_tiles, int consumer,
                                          Ring<Tile::pixel_stages>& pixels, Ring<Tile::filter_stages>& filters,
                                          float (&accum)[Tile::products][Tile::accum]) {
     const int first_box = Tile::cooperative ? consumer : 0;
@@ -166,20 +206,7 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int k_tiles
         for (int tap_row = 0; tap_row < 3; ++tap_row) {
             ptx::mbarrier_wait(memory.filters_full(filters.stage), filters.parity);
             const uint64_t of_stage = matrix_descriptor(memory.filters(filters.stage));
-            ptx::wgmma_fence();
-#pragma unroll
-            for (int k = 0; k < block_k / mma_k; ++k) {
-#pragma unroll
-                for (int i = 0; i < Tile::products; ++i) {
-                    const int box = Tile::swap_ab ? i : i / 2, block = Tile::swap_ab ? 0 : i % 2;
-                    const uint64_t of_pixels =
-                        advance_descriptor(of_boxes, box * box_bytes + block_offset(block, tap_row, k));
-                    const uint64_t of_filters = advance_descriptor(of_stage, k * mma_bytes);
-                    ptx::wgmma<Element>(accum[i], Tile::swap_ab ? of_filters : of_pixels,
-                                        Tile::swap_ab ? of_pixels : of_filters, k_tile | tap_row | k);
-                }
-            }
-            ptx::wgmma_commit_group();
+            multiply_tap<Tile, Element>(of_boxes, of_stage, tap_row, k_tile | tap_row, accum);
             // The batch before has finished when no more than this one is under way.
             ptx::wgmma_wait_group<1>();
             if (k_tile | tap_row) ptx::mbarrier_arrive(memory.filters_empty(filters_before));
@@ -188,6 +215,20 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int k_tiles
             filters.advance();
         }
         pixels_before = pixels.stage;
+        pixels.advance();
+    }
+#pragma unroll 1
+    for (int k_tile = 0; k_tile < style_k_tiles; ++k_tile) {
+        ptx::mbarrier_wait(memory.pixels_full(pixels.stage), pixels.parity);
+        ptx::mbarrier_wait(memory.filters_full(filters.stage), filters.parity);
+        multiply_tap<Tile, Element>(matrix_descriptor(memory.pixels(pixels.stage) + first_box * box_bytes),
+                                    matrix_descriptor(memory.filters(filters.stage)), 1, 1, accum);
+        ptx::wgmma_wait_group<1>();
+        ptx::mbarrier_arrive(memory.filters_empty(filters_before));
+        ptx::mbarrier_arrive(memory.pixels_empty(pixels_before));
+        filters_before = filters.stage;
+        pixels_before = pixels.stage;
+        filters.advance();
         pixels.advance();
     }
     if (!Tile::cooperative) ptx::mbarrier_arrive(memory.turn(1 - consumer));
@@ -299,7 +340,7 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
     if (consumer == Tile::consumers) {
         ptx::reg_dealloc<Tile::producer_registers>();
         const int warp = threadIdx.x / 32 - Tile::consumer_warps;
-        if (warp == 0) produce<Tile>(memory, pixels_map, filters_map, scheduler, pixel_tiles);
+        if (warp == 0) produce<Tile>(memory, pixels_map, filters_map, scheduler, pixel_tiles, epilogue);
         if constexpr (in_units) {
             if (warp == 1 && !partials) load_units<Tile>(memory, shared, epilogue, map, scheduler, pixel_tiles);
             if (warp == 2 && !partials) store_units<Tile>(memory, epilogue, scheduler, pixel_tiles);
@@ -319,16 +360,18 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
         for (unsigned index = blockIdx.x; index < work_tiles; index += gridDim.x) {
             const WorkTile work_tile = work_tile_at(index, scheduler, pixel_tiles, tile_width, Tile::columns);
             const int k_tiles = work_tile.end_k_tile - work_tile.first_k_tile;
+            int style_k_tiles = 0;
+            if constexpr (in_units) style_k_tiles = work_tile.split ? 0 : epilogue.style.k_tiles;
             if (others) {
-                pixels.skip(k_tiles);
-                filters.skip(3 * k_tiles);
+                pixels.skip(k_tiles + style_k_tiles);
+                filters.skip(3 * k_tiles + style_k_tiles);
             } else {
                 // A parity tells a phase from the next, not from the one after that: so nobody may wait for stages
                 // before the other has seen his.
                 if (!Tile::cooperative) ptx::mbarrier_wait(memory.turn(consumer), turn);
                 turn ^= 1;
                 float accum[Tile::products][Tile::accum];
-                multiply<Tile, Element>(memory, k_tiles, consumer, pixels, filters, accum);
+                multiply<Tile, Element>(memory, k_tiles, style_k_tiles, consumer, pixels, filters, accum);
                 const int x = work_tile.x + first_box * box_width;
                 float* const to = partials ? partials + work_tile.split * split_size : nullptr;
                 if constexpr (!in_units) {
@@ -362,12 +405,26 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
             static_cast<float*>(partials));                                                                       \
     }
 
-#define CONV3X3_INPUT_GRADIENT_WGMMA_SM90(name, Element, Tile)                                                       \
-    extern "C" __global__ void __launch_bounds__(wgmma_sm90::Tile::threads, 1) name(                                 \
-        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                         \
-        const __grid_constant__ TensorMap out, const uint8_t* __restrict__ relu_mask, void* __restrict__ partials,   \
-        int height, int width, int channels_in, int channels_out, int split_k, int accumulate) {                     \
-        wgmma_sm90::convolve<wgmma_sm90::Tile, Element>(pixels, filters, {height, width, channels_out}, channels_in, \
-                                                        split_k, wgmma_sm90::MaskUnits{out, relu_mask, accumulate},  \
-                                                        static_cast<float*>(partials));                              \
+#define CONV3X3_INPUT_GRADIENT_WGMMA_SM90(name, Element, Tile)                                              \
+    extern "C" __global__ void __launch_bounds__(wgmma_sm90::Tile::threads, 1) name(                        \
+        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                \
+        const __grid_constant__ TensorMap out, const __grid_constant__ TensorMap features,                  \
+        const __grid_constant__ TensorMap difference, const uint8_t* __restrict__ relu_mask,                \
+        void* __restrict__ partials, int height, int width, int channels_in, int channels_out, int split_k, \
+        int accumulate, int style_k_tiles) {                                                                \
+        wgmma_sm90::convolve<wgmma_sm90::Tile, Element>(                                                    \
+            pixels, filters, {height, width, channels_out}, channels_in, split_k,                           \
+            wgmma_sm90::MaskUnits{out, relu_mask, accumulate, {features, difference, style_k_tiles}},       \
+            static_cast<float*>(partials));                                                                 \
+    }
+
+// out := difference in 16 bits; four numbers a thread.
+#define ROUND_GRAM_ERROR_WGMMA_SM90(name, Element)                                                 \
+    extern "C" __global__ void __launch_bounds__(256) name(const float* __restrict__ difference,   \
+                                                           Element* __restrict__ out, int count) { \
+        const int at = 4 * (blockIdx.x * blockDim.x + threadIdx.x);                                \
+        if (at >= count) return;                                                                   \
+        const float4 four = *reinterpret_cast<const float4*>(difference + at);                     \
+        *reinterpret_cast<uint2*>(out + at) =                                                      \
+            make_uint2(ptx::pack<Element>(four.x, four.y), ptx::pack<Element>(four.z, four.w));    \
     }

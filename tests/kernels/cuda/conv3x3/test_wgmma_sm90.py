@@ -241,8 +241,9 @@ def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch:
 
 # ---- backward -------------------------------------------------------------------------------------------------------
 def check_backward(
-    runtime: Runtime, shape: Shape4, element: Element, work: Work, masked: bool, accumulate: bool
-) -> None:
+    runtime: Runtime, shape: Shape4, element: Element, work: Work, masked: bool, accumulate: bool,
+    styled: bool = False, in_place: bool = False,
+) -> None:  # fmt: skip
     height, width, channels_in, channels_out = shape
     _, kernel, bias = layer(shape)
     kernel *= np.sqrt(channels_in / channels_out)
@@ -252,17 +253,29 @@ def check_backward(
     mask = random(height, width, channels_in, seed=5) > 0 if masked else None
     out = held(runtime, before) if accumulate else empty(runtime, before.shape, MEMORY[element])
     bits = None if mask is None else held(runtime, np.packbits(mask, axis=2, bitorder="little"))
-    workspace = empty(runtime, (hopper.partial_bytes(work, height, width, channels_in),), np.uint8)
+    partials = hopper.partial_bytes(work, height, width, channels_in)
+    workspace = empty(runtime, (partials + 2 * channels_in**2 + hopper.DIFFERENCE_ALIGNMENT,), np.uint8)
     gradient_held = held(runtime, gradient)
+    features, difference, style = None, None, None
+    if styled:
+        features = rounded(random(height, width, channels_in, seed=6), element)
+        difference = random(channels_in, channels_in, seed=7).astype(np.float32) / np.float32(np.sqrt(channels_in))
+        difference += difference.T.copy()
+        style = (held(runtime, features), held(runtime, difference))
+        out = style[0] if in_place else out
     run(runtime, hopper.conv3x3_input_gradient(gradient_held, filters, out=out, mask=bits, accumulate=accumulate,
                                                workspace=workspace, target=tensor_map.target_of(runtime, 3),
-                                               work=work))  # fmt: skip
-    expected = widened(before, element).astype(np.float64)
+                                               work=work, style=style))  # fmt: skip
+    expected = widened(before, element).astype(np.float64) * accumulate
+    if features is not None and difference is not None:
+        exact_difference = widened(rounded(difference, element), element).astype(np.float64)
+        expected += widened(features, element) @ exact_difference
+        accumulate = True
     reference.conv3x3_input_gradient(widened(gradient, element).astype(np.float64),
                                      reference.pack_filters(exact, bias.astype(np.float64)), out=expected, mask=mask,
                                      accumulate=accumulate)  # fmt: skip
     ours = widened(runtime.download(out), element)
-    rounded_once(ours, expected, element, 9 * channels_out + 1)
+    rounded_once(ours, expected, element, 9 * channels_out + 1 + styled * channels_in)
     if mask is not None:
         assert not ours[~mask].any()
 
@@ -274,6 +287,27 @@ def test_backward(on_hopper: Runtime, shape: Shape4, slices: int, tile: Tile, el
     height, width, channels_in, channels_out = shape
     work = hopper.cut_up(tile, height, width, channels_out, channels_in, min(slices, 3))
     check_backward(on_hopper, shape, element, work, masked=True, accumulate=True)
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
+@pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
+def test_backward_with_a_style_beside_it(on_hopper: Runtime, shape: Shape4, slices: int, tile: Tile) -> None:
+    height, width, channels_in, channels_out = shape
+    work = hopper.cut_up(tile, height, width, channels_out, channels_in, min(slices, 3))
+    check_backward(on_hopper, shape, "bf16", work, masked=True, accumulate=slices > 1, styled=True)
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
+@pytest.mark.parametrize("channels", [64, 24])
+def test_a_style_in_place(on_hopper: Runtime, tile: Tile, channels: int) -> None:
+    """Rows of other tiles come along with the features' boxes, and are not multiplied."""
+    assert channels <= hopper.IN_PLACE_CHANNELS
+    work = hopper.cut_up(tile, 35, 33, 16, channels)
+    check_backward(on_hopper, (35, 33, channels, 16), "bf16", work, True, False, styled=True, in_place=True)
+
+
+def test_every_tile_has_the_channels_that_are_changed_in_place() -> None:
+    assert min(tile.channels for tile in TILES) == hopper.IN_PLACE_CHANNELS
 
 
 @pytest.mark.parametrize("mistake", IN_THE_EPILOGUE)
@@ -470,9 +504,9 @@ def cubin() -> nvrtc.Cubin:
 def test_nothing_spills_and_no_product_is_serialised(cubin: nvrtc.Cubin) -> None:
     """C7508: setmaxnreg ignored; C7510 and its like: products that wait for each other."""
     names = {name for name in cubin.kernels if "split_k" not in name}
-    convolutions = {name: cubin.kernels[name] for name in names if "gram" not in name}
+    convolutions = {name: cubin.kernels[name] for name in names if name.startswith("conv3x3")}
     assert len(convolutions) == 2 * len(TILES)
-    assert len(names - set(convolutions)) == len(wgmma_gram.GRAM_TILES)
+    assert len(names - set(convolutions)) == len(wgmma_gram.GRAM_TILES) + 1  # rounds a difference
     assert not cubin.warnings
     for taken in cubin.kernels.values():
         assert taken.spill_bytes == taken.stack_bytes == 0
@@ -491,13 +525,13 @@ TRANSPOSED = 0b11 << 61  # of HGMMA's words: set by tnspA and tnspB, as comparin
 @pytest.mark.slow
 def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: nvrtc.Cubin) -> None:
     """24 products in three batches, a fence before and a wait after each and one wait at the end; a load for each box
-    and each of three taps' filters; registers given and taken once. On the way back a unit is loaded and stored, in two
-    loops; a consumer has two, each of eight pairs of groups."""
+    and one for filters, in a loop; registers given and taken once. On the way back eight products of a style, with the
+    same loads; a unit is loaded and stored, in two loops; a consumer has two, each of eight pairs of groups."""
     found = instructions(cubin.image, OPCODES)
     for tile in TILES:
-        wanted = {"HGMMA": 24, "WARPGROUP": 7, "USETMAXREG": 2, "UTMALDG": tile.boxes + 3}
+        wanted = {"HGMMA": 24, "WARPGROUP": 7, "USETMAXREG": 2, "UTMALDG": tile.boxes + 1}
         assert found[f"conv3x3_relu_wgmma_sm90_bf16_{tile.variant}"] == wanted
-        wanted |= {"UTMALDG": tile.boxes + 4, "UTMASTG": 1, "LDSM": 16, "STSM": 16}
+        wanted |= {"HGMMA": 32, "WARPGROUP": 9, "UTMALDG": 2 * tile.boxes + 3, "UTMASTG": 1, "LDSM": 16, "STSM": 16}
         assert found[f"conv3x3_input_gradient_wgmma_sm90_bf16_{tile.variant}"] == wanted
 
 
