@@ -218,19 +218,8 @@ class CudaDevice(NeighborOperations, SlicedOperations):
         )
         if (features is None) != (difference is None):
             raise ValueError("conv3x3_input_gradient: features and a difference belong together")
-        if features is not None:
-            self._check_channels("conv3x3_input_gradient", shape[2])
-            self._run(
-                self._kernels.input_gradient_and_style(
-                    gradient, filters, features=features, difference=difference, out=out, mask=mask,
-                    accumulate=accumulate, workspace=self._workspace, loss_scale=self.loss_scale,
-                )
-            )  # fmt: skip
-            return
-        self._run(
-            self._kernels.conv3x3_input_gradient(gradient, filters, out=out, mask=mask, accumulate=accumulate,
-                                                 workspace=self._workspace)
-        )  # fmt: skip
+        self._run(self._kernels.input_gradient(gradient, filters, features, difference, out=out, mask=mask,
+                                               accumulate=accumulate, workspace=self._workspace))  # fmt: skip
 
     def pool2x2(self, x: Array, *, pooling: Pooling, out: Array, choice: Array | None) -> None:
         height, width, channels = shape = activations_shape(x)

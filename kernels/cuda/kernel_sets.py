@@ -106,18 +106,21 @@ class SimtKernels:
         return elementwise.pool2x2(x, out, choice, pooling)
 
     def carries_style(self, filters: Filters) -> StylePlace | None:
-        """Whether `input_gradient_and_style` is more than its parts, and if so whether `out` may be the features."""
+        """Whether a style in `input_gradient` is no launch of its own, and if so whether `out` may be the features."""
         del filters
         return None
 
-    def input_gradient_and_style(self, gradient: Array, filters: Filters, *, features: Array, difference: Array,
-                                 out: Array, mask: Array | None, accumulate: bool, workspace: Array,
-                                 loss_scale: float) -> list[Launch]:  # fmt: skip
-        """The one after the other."""
-        style = self.style_gradient(features, difference, out=out, accumulate=accumulate, shift=None, weights=None,
-                                    workspace=workspace, loss_scale=loss_scale)  # fmt: skip
-        return style + self.conv3x3_input_gradient(
-            gradient, filters, out=out, mask=mask, accumulate=True, workspace=workspace
+    def input_gradient(self, gradient: Array, filters: Filters, features: Array | None, difference: Array | None, *,
+                       out: Array, mask: Array | None, accumulate: bool, workspace: Array) -> list[Launch]:  # fmt: skip
+        """With a style or without, the one after the other."""
+        before: list[Launch] = []
+        if features is not None and difference is not None:
+            before = self.style_gradient(
+                features, difference, out=out, accumulate=accumulate, shift=None, weights=None, workspace=workspace,
+                loss_scale=self.loss_scale,
+            )  # fmt: skip
+        return before + self.conv3x3_input_gradient(
+            gradient, filters, out=out, mask=mask, accumulate=accumulate or bool(before), workspace=workspace
         )
 
     def pool_input_gradient(self, gradient: Array, choice: Array | None, out: Array, mask: Array,
@@ -325,15 +328,13 @@ class WgmmaKernels(Mma16BitKernels):
             return None
         return "in place" if filters.channels_in <= launch_wgmma_sm90.IN_PLACE_CHANNELS else "beside"
 
-    def input_gradient_and_style(self, gradient: Array, filters: Filters, *, features: Array, difference: Array,
-                                 out: Array, mask: Array | None, accumulate: bool, workspace: Array,
-                                 loss_scale: float) -> list[Launch]:  # fmt: skip
-        if self.carries_style(filters) is None or not isinstance(filters, launch_wgmma_sm90.PackedFilters):
-            return super().input_gradient_and_style(
-                gradient, filters, features=features, difference=difference, out=out, mask=mask,
-                accumulate=accumulate, workspace=workspace, loss_scale=loss_scale,
-            )  # fmt: skip
-        assert loss_scale == 1.0, "bf16 needs none"
+    def input_gradient(self, gradient: Array, filters: Filters, features: Array | None, difference: Array | None, *,
+                       out: Array, mask: Array | None, accumulate: bool, workspace: Array) -> list[Launch]:  # fmt: skip
+        apart = features is None or difference is None or self.carries_style(filters) is None
+        if apart or not isinstance(filters, launch_wgmma_sm90.PackedFilters):
+            return super().input_gradient(
+                gradient, filters, features, difference, out=out, mask=mask, accumulate=accumulate, workspace=workspace
+            )
         return launch_wgmma_sm90.conv3x3_input_gradient(
             gradient,
             filters,

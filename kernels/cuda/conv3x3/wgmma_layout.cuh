@@ -106,10 +106,10 @@ __device__ __forceinline__ WorkTile work_tile_at(unsigned index, const TileSched
             int(scheduler.k_tiles * (split + 1) / scheduler.split_k)};
 }
 
-// In (channels, width, height): 64 channels of the first box of a work tile, shifted by the k-tile's horizontal tap and
-// one up.
-__device__ __forceinline__ Coordinates pixels_at(const WorkTile& work_tile, int k_tile) {
-    return {k_tile / 3 * block_k, work_tile.x + k_tile % 3 - 1, work_tile.y - 1};
+// In (channels, width, height): 64 channels of box `box` of a work tile, shifted by the k-tile's horizontal tap and one
+// up.
+__device__ __forceinline__ Coordinates pixels_at(const WorkTile& work_tile, int k_tile, int box) {
+    return {k_tile / 3 * block_k, work_tile.x + box * box_width + k_tile % 3 - 1, work_tile.y - 1};
 }
 
 // In (channels, taps, filters): 64 channels of tap (tap_row, k_tile % 3), of the work tile's filters.

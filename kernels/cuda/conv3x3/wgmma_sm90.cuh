@@ -119,7 +119,7 @@ struct Memory {
     }
 };
 
-// Loads a k-tile's boxes, or a tap's filters, into the next stage, once that is free. The producer's warp.
+// Loads a k-tile's boxes, the first of them from `at`, or a tap's filters, into the next stage, once that is free. The producer's warp.
 template <class Tile>
 __device__ __forceinline__ void load_boxes(const Memory<Tile>& memory, Ring<Tile::pixel_stages>& pixels,
                                            const TensorMap& map, const Coordinates& at) {
@@ -154,7 +154,7 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
         const WorkTile work_tile = work_tile_at(index, scheduler, pixel_tiles, Tile::boxes * box_width, Tile::columns);
 #pragma unroll 1
         for (int k_tile = work_tile.first_k_tile; k_tile < work_tile.end_k_tile; ++k_tile) {
-            load_boxes<Tile>(memory, pixels, pixels_map, pixels_at(work_tile, k_tile));
+            load_boxes<Tile>(memory, pixels, pixels_map, pixels_at(work_tile, k_tile, 0));
 #pragma unroll 1
             for (int tap_row = 0; tap_row < 3; ++tap_row)
                 load_filters<Tile>(memory, filters, filters_map, filters_at(work_tile, k_tile, tap_row));
@@ -163,7 +163,7 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
             const int style_k_tiles = work_tile.split ? 0 : epilogue.style.k_tiles;
 #pragma unroll 1
             for (int k_tile = 0; k_tile < style_k_tiles; ++k_tile) {
-                load_boxes<Tile>(memory, pixels, epilogue.style.features, pixels_at(work_tile, 3 * k_tile + 1));
+                load_boxes<Tile>(memory, pixels, epilogue.style.features, pixels_at(work_tile, 3 * k_tile + 1, 0));
                 load_filters<Tile>(memory, filters, epilogue.style.difference,
                                    {k_tile * block_k, 0, work_tile.channel});
             }
