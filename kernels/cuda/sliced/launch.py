@@ -18,6 +18,8 @@ from .kernel_names import PROJECT, SLICED_GRADIENT
 SORT_TILE = 4096
 """Values of a row that a block sorts at a time."""
 DIGITS, PASSES = 256, 4
+ROWS_BYTES = 16 << 20
+"""Of the rows that a cost scatters to at a time; an H100's L2 has 50 MB."""
 SIDE = 64
 """Pixels and directions, or channels, of a block's tile of a product."""
 
@@ -81,15 +83,20 @@ def sliced_cost(values: Array, order: Array, target: Array, scale: float, cost: 
                 weights: Array | None, accumulate: bool, sums: Sums) -> list[Launch]:  # fmt: skip
     """In the workspace are partial sums, and behind them sums of weights."""
     count, length = values.shape
-    runs = min(ceil_div(length, THREADS), MOST_PARTIALS // count)
-    grid = (runs, count, 1)
-    rest: tuple[object, ...] = (*int32s(length, target.shape[1]), np.float32(scale), residual, np.int32(accumulate))
+    runs = min(ceil_div(length, THREADS), MOST_PARTIALS if weights is None else MOST_PARTIALS // count)
+    grid = (runs, min(count, max(1, ROWS_BYTES // (4 * length)), MOST_PARTIALS // runs), 1)
+    rest: tuple[object, ...] = (
+        *int32s(count, length, target.shape[1]),
+        np.float32(scale),
+        residual,
+        np.int32(accumulate),
+    )
     rest += sums.args(1 / (count * length), cost)
     if weights is None:
         return [Launch("sliced_cost", grid, BLOCK, (values, order, target, *rest))]
     of_weights = sums.workspace[4 * MOST_PARTIALS :][: 4 * runs * count].view(np.float32)
     return [
-        Launch("sliced_weight_sums", grid, BLOCK, (order, weights, np.int32(length), of_weights)),
+        Launch("sliced_weight_sums", (runs, count, 1), BLOCK, (order, weights, np.int32(length), of_weights)),
         Launch("sliced_cost_weighted", grid, BLOCK, (values, order, target, weights, of_weights, *rest)),
     ]
 

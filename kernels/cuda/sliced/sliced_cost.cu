@@ -3,14 +3,15 @@
 // Directions are drawn by Philox as kernels/random/directions.py has it, and come out with the same bytes: sums of
 // whole numbers, then a root and a quotient in float64, which are rounded alike everywhere.
 //
-// The cost goes through each row in runs, a block to a run (blockIdx.x) of a row (blockIdx.y): where the value's rank
+// The cost goes through each row in runs, a block to a run (blockIdx.x) of every gridDim.y-th row: where the value's rank
 // falls between two of the target's, the difference, its square to the block's partial sum, and the difference to its
-// pixel. Without weights a rank is known from the place. With them it is a running sum of the weights in the row's
+// pixel. All blocks are at the same few rows, so that what they scatter stays in L2 until it is whole: with all rows at
+// once, 64 of 262,144 took an H100 0.90 ms, while 64 of 65,536, which fit L2, took 0.08. Without weights a rank is known from the place. With them it is a running sum of the weights in the row's
 // order: one launch leaves the sum of each run, and the cost's begins with those of the runs before its own. Every sum
 // is added up in an order that depends on the shape alone.
 //
 // Bound by device memory: value, place, two of the target's and the residual, 16 to 20 bytes a value, the last of them
-// scattered within a row that the L2 cache holds: 0.1 ms on an H100 for 64 rows of 262,144 (predicted, not measured).
+// scattered within rows that the L2 cache holds: 0.13 ms on an H100 for 64 rows of 262,144 (predicted, not measured).
 // Launched by launch.py; tests/kernels/cuda/sliced/test_sliced.py compares it with the reference.
 #include "common/reduce.cuh"
 
@@ -118,47 +119,50 @@ namespace {
 
 template <bool weighted>
 __device__ __forceinline__ void cost_of_run(const float* values, const int* order, const float* target,
-                                            const float* weights, const float* weight_sums, int length, int most,
-                                            float scale, float* residual, int accumulate, float* partials, float factor,
-                                            float* cost, unsigned* ticket) {
+                                            const float* weights, const float* weight_sums, int rows, int length,
+                                            int most, float scale, float* residual, int accumulate, float* partials,
+                                            float factor, float* cost, unsigned* ticket) {
     SHARED(float, warp_sums, [WARPS]);
-    const size_t row = size_t(blockIdx.y) * length;
-    const float* const wanted = target + size_t(blockIdx.y) * most;
     const Run run = own_run(length);
     const int64_t twice = 2 * int64_t{length};
-
-    double base = 0.0;
-    if (weighted)
-        for (int before = 0; before < blockIdx.x; ++before) base += weight_sums[blockIdx.y * gridDim.x + before];
-
     float sum = 0.0f;
-    for (int64_t start = run.first; start < run.end; start += THREADS) {  // the same turns for every thread
-        const int64_t i = start + threadIdx.x;
-        const bool valid = i < run.end;
-        const int place = valid ? order[row + i] : 0;
-        float weight = 1.0f, share = 0.0f;
-        int before = 0;
-        if (weighted) {
-            weight = valid ? weights[place] : 0.0f;
-            const Running running = running_sum(weight, warp_sums);
-            const double rank = base + (running.sum - 0.5f * weight);
-            const double at = min(max(rank * most / length - 0.5, 0.0), most - 1.0);
-            before = static_cast<int>(at);
-            share = static_cast<float>(at - before);
-            base += running.total;
-        } else if (most == length) {
-            before = static_cast<int>(min(i, int64_t{length} - 1));
-        } else {  // (i + 1/2) / length * most - 1/2, in whole numbers
-            const int64_t at = min(max((2 * i + 1) * most - length, int64_t{0}), twice * (most - 1));
-            before = static_cast<int>(at / twice);
-            share = static_cast<float>(at - before * twice) / static_cast<float>(twice);
+#pragma unroll 1
+    for (int number = blockIdx.y; number < rows; number += gridDim.y) {
+        const size_t row = size_t(number) * length;
+        const float* const wanted = target + size_t(number) * most;
+
+        double base = 0.0;
+        if (weighted)
+            for (int before = 0; before < blockIdx.x; ++before) base += weight_sums[number * gridDim.x + before];
+
+        for (int64_t start = run.first; start < run.end; start += THREADS) {  // the same turns for every thread
+            const int64_t i = start + threadIdx.x;
+            const bool valid = i < run.end;
+            const int place = valid ? order[row + i] : 0;
+            float weight = 1.0f, share = 0.0f;
+            int before = 0;
+            if (weighted) {
+                weight = valid ? weights[place] : 0.0f;
+                const Running running = running_sum(weight, warp_sums);
+                const double rank = base + (running.sum - 0.5f * weight);
+                const double at = min(max(rank * most / length - 0.5, 0.0), most - 1.0);
+                before = static_cast<int>(at);
+                share = static_cast<float>(at - before);
+                base += running.total;
+            } else if (most == length) {
+                before = static_cast<int>(min(i, int64_t{length} - 1));
+            } else {  // (i + 1/2) / length * most - 1/2, in whole numbers
+                const int64_t at = min(max((2 * i + 1) * most - length, int64_t{0}), twice * (most - 1));
+                before = static_cast<int>(at / twice);
+                share = static_cast<float>(at - before * twice) / static_cast<float>(twice);
+            }
+            if (!valid) continue;
+            const float lower = wanted[before], upper = wanted[min(before + 1, most - 1)];
+            const float away = values[row + i] - (lower + share * (upper - lower));
+            sum += weight * away * away;
+            float* const to = residual + row + place;
+            *to = scale * weight * away + (accumulate ? *to : 0.0f);
         }
-        if (!valid) continue;
-        const float lower = wanted[before], upper = wanted[min(before + 1, most - 1)];
-        const float away = values[row + i] - (lower + share * (upper - lower));
-        sum += weight * away * away;
-        float* const to = residual + row + place;
-        *to = scale * weight * away + (accumulate ? *to : 0.0f);
     }
     const float total = block_sum(sum);
     sum_over_blocks(total, blockIdx.y * gridDim.x + blockIdx.x, gridDim.y * gridDim.x, partials, factor, cost, ticket);
@@ -169,18 +173,18 @@ __device__ __forceinline__ void cost_of_run(const float* values, const int* orde
 // cost := factor * sum weight (value - T(rank))^2; residual[row][place] := scale * weight *
 // (value - T(rank)) [+ residual[row][place]]; target is (rows, most).
 extern "C" __global__ void __launch_bounds__(THREADS) sliced_cost(
-    const float* __restrict__ values, const int* __restrict__ order, const float* __restrict__ target, int length,
-    int most, float scale, float* __restrict__ residual, int accumulate, void* __restrict__ partials, float factor,
-    float* __restrict__ cost, unsigned* __restrict__ ticket) {
-    cost_of_run<false>(values, order, target, nullptr, nullptr, length, most, scale, residual, accumulate,
+    const float* __restrict__ values, const int* __restrict__ order, const float* __restrict__ target, int rows,
+    int length, int most, float scale, float* __restrict__ residual, int accumulate, void* __restrict__ partials,
+    float factor, float* __restrict__ cost, unsigned* __restrict__ ticket) {
+    cost_of_run<false>(values, order, target, nullptr, nullptr, rows, length, most, scale, residual, accumulate,
                        static_cast<float*>(partials), factor, cost, ticket);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) sliced_cost_weighted(
     const float* __restrict__ values, const int* __restrict__ order, const float* __restrict__ target,
-    const float* __restrict__ weights, const float* __restrict__ weight_sums, int length, int most, float scale,
-    float* __restrict__ residual, int accumulate, void* __restrict__ partials, float factor, float* __restrict__ cost,
-    unsigned* __restrict__ ticket) {
-    cost_of_run<true>(values, order, target, weights, weight_sums, length, most, scale, residual, accumulate,
+    const float* __restrict__ weights, const float* __restrict__ weight_sums, int rows, int length, int most,
+    float scale, float* __restrict__ residual, int accumulate, void* __restrict__ partials, float factor,
+    float* __restrict__ cost, unsigned* __restrict__ ticket) {
+    cost_of_run<true>(values, order, target, weights, weight_sums, rows, length, most, scale, residual, accumulate,
                       static_cast<float*>(partials), factor, cost, ticket);
 }

@@ -130,6 +130,15 @@ def test_cost(device: CudaDevice, count: int, shape: tuple[int, int], most: int,
     check_cost(device, count, shape, most, weighted)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("at_a_time", [1, 2])
+def test_the_cost_of_rows_that_blocks_take_in_turns(
+    device: CudaDevice, at_a_time: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sliced, "ROWS_BYTES", at_a_time * 4 * 360)
+    check_cost(device, 5, (9, 40), 500, weighted)
+
+
 def check_cost(device: CudaDevice, count: int, shape: tuple[int, int], most: int, weighted: bool) -> None:
     length = shape[0] * shape[1]
     device.bind_workspace(device.allocate(grids.WORKSPACE_BYTES))
@@ -162,7 +171,7 @@ def test_more_directions_than_partial_sums_allow_are_refused(device: CudaDevice)
 
 
 # ---- all of it ------------------------------------------------------------------------------------------------------
-def test_the_checking_build_finds_nothing(checked: CudaDevice) -> None:
+def test_the_checking_build_finds_nothing(checked: CudaDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     """No race, nothing out of bounds, and nothing used that nobody wrote."""
     names = set()
     checked.on_launch = lambda launch: names.add(launch.kernel)
@@ -170,6 +179,8 @@ def test_the_checking_build_finds_nothing(checked: CudaDevice) -> None:
         check_sort(checked, rows_to_sort(3, length, seed=length), at_a_time=2)
     check_products(checked, (7, 9, 10), 5, "fp32")
     for weighted in (False, True):
+        check_cost(checked, 3, (9, 40), 500, weighted)
+        monkeypatch.setattr(sliced, "ROWS_BYTES", 4 * 360)
         check_cost(checked, 3, (9, 40), 500, weighted)
     drawn = empty(checked, (4, 20))
     checked.random_directions(1, held(checked, np.zeros(1, np.int32)), drawn)
