@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ..engine.costs.statistics.registry import choices
 from ..kernels.cuda.precisions import on_tensor_cores
 
 WEIGHTS_HELP = "mini, vgg19, vgg16, a VGG weights file (.h5, .keras, .pth, .safetensors and others), or random:SEED."
@@ -13,6 +14,7 @@ PREPROCESSING_DEFAULT = "what the file says, else caffe"
 DEVICE_HELP = "auto, cuda, cuda:1, cpu, reference or emulator; run also takes several: cuda:0,1 or cuda:all."
 *_OTHERS, _LAST = on_tensor_cores()
 PRECISION_HELP = f"auto, fp32, or on a GPU {', '.join(_OTHERS)} or {_LAST}."
+STATISTICS_HELP = f"What of a layer is style: {choices()}; or several: gram+w2, gram=1,w2=0.5."
 THREADS_HELP = "Threads of the cpu device."
 
 WeightsFile = Annotated[str | None, typer.Option(help=WEIGHTS_HELP, show_default=WEIGHTS_DEFAULT)]
@@ -20,6 +22,7 @@ Preprocessing = Annotated[str | None, typer.Option(help=PREPROCESSING_HELP, show
 DeviceName = Annotated[str, typer.Option(help=DEVICE_HELP)]
 Precision = Annotated[str, typer.Option(help=PRECISION_HELP)]
 Threads = Annotated[int | None, typer.Option(min=1, help=THREADS_HELP, show_default="all cores")]
+StyleStatistics = Annotated[str, typer.Option("--style-statistics", help=STATISTICS_HELP)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 Yes = Annotated[

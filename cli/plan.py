@@ -11,7 +11,7 @@ import typer
 
 from ..engine.optimizers import registry
 from ..engine.optimizers.scales import ITERATIONS
-from .options import Debug, DeviceName, Precision, Preprocessing, Threads, WeightsFile
+from .options import Debug, DeviceName, Precision, Preprocessing, StyleStatistics, Threads, WeightsFile
 from .painting.checks import named
 from .terminal.messages import notes, printable
 
@@ -49,6 +49,7 @@ def plan(
     tile: Annotated[str, typer.Option(metavar="auto|off|N", help="Tiles, as for nstgpu run.")] = "auto",
     iterations: Annotated[int, typer.Option(min=1, help="Steps at each scale.")] = ITERATIONS,
     optimizer: Annotated[str, typer.Option(help=f"{registry.choices()}.")] = "adam",
+    statistics: StyleStatistics = "gram",
     weights: WeightsFile = None,
     preprocessing: Preprocessing = None,
     device: DeviceName = "auto",
@@ -64,6 +65,7 @@ def plan(
     """
     del debug  # acted on where errors are reported
     from ..engine.analysis.plan import LARGEST, of_weights
+    from ..engine.checks import check_division
     from ..engine.errors import SettingsError
     from ..engine.imaging import files as images
     from ..engine.memory.limits import available
@@ -78,6 +80,7 @@ def plan(
     with named("--tile"):
         setting = tiles.setting(tile)
         tiles.check(setting)
+        check_division(statistics, setting, 1)
     registry.check(optimizer, None)
     if memory is not None and not 0 < memory < float("inf"):
         raise SettingsError(f"--memory is {memory} GiB; it must be a finite number above zero")
@@ -96,6 +99,7 @@ def plan(
         taps.classic_style(network.taps),
         optimizer=optimizer,
         content=shape,
+        statistics=statistics,
     )
     free = available(opened)
     limit = int(memory * GIB) if memory is not None else None if free is None else int(SHARE * free)
@@ -140,7 +144,7 @@ def plan(
         sides = {name: "none" if side is None else f"{side} px" for name, side in largest.items()}
         _say(f"largest that fits: {sides['whole']} as a whole, {sides['tiles']} with --tile {tile}")
     if wanted is not None:
-        _say(_advice(rows[wanted], str(image or "CONTENT"), wanted, tile, limited=memory is not None))
+        _say(_advice(rows[wanted], str(image or "CONTENT"), wanted, tile, statistics, limited=memory is not None))
 
 
 def _rows(
@@ -244,7 +248,7 @@ def _print(rows: dict[int, Row], wanted: int | None) -> None:
     console.print(table)
 
 
-def _advice(row: Row, image: str, side: int, tile: str, *, limited: bool) -> str:
+def _advice(row: Row, image: str, side: int, tile: str, statistics: str, *, limited: bool) -> str:
     """The command; where memory was `limited` by hand, with the tile, since a run would go by what is free."""
     height, width = row.tiled.size
     if row.short == "disk":
@@ -257,6 +261,7 @@ def _advice(row: Row, image: str, side: int, tile: str, *, limited: bool) -> str
     if tile == "auto" and limited and row.tiled.cut.image.count > 1:
         tile = str(min(row.tiled.cut.image.side))
     options = f"--size {side}" + ("" if tile == "auto" else f" --tile {tile}")
+    options += "" if statistics == "gram" else f" --style-statistics {statistics}"
     how = f"in {row.tiled.cut.image}" if row.tiled.cut.image.count > 1 else "as a whole"
     takes = [_gib(row.tiled.device), *([f"{_gib(row.tiled.files)} in files"] if row.tiled.files else [])]
     takes += [] if row.run is None else [f"about {_seconds(row.run)}"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Debug, DeviceName, Precision, Preprocessing, Threads
+from .options import Debug, DeviceName, Precision, Preprocessing, StyleStatistics, Threads
 from .painting.destinations import STANDARD, refuse_existing, refuse_folder
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def profile(
         str | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON; - for standard output.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there already.")] = False,
+    statistics: StyleStatistics = "gram",
     debug: Debug = False,
 ) -> None:
     """Time every operation of one iteration, and compare each with the reference.
@@ -48,6 +49,7 @@ def profile(
     """
     del debug  # acted on where errors are reported
     from ..engine.analysis.profile import profile as profile_iteration
+    from ..engine.costs.statistics.registry import parse
     from ..engine.errors import SettingsError
     from ..engine.imaging.files import check_place, write_whole
     from ..kernels import open_device
@@ -58,10 +60,11 @@ def profile(
         check_place(Path(json_file))
         if not force:
             refuse_existing(json_file, "--json")
+    parse(statistics)
     opened = open_device(device, precision, threads)
     side = size or (DEFAULT_SIZE if opened.measurable else EMULATED_SIZE)
     network = load_weights(weights, preprocessing=preprocessing)
-    result = profile_iteration(opened, network, (side, side), rounds=rounds)
+    result = profile_iteration(opened, network, (side, side), rounds=rounds, style_statistics=statistics)
     if kernel:
         rows = [row for row in result.rows if any(kernel in name for name in (row.operation, *row.kernels))]
         if not rows:

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..engine.costs.statistics import registry as style_statistics
 from ..engine.optimizers import registry
 from .options import (
     DEVICE_HELP,
     PRECISION_HELP,
     PREPROCESSING_DEFAULT,
     PREPROCESSING_HELP,
+    STATISTICS_HELP,
     THREADS_HELP,
     WEIGHTS_DEFAULT,
     WEIGHTS_HELP,
@@ -250,7 +250,7 @@ def run(
         str,
         typer.Option(
             "--style-statistics",
-            help=f"What of a layer is style: {style_statistics.choices()}; or several: gram+w2, gram=1,w2=0.5.",
+            help=STATISTICS_HELP,
             rich_help_panel=COST,
         ),
     ] = "gram",

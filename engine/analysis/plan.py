@@ -13,6 +13,7 @@ import numpy as np
 
 from ...kernels.device import Array, Device
 from ..costs.objective import Objective
+from ..costs.statistics.registry import statistics
 from ..costs.targets import SizedStyle
 from ..costs.terms import Weighting
 from ..memory.arena import Buffer, allocate, lay_out
@@ -94,6 +95,8 @@ class Plan:
     optimizer: str = "adam"
     content: tuple[int, int] | None = None
     """(H, W) of the content as it was read; None is the size of the run."""
+    statistics: str = "gram"
+    """Of the styles, as `StyleTransfer` takes them."""
     known: WindowBytes = field(default_factory=dict)
     """What windows take, as far as it was asked for."""
 
@@ -106,7 +109,10 @@ class Plan:
         which blocks go to files; None is no limit.
         """
         taps, pictures = (self.content_taps, self.style_taps), (size,) * styles
-        needs = MemoryPlan(self.device, self.network, size, *taps, pictures, comparisons=styles, known=self.known)
+        needs = MemoryPlan(
+            self.device, self.network, size, *taps, pictures, statistics=self.statistics, comparisons=styles,
+            known=self.known,
+        )  # fmt: skip
         real = self.device.image_dtype.itemsize
         image = 3 * math.prod(size) * real
         held = lay_out(needs.persistent())[1]
@@ -144,7 +150,9 @@ class Plan:
         smallest = geometry.grid(self.network)
         while min(size_of(smallest)) < geometry.grid(self.network):
             smallest *= 2
-        tile = geometry.halo(self.network) if tile == "auto" else tile  # the smallest that it would choose
+        in_tiles = all(statistic.in_tiles for statistic in statistics(self.statistics).values())
+        if tile == "auto":
+            tile = geometry.halo(self.network) if in_tiles else "off"  # the smallest that it would choose
 
         def fits(side: int) -> bool:
             forecast = self.forecast(size_of(side), tile, memory)
@@ -175,6 +183,7 @@ class Plan:
             [SizedStyle("noise", style, None, {None: 1.0})],
             content_taps=self.content_taps,
             style_taps=self.style_taps,
+            statistics=self.statistics,
             tile="off",
         )
         content_layers, style_layers = (dict.fromkeys(taps, 1.0) for taps in (self.content_taps, self.style_taps))
@@ -188,7 +197,9 @@ class Plan:
             rule.step(objective.evaluate, image, objective.gradient, objective.evaluate(image, objective.gradient))
 
         seconds = [device.elapsed(step) for _ in range(ROUNDS + 1)]
-        return Pace(self._forward(image), min(seconds[1:]) / side**2)
+        renewals = [objective.every and device.elapsed(lambda: objective.renew(image, 0, anew=True)) / objective.every
+                    for _ in range(ROUNDS)]  # fmt: skip
+        return Pace(self._forward(image), (min(seconds[1:]) + min(renewals)) / side**2)
 
     def _forward(self, image: Array) -> float:
         """Seconds per pixel of a walk for statistics alone."""

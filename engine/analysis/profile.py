@@ -100,11 +100,21 @@ OPERATIONS: dict[str, tuple[Callable[[Arguments], Work], tuple[str, ...]]] = {
     "blend": (_elementwise, ("out",)),
     "dots": (lambda a: Work(2.0 * a["vectors"].size, a["values"].size), ("out",)),
     "combine": (_combination, ("out",)),
+    "neighbors_cost": (_sum_of("features"), ("cost",)),
+    "neighbors_gradient": (lambda a: Work(0.0, 3 * a["features"].shape[2]), ("out",)),  # three sums of C
+    "random_directions": (_elementwise, ("out",)),
+    "project": (lambda a: Work(2.0 * a["out"].size * a["features"].shape[2], a["features"].shape[2]), ("out",)),
+    "sort_rows": (_elementwise, ("values",)),
+    "sliced_cost": (_sum_of("values"), ("cost", "residual")),
+    "sliced_gradient": (lambda a: Work(2.0 * len(a["residual"]) * a["out"].size, len(a["residual"])), ("out",)),
 }
 
 
 # What makes a gradient within the network out of the costs, and so is to be as much larger as those are.
-SCALED = {"style_gradient": ("difference", "shift"), "content_gradient": ("scale",)}
+SCALED = {
+    "style_gradient": ("difference", "shift"), "content_gradient": ("scale",), "neighbors_gradient": ("scale",),
+    "sliced_gradient": ("residual",),
+}  # fmt: skip
 
 ROUNDOFF = {"bf16": 2 * 2.0**-9, "fp16": 2 * 2.0**-12, "tf32": 2 * 2.0**-12}
 """Of the factors and the results of tensor cores, relative, by precision; where it is not that of float32."""
@@ -246,21 +256,23 @@ def profile(
     size: tuple[int, int],
     *,
     rounds: int = 5,
+    style_statistics: str = "gram",
     checked_size: tuple[int, int] | None = None,
     on_round: Callable[[], object] | None = None,
 ) -> Profile:
-    """Profiles one iteration of Adam with the default costs on noise of (H, W) pixels.
+    """Profiles one iteration of Adam with the default layers on noise of (H, W) pixels; not what is measured only
+    every so many iterations.
 
     Errors are measured once, on images of `checked_size` (default: at most 96 px), since the reference is slow.
     """
     small = checked_size or (min(size[0], 96), min(size[1], 96))
     checked = Recorder(device, check=True)
-    _iterate(checked, weights, small, 1, on_round)
+    _iterate(checked, weights, small, style_statistics, 1, on_round)
     errors = [call.error or 0.0 for call in checked.calls]
 
     peaks = device.roofline()
     timed = Recorder(device, check=False)
-    whole = _iterate(timed, weights, size, rounds if peaks else 1, on_round)
+    whole = _iterate(timed, weights, size, style_statistics, rounds if peaks else 1, on_round)
     per_round = len(timed.calls) // (rounds if peaks else 1)
     rows = []
     for index, error in zip(range(per_round), errors, strict=True):
@@ -272,13 +284,20 @@ def profile(
 
 
 def _iterate(
-    recorder: Recorder, weights: Weights, size: tuple[int, int], rounds: int, on_round: Callable[[], object] | None
+    recorder: Recorder,
+    weights: Weights,
+    size: tuple[int, int],
+    style_statistics: str,
+    rounds: int,
+    on_round: Callable[[], object] | None,
 ) -> list[float]:
     """Runs warm iterations through the recorder; returns the seconds of whole ones, measured without it."""
     rng = np.random.default_rng(0)
     content, style, start = (rng.random((*size, 3), np.float32) for _ in range(3))
     device: Any = recorder
-    transfer = StyleTransfer(content, style, weights=weights, device=device, **_classic(weights))
+    transfer = StyleTransfer(
+        content, style, weights=weights, device=device, style_statistics=style_statistics, **_classic(weights)
+    )
     (image,) = allocate(device, [Buffer("image", transfer.shape, device.image_dtype, 0, 0)]).values()
     device.upload(start, image)
     objective = transfer.objective()
@@ -291,6 +310,7 @@ def _iterate(
         objective.evaluate(image, objective.gradient)
         step()
 
+    objective.begin(image, 0)
     recorder.calls.clear()
     for _ in range(rounds):
         iteration()
@@ -341,7 +361,7 @@ def _nbytes(call: Call) -> float:
 
 def _shape(call: Call) -> str:
     arguments = call.arguments
-    sources = ("x", "gradient", "features", "gram", "image", "vectors", "values")
+    sources = ("x", "gradient", "features", "gram", "image", "vectors", "values", "residual", "out")
     source = next(arguments[name] for name in sources if name in arguments)
     text = "x".join(str(length) for length in source.shape)
     target = next((arguments[name] for name in ("out", "pooled") if arguments.get(name) is not None), None)

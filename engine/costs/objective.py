@@ -97,7 +97,7 @@ class Objective:
             1 + len(others),
             sum(len(style.wanted) for style in styles),
         )
-        self._renewed = not self.holds
+        self._renewed = not self.every
         self._replicas = [replace(self.memory_plan, device=other, network=packed) for other, packed in others]
         self._masks = [tap_weights(mask, self.memory_plan.sizes, self.style_taps, None) for mask in places]
         budget = memory_plan.memory_budget(self.memory_plan, [other for other, _ in others]) if tile == "auto" else None
@@ -324,9 +324,9 @@ class Objective:
             self._counted = None
 
     @property
-    def holds(self) -> bool:
-        """Whether anything is held fixed from one iteration to the next."""
-        return any(statistic.every for statistic in self.memory_plan.chosen.values())
+    def every(self) -> int:
+        """Iterations for which something is held fixed; 0 where nothing is."""
+        return max(statistic.every for statistic in self.memory_plan.chosen.values())
 
     def held(self) -> dict[str, NDArray[Any]]:
         """What is held fixed, by name, in host memory; nothing before it has been measured."""

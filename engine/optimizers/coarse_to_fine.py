@@ -272,7 +272,7 @@ class Run:
         objective = self.transfer.objective(self._size(number), scale.tv)
         least = STEADY if registry.spec(self.method.optimizer).searches else 1
         loop.begin = lambda image, iteration, anew: objective.begin(image, iteration, least=least, anew=anew)
-        if loop.iteration > 0 and objective.holds:
+        if loop.iteration > 0 and objective.every:
             objective.restore(self._held)
         before, began = self._seconds[number], time.perf_counter()
         so_far = self.history[len(self.history) - loop.iteration :]

@@ -39,6 +39,20 @@ def test_profile_has_a_row_for_every_operation(thin: Any, device: str) -> None:
         assert 0 <= row.error < (0.5 if device == "cpu" else 1e-6)
 
 
+@pytest.mark.parametrize("device", ["cpu", "emulator"])
+def test_it_knows_every_statistic(thin: Any, device: str) -> None:
+    opened = _emulator() if device == "emulator" else open_device("cpu")
+    result = profile(
+        opened, thin([[8, 8], [16, 16]]), (20, 28), rounds=2, style_statistics="neighbors+sliced", checked_size=(20, 28)
+    )
+    names = [row.operation for row in result.rows]
+    for name in ("neighbors_cost", "neighbors_gradient", "random_directions", "project", "sort_rows", "sliced_cost"):
+        assert names.count(name) == (4 if name in ("project", "sort_rows") else 2)
+    assert names.count("sliced_gradient") == 2
+    for row in result.rows:
+        assert 0 <= row.error < 1
+
+
 def test_a_wrong_operation_shows_in_its_row(thin: Any) -> None:
     device = open_device("cpu")
     right = device.style_gradient
