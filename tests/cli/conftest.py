@@ -1,13 +1,12 @@
 """A small weights file, as commands want one."""
 
-import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from nstgpu.engine.imaging import files
+from harness.commands import fill
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +33,8 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with two pictures and a small network in it."""
-    rng = np.random.default_rng(0)
-    files.save(tmp_path / "content.jpg", rng.random((30, 40, 3)))
-    files.save(tmp_path / "style.png", rng.random((25, 35, 3)))
-    shutil.copy(small_weights, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    """A working folder with two pictures and a small network in it; the one around it is free."""
+    folder = tmp_path / "folder"
+    fill(folder, small_weights)
+    monkeypatch.chdir(folder)
+    return folder

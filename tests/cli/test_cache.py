@@ -13,7 +13,7 @@ from nstgpu.weights.official.catalogue import OFFICIAL_FILES
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def filled_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with two cubins, a library, two weights files, one of them the user's."""
     monkeypatch.setenv("NSTGPU_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("NSTGPU_WEIGHTS_DIR")
@@ -32,21 +32,21 @@ def said(*arguments: str) -> str:
     return result.stdout
 
 
-def test_what_is_kept_is_shown(folder: Path) -> None:
+def test_what_is_kept_is_shown(filled_cache: Path) -> None:
     shown = said()
     for words in ("kernels for GPUs", "the emulator's libraries", "fetched weights", "1.0 MB", "0.5 MB", "2.0 MB"):
         assert words in shown
-    assert str(folder / "cubin") in shown
+    assert str(filled_cache / "cubin") in shown
     assert "cannot be kept" not in shown
     facts = json.loads(said("--json"))
-    assert facts["folder"] == str(folder)
+    assert facts["folder"] == str(filled_cache)
     assert {kind: (of["files"], of["bytes"]) for kind, of in facts["kinds"].items()} == {
         "cubin": (2, 1_000_000), "emulator": (1, 500_000), "weights": (1, 2_000_000)
     }  # fmt: skip
 
 
-def test_clearing_keeps_the_weights_unless_asked(folder: Path) -> None:
-    official, mine = folder / "weights" / OFFICIAL_FILES[0].file_name, folder / "weights" / "mine.h5"
+def test_clearing_keeps_the_weights_unless_asked(filled_cache: Path) -> None:
+    official, mine = filled_cache / "weights" / OFFICIAL_FILES[0].file_name, filled_cache / "weights" / "mine.h5"
     assert said("clear").splitlines() == [
         "kernels for GPUs: removed 2 files, 1.0 MB",
         "the emulator's libraries: removed 1 file, 0.5 MB",
@@ -58,6 +58,6 @@ def test_clearing_keeps_the_weights_unless_asked(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows has no modes")
-def test_a_cache_that_is_not_trusted_is_said_with_the_remedy(folder: Path) -> None:
-    (folder / "emulator").chmod(0o777)
-    assert f"others may write {folder / 'emulator'}; chmod go-w {folder / 'emulator'}" in said()
+def test_a_cache_that_is_not_trusted_is_said_with_the_remedy(filled_cache: Path) -> None:
+    (filled_cache / "emulator").chmod(0o777)
+    assert f"others may write {filled_cache / 'emulator'}; chmod go-w {filled_cache / 'emulator'}" in said()

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
+from harness.commands import nstgpu
 from nstgpu.cli import app
 from nstgpu.engine.imaging import files as images
 
@@ -16,10 +17,6 @@ RECONSTRUCT = ["reconstruct", "content.jpg", "--weights", "small.h5", "--iterati
 LAYERS = ["layers", "content.jpg", "--weights", "small.h5", "--units", "1", "-q"]
 PROFILE = ["profile", "--weights", "small.h5", "--size", "16", "--device", "cpu", "--rounds", "2"]
 RUN = ["run", "content.jpg", "style.png", "--weights", "small.h5", "--iterations", "1", "--size", "16", "-q"]
-
-
-def nstgpu(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
 
 
 def refused(result: Result, said: str) -> None:

@@ -14,7 +14,7 @@ from nstgpu.engine.imaging import files as images
 
 
 @pytest.fixture
-def folder(tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def photos_folder(tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a small network, and a folder of three pictures in it."""
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
@@ -31,32 +31,32 @@ def layers(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["layers", *arguments, *weights, *few, "--device", "cpu"])
 
 
-def sheets(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def sheets(photos_folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in photos_folder.iterdir()}
 
 
-def test_a_sheet_for_every_layer(folder: Path) -> None:
+def test_a_sheet_for_every_layer(photos_folder: Path) -> None:
     result = layers("photos")
     assert result.exit_code == 0, result.output
-    assert sorted(sheets(folder / "photos_layers")) == ["relu1_1.png", "relu1_2.png", "relu2_1.png"]
+    assert sorted(sheets(photos_folder / "photos_layers")) == ["relu1_1.png", "relu1_2.png", "relu2_1.png"]
     assert "showing 3 files to small.h5 on cpu" in result.stderr
     assert "wrote 3 sheets to photos_layers (3 pictures)" in result.stderr
-    recipe = images.read_recipe(folder / "photos_layers" / "relu2_1.png")
+    recipe = images.read_recipe(photos_folder / "photos_layers" / "relu2_1.png")
     assert recipe["weights"] == "small.h5"
     assert recipe["layer"] == "relu2_1"
 
 
-def test_same_pictures_same_bytes(folder: Path) -> None:
+def test_same_pictures_same_bytes(photos_folder: Path) -> None:
     """Neither the run nor the order in which the pictures are found matters."""
     assert layers("photos", "-o", "first").exit_code == 0
     assert layers("photos", "-o", "second").exit_code == 0
-    (folder / "reversed").mkdir()
+    (photos_folder / "reversed").mkdir()
     named = [f"photos/{name}" for name in ("c.webp", "b.jpg", "a.png")]
     assert layers(*named, "-o", "third").exit_code == 0
-    assert sheets(folder / "first") == sheets(folder / "second") == sheets(folder / "third")
+    assert sheets(photos_folder / "first") == sheets(photos_folder / "second") == sheets(photos_folder / "third")
 
 
-def test_layers_and_units_can_be_chosen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_and_units_can_be_chosen(photos_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[dict[str, Any]] = []
     made = TopActivations.__init__
 
@@ -69,19 +69,19 @@ def test_layers_and_units_can_be_chosen(folder: Path, monkeypatch: pytest.Monkey
         "photos", "-o", "out", "--layer", "block2_conv1", "--layer", "relu1_2", "--unit", "3", "--unit", "5"
     )
     assert chosen.exit_code == 0, chosen.output
-    assert sorted(sheets(folder / "out")) == ["relu1_2.png", "relu2_1.png"]
+    assert sorted(sheets(photos_folder / "out")) == ["relu1_2.png", "relu2_1.png"]
     assert layers("photos", "-o", "out", "--force", "--units", "2", "--size", "20", "--threads", "1").exit_code == 0
     assert built[0]["layers"] == ["block2_conv1", "relu1_2"]
     assert built[0]["units"] == [3, 5]
     assert (built[1]["units"], built[1]["size"], built[1]["threads"]) == (2, 20, 1)
 
 
-def test_what_is_no_picture_is_skipped_with_a_line(folder: Path) -> None:
-    (folder / "photos" / "notes.txt").write_text("buy milk")
-    (folder / "photos" / "cut.png").write_bytes((folder / "photos" / "a.png").read_bytes()[:200])
-    images.save(folder / "photos" / "dot.png", np.zeros((1, 1, 3)))
-    (folder / "photos" / ".hidden").write_text("passed by")
-    (folder / "photos" / "more").mkdir()
+def test_what_is_no_picture_is_skipped_with_a_line(photos_folder: Path) -> None:
+    (photos_folder / "photos" / "notes.txt").write_text("buy milk")
+    (photos_folder / "photos" / "cut.png").write_bytes((photos_folder / "photos" / "a.png").read_bytes()[:200])
+    images.save(photos_folder / "photos" / "dot.png", np.zeros((1, 1, 3)))
+    (photos_folder / "photos" / ".hidden").write_text("passed by")
+    (photos_folder / "photos" / "more").mkdir()
     result = layers("photos")
     assert result.exit_code == 0, result.output
     skipped = sorted(line for line in result.stderr.splitlines() if line.startswith("skipped: "))
@@ -92,15 +92,15 @@ def test_what_is_no_picture_is_skipped_with_a_line(folder: Path) -> None:
     assert "(3 pictures)" in result.stderr
 
 
-def test_quiet_says_nothing(folder: Path) -> None:
-    (folder / "photos" / "notes.txt").write_text("buy milk")
+def test_quiet_says_nothing(photos_folder: Path) -> None:
+    (photos_folder / "photos" / "notes.txt").write_text("buy milk")
     result = layers("photos", "-q")
     assert result.exit_code == 0
     assert result.output == ""
-    assert len(sheets(folder / "photos_layers")) == 3
+    assert len(sheets(photos_folder / "photos_layers")) == 3
 
 
-def test_interrupted_it_still_writes_the_sheets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_it_still_writes_the_sheets(photos_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     see = TopActivations.update
 
     def interrupted(self: TopActivations, *args: Any) -> None:
@@ -112,7 +112,7 @@ def test_interrupted_it_still_writes_the_sheets(folder: Path, monkeypatch: pytes
     result = layers("photos")
     assert result.exit_code == 0, result.output
     assert "(stopped after 2 of 3 files)" in result.stderr
-    assert len(sheets(folder / "photos_layers")) == 3
+    assert len(sheets(photos_folder / "photos_layers")) == 3
 
 
 @pytest.mark.parametrize(
@@ -131,21 +131,21 @@ def test_interrupted_it_still_writes_the_sheets(folder: Path, monkeypatch: pytes
         (["photos", "--weights", "photos/a.png"], "a.png"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(folder: Path, arguments: list[str], message: str) -> None:
-    (folder / "empty").mkdir()
-    (folder / "rubbish").mkdir()
+def test_bad_input_is_one_line_and_exit_code_2(photos_folder: Path, arguments: list[str], message: str) -> None:
+    (photos_folder / "empty").mkdir()
+    (photos_folder / "rubbish").mkdir()
     for name in ("notes.txt", "more.txt"):
-        (folder / "rubbish" / name).write_text("buy milk")
-    before = sorted(folder.rglob("*"))
+        (photos_folder / "rubbish" / name).write_text("buy milk")
+    before = sorted(photos_folder.rglob("*"))
     result = layers(*arguments)
     assert result.exit_code == 2, result.output
     (line,) = (line for line in result.stderr.splitlines() if line.startswith("nstgpu: "))
     assert message in line
     assert "Traceback" not in result.output
-    assert sorted(folder.rglob("*")) == before
+    assert sorted(photos_folder.rglob("*")) == before
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("photos_folder")
 def test_untrained_weights_are_said_to_be_so(thin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nstgpu.weights.load_weights", lambda *_, **__: thin([[4]]))
     result = layers("photos")
@@ -153,17 +153,17 @@ def test_untrained_weights_are_said_to_be_so(thin: Any, monkeypatch: pytest.Monk
     assert "note: thin:0 is not trained" in result.stderr
 
 
-def test_real_filters_know_colours_and_edges(folder: Path, shared_data: Path) -> None:
+def test_real_filters_know_colours_and_edges(photos_folder: Path, shared_data: Path) -> None:
     """VGG-19's first layer on a picture with one red square on gray: some unit is excited by its inside alone."""
     image = np.full((40, 40, 3), 0.5)
     image[10:30, 10:30] = (1, 0, 0)
-    images.save(folder / "square.png", image)
+    images.save(photos_folder / "square.png", image)
     from nstgpu.weights import load_weights
 
     observer = TopActivations(
         load_weights(shared_data / "weights" / "vgg19_blocks1to3.h5"), layers=["relu1_1"], units=64
     )
-    observer.update(folder / "square.png")
+    observer.update(photos_folder / "square.png")
     patches = [[e.patch for e in unit.excitations] for unit in observer.units("relu1_1")]
     assert any(len(those) == 9 and all((p == (255, 0, 0)).all() for p in those) for those in patches)
     assert any((those[0] == (255, 0, 0)).all(axis=2).sum() in range(2, 8) for those in patches)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
-from typer.testing import CliRunner, Result
 
+from harness.commands import nstgpu
 from nstgpu.cli import OneLineErrors
 from nstgpu.cli.plan import plan
 from nstgpu.engine.memory import spill
@@ -16,10 +16,6 @@ from nstgpu.engine.memory import spill
 app = typer.Typer(cls=OneLineErrors)
 app.command(name="plan")(plan)
 app.command(name="other")(lambda: None)  # with two commands, the first is named
-
-
-def nstgpu(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
 
 
 @pytest.fixture

@@ -6,15 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from nstgpu.cli import app
+from harness.commands import nstgpu
 from nstgpu.engine.analysis.profile import OPERATIONS, Recorder, profile
 from nstgpu.kernels import open_device
-
-
-def nstgpu(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
 
 
 @pytest.mark.parametrize("device", ["cpu", "reference"])

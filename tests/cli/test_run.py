@@ -12,17 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
 
+from harness.commands import PROGRAM, nstgpu
 from nstgpu import __version__
-from nstgpu.cli import app
 from nstgpu.engine.imaging import files as images
 
 SHORT = ["--weights", "small.h5", "--iterations", "4"]
-
-
-def nstgpu(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
 
 
 def test_run_writes_a_picture_with_its_recipe(folder: Path) -> None:
@@ -408,7 +403,7 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(folder: Path) -> None:
     options = ["--weights", "small.h5", "--iterations", "60", "--min-size", "20", "--init", "noise", "--threads", "1"]
     whole = nstgpu("run", "content.jpg", "style.png", *options, "-o", "whole.png")
     assert whole.exit_code == 0, whole.output
-    command = [sys.executable, "-c", "from nstgpu.cli import main; main()"]
+    command = [*PROGRAM]
     run = [*command, "run", "content.jpg", "style.png", *options, "-o", "out.png"]
     run += ["--checkpoint", "state.h5", "--checkpoint-every", "0"]
     resume = [*command, "resume", "state.h5"]
@@ -457,7 +452,7 @@ def test_the_bundled_model_is_the_default_and_says_so() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_in_a_real_process_still_writes_the_picture(folder: Path) -> None:
-    command = [sys.executable, "-c", "from nstgpu.cli import main; main()", "run", "content.jpg", "style.png"]
+    command = [*PROGRAM, "run", "content.jpg", "style.png"]
     command += ["--weights", "small.h5", "--iterations", "100000", "--json", "log.jsonl"]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60

@@ -12,16 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from nstgpu.cli import app
+from harness.commands import nstgpu
 from nstgpu.engine.imaging import files as images
 from nstgpu.weights import load_weights
 from nstgpu.weights.official import catalogue
-
-
-def nstgpu(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
 
 
 class _Silent(SimpleHTTPRequestHandler):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import nstgpu
+from harness.arrays import uniform
 from nstgpu import Costs, StyleTransfer, Weights
 from nstgpu.engine.costs.terms import Costs as CostsType
 from nstgpu.engine.errors import NonFiniteCostError, SettingsError
@@ -24,10 +25,6 @@ ODD = (61, 83, 3)
 pytestmark = pytest.mark.filterwarnings("ignore:the weights")  # short networks lack the classic deep taps
 
 
-def picture(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).random(shape)
-
-
 def relative(a: Any, b: Any) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
@@ -37,12 +34,12 @@ def relative(a: Any, b: Any) -> float:
 @pytest.mark.parametrize("shape", [ODD, (32, 48, 3)])
 def test_gradient_against_central_differences(thin: Thin, shape: Any, reduction: Any, pooling: Any) -> None:
     transfer = StyleTransfer(
-        picture(*shape), picture(40, 37, 3, seed=1), weights=thin(), device="reference",
+        uniform(*shape), uniform(40, 37, 3, seed=1), weights=thin(), device="reference",
         content_layers={"relu2_2": 1.0, "relu3_1": 0.5},
         style_layers={"relu1_1": 0.3, "block2_conv2": 1.0, "relu3_1": 2.0},
         content_weight=1e-3, style_weight=1e-6, tv_weight=10.0, content_reduction=reduction, pooling=pooling,
     )  # fmt: skip
-    image, direction, step = picture(*shape, seed=2), picture(*shape, seed=3) - 0.5, 1e-7
+    image, direction, step = uniform(*shape, seed=2), uniform(*shape, seed=3) - 0.5, 1e-7
     costs, gradient = transfer.cost_and_gradient(image)
     assert gradient.shape == shape
     assert gradient.dtype == np.float64
@@ -54,7 +51,7 @@ def test_gradient_against_central_differences(thin: Thin, shape: Any, reduction:
 def test_costs_are_the_formulas(thin: Thin) -> None:
     """The cost of an image without features, computed by hand from the content and the style alone."""
     weights = thin([[4]])
-    content, style = picture(16, 16, 3), picture(16, 16, 3, seed=1)
+    content, style = uniform(16, 16, 3), uniform(16, 16, 3, seed=1)
     transfer = StyleTransfer(
         content, style, weights=weights, device="reference", content_layers={"relu1_1": 2.0},
         style_layers={"relu1_1": 3.0}, content_weight=5.0, style_weight=7.0, tv_weight=0.0, content_reduction="sum",
@@ -66,7 +63,7 @@ def test_costs_are_the_formulas(thin: Thin) -> None:
         y = sum(x[r : r + 16, s : s + 16] @ layer.kernel[r, s].astype(float) for r in range(3) for s in range(3))
         return np.maximum(y + layer.bias, 0).reshape(256, 4)
 
-    image = picture(16, 16, 3, seed=2)
+    image = uniform(16, 16, 3, seed=2)
     a, c, s = features(image), features(content), features(style)
     content_cost = 2.0 * np.sum((a - c) ** 2) / 2
     style_cost = 3.0 * np.sum((a.T @ a - s.T @ s) ** 2) / (2 * 16 * 16 * 4) ** 2
@@ -80,7 +77,7 @@ def test_costs_are_the_formulas(thin: Thin) -> None:
 
 def test_mean_reduction_keeps_the_balance_from_size_to_size(thin: Thin) -> None:
     """A picture tiled twice as often each way has four times the pixels, and the same costs up to its borders."""
-    content, style, image = (np.tile(picture(16, 16, 3, seed=seed), (6, 6, 1)) for seed in range(3))
+    content, style, image = (np.tile(uniform(16, 16, 3, seed=seed), (6, 6, 1)) for seed in range(3))
     small, large = (
         StyleTransfer(
             tile(content), tile(style), weights=thin([[8, 8]]), device="cpu",
@@ -97,7 +94,7 @@ def test_mean_reduction_keeps_the_balance_from_size_to_size(thin: Thin) -> None:
 @pytest.mark.parametrize("pooling", ["max", "average"])
 @pytest.mark.parametrize("shape", [ODD, (16, 16, 3), (17, 200, 3)])
 def test_cpu_against_reference(thin: Thin, shape: Any, pooling: Any) -> None:
-    content, style, image = picture(*shape), picture(50, 41, 3, seed=1), picture(*shape, seed=2).astype(np.float32)
+    content, style, image = uniform(*shape), uniform(50, 41, 3, seed=1), uniform(*shape, seed=2).astype(np.float32)
     results = {}
     for device in ("reference", "cpu"):
         transfer = StyleTransfer(content, style, weights=thin(), device=device, pooling=pooling)
@@ -112,9 +109,9 @@ def test_cpu_against_reference(thin: Thin, shape: Any, pooling: Any) -> None:
 def test_vgg19_shapes_on_cpu_against_reference() -> None:
     weights = nstgpu.load_weights("random:3")
     content, style, image = (
-        picture(35, 50, 3),
-        picture(48, 33, 3, seed=1),
-        picture(35, 50, 3, seed=2).astype(np.float32),
+        uniform(35, 50, 3),
+        uniform(48, 33, 3, seed=1),
+        uniform(35, 50, 3, seed=2).astype(np.float32),
     )
     gradients = [
         StyleTransfer(content, style, weights=weights, device=device).cost_and_gradient(image)[1]
@@ -175,7 +172,7 @@ def test_golden_activations(shared_data: Path) -> None:
 @pytest.mark.parametrize("init", ["content", "noise", "style"])
 def test_a_run_lowers_the_cost_and_repeats_to_the_byte(thin: Thin, optimizer: str, init: str) -> None:
     def run() -> nstgpu.Result:
-        transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3, seed=1), weights=thin(), device="cpu", seed=5)
+        transfer = StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3, seed=1), weights=thin(), device="cpu", seed=5)
         return transfer.run(iterations=12, optimizer=optimizer, init=init)
 
     first, second = run(), run()
@@ -188,8 +185,8 @@ def test_a_run_lowers_the_cost_and_repeats_to_the_byte(thin: Thin, optimizer: st
 
 
 def test_descent_is_the_rule(thin: Thin) -> None:
-    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3, seed=1), weights=thin(), device="reference")
-    start = 0.25 + 0.5 * picture(24, 32, 3, seed=2)
+    transfer = StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3, seed=1), weights=thin(), device="reference")
+    start = 0.25 + 0.5 * uniform(24, 32, 3, seed=2)
     _, gradient = transfer.cost_and_gradient(start)
     rate = 0.1 / float(np.abs(gradient).max())
     result = transfer.run(iterations=1, optimizer="descent", learning_rate=rate, init=start)
@@ -198,7 +195,7 @@ def test_descent_is_the_rule(thin: Thin) -> None:
 
 def test_seed_changes_noise(thin: Thin) -> None:
     a, b = (
-        StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin(), seed=seed).initial_image("noise")
+        StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3), weights=thin(), seed=seed).initial_image("noise")
         for seed in (1, 2)
     )
     assert not np.array_equal(a, b)
@@ -206,17 +203,17 @@ def test_seed_changes_noise(thin: Thin) -> None:
 
 def test_init_from_a_file_is_resized(thin: Thin, tmp_path: Path) -> None:
     images.save(tmp_path / "start.png", np.full((10, 10, 3), 0.25, np.float32))
-    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    transfer = StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3), weights=thin())
     start = transfer.initial_image(tmp_path / "start.png")
     assert start.shape == (24, 32, 3)
     np.testing.assert_allclose(start, 64 / 255, atol=1e-5)
 
 
 def test_arrays_are_left_alone_without_a_size_and_resized_with_one(thin: Thin) -> None:
-    content = picture(40, 60, 3)
-    as_is = StyleTransfer(content, picture(30, 30, 3), weights=thin(), device="reference")
+    content = uniform(40, 60, 3)
+    as_is = StyleTransfer(content, uniform(30, 30, 3), weights=thin(), device="reference")
     assert as_is.initial_image().tobytes() == content.tobytes()
-    sized = StyleTransfer(content, picture(30, 30, 3), weights=thin(), size=30)
+    sized = StyleTransfer(content, uniform(30, 30, 3), weights=thin(), size=30)
     assert sized.shape == (20, 30, 3)
 
 
@@ -227,7 +224,7 @@ def test_callback_sees_progress_and_can_stop(thin: Thin) -> None:
         seen.append(progress)
         return progress.iteration < 3
 
-    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    transfer = StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3), weights=thin())
     result = transfer.run(iterations=50, on_iteration=stop_at_three)
     assert result.interrupted
     assert [progress.iteration for progress in seen] == [1, 2, 3]
@@ -239,7 +236,7 @@ def test_ctrl_c_keeps_the_picture(thin: Thin) -> None:
         if progress.iteration == 2:
             raise KeyboardInterrupt
 
-    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    transfer = StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3), weights=thin())
     result = transfer.run(iterations=50, on_iteration=interrupt)
     assert result.interrupted
     assert len(result.history) == 2
@@ -247,7 +244,7 @@ def test_ctrl_c_keeps_the_picture(thin: Thin) -> None:
 
 
 def test_a_real_ctrl_c_waits_for_the_iteration_and_a_second_one_does_not(thin: Thin) -> None:
-    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    transfer = StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3), weights=thin())
     times = {"first": 0, "second": 0}
 
     def press_once(progress: Progress) -> None:
@@ -273,7 +270,7 @@ def test_a_real_ctrl_c_waits_for_the_iteration_and_a_second_one_does_not(thin: T
 
 
 def test_someone_elses_ctrl_c_handler_is_left_alone(thin: Thin) -> None:
-    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    transfer = StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3), weights=thin())
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         seen: list[object] = []
@@ -298,7 +295,7 @@ def diverging(transfer: StyleTransfer, bad: Callable[[int], bool], monkeypatch: 
 
 
 def test_divergence_is_named_not_painted(thin: Thin, monkeypatch: pytest.MonkeyPatch) -> None:
-    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    transfer = StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3), weights=thin())
     diverging(transfer, lambda count: count >= 3, monkeypatch)
     with pytest.raises(NonFiniteCostError, match=r"iteration 3 \(first at relu3_1\).*learning rate below 0.0025"):
         transfer.run(iterations=50)
@@ -307,7 +304,7 @@ def test_divergence_is_named_not_painted(thin: Thin, monkeypatch: pytest.MonkeyP
 def test_a_step_too_far_is_taken_back_at_half_the_rate(
     thin: Thin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+    transfer = StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3), weights=thin())
     diverging(transfer, lambda count: count in (3, 4, 9), monkeypatch)
     result = transfer.run(iterations=10)
     assert len(result.history) == 10
@@ -326,7 +323,7 @@ def test_overflowing_weights_are_named_at_once(thin: Thin) -> None:
     first = type(weights.convolutions[0])(1, 1, huge, weights.convolutions[0].bias)
     weights = Weights("huge", "generated", (first, *weights.convolutions[1:]), weights.preprocessing, "")
     transfer = StyleTransfer(
-        picture(24, 32, 3), picture(30, 30, 3), weights=weights, content_weight=1.0, style_weight=1.0
+        uniform(24, 32, 3), uniform(30, 30, 3), weights=weights, content_weight=1.0, style_weight=1.0
     )
     with np.errstate(all="ignore"), pytest.raises(NonFiniteCostError, match=r"iteration 1.*weights overflow"):
         transfer.run(iterations=5)
@@ -334,14 +331,14 @@ def test_overflowing_weights_are_named_at_once(thin: Thin) -> None:
 
 def test_default_taps_are_cut_to_the_weights_with_a_warning(thin: Thin) -> None:
     with pytest.warns(UserWarning, match=r"end at relu3_1.*not at relu4_1, relu5_1"):
-        transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
+        transfer = StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3), weights=thin())
     assert list(transfer.style_layers) == ["relu1_1", "relu2_1", "relu3_1"]
     assert list(transfer.content_layers) == ["relu3_1"]
 
 
 def test_recipe_and_saving(thin: Thin, tmp_path: Path) -> None:
     weights = thin()
-    result = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=weights, seed=9).run(iterations=2)
+    result = StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3), weights=weights, seed=9).run(iterations=2)
     result.save(tmp_path / "out.png")
     recipe = images.read_recipe(tmp_path / "out.png")
     assert recipe == dict(result.recipe)
@@ -352,8 +349,8 @@ def test_recipe_and_saving(thin: Thin, tmp_path: Path) -> None:
 
 
 def test_alpha_follows_the_content(thin: Thin) -> None:
-    content = np.dstack([picture(24, 32, 3), np.linspace(0, 1, 24 * 32).reshape(24, 32)]).astype(np.float32)
-    result = StyleTransfer(content, picture(30, 30, 3), weights=thin(), size=16).run(iterations=1)
+    content = np.dstack([uniform(24, 32, 3), np.linspace(0, 1, 24 * 32).reshape(24, 32)]).astype(np.float32)
+    result = StyleTransfer(content, uniform(30, 30, 3), weights=thin(), size=16).run(iterations=1)
     assert result.alpha is not None
     assert result.alpha.shape == (12, 16)
     assert result.alpha[0, 0] < 0.1 < 0.9 < result.alpha[-1, -1]
@@ -392,13 +389,13 @@ def test_canonical_names() -> None:
 )
 def test_wrong_settings_are_named(thin: Thin, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
-        StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin(), **settings)
+        StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3), weights=thin(), **settings)
     assert "\n" not in str(caught.value)
 
 
 def test_panoramas_begin_at_the_first_scale_that_carries_the_layers(thin: Thin) -> None:
     """The third block of the network needs four pixels on the short side."""
-    wide, square = picture(8, 96, 3), picture(60, 64, 3)
+    wide, square = uniform(8, 96, 3), uniform(60, 64, 3)
     flat = StyleTransfer(wide, square, weights=thin(), device="cpu", threads=1)
     assert [scale.long_side for scale in flat.plan(1, min_size=16)] == [48, 68, 96]
     result = flat.run(1, min_size=16)
@@ -422,17 +419,17 @@ def test_what_is_too_small_is_named_with_what_would_do(
     thin: Thin, content: tuple[int, int], style: tuple[int, int], settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        StyleTransfer(picture(*content, 3), picture(*style, 3), weights=thin(), device="cpu", **settings)
+        StyleTransfer(uniform(*content, 3), uniform(*style, 3), weights=thin(), device="cpu", **settings)
     # And that does do.
     larger = settings | ({"size": 112} if content[0] == 3 else {"style_scale": float(message[-4:])})
-    StyleTransfer(picture(*content, 3), picture(*style, 3), weights=thin(), device="cpu", **larger)
+    StyleTransfer(uniform(*content, 3), uniform(*style, 3), weights=thin(), device="cpu", **larger)
 
 
 def test_wrong_devices_and_images_are_named(thin: Thin) -> None:
     with pytest.raises(DeviceError, match="unknown device 'tpu'"):
-        StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin(), device="tpu")
-    transfer = StyleTransfer(picture(24, 32, 3), picture(30, 30, 3), weights=thin())
-    for wrong in (picture(24, 31, 3), np.zeros((24, 32, 3), np.uint8), np.full((24, 32, 3), np.nan)):
+        StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3), weights=thin(), device="tpu")
+    transfer = StyleTransfer(uniform(24, 32, 3), uniform(30, 30, 3), weights=thin())
+    for wrong in (uniform(24, 31, 3), np.zeros((24, 32, 3), np.uint8), np.full((24, 32, 3), np.nan)):
         with pytest.raises(SettingsError, match=r"must be \(24, 32, 3\)"):
             transfer.cost_and_gradient(wrong)
     with pytest.raises(SettingsError, match="adam, lbfgs, descent"):

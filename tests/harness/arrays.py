@@ -21,6 +21,11 @@ def random64(*shape: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
+def uniform(*shape: int, seed: int = 0) -> Any:
+    """Numbers from 0 to 1 in float64."""
+    return np.random.default_rng(seed).random(shape)
+
+
 def mean_one(height: int, width: int, seed: int = 9, dtype: Any = np.float32) -> Any:
     """Weights of pixels, some of them zero."""
     weights = np.maximum(random64(height, width, seed=seed).astype(dtype) + dtype(0.5), dtype(0))

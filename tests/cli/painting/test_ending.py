@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from harness.commands import PROGRAM
 from nstgpu.cli import app
 from nstgpu.cli.painting import rescue
 from nstgpu.cli.terminal.stopping import asked_to_stop
@@ -20,27 +20,17 @@ from nstgpu.engine.imaging import files as images
 from nstgpu.engine.imaging.files import ImageError
 from nstgpu.engine.optimizers import checkpoint
 
-COMMAND = [sys.executable, "-c", "from nstgpu.cli import main; main()"]
 
-
-@pytest.fixture
-def folder(tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    images.save(folder / "content.jpg", rng.random((24, 32, 3)))
-    images.save(folder / "style.png", rng.random((25, 35, 3)))
-    shutil.copy(small_weights, folder)
-    monkeypatch.chdir(folder)
+@pytest.fixture(autouse=True)
+def own_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", None)
-    return folder
 
 
 def begun(folder: Path, *options: str) -> "subprocess.Popen[str]":
     """A run without an end, once it is under way."""
-    command = [*COMMAND, "run", "content.jpg", "style.png", "--weights", "small.h5", "--iterations", "1000000"]
+    command = [*PROGRAM, "run", "content.jpg", "style.png", "--weights", "small.h5", "--iterations", "1000000"]
     command += ["--json", "log", "--checkpoint", "state.h5", *options]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -59,7 +49,7 @@ def test_a_signal_ends_a_run_as_ctrl_c_does(folder: Path, number: signal.Signals
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + number, stderr
     assert "stopped after" in stderr
-    assert images.read(folder / "content_style.png").pixels.shape == (24, 32, 3)
+    assert images.read(folder / "content_style.png").pixels.shape == (30, 40, 3)
     state, _ = checkpoint.read(folder / "state.h5")
     assert state.iteration == (folder / "log").read_text().count("\n")
     resumed = CliRunner().invoke(app, ["resume", "state.h5", "--iterations", str(state.iteration)])
@@ -126,7 +116,7 @@ def test_a_picture_without_a_place_goes_to_the_current_folder(folder: Path, monk
     (line,) = (line for line in result.stderr.splitlines() if line.startswith("nstgpu: "))
     assert "No space left on device" in line
     assert str(current / "out (2).png") in line
-    assert images.read(current / "out (2).png").pixels.shape == (24, 32, 3)
+    assert images.read(current / "out (2).png").pixels.shape == (30, 40, 3)
     assert (current / "out.png").read_text() == "precious"
     assert (current / "state.h5").exists()
 
@@ -137,7 +127,7 @@ def test_or_to_the_folder_of_temporary_files(folder: Path, monkeypatch: pytest.M
     assert result.exit_code == 1, result.output
     (picture,) = (folder.parent / "temporary").glob("nstgpu-*/out.png")
     assert str(picture) in result.stderr
-    assert images.read(picture).pixels.shape == (24, 32, 3)
+    assert images.read(picture).pixels.shape == (30, 40, 3)
 
 
 def test_a_picture_that_can_go_nowhere_is_said_to_be_lost(folder: Path, tmp_path: Path) -> None:
@@ -158,7 +148,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_run(folder: Path, monkeypa
     result = CliRunner().invoke(app, [*RUN, *options])
     assert result.exit_code == 1
     assert result.stderr.count("No space left") == 1
-    assert images.read(folder / "out.png").pixels.shape == (24, 32, 3)
+    assert images.read(folder / "out.png").pixels.shape == (30, 40, 3)
 
 
 def test_a_picture_that_is_lost_is_a_failure_and_is_still_in_the_checkpoint(

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from nstgpu.cli import app
+from harness.commands import nstgpu
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.imaging.codecs import whole_file
 from nstgpu.engine.optimizers import checkpoint
@@ -28,10 +28,6 @@ ALL = [
     "--checkpoint", "state.ckpt", "--checkpoint-every", "0",
 ]  # fmt: skip
 WRITTEN = {"out.png", "out_0002.png", "out_0004.png", "way.webp", "page.html", "log.jsonl", "state.ckpt"}
-
-
-def nstgpu(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
 
 
 def run(*arguments: str) -> Result:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from harness.commands import nstgpu_in
 from nstgpu.cli import app
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.imaging.codecs import decoding
@@ -24,19 +25,14 @@ def pictures(folder: Path) -> None:
         images.save(folder / name, rng.random((24, 32, 3)).astype(np.float32))
 
 
-def nstgpu(folder: Path, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-c", "from nstgpu.cli import main; main()", *arguments]
-    return subprocess.run(command, cwd=folder, input=given, capture_output=True, timeout=120, check=False)
-
-
 @pytest.mark.slow
 def test_standard_input_into_a_folder_that_is_made(tmp_path: Path) -> None:
     pictures(tmp_path)
     content = (tmp_path / "content.png").read_bytes()
-    done = nstgpu(tmp_path, "run", "-", "style.png", "-o", "new/deep/", *QUICK, given=content)
+    done = nstgpu_in(tmp_path, "run", "-", "style.png", "-o", "new/deep/", *QUICK, given=content)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "new" / "deep").iterdir()] == ["stdin_style.png"]
-    again = nstgpu(tmp_path, "run", "content.png", "style.png", "-o", "new/plain.png", *QUICK)
+    again = nstgpu_in(tmp_path, "run", "content.png", "style.png", "-o", "new/plain.png", *QUICK)
     assert again.returncode == 0, again.stderr
     one, other = (images.read(tmp_path / "new" / name).pixels for name in ("deep/stdin_style.png", "plain.png"))
     np.testing.assert_array_equal(one, other)
@@ -45,11 +41,11 @@ def test_standard_input_into_a_folder_that_is_made(tmp_path: Path) -> None:
 
 def test_addresses_are_not_fetched_and_tilde_is_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures(tmp_path)
-    done = nstgpu(tmp_path, "run", "https://example.org/a.jpg", "style.png", *QUICK)
+    done = nstgpu_in(tmp_path, "run", "https://example.org/a.jpg", "style.png", *QUICK)
     assert done.returncode == 2
     assert b"https://example.org/a.jpg: https addresses are not fetched" in done.stderr
     monkeypatch.setenv("HOME", str(tmp_path))
-    done = nstgpu(tmp_path, "run", "content.png", "--style=~/style.png", "--output=~/home.png", *QUICK)
+    done = nstgpu_in(tmp_path, "run", "content.png", "--style=~/style.png", "--output=~/home.png", *QUICK)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "home.png").is_file()
 
@@ -103,12 +99,12 @@ def test_folders_are_made_when_a_run_begins_and_not_before(tmp_path: Path) -> No
     pictures(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     outputs = ["-o", "new/a.png", "--animation", "gifs/a.gif", "--json", "lines/a.json", "--checkpoint", "ck/a.h5"]
-    done = nstgpu(tmp_path, "run", "content.png", "style.png", *outputs, "--dry-run", *QUICK)
+    done = nstgpu_in(tmp_path, "run", "content.png", "style.png", *outputs, "--dry-run", *QUICK)
     assert done.returncode == 0, done.stderr
-    wrong = nstgpu(tmp_path, "run", "content.png", "style.png", "--colors", "no", "-o", "new/", *QUICK)
+    wrong = nstgpu_in(tmp_path, "run", "content.png", "style.png", "--colors", "no", "-o", "new/", *QUICK)
     assert wrong.returncode == 2
     assert sorted(tmp_path.rglob("*")) == before
-    done = nstgpu(tmp_path, "run", "content.png", "style.png", *outputs, *QUICK)
+    done = nstgpu_in(tmp_path, "run", "content.png", "style.png", *outputs, *QUICK)
     assert done.returncode == 0, done.stderr
     assert all((tmp_path / outputs[at]).is_file() for at in (1, 3, 5, 7))
 
@@ -125,11 +121,11 @@ def test_tilde_behind_equals_is_home_in_every_command(tmp_path: Path, monkeypatc
 
 def test_standard_output_is_the_picture_alone(tmp_path: Path) -> None:
     pictures(tmp_path)
-    done = nstgpu(tmp_path, "run", "content.png", "style.png", "-o", "-", *QUICK[:-1])
+    done = nstgpu_in(tmp_path, "run", "content.png", "style.png", "-o", "-", *QUICK[:-1])
     assert done.returncode == 0, done.stderr
     assert b"wrote the picture to standard output" in done.stderr
     (tmp_path / "piped.png").write_bytes(done.stdout)
-    assert nstgpu(tmp_path, "run", "content.png", "style.png", "-o", "named.png", *QUICK).returncode == 0
+    assert nstgpu_in(tmp_path, "run", "content.png", "style.png", "-o", "named.png", *QUICK).returncode == 0
     assert done.stdout == (tmp_path / "named.png").read_bytes()
 
 
@@ -166,7 +162,7 @@ def test_a_picture_that_standard_output_does_not_take_is_kept(tmp_path: Path) ->
 )
 def test_what_does_not_go_with_standard_output(tmp_path: Path, more: list[str], said: bytes) -> None:
     pictures(tmp_path)
-    done = nstgpu(tmp_path, "run", "content.png", "style.png", "--output", "-", *more, *QUICK)
+    done = nstgpu_in(tmp_path, "run", "content.png", "style.png", "--output", "-", *more, *QUICK)
     assert (done.returncode, done.stdout) == (2, b"")
     assert said in done.stderr
 
@@ -180,18 +176,18 @@ def test_a_style_out_of_a_pipe_is_in_report_and_recipe_and_resumed(tmp_path: Pat
     feeder = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(style,), daemon=True)
     feeder.start()
     outputs = ["-o", "a.png", "--report", "a.html", "--checkpoint", "a.h5"]
-    done = nstgpu(tmp_path, "run", "content.png", "pipe", *outputs, *QUICK)
+    done = nstgpu_in(tmp_path, "run", "content.png", "pipe", *outputs, *QUICK)
     assert done.returncode == 0, done.stderr
     feeder.join()
     assert "style" in (tmp_path / "a.html").read_text()
     recipe = images.read_recipe(tmp_path / "a.png")["nstgpu recipe"]
     assert 'styles = ["-"]' in recipe
     assert hashlib.sha256(style).hexdigest() in recipe
-    gone = nstgpu(tmp_path, "resume", "a.h5", "-q")
+    gone = nstgpu_in(tmp_path, "resume", "a.h5", "-q")
     assert gone.returncode == 2
     assert b"took a style from a pipe, which is gone; give it again with --picture FILE" in gone.stderr
     for picture, given in (("style.png", b""), ("-", style)):
-        again = nstgpu(
+        again = nstgpu_in(
             tmp_path, "resume", "a.h5", "-q", "--picture", picture, "-o", f"{picture}.again.png", given=given
         )
         assert again.returncode == 0, again.stderr

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from harness.commands import fill, nstgpu
 from nstgpu.cli import app
 from nstgpu.cli.painting import repeating
 from nstgpu.cli.painting.run_options import Options, Settings
@@ -24,22 +25,6 @@ from nstgpu.weights.official import store
 from nstgpu.weights.writer import write_canonical
 
 SHORT = ["--weights", "small.h5", "--iterations", "3"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    fill(folder, small_weights)
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def fill(folder: Path, small_weights: Path) -> None:
-    rng = np.random.default_rng(0)
-    images.save(folder / "content.jpg", rng.random((24, 32, 3)))
-    images.save(folder / "style.png", rng.random((25, 35, 3)))
-    shutil.copy(small_weights, folder)
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +44,6 @@ def painted(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     folder = Path(shutil.copytree(template, tmp_path / "painted"))
     monkeypatch.chdir(folder)
     return folder
-
-
-def nstgpu(*arguments: str) -> Result:
-    result = CliRunner().invoke(app, arguments)
-    assert "Traceback" not in result.output
-    return result
 
 
 def done(*arguments: str) -> Result:
@@ -104,7 +83,7 @@ def test_a_recipe_names_weights_by_checksum_and_the_defaults_taken(folder: Path)
     assert told["threads"] == default_count()
     assert told["weights_sha256"] == load_weights(folder / "small.h5").checksum
     assert told["content_sha256"] == hashlib.sha256((folder / "content.jpg").read_bytes()).hexdigest()
-    expected = {"size": 32, "device": "cpu", "precision": "fp32", "min_size": 128, "optimizer": "adam", "seed": 0,
+    expected = {"size": 40, "device": "cpu", "precision": "fp32", "min_size": 128, "optimizer": "adam", "seed": 0,
                 "init": "content", "preprocessing": "caffe", "pooling": "max", "tile": "off", "iterations": "3",
                 "colors": "style", "statistics": "gram", "content_reduction": "mean", "border": 0}  # fmt: skip
     assert {name: told.get(name) for name in expected} == expected
@@ -380,7 +359,7 @@ def test_a_checkpoint_of_somebody_else_asks_before_it_writes(folder: Path, monke
     result = done("resume", "state.h5", "-o", "mine.png")
     assert "log is not written" in result.stderr
     assert (folder / "log").read_text() == "precious"
-    assert images.read("mine.png").pixels.shape == (24, 32, 3)
+    assert images.read("mine.png").pixels.shape == (30, 40, 3)
     shutil.copy(folder / "state.h5", folder / "now mine.h5")  # sealed by its new owner as it was gone on with
     done("resume", "now mine.h5")
     monkeypatch.setenv("XDG_DATA_HOME", str(folder.parent / "a third"))

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.commands import PROGRAM
 from nstgpu.cli import app
 from nstgpu.engine.imaging import files as images
-
-PROGRAM = [sys.executable, "-c", "from nstgpu.cli import main; main()"]
 
 
 def environment(encoding: str) -> dict[str, str]:

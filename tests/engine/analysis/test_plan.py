@@ -6,9 +6,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from harness.pictures import noise
 from nstgpu.engine.analysis import plan
 from nstgpu.engine.memory import spill
 from nstgpu.engine.memory.arena import lay_out
@@ -37,10 +37,6 @@ class Counting(Cpu):
     def allocate(self, nbytes: int) -> Any:
         self.allocated.append(nbytes)
         return super().allocate(nbytes)
-
-
-def noise(seed: int, height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(seed).random((height, width, 3), np.float32)
 
 
 @pytest.mark.parametrize("tile", ["off", 32, 48])

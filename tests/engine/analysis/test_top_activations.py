@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.pictures import noise
 from nstgpu.engine.analysis.top_activations import Excitation, TopActivations, Unit
 from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging import files as images
@@ -21,10 +22,6 @@ from nstgpu.weights.model import TORCHVISION
 
 Thin = Callable[..., Weights]
 NETWORK = ((4, 4), (6, 6))
-
-
-def picture(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).random((*(shape or (23, 30)), 3)).astype(np.float32)
 
 
 def places(unit: Unit) -> list[tuple[float, str, int, int]]:
@@ -53,7 +50,7 @@ def overlap(a: Excitation, b: Excitation) -> bool:
 @pytest.mark.parametrize("tap", ["relu1_1", "relu1_2", "relu2_2"])
 def test_many_images_give_their_best_place_each(thin: Thin, tap: str) -> None:
     weights = thin(NETWORK)
-    shown = {f"{seed:02}": picture(seed, 23 + seed % 3, 30) for seed in range(8)}
+    shown = {f"{seed:02}": noise(seed, 23 + seed % 3, 30) for seed in range(8)}
     observer = TopActivations(weights, layers=[tap], units=range(4), per_unit=3, device="reference")
     for name, image in shown.items():
         observer.update(image, name)
@@ -70,7 +67,7 @@ def test_many_images_give_their_best_place_each(thin: Thin, tap: str) -> None:
 @pytest.mark.parametrize("tap", ["relu1_2", "relu2_1"])
 def test_few_images_give_several_places_that_do_not_overlap(thin: Thin, tap: str) -> None:
     weights = thin(NETWORK)
-    shown = {"a": picture(1), "b": picture(2)}
+    shown = {"a": noise(1, 23, 30), "b": noise(2, 23, 30)}
     observer = TopActivations(weights, layers=[tap], units=range(4), per_unit=9, device="reference")
     for name, image in shown.items():
         observer.update(image, name)
@@ -89,7 +86,7 @@ def test_few_images_give_several_places_that_do_not_overlap(thin: Thin, tap: str
 def test_patch_is_what_the_unit_sees_and_explains_its_value(thin: Thin) -> None:
     """A unit whose whole window lies on the image is excited as much by its patch in the middle of any other image."""
     weights = thin(NETWORK)
-    image = np.rint(picture(3, 40, 44) * 255).astype(np.uint8)
+    image = np.rint(noise(3, 40, 44) * 255).astype(np.uint8)
     observer = TopActivations(weights, layers=["relu2_1"], units=range(6), device="reference")
     observer.update(image)
     inside = 0
@@ -100,7 +97,7 @@ def test_patch_is_what_the_unit_sees_and_explains_its_value(thin: Thin) -> None:
             if seen != e.window:
                 continue
             inside += 1
-            other = np.rint(picture(4, 40, 44) * 255).astype(np.uint8)
+            other = np.rint(noise(4, 40, 44) * 255).astype(np.uint8)
             other[seen.top : seen.bottom, seen.left : seen.right] = e.patch
             again = all_places(weights, "relu2_1", {"": (other / 255).astype(np.float32)})[unit.index]
             value = next(value for value, _, row, column in again if (row, column) == (e.row, e.column))
@@ -109,7 +106,7 @@ def test_patch_is_what_the_unit_sees_and_explains_its_value(thin: Thin) -> None:
 
 
 def test_order_of_images_does_not_matter(thin: Thin) -> None:
-    shown = [(f"{seed}", picture(seed, 20 + seed, 25)) for seed in range(5)]
+    shown = [(f"{seed}", noise(seed, 20 + seed, 25)) for seed in range(5)]
     results = []
     for order in (shown, shown[::-1], shown[2:] + shown[:2]):
         observer = TopActivations(thin(NETWORK), per_unit=3, units=3, device="cpu", threads=1)
@@ -141,7 +138,7 @@ def test_devices_agree(thin: Thin, device: str) -> None:
     weights = thin(NETWORK)
     observers = [TopActivations(weights, units=4, per_unit=2, device=name) for name in ("reference", device)]
     for observer, seed in itertools.product(observers, range(3)):
-        observer.update(picture(seed), str(seed))
+        observer.update(noise(seed, 23, 30), str(seed))
     for tap in weights.taps:
         for a, b in zip(*(observer.units(tap) for observer in observers), strict=True):
             assert [p[1:] for p in places(a)] == [p[1:] for p in places(b)]
@@ -153,7 +150,7 @@ def test_memory_does_not_grow_with_the_number_of_images(thin: Thin) -> None:
 
     def show(seeds: Sequence[int]) -> int:
         for seed in seeds:  # ever stronger, so that new images drive out old ones
-            observer.update(np.clip(picture(seed, 72, 72) * (0.2 + seed / 200), 0, 1), f"{seed:05}")
+            observer.update(np.clip(noise(seed, 72, 72) * (0.2 + seed / 200), 0, 1), f"{seed:05}")
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
@@ -172,8 +169,8 @@ def test_memory_does_not_grow_with_the_number_of_images(thin: Thin) -> None:
 
 def test_larger_images_are_shrunk_and_smaller_ones_are_not(thin: Thin) -> None:
     observer = TopActivations(thin(NETWORK), layers=["relu2_2"], per_unit=2, size=24, device="cpu", threads=1)
-    observer.update(picture(0, 30, 60), "large")
-    observer.update(picture(1, 12, 10), "small")
+    observer.update(noise(0, 30, 60), "large")
+    observer.update(noise(1, 12, 10), "small")
     for unit in observer.units("relu2_2"):
         for e in unit.excitations:
             height, width = (12, 24) if e.image == "large" else (12, 10)
@@ -216,7 +213,7 @@ def test_weights_that_overflow_are_named(thin: Thin) -> None:
     weights.convolutions[0].kernel[0, 0, 0, 1] = np.nan
     observer = TopActivations(weights, device="reference")
     with pytest.raises(SettingsError, match="the activations at relu1_1 are not finite on here"):
-        observer.update(picture(0), "here")
+        observer.update(noise(0, 23, 30), "here")
 
 
 @pytest.mark.parametrize(

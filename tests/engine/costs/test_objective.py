@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.arrays import uniform
 from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.transfer import Style, StyleTransfer
@@ -16,11 +17,7 @@ Thin = Callable[..., Weights]
 pytestmark = pytest.mark.filterwarnings("ignore:the weights")  # short networks lack the classic deep taps
 
 
-def picture(seed: int, height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(seed).random((height, width, 3))
-
-
-def soft_mask(seed: int, height: int, width: int) -> np.ndarray:
+def quartered_mask(seed: int, height: int, width: int) -> np.ndarray:
     """Smooth, from 0 to 1, different in every quarter."""
     coarse = np.random.default_rng(seed).random((4, 4))
     mask = np.kron(coarse, np.ones((-(-height // 4), -(-width // 4))))[:height, :width]
@@ -33,12 +30,12 @@ SETTINGS: list[dict[str, Any]] = [
     {"style_statistics": "w2"},
 ]
 STYLES: dict[str, Callable[[], Any]] = {
-    "one": lambda: picture(1, 21, 30),
-    "two": lambda: [picture(1, 21, 30), Style(picture(2, 25, 22), weight=0.3)],
+    "one": lambda: uniform(21, 30, 3, seed=1),
+    "two": lambda: [uniform(21, 30, 3, seed=1), Style(uniform(25, 22, 3, seed=2), weight=0.3)],
     "masked": lambda: [
-        Style(picture(1, 21, 30), mask=soft_mask(5, 22, 27)),
-        Style(picture(2, 25, 22), weight=2.0, mask=soft_mask(6, 22, 27), region=soft_mask(7, 25, 22)),
-        picture(3, 20, 20),
+        Style(uniform(21, 30, 3, seed=1), mask=quartered_mask(5, 22, 27)),
+        Style(uniform(25, 22, 3, seed=2), weight=2.0, mask=quartered_mask(6, 22, 27), region=quartered_mask(7, 25, 22)),
+        uniform(20, 20, 3, seed=3),
     ],
 }
 
@@ -47,9 +44,9 @@ STYLES: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("styles", STYLES)
 @pytest.mark.parametrize("kept", [False, True], ids=["free", "content mask"])
 def test_gradient_matches_central_differences(thin: Thin, settings: dict[str, Any], styles: str, kept: bool) -> None:
-    keep = soft_mask(8, 22, 27) * 0.9 if kept else None
+    keep = quartered_mask(8, 22, 27) * 0.9 if kept else None
     transfer = StyleTransfer(
-        picture(0, 22, 27),
+        uniform(22, 27, 3, seed=0),
         STYLES[styles](),
         weights=thin(),
         device="reference",
@@ -61,7 +58,7 @@ def test_gradient_matches_central_differences(thin: Thin, settings: dict[str, An
         content_mask=keep,
         **settings,
     )
-    image = 0.2 + 0.6 * picture(9, 22, 27)
+    image = 0.2 + 0.6 * uniform(22, 27, 3, seed=9)
     costs, gradient = transfer.cost_and_gradient(image)
     assert costs.style > 0
     assert math.isclose(costs.gradient_norm, float(np.linalg.norm(gradient)), rel_tol=1e-9)
@@ -77,8 +74,11 @@ def test_gradient_matches_central_differences(thin: Thin, settings: dict[str, An
 @pytest.mark.parametrize("tile", ["off", 24])
 def test_gradient_with_a_border_matches_central_differences(thin: Thin, border: int, tile: Any) -> None:
     transfer = StyleTransfer(
-        picture(0, 22, 27),
-        [Style(picture(1, 21, 30), mask=soft_mask(5, 22, 27), region=soft_mask(7, 21, 30)), picture(2, 20, 20)],
+        uniform(22, 27, 3, seed=0),
+        [
+            Style(uniform(21, 30, 3, seed=1), mask=quartered_mask(5, 22, 27), region=quartered_mask(7, 21, 30)),
+            uniform(20, 20, 3, seed=2),
+        ],
         weights=thin(),
         device="reference",
         style_weight=30.0,
@@ -87,7 +87,7 @@ def test_gradient_with_a_border_matches_central_differences(thin: Thin, border: 
         border=border,
         tile=tile,
     )
-    image, direction, step = 0.2 + 0.6 * picture(9, 22, 27), picture(10, 22, 27) - 0.5, 1e-6
+    image, direction, step = 0.2 + 0.6 * uniform(22, 27, 3, seed=9), uniform(22, 27, 3, seed=10) - 0.5, 1e-6
     costs, gradient = transfer.cost_and_gradient(image)
     ahead, behind = (transfer.cost_and_gradient(image + sign * step * direction)[0].total for sign in (1, -1))
     assert float(np.sum(gradient * direction)) == pytest.approx((ahead - behind) / (2 * step), rel=2e-6)
@@ -96,7 +96,7 @@ def test_gradient_with_a_border_matches_central_differences(thin: Thin, border: 
 
 def test_the_edge_of_a_flat_picture_is_like_its_middle(thin: Thin) -> None:
     """Zero padding makes an edge of it; with a border the first layer sees none."""
-    flat, style = np.full((24, 32, 3), 0.6), picture(1, 24, 32)
+    flat, style = np.full((24, 32, 3), 0.6), uniform(24, 32, 3, seed=1)
 
     def edge_and_middle(border: int) -> np.ndarray:
         transfer = StyleTransfer(
@@ -117,16 +117,16 @@ def test_the_edge_of_a_flat_picture_is_like_its_middle(thin: Thin) -> None:
 def test_devices_agree_with_the_reference(thin: Thin, device: str, settings: dict[str, Any]) -> None:
     def evaluated(name: str) -> tuple[Costs, np.ndarray]:
         transfer = StyleTransfer(
-            picture(0, 22, 27),
+            uniform(22, 27, 3, seed=0),
             STYLES["masked"](),
             weights=thin(),
             device=name,
             style_weight=30.0,
             content_weight=1.0,
-            content_mask=soft_mask(8, 22, 27) * 0.9,
+            content_mask=quartered_mask(8, 22, 27) * 0.9,
             **settings,
         )
-        return transfer.cost_and_gradient(picture(9, 22, 27).astype(np.float32))
+        return transfer.cost_and_gradient(uniform(22, 27, 3, seed=9).astype(np.float32))
 
     (costs, gradient), (expected, right) = evaluated(device), evaluated("reference")
     assert costs.total == pytest.approx(expected.total, rel=1e-5)
@@ -136,7 +136,7 @@ def test_devices_agree_with_the_reference(thin: Thin, device: str, settings: dic
 
 def test_equal_styles_weigh_as_one(thin: Thin) -> None:
     """Shares sum to one: the same style twice, or with a mask that is white everywhere, costs what it costs once."""
-    style, image = picture(1, 21, 30), picture(9, 24, 32)
+    style, image = uniform(21, 30, 3, seed=1), uniform(24, 32, 3, seed=9)
     layers: dict[str, Any] = {"style_layers": {"relu1_1": 1.0}, "content_layers": [], "style_weight": 1.0}
 
     def cost(styles: Any) -> Costs:
@@ -155,10 +155,10 @@ def test_a_masked_style_leaves_the_rest_alone(thin: Thin) -> None:
     mask = np.zeros((24, 32), np.float32)
     mask[:, :16] = 1
     transfer = StyleTransfer(
-        picture(0, 24, 32), Style(picture(1, 21, 30), mask=mask), weights=thin(), device="reference",
+        uniform(24, 32, 3, seed=0), Style(uniform(21, 30, 3, seed=1), mask=mask), weights=thin(), device="reference",
         style_layers={"relu1_1": 1.0}, content_layers=[], style_weight=1.0, tv_weight=0.0,
     )  # fmt: skip
-    _, gradient = transfer.cost_and_gradient(picture(9, 24, 32))
+    _, gradient = transfer.cost_and_gradient(uniform(24, 32, 3, seed=9))
     assert np.abs(gradient[:, :16]).max() > 0
     assert np.abs(gradient[:, 17:]).max() == 0
 
@@ -168,7 +168,7 @@ def test_a_small_mask_is_as_strong_inside_as_none(thin: Thin, by: str) -> None:
     """On noise, which is alike everywhere: the layer weights, and the gradient of each pixel."""
     mask = np.zeros((64, 80), np.float32)
     mask[12:44, 16:40] = 1  # 15% of the area
-    content, style, image = picture(0, 64, 80), 0.5 * picture(1, 40, 40), picture(9, 64, 80)
+    content, style, image = uniform(64, 80, 3, seed=0), 0.5 * uniform(40, 40, 3, seed=1), uniform(64, 80, 3, seed=9)
 
     def painter(style: Any, **settings: Any) -> StyleTransfer:
         return StyleTransfer(content, style, weights=thin(), device="reference", **settings)
@@ -190,11 +190,11 @@ def test_a_style_of_one_half_does_not_bend_the_one_that_is_everywhere(thin: Thin
     """Where the other half looks like the style already, nothing is to be done, whatever the first half looks like."""
     left = np.zeros((24, 96), np.float32)
     left[:, :48] = 1
-    texture = np.tile(picture(1, 8, 8), (3, 12, 1))
+    texture = np.tile(uniform(8, 8, 3, seed=1), (3, 12, 1))
     image = texture.copy()
-    image[:, :48] = picture(2, 24, 48) ** 3
+    image[:, :48] = uniform(24, 48, 3, seed=2) ** 3
     transfer = StyleTransfer(
-        image, [texture, Style(picture(2, 24, 48) ** 3, mask=left)], weights=thin(), device="reference",
+        image, [texture, Style(uniform(24, 48, 3, seed=2) ** 3, mask=left)], weights=thin(), device="reference",
         style_layers={"relu1_1": 1.0}, content_layers=[], style_weight=1.0, tv_weight=0.0, border=4,
     )  # fmt: skip
     _, gradient = transfer.cost_and_gradient(image)
@@ -221,18 +221,22 @@ def test_two_styles_in_two_halves_are_measured_there(thin: Thin) -> None:
     ("styles", "settings", "message"),
     [
         ([], {}, "no style was given"),
-        (Style(picture(1, 8, 8), weight=0.0), {}, "weight of the style"),
-        (Style(picture(1, 8, 8), scale=-1.0), {}, "scale of the style"),
-        (Style(picture(1, 20, 20), mask=np.zeros((24, 32))), {}, "empty"),
-        (Style(picture(1, 20, 20), mask=np.ones((24, 24))), {}, "proportions"),
-        (Style(picture(1, 20, 20), mask=np.eye(24, 32)), {"content_mask": np.ones((24, 32))}, "mask of image.*too few"),
-        (picture(1, 20, 20), {"content_mask": np.ones((24, 32))}, "what the content mask leaves covers"),
-        (picture(1, 20, 20), {"mask_feather": -1}, "mask_feather is -1"),
-        (picture(1, 20, 20), {"mask_feather": 33}, "at most the picture's long side, 32"),
-        (picture(1, 20, 20), {"style_statistics": "mean"}, "choose gram, moments"),
-        (picture(1, 20, 20), {"colors": "sepia"}, "style, match or content-luminance"),
+        (Style(uniform(8, 8, 3, seed=1), weight=0.0), {}, "weight of the style"),
+        (Style(uniform(8, 8, 3, seed=1), scale=-1.0), {}, "scale of the style"),
+        (Style(uniform(20, 20, 3, seed=1), mask=np.zeros((24, 32))), {}, "empty"),
+        (Style(uniform(20, 20, 3, seed=1), mask=np.ones((24, 24))), {}, "proportions"),
+        (
+            Style(uniform(20, 20, 3, seed=1), mask=np.eye(24, 32)),
+            {"content_mask": np.ones((24, 32))},
+            "mask of image.*too few",
+        ),
+        (uniform(20, 20, 3, seed=1), {"content_mask": np.ones((24, 32))}, "what the content mask leaves covers"),
+        (uniform(20, 20, 3, seed=1), {"mask_feather": -1}, "mask_feather is -1"),
+        (uniform(20, 20, 3, seed=1), {"mask_feather": 33}, "at most the picture's long side, 32"),
+        (uniform(20, 20, 3, seed=1), {"style_statistics": "mean"}, "choose gram, moments"),
+        (uniform(20, 20, 3, seed=1), {"colors": "sepia"}, "style, match or content-luminance"),
     ],
 )
 def test_wrong_styles_are_named(thin: Thin, styles: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        StyleTransfer(picture(0, 24, 32), styles, weights=thin(), device="reference", **settings)
+        StyleTransfer(uniform(24, 32, 3, seed=0), styles, weights=thin(), device="reference", **settings)

@@ -11,7 +11,7 @@ from nstgpu.engine.imaging import files as images
 from nstgpu.engine.imaging.files import ImageError
 
 
-def picture(seed: int, height: int = 40, width: int = 56, spread: float = 0.08, mean: Any = (0.5, 0.5, 0.5)) -> Any:
+def correlated(seed: int, height: int = 40, width: int = 56, spread: float = 0.08, mean: Any = (0.5, 0.5, 0.5)) -> Any:
     """Noise whose channels are correlated, well inside [0, 1]."""
     rng = np.random.default_rng(seed)
     mixed = rng.standard_normal((height, width, 3)) @ rng.uniform(-1, 1, (3, 3)) * spread
@@ -19,7 +19,7 @@ def picture(seed: int, height: int = 40, width: int = 56, spread: float = 0.08, 
 
 
 def gray(seed: int) -> Any:
-    return np.repeat(picture(seed)[..., :1], 3, axis=2)
+    return np.repeat(correlated(seed)[..., :1], 3, axis=2)
 
 
 def moments(image: Any) -> tuple[Any, Any]:
@@ -38,7 +38,7 @@ def angle(a: Any, b: Any) -> Any:
     return np.sum(a * b, axis=2) / (np.linalg.norm(a, axis=2) * np.linalg.norm(b, axis=2))
 
 
-STYLE, CONTENT = picture(1), picture(2, 33, 44, mean=(0.4, 0.55, 0.6))
+STYLE, CONTENT = correlated(1), correlated(2, 33, 44, mean=(0.4, 0.55, 0.6))
 
 
 def test_mean_and_covariance_match() -> None:
@@ -75,7 +75,7 @@ def test_matching_twice_changes_nothing() -> None:
 
 
 def test_a_match_is_clamped_and_keeps_its_dtype() -> None:
-    loud = picture(3, spread=0.5).astype(np.float32)
+    loud = correlated(3, spread=0.5).astype(np.float32)
     result = colours.match(STYLE.astype(np.float32), loud)
     assert result.dtype == np.float32
     assert result.shape == STYLE.shape
@@ -127,7 +127,7 @@ def test_luminance_of_a_gray_picture_is_itself() -> None:
 
 def test_luminance_of_the_result_with_the_contents_chroma() -> None:
     """In gamut I and Q (here: the colour less its luminance) are the content's; and the luminance the result's."""
-    result, content = picture(5, spread=0.04), picture(6, spread=0.04)
+    result, content = correlated(5, spread=0.04), correlated(6, spread=0.04)
     mixed = colours.luminance_of_content(result, content)
     np.testing.assert_allclose(colours.luma(mixed), colours.luma(result), atol=1e-12)
     np.testing.assert_allclose(
@@ -138,7 +138,7 @@ def test_luminance_of_the_result_with_the_contents_chroma() -> None:
 
 
 def test_out_of_gamut_the_luminance_and_the_hue_stay() -> None:
-    result, content = picture(5, spread=0.5), picture(6, spread=0.4)
+    result, content = correlated(5, spread=0.5), correlated(6, spread=0.4)
     mixed = colours.luminance_of_content(result, content)
     assert 0 <= mixed.min() <= mixed.max() <= 1
     np.testing.assert_allclose(colours.luma(mixed), colours.luma(result), atol=1e-12)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms, JpegImagePlugin
 
+from harness.refusals import picture_refusal
 from nstgpu.engine.imaging.codecs import color_profiles
 from nstgpu.engine.imaging.codecs import formats as picture_formats
 from nstgpu.engine.imaging.files import ImageError, check_destination, output_size, read, read_recipe, save
@@ -40,14 +41,6 @@ def a_file(folder: Path, image: Image.Image, file_format: str = "PNG", **options
     path = folder / f"picture.{file_format.lower()}"
     image.save(path, format=file_format, **options)
     return path
-
-
-def refusal(source: Any) -> str:
-    with pytest.raises(ImageError) as raised:
-        read(source)
-    message = str(raised.value)
-    assert "\n" not in message
-    return message
 
 
 # Arrays
@@ -125,7 +118,7 @@ def test_alpha_that_is_opaque_everywhere_is_none() -> None:
     ],
 )
 def test_what_is_not_a_picture_is_refused(array: Any, said: str) -> None:
-    assert said in refusal(array)
+    assert said in picture_refusal(array)
 
 
 # Pillow's modes
@@ -214,10 +207,10 @@ def test_modes_i_and_f() -> None:
     np.testing.assert_array_equal(read(Image.fromarray(unit)).pixels[..., 1], unit)
     pillows_own_scale = Image.new("L", (1, 1), 51).convert("F")
     assert read(pillows_own_scale).pixels[0, 0, 2] == np.float32(0.2)
-    assert "0..65535" in refusal(Image.new("I", (1, 1), 70000))
-    assert "-1" in refusal(Image.new("I", (1, 1), -1))
-    assert "from 300 to 300" in refusal(Image.new("F", (1, 1), 300))
-    assert "NaN" in refusal(Image.new("F", (1, 1), float("nan")))
+    assert "0..65535" in picture_refusal(Image.new("I", (1, 1), 70000))
+    assert "-1" in picture_refusal(Image.new("I", (1, 1), -1))
+    assert "from 300 to 300" in picture_refusal(Image.new("F", (1, 1), 300))
+    assert "NaN" in picture_refusal(Image.new("F", (1, 1), float("nan")))
 
 
 def test_a_cmyk_jpeg_is_not_inverted(tmp_path: Path) -> None:
@@ -414,12 +407,12 @@ def test_an_unusable_profile_is_ignored_with_a_warning(tmp_path: Path, profile: 
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "cat.jpg") == (
+    assert picture_refusal(tmp_path / "cat.jpg") == (
         f"cannot read {tmp_path / 'cat.jpg'}: No such file or directory; "
         f"give the path of a {picture_formats.names()} file"
     )
-    assert "Is a directory" in refusal(tmp_path)
-    assert "null" in refusal("a\0b.png")
+    assert "Is a directory" in picture_refusal(tmp_path)
+    assert "null" in picture_refusal("a\0b.png")
 
 
 def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +420,7 @@ def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "read_bytes", denied)  # chmod would not stop root, as whom CI may run
-    assert "secret.png: Permission denied" in refusal(tmp_path / "secret.png")
+    assert "secret.png: Permission denied" in picture_refusal(tmp_path / "secret.png")
 
 
 @pytest.mark.parametrize(
@@ -442,7 +435,7 @@ def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_files_that_are_no_picture(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(content)
-    message = refusal(path)
+    message = picture_refusal(path)
     assert said in message
     assert str(path) in message
 
@@ -454,7 +447,7 @@ def test_truncated_files(tmp_path: Path, suffix: str) -> None:
     whole = path.read_bytes()
     for share in (0.02, 0.3, 0.6, 0.9):
         path.write_bytes(whole[: int(share * len(whole))])
-        assert "damaged" in refusal(path)
+        assert "damaged" in picture_refusal(path)
 
 
 def test_damaged_files_raise_nothing_else(tmp_path: Path) -> None:
@@ -478,18 +471,18 @@ def test_damaged_files_raise_nothing_else(tmp_path: Path) -> None:
 def test_a_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     path = a_file(tmp_path, Image.fromarray(colours()))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    assert f"has 221 pixels, the limit is {limit}; shrink it" in refusal(path)
+    assert f"has 221 pixels, the limit is {limit}; shrink it" in picture_refusal(path)
 
 
 def test_an_image_without_pixels() -> None:
-    assert "is empty (0x5 pixels)" in refusal(Image.new("RGB", (0, 5)))
+    assert "is empty (0x5 pixels)" in picture_refusal(Image.new("RGB", (0, 5)))
 
 
 def test_a_lazily_opened_image_that_turns_out_damaged() -> None:
     content = io.BytesIO()
     Image.fromarray(colours()).save(content, format="PNG")
     image = Image.open(io.BytesIO(content.getvalue()[:60]))
-    assert "the Pillow image is damaged" in refusal(image)
+    assert "the Pillow image is damaged" in picture_refusal(image)
 
 
 # Saving

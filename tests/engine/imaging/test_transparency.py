@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.pictures import noise
 from nstgpu import Weights
 from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging.files import Picture
@@ -14,10 +15,6 @@ from nstgpu.engine.transfer import Style, StyleTransfer
 
 Thin = Callable[..., Weights]
 pytestmark = pytest.mark.filterwarnings("ignore:the weights")  # short networks lack the classic deep taps
-
-
-def picture(seed: int, height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(seed).random((height, width, 3), np.float32)
 
 
 def cut_out(colors: np.ndarray, hidden: float) -> np.ndarray:
@@ -42,7 +39,7 @@ def test_hidden_colors_become_those_of_what_is_visible_near_by() -> None:
 
 
 def test_what_is_visible_stays_to_the_last_bit() -> None:
-    pixels = picture(0, 20, 30)
+    pixels = noise(0, 20, 30)
     opaque = Picture(pixels, None, "opaque")
     assert visible(opaque) is opaque
     alpha = (np.random.default_rng(1).random((20, 30)) > 0.5).astype(np.float32)
@@ -55,8 +52,8 @@ def test_what_is_visible_stays_to_the_last_bit() -> None:
 )
 def test_colors_under_a_transparent_style_do_not_matter(thin: Thin, settings: dict[str, Any], region: Any) -> None:
     def painted(hidden: float) -> np.ndarray:
-        styles = [Style(cut_out(picture(1, 30, 36), hidden), region=region), picture(2, 20, 20)]
-        transfer = StyleTransfer(picture(0, 24, 32), styles, weights=thin(), device="cpu", threads=1, **settings)
+        styles = [Style(cut_out(noise(1, 30, 36), hidden), region=region), noise(2, 20, 20)]
+        transfer = StyleTransfer(noise(0, 24, 32), styles, weights=thin(), device="cpu", threads=1, **settings)
         return transfer.run(3).image
 
     np.testing.assert_array_equal(painted(0.0), painted(1.0))
@@ -64,35 +61,35 @@ def test_colors_under_a_transparent_style_do_not_matter(thin: Thin, settings: di
 
 def test_a_style_counts_where_it_is_visible(thin: Thin) -> None:
     """As with its alpha for a region."""
-    opaque = picture(1, 30, 36)
+    opaque = noise(1, 30, 36)
     alpha = cut_out(opaque, 0.0)[..., 3]
     transparent = visible(Picture(opaque, alpha, "style"))
 
     def cost(style: Any) -> float:
-        transfer = StyleTransfer(picture(0, 24, 32), style, weights=thin(), device="cpu", threads=1)
-        return transfer.cost_and_gradient(picture(3, 24, 32))[0].total
+        transfer = StyleTransfer(noise(0, 24, 32), style, weights=thin(), device="cpu", threads=1)
+        return transfer.cost_and_gradient(noise(3, 24, 32))[0].total
 
     assert cost(np.dstack([opaque, alpha])) == cost(Style(transparent.pixels, region=alpha)) != cost(opaque)
 
 
 def test_colors_under_a_transparent_content_do_not_matter(thin: Thin) -> None:
     def painted(hidden: float) -> tuple[np.ndarray, Any]:
-        content = cut_out(picture(0, 24, 32), hidden)
-        result = StyleTransfer(content, picture(1, 20, 20), weights=thin(), device="cpu", threads=1).run(3)
+        content = cut_out(noise(0, 24, 32), hidden)
+        result = StyleTransfer(content, noise(1, 20, 20), weights=thin(), device="cpu", threads=1).run(3)
         return result.image, result.alpha
 
     (black, alpha), (white, _) = painted(0.0), painted(1.0)
     np.testing.assert_array_equal(black, white)
-    np.testing.assert_array_equal(alpha, cut_out(picture(0, 24, 32), 0.0)[..., 3])
+    np.testing.assert_array_equal(alpha, cut_out(noise(0, 24, 32), 0.0)[..., 3])
 
 
 def test_a_style_of_which_nothing_is_left_is_named(thin: Thin) -> None:
     def given(style: Any) -> None:
-        StyleTransfer(picture(0, 24, 32), style, weights=thin(), device="cpu", threads=1)
+        StyleTransfer(noise(0, 24, 32), style, weights=thin(), device="cpu", threads=1)
 
     with pytest.raises(SettingsError, match="the style image is transparent everywhere"):
-        given(np.dstack([picture(1, 20, 20), np.zeros((20, 20), np.float32)]))
-    dot = cut_out(picture(1, 30, 36), 0.0)
+        given(np.dstack([noise(1, 20, 20), np.zeros((20, 20), np.float32)]))
+    dot = cut_out(noise(1, 30, 36), 0.0)
     dot[..., 3] = 0
     dot[3, 4, 3] = 1
     with pytest.raises(SettingsError, match=r"what is visible of image covers 0\.25 pixels of 18x15 at relu2_1"):
@@ -100,4 +97,4 @@ def test_a_style_of_which_nothing_is_left_is_named(thin: Thin) -> None:
     right = np.zeros((30, 36), np.float32)
     right[:, 26:] = 1
     with pytest.raises(SettingsError, match="the region of image selects only what is transparent"):
-        given(Style(cut_out(picture(1, 30, 36), 0.0), region=right))
+        given(Style(cut_out(noise(1, 30, 36), 0.0), region=right))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.pictures import noise
 from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging.resize import resized, resized_alpha
 from nstgpu.engine.memory import limits, spill
@@ -48,10 +49,6 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on a disk for passing files."""
     monkeypatch.setattr(spill, "passing_folder", lambda: tmp_path)
     return tmp_path
-
-
-def noise(seed: int, height: int, width: int) -> Any:
-    return np.random.default_rng(seed).random((height, width, 3), np.float32)
 
 
 # ---- the rule ---------------------------------------------------------------------------------------------------

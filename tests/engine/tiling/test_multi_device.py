@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.pictures import noise, soft_mask
 from nstgpu.engine.model import network
 from nstgpu.engine.tiling import memory_plan, multi_device
 from nstgpu.engine.tiling.memory_plan import MemoryPlan
@@ -24,26 +25,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:the weights")  # short networks 
 SIZE = (45, 58)
 
 
-def picture(seed: int, height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(seed).random((height, width, 3)).astype(np.float32)
-
-
-def soft_mask(seed: int, height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(seed).random((height, width)).astype(np.float32) ** 2
-
-
 def masked(size: tuple[int, int]) -> list[Any]:
     return [
-        Style(picture(1, 37, 45), mask=soft_mask(4, *size), region=soft_mask(5, 37, 45)),
-        Style(picture(3, 52, 40), mask=soft_mask(6, *size), weight=2.0),
-        picture(7, 30, 30),
+        Style(noise(1, 37, 45), mask=soft_mask(4, *size), region=soft_mask(5, 37, 45)),
+        Style(noise(3, 52, 40), mask=soft_mask(6, *size), weight=2.0),
+        noise(7, 30, 30),
     ]
 
 
 def painter(weights: Weights, device: Any, size: tuple[int, int] = SIZE, **settings: Any) -> StyleTransfer:
-    settings = {"style": picture(1, 40, 34), "tile": 16, **settings}
+    settings = {"style": noise(1, 40, 34), "tile": 16, **settings}
     return StyleTransfer(
-        picture(0, *size), weights=weights, device=device, content_weight=1.0, style_weight=30.0, tv_weight=0.2,
+        noise(0, *size), weights=weights, device=device, content_weight=1.0, style_weight=30.0, tv_weight=0.2,
         **settings,
     )  # fmt: skip
 
@@ -75,7 +68,7 @@ def test_any_number_of_devices_gives_the_same_bytes(thin: Thin, kind: str, setti
         assert transfer.objective().tiling.count == 12
         assert transfer.objective().capturable == (names == "")
         for seed in (2, 9):  # and again, of another image
-            costs, gradient = transfer.cost_and_gradient(picture(seed, *SIZE))
+            costs, gradient = transfer.cost_and_gradient(noise(seed, *SIZE))
             assert np.abs(gradient).max() > 0
             evaluated.append((costs, gradient.tobytes()))
     assert evaluated[0] != evaluated[1]
@@ -102,7 +95,7 @@ def test_our_kernels_give_the_same_bytes(thin: Thin, precision: str) -> None:
             style_statistics="moments",
         )
         assert transfer.objective().tiling.count == 3
-        costs, gradient = transfer.cost_and_gradient(picture(2, *size))
+        costs, gradient = transfer.cost_and_gradient(noise(2, *size))
         evaluated.append((costs, gradient.tobytes()))
     assert evaluated == evaluated[:1] * 3
 
@@ -152,7 +145,7 @@ def test_devices_work_at_once_and_walk_forward_once_where_each_has_one_tile(thin
     for device in devices:
         device.meets, device.convolutions = True, 0
         device.used_by.clear()
-    transfer.cost_and_gradient(picture(2, 24, 72))
+    transfer.cost_and_gradient(noise(2, 24, 72))
     assert [device.convolutions for device in devices] == [5, 5, 5]
     threads = [device.used_by for device in devices]
     assert threads[0] == {threading.get_ident()}
@@ -167,7 +160,7 @@ def test_one_tile_leaves_the_others_alone(thin: Thin) -> None:
     transfer = painter(thin(), [Reference(), Idle()], tile="off")
     assert transfer.objective().capturable
     alone = painter(thin(), "reference", tile="off")
-    assert transfer.cost_and_gradient(picture(2, *SIZE))[0] == alone.cost_and_gradient(picture(2, *SIZE))[0]
+    assert transfer.cost_and_gradient(noise(2, *SIZE))[0] == alone.cost_and_gradient(noise(2, *SIZE))[0]
 
 
 def test_a_device_is_a_few_tiles_ahead_at_most() -> None:
@@ -246,13 +239,13 @@ class Failing(Reference):
 
 def test_a_device_without_memory_means_smaller_tiles(thin: Thin, caplog: pytest.LogCaptureFixture) -> None:
     weights, size = thin(((8, 8), (8, 8))), (70, 84)
-    expected, gradient = painter(weights, "reference", size, tile="off").cost_and_gradient(picture(2, *size))
+    expected, gradient = painter(weights, "reference", size, tile="off").cost_and_gradient(noise(2, *size))
     failing = Failing()
     transfer = painter(weights, [Reference(), failing, Reference()], size, tile=48)
     before = transfer.objective().tiling.count
     failing.error, failing.left = MemoryError("a temporary"), 2
     with caplog.at_level(logging.WARNING, "nstgpu"):
-        costs, tiled = transfer.cost_and_gradient(picture(2, *size))
+        costs, tiled = transfer.cost_and_gradient(noise(2, *size))
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [message[:16] for message in warnings] == ["out of memory in"]
     assert transfer.objective().tiling.count > before
@@ -283,13 +276,13 @@ def test_a_device_that_cannot_allocate_means_smaller_tiles(thin: Thin) -> None:
 def test_an_error_arrives_as_it_is(thin: Thin, failing_one: int, error: BaseException) -> None:
     devices = [Failing() for _ in range(3)]
     transfer = painter(thin(), devices)
-    expected = transfer.cost_and_gradient(picture(2, *SIZE))
+    expected = transfer.cost_and_gradient(noise(2, *SIZE))
     devices[failing_one].error, devices[failing_one].left = error, 7  # of five a tile
     with pytest.raises(type(error)) as raised:
-        transfer.cost_and_gradient(picture(2, *SIZE))
+        transfer.cost_and_gradient(noise(2, *SIZE))
     assert raised.value is error
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("nstgpu-tiles")]
-    costs, gradient = transfer.cost_and_gradient(picture(2, *SIZE))  # and it can be done again
+    costs, gradient = transfer.cost_and_gradient(noise(2, *SIZE))  # and it can be done again
     assert costs == expected[0]
     assert gradient.tobytes() == expected[1].tobytes()
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.pictures import soft_mask, waves
 from nstgpu.engine.costs.terms import Costs
 from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.model import network
@@ -29,36 +30,19 @@ ROUNDED = 1e-6  # in float32
 SHARPENED = {"w2": 30}
 
 
-def picture(seed: int, height: int, width: int) -> np.ndarray:
-    """Waves, so that the statistics of two differ by more than rounding, and grain, so that no pool has to choose
-    between equals."""
-    rng = np.random.default_rng(seed)
-    image = rng.uniform(-0.1, 0.1, (height, width, 3))
-    down, across = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    for _ in range(6):
-        frequency, phase, colour = rng.uniform(-12, 12, 2), rng.uniform(0, 2 * np.pi), rng.uniform(-0.5, 0.5, 3)
-        image += np.sin(frequency[0] * down + frequency[1] * across + phase)[..., None] * colour
-    return (0.5 + 0.5 * np.tanh(image)).astype(np.float32)
-
-
-def soft_mask(seed: int, height: int, width: int) -> np.ndarray:
-    mask = np.random.default_rng(seed).random((height, width)) ** 2
-    return mask.astype(np.float32)
-
-
 def differences(
     thin: Thin, size: tuple[int, int], side: int, *, widths: Any, style: Any = None, **settings: Any
 ) -> tuple[StyleTransfer, float, float]:
     """The transfer in tiles, and how far cost and gradient (relative L2) are from those without."""
     weights = thin(widths)
-    style = picture(1, 61, 75) if style is None else style
+    style = waves(1, 61, 75) if style is None else style
     evaluated: list[tuple[Costs, np.ndarray]] = []
     for tile in ("off", side):
         transfer = StyleTransfer(
-            picture(0, *size), style, weights=weights, tile=tile,
+            waves(0, *size), style, weights=weights, tile=tile,
             style_weight=30.0, content_weight=1.0, tv_weight=0.2, **settings,
         )  # fmt: skip
-        evaluated.append(transfer.cost_and_gradient(picture(2, *size)))
+        evaluated.append(transfer.cost_and_gradient(waves(2, *size)))
     (whole, gradient), (costs, tiled) = evaluated
     assert costs.per_layer.keys() == whole.per_layer.keys()
     parts = ("total", "content", "style", "tv")
@@ -108,9 +92,9 @@ def test_tiles_keep_to_masks(thin: Thin, device: str, statistics: str) -> None:
     """Several styles in their places, one of them looked at in part, and some of the content kept."""
     size = (54, 66)
     styles = [
-        Style(picture(1, 37, 45), mask=soft_mask(4, *size), region=soft_mask(5, 37, 45)),
-        Style(picture(3, 52, 40), mask=soft_mask(6, *size), weight=2.0),
-        picture(7, 30, 30),
+        Style(waves(1, 37, 45), mask=soft_mask(4, *size), region=soft_mask(5, 37, 45)),
+        Style(waves(3, 52, 40), mask=soft_mask(6, *size), weight=2.0),
+        waves(7, 30, 30),
     ]
     _, cost, gradient = differences(
         thin, size, 20, widths=((8, 8), (12, 12), (16,)), style=styles, device=device,
@@ -225,11 +209,11 @@ def test_no_seam_in_a_run(thin: Thin, device: str, optimizer: str, most: float) 
     painted = []
     for tile in ("off", 24):
         transfer = StyleTransfer(
-            picture(0, 70, 90), picture(1, 61, 75), weights=thin(((8, 8), (16, 16), (16,))), device=device, tile=tile
+            waves(0, 70, 90), waves(1, 61, 75), weights=thin(((8, 8), (16, 16), (16,))), device=device, tile=tile
         )
         painted.append(transfer.run(20, scales=1, average=0.0, optimizer=optimizer).image)
     assert transfer.objective().tiling.count == 12
-    assert np.abs(painted[0] - picture(0, 70, 90)).mean() > 0.01  # it went somewhere
+    assert np.abs(painted[0] - waves(0, 70, 90)).mean() > 0.01  # it went somewhere
     assert np.abs(painted[0] - painted[1]).max() < most
 
 
@@ -271,7 +255,7 @@ def test_one_tile_costs_what_no_tiles_cost(thin: Thin) -> None:
     for tile in ("off", 1000):
         device = Counting()
         transfer = StyleTransfer(
-            picture(0, 48, 64), picture(1, 40, 50), weights=thin(), device=device, tile=tile, content_layers=["relu2_1"]
+            waves(0, 48, 64), waves(1, 40, 50), weights=thin(), device=device, tile=tile, content_layers=["relu2_1"]
         )
         objective = transfer.objective()
         device.launched.clear()
@@ -298,17 +282,17 @@ class Limited(Reference):
 
 def test_memory_that_is_not_there_means_smaller_tiles(thin: Thin, caplog: pytest.LogCaptureFixture) -> None:
     weights, size = thin(((8, 8), (8, 8))), (70, 84)
-    whole = StyleTransfer(picture(0, *size), picture(1, 61, 75), weights=weights, device=Limited())
-    expected, gradient = whole.cost_and_gradient(picture(2, *size))
+    whole = StyleTransfer(waves(0, *size), waves(1, 61, 75), weights=weights, device=Limited())
+    expected, gradient = whole.cost_and_gradient(waves(2, *size))
     footprint = whole.objective().memory_plan
     device = Limited(0.6 * footprint.arena(footprint.whole()))
     with caplog.at_level(logging.WARNING, "nstgpu"):
-        transfer = StyleTransfer(picture(0, *size), picture(1, 61, 75), weights=weights, device=device)
+        transfer = StyleTransfer(waves(0, *size), waves(1, 61, 75), weights=weights, device=device)
     assert 1 < transfer.objective().tiling.count <= 16
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == device.refused > 0
     assert lines[0].startswith("out of memory in one piece: going on in ")
-    costs, tiled = transfer.cost_and_gradient(picture(2, *size))
+    costs, tiled = transfer.cost_and_gradient(waves(2, *size))
     assert costs.total == pytest.approx(expected.total, rel=EXACT)
     assert np.linalg.norm(tiled - gradient) <= EXACT * np.linalg.norm(gradient)
 
@@ -327,7 +311,7 @@ def test_a_run_goes_on_from_where_memory_ran_out(thin: Thin, caplog: pytest.LogC
 
     def run(fails_at: int | None) -> tuple[Any, StyleTransfer]:
         device = Failing()
-        transfer = StyleTransfer(picture(0, 64, 80), picture(1, 61, 75), weights=thin(((8, 8), (8, 8))), device=device)
+        transfer = StyleTransfer(waves(0, 64, 80), waves(1, 61, 75), weights=thin(((8, 8), (8, 8))), device=device)
         if fails_at is not None:
             device.left = fails_at
         return transfer.run(12, scales=1, average=0.0), transfer
@@ -345,25 +329,25 @@ def test_a_run_goes_on_from_where_memory_ran_out(thin: Thin, caplog: pytest.LogC
 
 def test_what_no_tile_can_mend_is_said(thin: Thin) -> None:
     with pytest.raises(MemoryError, match="bytes"):
-        StyleTransfer(picture(0, 64, 80), picture(1, 40, 50), weights=thin(), device=Limited(100_000))
+        StyleTransfer(waves(0, 64, 80), waves(1, 40, 50), weights=thin(), device=Limited(100_000))
 
 
 @pytest.mark.parametrize("tile", [0, -3, "large", 2.5, True])
 def test_what_is_no_tile_is_named(thin: Thin, tile: Any) -> None:
     with pytest.raises(SettingsError, match="auto, off, or the side of a tile in pixels"):
-        StyleTransfer(picture(0, 24, 32), picture(1, 20, 20), weights=thin(), device="reference", tile=tile)
+        StyleTransfer(waves(0, 24, 32), waves(1, 20, 20), weights=thin(), device="reference", tile=tile)
 
 
 def test_tiles_that_are_all_halo_are_refused_before_any_work(thin: Thin) -> None:
     """A recipe may say tile = "1": at 512 px each of its 1,024 tiles would see a window of some 300 px."""
     weights = thin(((4, 4), (4, 4), (4, 4, 4, 4), (4, 4, 4, 4), (4,)))
     with pytest.raises(SettingsError, match=r"make it \d+ or more, or auto") as refused:
-        StyleTransfer(picture(0, 512, 512), picture(1, 64, 64), weights=weights, tile=1)
+        StyleTransfer(waves(0, 512, 512), waves(1, 64, 64), weights=weights, tile=1)
     times, least = (int(number) for number in re.findall(r"(?:are|it) (\d+)", str(refused.value)))
     assert times > geometry.MAX_WORK
     net = network.build(open_device("cpu"), weights, "relu5_1", "max")
     for side, absurd in ((least - geometry.grid(net), True), (least, False)):
         cut_up = geometry.tiling(net, (512, 512), (side, side))
         assert (cut_up.pixels > geometry.MAX_WORK * 512**2) == absurd
-    transfer = StyleTransfer(picture(0, 64, 64), picture(1, 64, 64), weights=weights, tile=1)
+    transfer = StyleTransfer(waves(0, 64, 64), waves(1, 64, 64), weights=weights, tile=1)
     assert transfer.objective().tiling.count == 16

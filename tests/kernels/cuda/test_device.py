@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from harness.devices import held
+from harness.pictures import photo
 from nstgpu import Style, StyleTransfer
 from nstgpu.engine.optimizers.coarse_to_fine import Progress
 from nstgpu.kernels import DEVICES, DeviceError, open_device
@@ -61,20 +62,11 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def picture(height: int, width: int, seed: int) -> Any:
-    """Smooth and bounded, as pictures are, with some noise."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width] / 10
-    waves = [np.sin(a * x + b * y + c) for a, b, c in rng.random((3, 3)) * 3]
-    noise = rng.standard_normal((height, width, 3))
-    return np.clip(0.5 + 0.3 * np.stack(waves, axis=2) + 0.1 * noise, 0, 1).astype(np.float32)
-
-
 def transfer(device: str | CudaDevice, weights: Weights, shape: tuple[int, int], **settings: Any) -> StyleTransfer:
     """On a GPU in fp32: test_device_16bit.py has what auto would be there."""
     if isinstance(device, str) and device.startswith(("cuda", "auto")):
         settings.setdefault("precision", "fp32")
-    return StyleTransfer(picture(*shape, 0), picture(shape[1], shape[0], 1), weights=weights, device=device, **settings)
+    return StyleTransfer(photo(0, *shape), photo(1, shape[1], shape[0]), weights=weights, device=device, **settings)
 
 
 # ---- results --------------------------------------------------------------------------------------------------------
@@ -86,7 +78,7 @@ def transfer(device: str | CudaDevice, weights: Weights, shape: tuple[int, int],
 def test_gradient_of_the_whole_network(
     name: str, thin: Callable[..., Weights], widths: Any, size: tuple[int, int], pooling: Pooling
 ) -> None:
-    weights, image = thin(widths), picture(*size, 2)
+    weights, image = thin(widths), photo(2, *size)
     costs, gradient = transfer(name, weights, size, pooling=pooling).cost_and_gradient(image)
     expected, exact = transfer("reference", weights, size, pooling=pooling).cost_and_gradient(image)
     error = float(np.linalg.norm(gradient - exact) / np.linalg.norm(exact))
@@ -101,16 +93,16 @@ def test_gradient_of_every_statistic_within_masks(
     name: str, thin: Callable[..., Weights], statistics: Any, tmp_path: Path
 ) -> None:
     """Two styles, the one above a slope and the other below it."""
-    weights, image, size = thin(ODD), picture(47, 33, 2), (47, 33)
+    weights, image, size = thin(ODD), photo(2, 47, 33), (47, 33)
     above = np.linspace(-3, 3, 47)[:, None] + np.linspace(-1, 1, 33) < 0
     Image.fromarray(above.astype(np.uint8) * 255).save(tmp_path / "above.png")
     Image.fromarray((~above).astype(np.uint8) * 255).save(tmp_path / "below.png")
     results = []
     for device in (name, "reference"):
         styles = [
-            Style(picture(33, 47, seed), mask=tmp_path / mask) for seed, mask in ((1, "above.png"), (3, "below.png"))
+            Style(photo(seed, 33, 47), mask=tmp_path / mask) for seed, mask in ((1, "above.png"), (3, "below.png"))
         ]
-        painter = StyleTransfer(picture(*size, 0), styles, weights=weights, device=device, style_statistics=statistics)
+        painter = StyleTransfer(photo(0, *size), styles, weights=weights, device=device, style_statistics=statistics)
         results.append(painter.cost_and_gradient(image))
     (costs, gradient), (expected, exact) = results
     error = float(np.linalg.norm(gradient - exact) / np.linalg.norm(exact))
@@ -136,7 +128,7 @@ def test_images_are_resized_on_the_device(name: str, thin: Callable[..., Weights
 
 
 def test_two_evaluations_give_the_same_bytes(name: str, thin: Callable[..., Weights]) -> None:
-    image = picture(50, 47, 2)
+    image = photo(2, 50, 47)
     seen = set()
     for _ in range(2):
         again = transfer(name, thin(), (50, 47))
@@ -252,7 +244,7 @@ def test_nothing_but_our_kernels_computes(thin: Callable[..., Weights]) -> None:
     painter = transfer(device, thin(), (48, 40), style_layers={"relu1_1": 1, "relu2_1": 1, "relu3_1": 1},
                        content_layers={"relu2_2": 1})  # fmt: skip
     launches.clear()
-    painter.cost_and_gradient(picture(48, 40, 2))
+    painter.cost_and_gradient(photo(2, 48, 40))
     evaluation = list(launches)
     launches.clear()
     painter.run(1, init="noise")
@@ -714,7 +706,7 @@ def test_coefficients_reach_a_gpu_as_a_struct() -> None:
     for runtime in (CudaRuntime(), EmulatorRuntime()):
         device = CudaDevice(runtime)
         out = floats(device, 10)
-        device.combine(held(device, picture(3, 10, 0)[:, :, 0].copy()), (0.5, -1.0, 3.0), out)
+        device.combine(held(device, photo(0, 3, 10)[:, :, 0].copy()), (0.5, -1.0, 3.0), out)
         results.append(device.download(out).tobytes())
     assert results[0] == results[1]
 
@@ -735,7 +727,7 @@ def test_the_emulator_has_no_roofline(gpu: CudaDevice) -> None:
 
 @pytest.mark.parametrize("channels", [3, 5, 8, 17])
 def test_masks_and_choices_can_be_looked_at(gpu: CudaDevice, channels: int) -> None:
-    x, kernel = picture(9, 14, 0), np.random.default_rng(1).standard_normal((3, 3, 3, channels)).astype(np.float32)
+    x, kernel = photo(0, 9, 14), np.random.default_rng(1).standard_normal((3, 3, 3, channels)).astype(np.float32)
     full, half = (9, 14, channels), (4, 7, channels)
     out, pooled = floats(gpu, *full), floats(gpu, *half)
     mask, choice = (held(gpu, np.zeros(*layout)) for layout in (gpu.mask_layout(full), gpu.choice_layout(half)))

@@ -16,6 +16,7 @@ from PIL import Image
 
 from harness.arrays import mean_one, random, within_bound, within_share
 from harness.devices import empty, held
+from harness.pictures import photo
 from nstgpu import Style, StyleTransfer, load_weights
 from nstgpu.engine.errors import NonFiniteCostError
 from nstgpu.kernels.cuda import grids, self_test
@@ -228,20 +229,11 @@ class Following(Reference):
                 choice[...] = chosen
 
 
-def picture(height: int, width: int, seed: int) -> Any:
-    """Smooth and bounded, as pictures are, with some noise."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width] / 10
-    waves = [np.sin(a * x + b * y + c) for a, b, c in rng.random((3, 3)) * 3]
-    noise = rng.standard_normal((height, width, 3))
-    return np.clip(0.5 + 0.3 * np.stack(waves, axis=2) + 0.1 * noise, 0, 1).astype(np.float32)
-
-
 def evaluated(device: Any, weights: Weights, size: tuple[int, int], **settings: Any) -> tuple[Any, Any]:
-    settings.setdefault("style", picture(size[1], size[0], 1))
-    transfer = StyleTransfer(picture(*size, 0), weights=weights, device=device, **settings)
+    settings.setdefault("style", photo(1, size[1], size[0]))
+    transfer = StyleTransfer(photo(0, *size), weights=weights, device=device, **settings)
     device.decisions = []  # those of measuring the targets are of no gradient
-    costs, gradient = transfer.cost_and_gradient(picture(*size, 2).astype(device.image_dtype))
+    costs, gradient = transfer.cost_and_gradient(photo(2, *size).astype(device.image_dtype))
     return costs, gradient
 
 
@@ -281,7 +273,7 @@ def test_gradient_of_the_whole_network_given_its_decisions(
         for side, mask in (("above", above), ("below", ~above)):
             Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"{side}.png")
         styles = ((1, "above"), (3, "below"))
-        settings["style"] = [Style(picture(22, 33, seed), mask=tmp_path / f"{side}.png") for seed, side in styles]
+        settings["style"] = [Style(photo(seed, 22, 33), mask=tmp_path / f"{side}.png") for seed, side in styles]
     device = Noting(runtime(name, element), element)
     ours = evaluated(device, weights, size, **settings)
     agree(ours, evaluated(Following(device.decisions), weights, size, **settings))
@@ -298,7 +290,7 @@ def test_gradient_of_the_bundled_network(name: str, element: str) -> None:
 def test_the_checking_build_finds_nothing_in_a_run(element: str, thin: Callable[..., Weights]) -> None:
     """No race, no access out of bounds (the workspace is as small as we say), no use of what nobody wrote."""
     device = CudaDevice(runtime("checked", element), element)
-    transfer = StyleTransfer(picture(9, 22, 0), picture(11, 10, 1), weights=thin(((8,), (16,))), device=device,
+    transfer = StyleTransfer(photo(0, 9, 22), photo(1, 11, 10), weights=thin(((8,), (16,))), device=device,
                              style_statistics="moments", tile=16)  # fmt: skip
     assert np.isfinite(transfer.run(1).image).all()
 
@@ -327,7 +319,7 @@ def test_what_is_beyond_fp16_ends_in_an_error(what: str, thin: Callable[..., Wei
         settings = {"style_weight": 1e9}
     for element, overflows in (("fp16", True), ("bf16", False)):
         device = CudaDevice(runtime("emulator", element), element)
-        transfer = StyleTransfer(picture(24, 24, 0), picture(24, 24, 1), weights=weights, device=device, **settings)
+        transfer = StyleTransfer(photo(0, 24, 24), photo(1, 24, 24), weights=weights, device=device, **settings)
         if overflows:
             with pytest.raises(NonFiniteCostError, match="the cost is not finite at iteration 1"):
                 transfer.run(1)
@@ -368,8 +360,8 @@ def test_older_tensor_cores_know_fp16_alone() -> None:
 def test_a_network_of_other_widths_is_refused_in_one_line(thin: Callable[..., Weights]) -> None:
     with pytest.raises(DeviceError, match="bf16 takes channels in multiples of 8, not 16 to 12; choose fp32"):
         StyleTransfer(
-            picture(24, 24, 0),
-            picture(24, 24, 1),
+            photo(0, 24, 24),
+            photo(1, 24, 24),
             weights=thin(),
             device=CudaDevice(runtime("emulator", "bf16"), "bf16"),
         )

@@ -7,14 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from nstgpu.weights import WeightsError, inspect, load_weights
+from harness.refusals import weights_refusal
+from nstgpu.weights import inspect, load_weights
 from nstgpu.weights.model import WeightsGuess
-
-
-def refusal(path):
-    with pytest.raises(WeightsError) as caught:
-        load_weights(path)
-    return str(caught.value)
 
 
 def nested(files, names, frozen=()):
@@ -54,7 +49,7 @@ def test_frozen_layers_are_put_in_the_order_of_their_numbers(vgg16, frozen, patt
 
 @pytest.mark.parametrize("frozen", [(), (8,), (0, 1)])
 def test_frozen_layers_with_names_that_tell_no_order(vgg16, frozen):
-    told = refusal(nested(vgg16, [f"{letter}x" for letter in "abcdefghijklm"], frozen))
+    told = weights_refusal(nested(vgg16, [f"{letter}x" for letter in "abcdefghijklm"], frozen))
     assert "frozen layers are stored behind the others; save the whole model as .keras" in told
 
 
@@ -91,7 +86,7 @@ def test_convolution_between_named_layers(files):
     with h5py.File(path, "r+") as file:
         names = [name for name in file.attrs["layer_names"] if name != b"extra"]
         file.attrs["layer_names"] = [*names[:3], b"extra", *names[3:]]
-    assert "its layer 'extra' stands between 'block1_conv1' and 'block3_conv3'" in refusal(path)
+    assert "its layer 'extra' stands between 'block1_conv1' and 'block3_conv3'" in weights_refusal(path)
 
 
 def test_convolutions_behind_a_whole_vgg_without_names(vgg16):
@@ -130,7 +125,7 @@ def test_layers_that_meet_between_convolutions(files, kind):
     layers.insert(3, {"class_name": kind, "name": "meet", "config": {"name": "meet"}, "inbound_nodes": nodes})
     layers[4]["inbound_nodes"] = [[["meet", 0, 0, {}]]]
     config["config"]["output_layers"] = [[layers[-1]["name"], 0, 0]]
-    assert f"its layer 'meet' is of kind {kind}" in refusal(files.archive(config=config))
+    assert f"its layer 'meet' is of kind {kind}" in weights_refusal(files.archive(config=config))
 
 
 def test_two_networks_in_one(files):
@@ -141,7 +136,7 @@ def test_two_networks_in_one(files):
                 variables = root.create_group(f"{inside}/conv2d{f'_{number}' if number else ''}/vars")
                 variables["0"], variables["1"] = layer.kernel, layer.bias
                 variables.attrs["name"] = layer.name
-    assert "holds several layers named 'block1_conv1', as of two networks" in refusal(path)
+    assert "holds several layers named 'block1_conv1', as of two networks" in weights_refusal(path)
 
 
 def test_quantized_dense_layers_are_left_out(files):
@@ -163,7 +158,7 @@ def test_lora_is_named(files):
         group["block1_conv2/lora_kernel_b"] = np.zeros((2, 4), "f4")
         names = ["bias:0", "lora_kernel_a", "lora_kernel_b", "kernel:0"]
         group.attrs["weight_names"] = [f"block1_conv2/{name}" for name in names]
-    assert "'block1_conv2' has LoRA's arrays beside its kernel; save the model as .keras" in refusal(path)
+    assert "'block1_conv2' has LoRA's arrays beside its kernel; save the model as .keras" in weights_refusal(path)
 
 
 def test_class_of_its_own_is_not_told_to_save_as_keras(files):
@@ -173,10 +168,12 @@ def test_class_of_its_own_is_not_told_to_save_as_keras(files):
             variables = file.create_group(f"attribute{number}/vars")
             variables["0"], variables["1"] = layer.kernel, layer.bias
     content = inner.read_bytes()
-    told = refusal(files.zipped({"config.json": '{"class_name": "Own", "config": {}}', "model.weights.h5": content}))
+    told = weights_refusal(
+        files.zipped({"config.json": '{"class_name": "Own", "config": {}}', "model.weights.h5": content})
+    )
     assert "build the model with keras.Sequential or keras.Model(inputs, outputs)" in told
     assert "save the whole model as .keras" not in told
-    assert "save the whole model as .keras" in refusal(inner)
+    assert "save the whole model as .keras" in weights_refusal(inner)
 
 
 def sharded(files, count=3):
@@ -222,31 +219,31 @@ def _has(path, name):
 def test_one_shard_alone(files):
     sharded(files, 4)
     shard = files.folder / "vgg_00000.weights.h5"
-    assert "one of the shards that vgg.weights.json lists; give" in refusal(shard)
+    assert "one of the shards that vgg.weights.json lists; give" in weights_refusal(shard)
     for number in range(3):
         alone = (files.folder / f"vgg_{number:05d}.weights.h5").rename(files.folder / f"alone{number}.h5")
-        assert "one of several shards" in refusal(alone)
+        assert "one of several shards" in weights_refusal(alone)
 
 
 def test_missing_shard_is_named(files):
     path = sharded(files)
     (files.folder / "vgg_00001.weights.h5").unlink()
-    assert "its shard vgg_00001.weights.h5 is missing; put it into the same folder" in refusal(path)
+    assert "its shard vgg_00001.weights.h5 is missing; put it into the same folder" in weights_refusal(path)
 
 
 @pytest.mark.parametrize("name", ["../vgg.weights.h5", "/tmp/vgg.weights.h5", "a/b.h5", "..\\vgg.h5", "C:vgg.h5"])
 def test_shards_lie_in_their_own_folder(files, name):
     path = files.folder / "vgg.weights.json"
     path.write_text(json.dumps({"weight_map": {"/layers/conv2d/vars": name}}))
-    assert "is not in its own folder" in refusal(path)
+    assert "is not in its own folder" in weights_refusal(path)
 
 
 def test_lists_of_something_else(files):
     path = files.folder / "model.safetensors.index.json"
     for content in ("{}", '{"weight_map": {"a": "b.safetensors"}}', "{", "[" * 100_000, '{"weight_map": [1]}'):
         path.write_text(content)
-        assert "JSON text and no weights" in refusal(path)
+        assert "JSON text and no weights" in weights_refusal(path)
     path.write_text('{"weight_map": {"a": [1]}}')
-    assert "names something that is no file" in refusal(path)
+    assert "names something that is no file" in weights_refusal(path)
     path.write_text(json.dumps({"weight_map": {str(number): f"{number}.h5" for number in range(300)}}))
-    assert "lists 300 shards" in refusal(path)
+    assert "lists 300 shards" in weights_refusal(path)
