@@ -193,11 +193,13 @@ def cupy_problem(driver: Driver) -> Problem | None:
 
 def installed_cupy() -> dict[str, str]:
     """CuPy's packages, which all go by one name when they are imported, and their versions."""
-    found = {}
-    for distribution in metadata.distributions():
-        name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
-        if _CUPY.fullmatch(name):
-            found[name] = distribution.version
+    found: dict[str, str] = {}
+    for folder in dict.fromkeys(sys.path):  # by their names, since to open every package's takes a fifth of a second
+        for path in sorted(Path(folder or ".").glob("cupy*.*-info")):
+            distribution = metadata.Distribution.at(path)
+            name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
+            if _CUPY.fullmatch(name):
+                found.setdefault(name, distribution.version)
     return dict(sorted(found.items()))
 
 

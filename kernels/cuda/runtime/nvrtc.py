@@ -16,7 +16,7 @@ import re
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -255,28 +255,45 @@ def compile_sources(sources: Sequence[Path], architecture: str, nvrtc: Nvrtc | N
         if announced.acquire(blocking=False):
             _log.info("compiling kernels (first run only)")
 
+    headers = _bytes_of(FOLDER.rglob("*.cuh"))  # once, for reading them again and again takes longer than all cubins do
+
+    def compiled(source: Path) -> Cubin:
+        return _compile_cached(compiler, source, architecture, headers, announce)
+
     with ThreadPoolExecutor(min(len(sources), os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda source: _compile_cached(compiler, source, architecture, announce), sources))
+        return list(pool.map(compiled, sources))
 
 
-def _compile_cached(nvrtc: Nvrtc, source: Path, architecture: str, announce: Callable[[], None]) -> Cubin:
+def _compile_cached(
+    nvrtc: Nvrtc, source: Path, architecture: str, headers: bytes, announce: Callable[[], None]
+) -> Cubin:
     def compile_now() -> Cubin:
         announce()
         return nvrtc.compile(source, architecture)
 
-    key = cubin_key(nvrtc.version, source, architecture)
+    key = cubin_key(nvrtc.version, source, architecture, headers)
     entry = cached(cache_directory("cubin"), key, ".cubin", lambda target: _pack(compile_now(), target))
     return _unpack(entry.content)
 
 
-def cubin_key(version: tuple[int, int], source: Path, architecture: str) -> str:
-    """Names everything the cubin depends on; any header of the folders might be included."""
+def cubin_key(version: tuple[int, int], source: Path, architecture: str, headers: bytes | None = None) -> str:
+    """Names everything the cubin depends on; any header of the folders might be included.
+
+    headers: what is known of those in FOLDER; None looks at them.
+    """
     parts = [repr((version, architecture, flags_of(version), source.name)).encode(), source.read_bytes()]
-    parts += [
-        header.name.encode() + b"\0" + header.read_bytes()
-        for header in sorted({*source.parent.glob("*.cuh"), *FOLDER.rglob("*.cuh")})
-    ]
-    return digest(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
+    beside = b"" if FOLDER in source.parents else _bytes_of(source.parent.glob("*.cuh"))
+    return digest(_joined([*parts, beside, _bytes_of(FOLDER.rglob("*.cuh")) if headers is None else headers]))
+
+
+def _bytes_of(files: Iterable[Path]) -> bytes:
+    """The names and contents of these files."""
+    return _joined(part for file in sorted(files) for part in (file.name.encode(), file.read_bytes()))
+
+
+def _joined(parts: Iterable[bytes]) -> bytes:
+    """Of other parts other bytes."""
+    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
 
 
 def _pack(cubin: Cubin, target: Path) -> None:

@@ -2,8 +2,10 @@
 
 import ctypes
 import importlib.util
+import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -46,18 +48,24 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def machine(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def machine(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU of compute capability 8.0, a driver of CUDA 12.8, CuPy and NVRTC for CUDA 12."""
     load = ctypes.CDLL
     monkeypatch.setattr(ctypes, "CDLL", lambda name: load(str(library) if "cuda.so.1" in name else name))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("FAKE_PACKAGES", str(tmp_path))
     installed(monkeypatch, "cupy-cuda12x")
     nvrtc_of(monkeypatch, 12)
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *names: str, whole: bool = True) -> None:
-    found = [SimpleNamespace(metadata={"Name": name}, version="14.2.0") for name in (*names, "cupy-xarray", "numpy")]
-    monkeypatch.setattr(metadata, "distributions", lambda: found)
+    packages = Path(tempfile.mkdtemp(dir=os.environ["FAKE_PACKAGES"]))
+    for name in (*names, "cupy-xarray", "numpy"):
+        (about := packages / f"{name.replace('-', '_')}-14.2.0.dist-info").mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 14.2.0\n")
+    monkeypatch.setattr(
+        driver, "sys", SimpleNamespace(platform="linux", path=[str(packages), str(packages / "none"), str(packages)])
+    )
     spec = SimpleNamespace(origin="cupy/__init__.py" if whole else None) if names else None
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
     monkeypatch.setattr(diagnose, "_broken", lambda _: "")
