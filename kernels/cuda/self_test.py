@@ -36,8 +36,8 @@ from .storage import rounded, widened
 
 _log = logging.getLogger("nstgpu")
 
-# Tiles, channels and steps that end within a box, and more than one of each; and channels that fill it.
-SELF_TEST_SHAPES = ((19, 21, 72, 136), (17, 33, 64, 128))
+# Tiles, channels and steps that end within a box, and more than one of each; channels that fill it; filters that stay.
+SELF_TEST_SHAPES = ((19, 21, 72, 136), (17, 33, 64, 128), (33, 17, 64, 64))
 # Of the largest result: twice what rounding it takes; and what a precision may be off by.
 SELF_TEST_BOUND = {"bf16": 2.0**-7, "fp16": 2.0**-10, "tf32": 2e-3, "3xtf32": 1e-5}
 GRAM_TEST_SHAPES = ((31, 29, 56), (13, 31, 136))  # for each tile: likewise, and more steps than stages

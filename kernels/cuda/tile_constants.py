@@ -35,7 +35,7 @@ def header() -> str:
     wgmma = [
         (f"Tile{tile.variant}",
          (tile.boxes, tile.channels, tile.together, tile.swap_ab, tile.pixel_stages, tile.filter_stages))
-        for tile in launch_wgmma_sm90.TILES
+        for tile in (*launch_wgmma_sm90.TILES, launch_wgmma_sm90.RESIDENT)
     ]  # fmt: skip
     grams = [(f"GramTile{tile.variant}", (tile.side, tile.depth, tile.stages)) for tile in gram_wgmma_sm90.GRAM_TILES]
     of_fp32 = [

@@ -39,6 +39,7 @@ struct Tile;
 using Tile256x128 = Tile<2, 128, true, false, 3, 5>;
 using Tile128x128 = Tile<1, 128, false, false, 4, 7>;
 using Tile64x256 = Tile<2, 64, false, true, 4, 6>;
+using Tile64x256_resident = Tile<2, 64, false, true, 3, 10>;
 template <int side_, int block_k_, int stages_>
 struct GramTile;
 using GramTile64x64 = GramTile<64, 128, 6>;

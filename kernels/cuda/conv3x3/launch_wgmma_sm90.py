@@ -85,6 +85,10 @@ TILES = (
 )
 
 
+RESIDENT = Tile("64x256_resident", 2, 64, False, 3, 10, swap_ab=True)
+"""The last of TILES from 64 channels to 64: a block loads their filters once. Chosen with the launch, where it fits."""
+
+
 class Work(NamedTuple):
     """A convolution cut up: `down` x `across` tiles of pixels, `channel_tiles`, and the sum in `slices`."""
 
@@ -205,11 +209,12 @@ def _difference_memory(workspace: Array | None, before: int, channels: int) -> A
 # ---- launches -------------------------------------------------------------------------------------------------------
 def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: Array | None, pooling: Pooling,
                  pooled: Array | None, choice: Array | None, workspace: Array | None, target: Target,
-                 work: Work | None = None) -> list[Launch]:  # fmt: skip
+                 work: Work | None = None, resident: bool = True) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_relu` on 16-bit activations; `workspace` is uint8, `workspace_bytes` long.
 
     Arrays begin at multiples of 16 bytes, and the caller keeps `x` alive, for the launches hold but its address. `work`
-    is for tests and benchmarks; None chooses. Raises ValueError for a workspace too small, DeviceError from the driver.
+    and `resident` are for tests and benchmarks; None chooses. Raises ValueError for a workspace too small, DeviceError
+    from the driver.
     """
     height, width, channels_in = x.shape
     channels_out = filters.channels_out
@@ -217,6 +222,7 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
     partials = partials_in(workspace, partial_bytes(work, height, width, channels_out))
     outputs = (filters.bias, out, mask, pooled, choice)
     average = np.int32(pooling == "average")
+    work = _with_resident_filters(work, channels_in, resident)
     maps = _maps(x, filters.forward, filters.element, work.tile, target)
     args = (*maps, *outputs, partials, *int32s(height, width, channels_in, channels_out, work.slices), average)
     launches = [_launch("relu", work, filters.element, args, target)]
@@ -228,7 +234,8 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
 
 def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Array, mask: Array | None,
                            accumulate: bool, workspace: Array | None, target: Target, work: Work | None = None,
-                           style: StyleOperands | None = None) -> list[Launch]:  # fmt: skip
+                           style: StyleOperands | None = None,
+                           resident: bool = True) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_input_gradient` on 16-bit gradients; otherwise as `conv3x3_relu`.
 
     The style's difference is rounded to bf16 into the end of the workspace. `out` may be its features where they have
@@ -238,6 +245,7 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
     channels_in = filters.channels_in
     work = work or choose_work(height, width, channels_out, channels_in, backward=True)
     partials = partials_in(workspace, partial_bytes(work, height, width, channels_in))
+    work = _with_resident_filters(work, channels_out, resident)
     maps = _maps(gradient, filters.backward, filters.element, work.tile, target)
     results = target.encode(results_map(target.address(out), filters.element, out.shape))
     launches, of_style, style_k_tiles = [], maps, 0
@@ -259,6 +267,12 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
         sliced = (partials, out, mask, *int32s(work.slices, height, width, channels_in), np.int32(accumulate))
         launches.append(_finish("input_gradient", filters.element, (height, width, channels_in), sliced))
     return launches
+
+
+def _with_resident_filters(work: Work, channels_in: int, resident: bool) -> Work:
+    """The same work with filters that stay, where these are of 64 channels to 64 and the sum is in one slice."""
+    fits = work.tile == TILES[-1] and channels_in <= STEP_CHANNELS and work.channel_tiles == work.slices == 1
+    return work._replace(tile=RESIDENT) if fits and resident else work
 
 
 def _maps(x: Array, filters: Array, element: Element, tile: Tile, target: Target) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -26,9 +26,11 @@
 // last.
 //
 // Bound by the tensor cores in blocks 3 and 4 of VGG-19 at 512 px, where an H100 reaches 86 to 91% of what its matrix
-// product does, and by the epilogue's loads and stores where channels are few: 53% at conv1_2, 35% with masks and sums
-// on the way back (benchmarks/results/h100_2026-11-26.md). conv3x3/wgmma_layout.cuh knows where everything lies, the
-// folder ptx the instructions, launch_wgmma_sm90.py tiles and launches. tests/kernels/cuda/conv3x3/test_wgmma_sm90.py
+// product does. Where channels are few, by the epilogue on the way there (53% at conv1_2) and on the way back, whose
+// epilogue is conv3x3/wgmma_epilogue_sm90.cuh, by what L2 and shared memory are asked for: 38 us at conv1_2, 65%
+// (benchmarks/results/h100_2026-11-26.md, h100_2026-11-27_epilogue.md). From 64 channels to 64, filters stay in shared
+// memory. conv3x3/wgmma_layout.cuh knows where everything lies, the folder ptx the instructions, launch_wgmma_sm90.py
+// tiles and launches. tests/kernels/cuda/conv3x3/test_wgmma_sm90.py
 // runs every kernel, in the emulator and where there is a GPU for them, against float64.
 #pragma once
 
@@ -71,6 +73,10 @@ struct Tile {
     static constexpr int accum = (swap_ab ? box_width * box_height : columns) / 2;  // per product and thread
     static_assert(products * accum == 128);
 
+    // Where all filters of 64 channels fit, a stage for each tap and one for a style's difference, they stay for all of
+    // the block's work tiles.
+    static constexpr bool resident = filter_stages_ == 10;
+    static_assert(!resident || columns == block_k);
     static constexpr int pixel_stages = pixel_stages_, pixel_bytes = boxes * box_bytes;
     static constexpr int filter_stages = filter_stages_, filter_bytes = columns * row_bytes;
     static constexpr int units = boxes * columns / unit_channels;  // of a work tile, for the input gradient's epilogue
@@ -155,6 +161,7 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
 #pragma unroll 1
         for (int k_tile = work_tile.first_k_tile; k_tile < work_tile.end_k_tile; ++k_tile) {
             load_boxes<Tile>(memory, pixels, pixels_map, pixels_at(work_tile, k_tile, 0));
+            if (Tile::resident && index != blockIdx.x) continue;
 #pragma unroll 1
             for (int tap_row = 0; tap_row < 3; ++tap_row)
                 load_filters<Tile>(memory, filters, filters_map, filters_at(work_tile, k_tile, tap_row));
@@ -164,8 +171,9 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
 #pragma unroll 1
             for (int k_tile = 0; k_tile < style_k_tiles; ++k_tile) {
                 load_boxes<Tile>(memory, pixels, epilogue.style.features, pixels_at(work_tile, 3 * k_tile + 1, 0));
-                load_filters<Tile>(memory, filters, epilogue.style.difference,
-                                   {k_tile * block_k, 0, work_tile.channel});
+                if (!Tile::resident || index == blockIdx.x)
+                    load_filters<Tile>(memory, filters, epilogue.style.difference,
+                                       {k_tile * block_k, 0, work_tile.channel});
             }
         }
     }
@@ -204,12 +212,13 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int k_tiles
         const uint64_t of_boxes = matrix_descriptor(memory.pixels(pixels.stage) + first_box * box_bytes);
 #pragma unroll
         for (int tap_row = 0; tap_row < 3; ++tap_row) {
-            ptx::mbarrier_wait(memory.filters_full(filters.stage), filters.parity);
-            const uint64_t of_stage = matrix_descriptor(memory.filters(filters.stage));
+            const int stage = Tile::resident ? 3 * k_tile + tap_row : filters.stage;
+            ptx::mbarrier_wait(memory.filters_full(stage), Tile::resident ? 0 : filters.parity);
+            const uint64_t of_stage = matrix_descriptor(memory.filters(stage));
             multiply_tap<Tile, Element>(of_boxes, of_stage, tap_row, k_tile | tap_row, accum);
             // The batch before has finished when no more than this one is under way.
             ptx::wgmma_wait_group<1>();
-            if (k_tile | tap_row) ptx::mbarrier_arrive(memory.filters_empty(filters_before));
+            if (!Tile::resident && (k_tile | tap_row)) ptx::mbarrier_arrive(memory.filters_empty(filters_before));
             if (k_tile && tap_row == 0) ptx::mbarrier_arrive(memory.pixels_empty(pixels_before));
             filters_before = filters.stage;
             filters.advance();
@@ -220,11 +229,12 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int k_tiles
 #pragma unroll 1
     for (int k_tile = 0; k_tile < style_k_tiles; ++k_tile) {
         ptx::mbarrier_wait(memory.pixels_full(pixels.stage), pixels.parity);
-        ptx::mbarrier_wait(memory.filters_full(filters.stage), filters.parity);
+        const int stage = Tile::resident ? Tile::filter_stages - 1 : filters.stage;
+        ptx::mbarrier_wait(memory.filters_full(stage), Tile::resident ? 0 : filters.parity);
         multiply_tap<Tile, Element>(matrix_descriptor(memory.pixels(pixels.stage) + first_box * box_bytes),
-                                    matrix_descriptor(memory.filters(filters.stage)), 1, 1, accum);
+                                    matrix_descriptor(memory.filters(stage)), 1, 1, accum);
         ptx::wgmma_wait_group<1>();
-        ptx::mbarrier_arrive(memory.filters_empty(filters_before));
+        if (!Tile::resident) ptx::mbarrier_arrive(memory.filters_empty(filters_before));
         ptx::mbarrier_arrive(memory.pixels_empty(pixels_before));
         filters_before = filters.stage;
         pixels_before = pixels.stage;
@@ -235,7 +245,7 @@ __device__ __forceinline__ void multiply(const Memory<Tile>& memory, int k_tiles
     ptx::wgmma_wait_group<0>();
 #pragma unroll
     for (int i = 0; i < Tile::products; ++i) ptx::wgmma_fence_accum(accum[i]);
-    ptx::mbarrier_arrive(memory.filters_empty(filters_before));
+    if (!Tile::resident) ptx::mbarrier_arrive(memory.filters_empty(filters_before));
     ptx::mbarrier_arrive(memory.pixels_empty(pixels_before));
 }
 

@@ -20,6 +20,7 @@ from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import TILES, Tile, Work
 from nstgpu.kernels.cuda.gpu_spec import MULTIPROCESSORS
 from nstgpu.kernels.cuda.gram import launch_wgmma_sm90 as wgmma_gram
+from nstgpu.kernels.cuda.kernel_sets import WgmmaKernels
 from nstgpu.kernels.cuda.runtime import nvrtc, tensor_map
 from nstgpu.kernels.cuda.runtime.launch import Launch
 from nstgpu.kernels.cuda.runtime.protocol import Runtime
@@ -84,7 +85,7 @@ def forward(runtime: Runtime, shape: Shape4, element: Element, work: Work, pooli
         "choice": convolution.choice_layout(pooled),
     }
     names = wanted.split()
-    buffers = {name: empty(runtime, *layouts[name]) if name in names else None for name in layouts}
+    buffers: dict[str, Any] = {name: empty(runtime, *layouts[name]) if name in names else None for name in layouts}
     workspace = empty(runtime, (hopper.partial_bytes(work, height, width, channels),), np.uint8)
     x_held = held(runtime, x_bits)
     run(runtime, hopper.conv3x3_relu(x_held, filters, pooling=pooling, workspace=workspace, work=work,
@@ -330,6 +331,66 @@ def test_backward_masks_and_accumulates_as_asked(
         check_backward(on_hopper, shape, "bf16", hopper.cut_up(tile, 9, 12, 16, 72, slices), masked, accumulate)
 
 
+@pytest.mark.parametrize(
+    ("precision", "channels", "place"), [("bf16", 64, "in place"), ("bf16", 72, "beside"), ("fp16", 64, None)]
+)
+def test_which_styles_are_carried(
+    hopper_called: Runtimes, precision: Element, channels: int, place: str | None
+) -> None:
+    """And the launches that come of it."""
+    runtime = hopper_called("emulator")
+    kernels = WgmmaKernels(runtime, precision)
+    filters, _ = packed(runtime, np.zeros((3, 3, channels, 16)), np.zeros(16), precision)
+    assert kernels.carries_style(filters) == place
+    gradient, features = (held(runtime, np.zeros((8, 8, count), np.uint16)) for count in (16, channels))
+    difference = held(runtime, np.zeros((channels, channels), np.float32))
+    workspace = runtime.allocate(kernels.workspace_bytes(8, 8, channels, 16))
+    launches = kernels.input_gradient(
+        gradient, filters, features, difference, out=features, mask=None, accumulate=False, workspace=workspace
+    )
+    assert ("round_gram_error" if place else "pack_gram_error") in launches[0].kernel
+    plain = kernels.input_gradient(
+        gradient, filters, None, None, out=features, mask=None, accumulate=False, workspace=workspace
+    )
+    assert len(launches) == len(plain) + (1 if place else 2)
+
+
+# ---- filters that stay ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("element", ["bf16", "fp16"])
+@pytest.mark.parametrize("shape", [(65, 33, 64, 64), (17, 18, 24, 40)], ids=str)
+def test_filters_that_stay(on_hopper: Runtime, shape: Shape4, element: Element) -> None:
+    """Several work tiles to a block: the first loads them."""
+    height, width, channels_in, channels_out = shape
+    forward_work = hopper.cut_up(TILES[-1], *shape)._replace(tile=hopper.RESIDENT)
+    check_forward(on_hopper, shape, element, forward_work, "max", "out mask pooled choice")
+    work = hopper.cut_up(TILES[-1], height, width, channels_out, channels_in)._replace(tile=hopper.RESIDENT)
+    check_backward(on_hopper, shape, element, work, True, True)
+    if element == "bf16":
+        check_backward(on_hopper, shape, element, work, True, False, styled=True, in_place=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "slices", "resident"),
+    [
+        ((32, 32, 64, 64), 1, True),
+        ((32, 32, 8, 16), 1, True),
+        ((32, 32, 72, 64), 1, False),
+        ((32, 32, 64, 72), 1, False),
+        ((32, 32, 64, 64), 3, False),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_filters_stay_where_they_fit(hopper_called: Runtimes, shape: Shape4, slices: int, resident: bool) -> None:
+    runtime = hopper_called("emulator")
+    filters, _ = packed(runtime, np.zeros((3, 3, *shape[2:])), np.zeros(shape[3]), "bf16")
+    x, y = (held(runtime, np.zeros((*shape[:2], channels), np.uint16)) for channels in shape[2:])
+    work = hopper.cut_up(TILES[-1], *shape, slices)
+    launches = hopper.conv3x3_relu(x, filters, out=y, mask=None, pooling="max", pooled=None, choice=None,
+                                   workspace=np.zeros(hopper.partial_bytes(work, *shape[:2], shape[3]), np.uint8),
+                                   target=tensor_map.target_of(runtime), work=work)  # fmt: skip
+    assert launches[0].kernel.endswith("64x256_resident" if resident else "64x256")
+
+
 # ---- the self-test --------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_the_self_test_finds_nothing(on_hopper: Runtime) -> None:
@@ -505,7 +566,7 @@ def test_nothing_spills_and_no_product_is_serialised(cubin: nvrtc.Cubin) -> None
     """C7508: setmaxnreg ignored; C7510 and its like: products that wait for each other."""
     names = {name for name in cubin.kernels if "split_k" not in name}
     convolutions = {name: cubin.kernels[name] for name in names if name.startswith("conv3x3")}
-    assert len(convolutions) == 2 * len(TILES)
+    assert len(convolutions) == 2 * (len(TILES) + 1)
     assert len(names - set(convolutions)) == len(wgmma_gram.GRAM_TILES) + 1  # rounds a difference
     assert not cubin.warnings
     for taken in cubin.kernels.values():
@@ -528,7 +589,7 @@ def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: nvrtc.Cubin) -
     and one for filters, in a loop; registers given and taken once. On the way back eight products of a style, with the
     same loads; a unit is loaded and stored, in two loops; a consumer has two, each of eight pairs of groups."""
     found = instructions(cubin.image, OPCODES)
-    for tile in TILES:
+    for tile in (*TILES, hopper.RESIDENT):
         wanted = {"HGMMA": 24, "WARPGROUP": 7, "USETMAXREG": 2, "UTMALDG": tile.boxes + 1}
         assert found[f"conv3x3_relu_wgmma_sm90_bf16_{tile.variant}"] == wanted
         wanted |= {"HGMMA": 32, "WARPGROUP": 9, "UTMALDG": 2 * tile.boxes + 3, "UTMASTG": 1, "LDSM": 16, "STSM": 16}
@@ -550,4 +611,5 @@ def test_both_operands_of_the_gram_lie_across_and_none_of_a_convolution(cubin: n
     (fp16,) = nvrtc.compile_sources([nvrtc.FOLDER / "instantiations/sm90_fp16.cu"], "sm_90a")
     for name, first in (words(cubin.image) | words(fp16.image)).items():
         flags = {word & TRANSPOSED for word in first if OPCODES.get(word & 0xFFF) == "HGMMA"}
-        assert flags == (set() if "split_k" in name else {TRANSPOSED} if "gram" in name else {0}), name
+        without = "split_k" in name or name.startswith("round")
+        assert flags == (set() if without else {TRANSPOSED} if name.startswith("gram") else {0}), name
