@@ -45,8 +45,14 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tv x64": ({"tv": 64.0}, {}),
     "pooling by average": ({"pooling": "average"}, {}),
     "lbfgs": ({}, {"optimizer": "lbfgs"}),
+    "style x0.1": ({"style": 0.1}, {}),
+    "moments": ({"style_statistics": "moments"}, {}),
+    "w2": ({"style_statistics": "w2"}, {}),
+    "sliced": ({"style_statistics": "sliced"}, {}),
+    "gram+neighbors": ({"style_statistics": "gram+neighbors"}, {}),
+    "neighbors+sliced": ({"style_statistics": "neighbors+sliced"}, {}),
 }
-"""Settings and arguments of a run by the engine itself; tv is a factor on the total variation's weight."""
+"""Settings and arguments of a run by the engine itself; tv and style are factors on the measured weights."""
 
 
 # ---- steps that the engine has not -----------------------------------------------------------------------------------
@@ -169,6 +175,7 @@ RULES: dict[str, Callable[[Any, tuple[int, ...]], Any]] = {
     "loop: floored": lambda xp, shape: FlooredAdam(xp, shape, falling(0.25)),
     "loop: blurred": lambda xp, shape: BlurredAdam(xp, shape, falling(0.25)),
     "loop: pyramid": lambda xp, shape: PyramidAdam(xp, shape, falling(0.25), 1.0),
+    "loop: pyramid, finest x0.5": lambda xp, shape: PyramidAdam(xp, shape, falling(0.25), 0.5),
     "loop: pyramid, finest x0.25": lambda xp, shape: PyramidAdam(xp, shape, falling(0.25), 0.25),
 }
 
@@ -278,7 +285,9 @@ def paint(options: argparse.Namespace) -> None:
     done = {record["name"] for record in lines(folder / "grain.jsonl")}
     for pair in PAIRS[: options.first]:
         content, style = (picture_file(stem, options.images) for stem in pair)
-        common = {"weights": weights, "device": device, "size": options.size, "style_statistics": options.statistics}
+        common: dict[str, Any] = {
+        "weights": weights, "device": device, "size": options.size, "style_statistics": options.statistics
+    }  # fmt: skip
         plain = nstgpu.StyleTransfer(content, style, **common)
         for way in names:
             name = f"{pair_name(*pair)} / {way}"
@@ -288,9 +297,12 @@ def paint(options: argparse.Namespace) -> None:
                 print(f"stopped after {options.seconds:g} s, before {name}")
                 return
             settings, run = WAYS.get(way, ({}, {}))
-            others = {key: value for key, value in settings.items() if key != "tv"}
-            tv_weight = plain.tv_weight * settings.get("tv", 1.0)
-            work = nstgpu.StyleTransfer(content, style, **common, **others, tv_weight=tv_weight)
+            given = {**common, **{key: value for key, value in settings.items() if key not in ("tv", "style")}}
+            if "tv" in settings:
+                given["tv_weight"] = settings["tv"] * plain.tv_weight
+            if "style" in settings:
+                given["style_weight"] = settings["style"] * plain.style_weight
+            work = nstgpu.StyleTransfer(content, style, **given)
             began = time.perf_counter()
             if way in RULES:
                 pixels = by_rule(work, RULES[way], options.iterations)
@@ -337,7 +349,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--iterations", type=int, default=100, help="at each scale")
-    parser.add_argument("--statistics", default="gram")
+    parser.add_argument("--statistics", default="gram", help="of the ways that name none")
     parser.add_argument("--ways", help="with semicolons between them; all by default")
     parser.add_argument("--first", type=int, default=len(PAIRS), help="so many of the pairs")
     parser.add_argument("--seconds", type=float, default=math.inf, help="begins no picture after them")

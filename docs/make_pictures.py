@@ -56,7 +56,8 @@ def optimizers() -> Row:
 
 
 def statistics() -> Row:
-    return [(name, painted(style_statistics=name)) for name in ("gram", "moments", "w2")]
+    names = ("gram", "moments", "w2", "sliced", "neighbors", "gram+neighbors")
+    return [(name, painted(style_statistics=name)) for name in names]
 
 
 def colors() -> Row:
