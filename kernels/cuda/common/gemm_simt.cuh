@@ -1,7 +1,8 @@
 // The matrix product behind the convolutions, the Gram matrix and its gradient: a block's tile of A B, fp32 on FFMA.
 // Who multiplies what is a policy: two loaders bring `block_k` columns of A and rows of B at a time into shared
 // memory, and the caller does something with the sums. Here are the shapes, the main loop and the loader of a plain
-// matrix; conv3x3/implicit_gemm_simt.cuh has the loader that gathers a convolution's windows. Tested through
+// matrix; common/transposed_rows.cuh has the one that transposes on the way, and conv3x3/implicit_gemm_simt.cuh the one
+// that gathers a convolution's windows. Tested through
 // the kernels built on it, in tests/kernels/cuda/conv3x3/test_simt.py and tests/kernels/cuda/gram/test_simt.py.
 //
 // What the numbers are chosen for. A thread holds 8x8 sums and reads 16 operands for 64 FFMA; a warp holds 64x32. In
@@ -126,6 +127,10 @@ __device__ __forceinline__ void multiply(LoaderA& loader_a, LoaderB& loader_b, i
     }
 }
 
+// Whether rows are multiples of four long, so that four neighbours can be loaded at once: `asked` of every row's length.
+enum class Fours { always, never, asked };
+constexpr __device__ __forceinline__ Fours fours_if(bool vector) { return vector ? Fours::always : Fours::never; }
+
 // Four neighbours of a row that may end among them: zeros beyond its end. `vector`: rows are multiples of four long.
 template <bool vector>
 __device__ __forceinline__ float4 load4(const float* from, int left_in_row) {
@@ -134,11 +139,17 @@ __device__ __forceinline__ float4 load4(const float* from, int left_in_row) {
                        left_in_row > 2 ? from[2] : 0.0f, left_in_row > 3 ? from[3] : 0.0f);
 }
 
+template <Fours fours>
+__device__ __forceinline__ float4 load4(const float* from, int left_in_row, int length) {
+    if (fours == Fours::asked) return length % 4 ? load4<false>(from, left_in_row) : load4<true>(from, left_in_row);
+    return load4 < fours == Fours::always > (from, left_in_row);
+}
+
 // B, or A transposed, as it lies in memory: rows of `pitch` floats, of which a tile takes `span` from first_column
 // on. Neighbouring threads load neighbouring float4, and store them so: 128 bytes for eight lanes, no bank twice.
 // `padded`: there are rows for every step and the one too many, and a pitch that is a multiple of four. Then no
 // load needs a check: beyond the last column a thread takes the last ones again, for sums that nobody stores.
-template <class Tile, int span, bool vector, bool padded>
+template <class Tile, int span, Fours fours, bool padded>
 class MatrixRows {
     static constexpr int per_row = span / 4, stride = Tile::threads / per_row, loads = block_k / stride;
     static_assert(Tile::threads % per_row == 0 && block_k % stride == 0, "whole rows per pass, whole passes per step");
@@ -163,7 +174,7 @@ class MatrixRows {
             if (padded)
                 fetched_[i] = *reinterpret_cast<const float4*>(from);
             else
-                fetched_[i] = load4<vector>(from, i * stride < rows_left_ ? left_in_row_ : 0);
+                fetched_[i] = load4<fours>(from, i * stride < rows_left_ ? left_in_row_ : 0, pitch_);
         }
     }
     __device__ __forceinline__ void advance() {

@@ -291,8 +291,8 @@ __device__ __forceinline__ void convolve(const float* x, const ActivationShape& 
 
     PixelTaps<Tile, taps, vector> loader_a(x, in, walk, first_square, first_k_tile);
     // With nine taps the filters are packed, padding included; with one they are a square matrix as it comes.
-    simt::MatrixRows<Tile, Tile::columns, vector, taps == 9> loader_b(filters, pitch, first_column,
-                                                                      first_k_tile * simt::block_k, in.channels);
+    simt::MatrixRows<Tile, Tile::columns, simt::fours_if(vector), taps == 9> loader_b(
+        filters, pitch, first_column, first_k_tile * simt::block_k, in.channels);
     simt::Accum accum;
     simt::multiply<Tile>(loader_a, loader_b, end_k_tile - first_k_tile, shared.stages, accum);
 

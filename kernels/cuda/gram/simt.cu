@@ -87,14 +87,16 @@ __device__ __forceinline__ void gram_split(const float* features, const float* w
     const int end_k_tile = int64_t{k_tiles} * (blockIdx.y + 1) / gridDim.y;
 
     const int first = first_k_tile * simt::block_k;
-    simt::MatrixRows<Tile, side, vector, false> loader_b(features, channels, at.column * side, first, pixels);
+    simt::MatrixRows<Tile, side, simt::fours_if(vector), false> loader_b(features, channels, at.column * side, first,
+                                                                         pixels);
     SHARED(typename Tile::Stage, stages, [2]);
     simt::Accum accum;
     if constexpr (weighted) {
         WeightedRows<Tile, side, vector> loader_a(features, weights, channels, at.row * side, first, pixels);
         simt::multiply<Tile>(loader_a, loader_b, end_k_tile - first_k_tile, stages, accum);
     } else {
-        simt::MatrixRows<Tile, side, vector, false> loader_a(features, channels, at.row * side, first, pixels);
+        simt::MatrixRows<Tile, side, simt::fours_if(vector), false> loader_a(features, channels, at.row * side, first,
+                                                                             pixels);
         simt::multiply<Tile>(loader_a, loader_b, end_k_tile - first_k_tile, stages, accum);
     }
 

@@ -25,36 +25,18 @@
 #include "common/gemm_simt.cuh"
 #include "common/indexing.cuh"
 #include "common/reduce.cuh"
+#include "common/transposed_rows.cuh"
 #include "ptx/cvt.cuh"
 
 namespace neighbors {
 
 // ---- four channels, or one, as floats -------------------------------------------------------------------------------
-template <class T>
-struct Raw {  // four channels as memory holds them
-    using Quad = uint2;
-};
-template <>
-struct Raw<float> {
-    using Quad = float4;
-};
-
-template <class T>
-__device__ __forceinline__ float4 as_floats(typename Raw<T>::Quad quad) {
-    if constexpr (sizeof(T) == 4) {
-        return quad;
-    } else {
-        const float2 low = ptx::unpack<T>(quad.x), high = ptx::unpack<T>(quad.y);
-        return make_float4(low.x, low.y, high.x, high.y);
-    }
-}
-
 template <int width, class T>
 __device__ __forceinline__ void load(const T* from, float (&v)[width]) {
     if constexpr (width == 1) {
         v[0] = *from;
     } else {
-        const float4 four = as_floats<T>(*reinterpret_cast<const typename Raw<T>::Quad*>(from));
+        const float4 four = simt::as_floats<T>(*reinterpret_cast<const typename simt::Raw<T>::Quad*>(from));
         v[0] = four.x;
         v[1] = four.y;
         v[2] = four.z;
@@ -73,70 +55,6 @@ __device__ __forceinline__ void store(T* to, const float (&v)[width]) {
 }
 
 // ---- the search -----------------------------------------------------------------------------------------------------
-// A loader for simt::multiply of `span` rows that lie along channels, so that it transposes on the way into shared
-// memory: two threads take a row's next eight channels, four each. Beyond the last row the last is taken again, beyond
-// the last channel there are zeros. `centered`: less the mean.
-template <class Tile, int span, class T, bool vector, bool centered>
-class Rows {
-    static constexpr int stride = Tile::threads / 2, loads = span / stride;
-    static_assert(span % stride == 0 && simt::block_k == 8, "whole rows per pass, two threads a row");
-    using Quad = typename Raw<T>::Quad;
-
-    const T* next_[loads];
-    const float* mean_;
-    int channels_left_;  // from the thread's first
-    Quad fetched_[loads];
-    float4 fetched_mean_;
-
-  public:
-    __device__ __forceinline__ Rows(const T* rows, const float* mean, int count, int channels, int first) {
-        const int channel = threadIdx.x % 2 * 4;
-#pragma unroll
-        for (int i = 0; i < loads; ++i) {
-            const int row = min(first + int(threadIdx.x) / 2 + i * stride, count - 1);
-            next_[i] = rows + size_t(row) * channels + channel;
-        }
-        if constexpr (centered) mean_ = mean + channel;
-        channels_left_ = channels - channel;
-    }
-    __device__ __forceinline__ void fetch() {
-#pragma unroll
-        for (int i = 0; i < loads; ++i) {
-            if constexpr (sizeof(T) == 4)
-                fetched_[i] = simt::load4<vector>(next_[i], channels_left_);
-            else
-                fetched_[i] = channels_left_ > 0 ? *reinterpret_cast<const Quad*>(next_[i]) : make_uint2(0, 0);
-        }
-        if constexpr (centered) fetched_mean_ = simt::load4<vector>(mean_, channels_left_);
-    }
-    __device__ __forceinline__ void advance() {
-        channels_left_ -= simt::block_k;
-#pragma unroll
-        for (int i = 0; i < loads; ++i) next_[i] += simt::block_k;
-        if constexpr (centered) mean_ += simt::block_k;
-    }
-    template <int pitch>
-    static __device__ __forceinline__ int offset() {
-        return threadIdx.x % 2 * 4 * pitch + threadIdx.x / 2;
-    }
-    // As in conv3x3/implicit_gemm_simt.cuh no bank of A's is asked twice; of B's, without the four floats more, two
-    // lanes share one: 4 stores in a step of 512 FFMA.
-    template <int pitch>
-    __device__ __forceinline__ void put(float* to) const {
-#pragma unroll
-        for (int i = 0; i < loads; ++i) {
-            float4 v = as_floats<T>(fetched_[i]);
-            if constexpr (centered)
-                v = make_float4(v.x - fetched_mean_.x, v.y - fetched_mean_.y, v.z - fetched_mean_.z,
-                                v.w - fetched_mean_.w);
-            to[i * stride + 0 * pitch] = v.x;
-            to[i * stride + 1 * pitch] = v.y;
-            to[i * stride + 2 * pitch] = v.z;
-            to[i * stride + 3 * pitch] = v.w;
-        }
-    }
-};
-
 struct Nearest {
     float score;
     int index;
@@ -154,6 +72,7 @@ __device__ __forceinline__ void nearest_neighbors(const T* features, const float
                                                   int count) {
     static_assert(Tile::threads >= Tile::rows, "a thread a row in the end");
     constexpr int warps_across = Tile::columns / 32;
+    constexpr simt::Fours fours = simt::fours_if(vector);
     const int first_row = blockIdx.x * Tile::rows, tiles = ceil_div(count, Tile::columns);
     const int first_tile = int64_t{tiles} * blockIdx.y / gridDim.y;
     const int end_tile = int64_t{tiles} * (blockIdx.y + 1) / gridDim.y;
@@ -167,8 +86,8 @@ __device__ __forceinline__ void nearest_neighbors(const T* features, const float
 
 #pragma unroll 1
     for (int tile = first_tile; tile < end_tile; ++tile) {
-        Rows<Tile, Tile::rows, T, vector, true> left(features, mean, pixels, channels, first_row);
-        Rows<Tile, Tile::columns, T, vector, false> right(candidates, nullptr, count, channels, tile * Tile::columns);
+        simt::TransposedRows<Tile, Tile::rows, T, fours, true> left(features, pixels, channels, first_row, 0, mean);
+        simt::TransposedRows<Tile, Tile::columns, T, fours> right(candidates, count, channels, tile * Tile::columns);
         simt::Accum accum;
         simt::multiply<Tile>(left, right, ceil_div(channels, simt::block_k), stages, accum);
         // Columns in rising order, so that of equals the first stays. Those beyond the last candidate are that one.

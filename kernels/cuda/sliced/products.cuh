@@ -5,32 +5,26 @@
 //     sliced_gradient    out (pixels, channels) := R^T D         both come as they lie
 //
 // A block has a tile of 64 pixels and 64 directions or channels. Bound by device memory and FFMA alike at 64
-// directions: 262,144 pixels of 64 channels move 134 MB and take 2.1 GFLOP, 0.04 to 0.06 ms each on an H100 (predicted,
-// not measured); with more channels by FFMA. Launched by launch.py; tests/kernels/cuda/sliced/test_sliced.py.
+// directions: 262,144 pixels of 64 channels move 134 MB or less and take 2.1 GFLOP. An H100 takes 91 and 72 us of bf16
+// (benchmarks/results/h100_2026-11-27_styles.md), 24 and 30 TFLOP/s; with more channels FFMA bounds it. Launched by launch.py; tests/kernels/cuda/sliced/test_sliced.py.
 #pragma once
 
 #include "common/gemm_simt.cuh"
 #include "common/indexing.cuh"
+#include "common/transposed_rows.cuh"
 #include "ptx/cvt.cuh"
 
 namespace sliced {
 
 using Tile = simt::Tile64x64;
 
-// Four neighbours of a row that may end among them: zeros beyond. `aligned`: rows are multiples of four long, as they
-// always are in 16 bits.
-__device__ __forceinline__ float4 load_four(const float* from, int left_in_row, bool aligned) {
-    return aligned ? simt::load4<true>(from, left_in_row) : simt::load4<false>(from, left_in_row);
-}
-
+// Four neighbours of a row that may end among them: zeros beyond. In 16 bits rows are multiples of four long.
 template <class Element>
-__device__ __forceinline__ float4 load_four(const Element* from, int left_in_row, bool) {
-    if (left_in_row <= 0) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    const uint2 pairs = *reinterpret_cast<const uint2*>(from);
-    const float2 low = ptx::unpack<Element>(pairs.x), high = ptx::unpack<Element>(pairs.y);
-    return make_float4(low.x, low.y, high.x, high.y);
+__device__ __forceinline__ float4 load_four(const Element* from, int left_in_row, int length) {
+    return simt::as_floats<Element>(simt::load_quad<Element, simt::Fours::asked>(from, left_in_row, length));
 }
 
+// `aligned`: rows are multiples of four long.
 __device__ __forceinline__ void store_four(float* to, float4 values, int left_in_row, bool aligned) {
     if (aligned) {
         if (left_in_row > 0) *reinterpret_cast<float4*>(to) = values;
@@ -49,87 +43,11 @@ __device__ __forceinline__ void store_four(Element* to, float4 values, int left_
             make_uint2(ptx::pack<Element>(values.x, values.y), ptx::pack<Element>(values.z, values.w));
 }
 
-// 64 rows of a matrix, transposed on their way into shared memory: two lanes load eight columns of a row.
+// 64 rows of a matrix, transposed, or 64 columns as they lie.
 template <class Element>
-class Transposed {
-    static constexpr int loads = 2, stride = Tile::threads / 2;
-    static_assert(Tile::rows == loads * stride && Tile::columns == loads * stride && simt::block_k == 8);
-
-    const Element* next_;
-    int pitch_, rows_left_, left_in_row_;  // from the thread's first
-    float4 fetched_[loads];
-
-  public:
-    __device__ __forceinline__ Transposed(const Element* matrix, int rows, int pitch, int first_row) {
-        const int row = first_row + threadIdx.x / 2, column = threadIdx.x % 2 * 4;
-        next_ = matrix + size_t(row) * pitch + column;
-        pitch_ = pitch;
-        rows_left_ = rows - row;
-        left_in_row_ = pitch - column;
-    }
-    __device__ __forceinline__ void fetch() {
-#pragma unroll
-        for (int i = 0; i < loads; ++i)
-            fetched_[i] = load_four(next_ + i * stride * size_t(pitch_), i * stride < rows_left_ ? left_in_row_ : 0,
-                                    pitch_ % 4 == 0);
-    }
-    __device__ __forceinline__ void advance() {
-        next_ += simt::block_k;
-        left_in_row_ -= simt::block_k;
-    }
-    template <int pitch>
-    static __device__ __forceinline__ int offset() {
-        return threadIdx.x % 2 * 4 * pitch + threadIdx.x / 2;
-    }
-    template <int pitch>
-    __device__ __forceinline__ void put(float* to) const {
-#pragma unroll
-        for (int i = 0; i < loads; ++i) {
-            to[i * stride + 0 * pitch] = fetched_[i].x;
-            to[i * stride + 1 * pitch] = fetched_[i].y;
-            to[i * stride + 2 * pitch] = fetched_[i].z;
-            to[i * stride + 3 * pitch] = fetched_[i].w;
-        }
-    }
-};
-
-// 64 columns of a matrix as they lie: sixteen lanes load a row's.
-class AsTheyLie {
-    static constexpr int per_row = 16, stride = Tile::threads / per_row, loads = simt::block_k / stride;
-    static_assert(Tile::rows == 4 * per_row && Tile::columns == 4 * per_row);
-
-    const float* next_;
-    int pitch_, rows_left_, left_in_row_;
-    float4 fetched_[loads];
-
-  public:
-    __device__ __forceinline__ AsTheyLie(const float* matrix, int rows, int pitch, int first_column) {
-        const int row = threadIdx.x / per_row, column = first_column + threadIdx.x % per_row * 4;
-        next_ = matrix + size_t(row) * pitch + column;
-        pitch_ = pitch;
-        rows_left_ = rows - row;
-        left_in_row_ = pitch - column;
-    }
-    __device__ __forceinline__ void fetch() {
-#pragma unroll
-        for (int i = 0; i < loads; ++i)
-            fetched_[i] = load_four(next_ + i * stride * size_t(pitch_), i * stride < rows_left_ ? left_in_row_ : 0,
-                                    pitch_ % 4 == 0);
-    }
-    __device__ __forceinline__ void advance() {
-        rows_left_ -= simt::block_k;
-        next_ += simt::block_k * size_t(pitch_);
-    }
-    template <int pitch>
-    static __device__ __forceinline__ int offset() {
-        return threadIdx.x / per_row * pitch + threadIdx.x % per_row * 4;
-    }
-    template <int pitch>
-    __device__ __forceinline__ void put(float* to) const {
-#pragma unroll
-        for (int i = 0; i < loads; ++i) *reinterpret_cast<float4*>(to + i * stride * pitch) = fetched_[i];
-    }
-};
+using Transposed = simt::TransposedRows<Tile, Tile::rows, Element, simt::Fours::asked>;
+using AsTheyLie = simt::MatrixRows<Tile, Tile::rows, simt::Fours::asked, false>;
+static_assert(Tile::rows == Tile::columns);
 
 // out[k][p] := sum_c directions[k][c] features[p][c]; a thread's four neighbouring pixels leave together.
 template <class Element>
@@ -163,7 +81,7 @@ __device__ __forceinline__ void gradient(const float* residual, const float* dir
                                          int channels, float factor, Element* out, int accumulate) {
     const int first_pixel = blockIdx.x * Tile::rows, first_channel = blockIdx.y * Tile::columns;
     SHARED(typename Tile::Stage, stages, [2]);
-    AsTheyLie rows(residual, count, pixels, first_pixel), columns(directions, count, channels, first_channel);
+    AsTheyLie rows(residual, pixels, first_pixel, 0, count), columns(directions, channels, first_channel, 0, count);
     simt::Accum accum;
     simt::multiply<Tile>(rows, columns, ceil_div(count, simt::block_k), stages, accum);
     const simt::Corner corner = simt::thread_corner<Tile>();
@@ -177,7 +95,7 @@ __device__ __forceinline__ void gradient(const float* residual, const float* dir
             const int channel = first_channel + corner.column + 16 * half, left = channels - channel;
             Element* const to = out + size_t(pixel) * channels + channel;
             float4 before = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            if (accumulate) before = load_four(to, left, aligned);
+            if (accumulate) before = load_four<Element>(to, left, channels);
             const float* const sums = &accum[i][4 * half];
             store_four(to,
                        make_float4(before.x + factor * sums[0], before.y + factor * sums[1],

@@ -21,8 +21,9 @@
 // sorted by one launch of `sort_rows_in_block`, which never leaves shared memory between passes.
 //
 // Bound by device memory: 4 bytes to count and 16 to move (12 in the first pass, whose places are implied), 76 bytes a
-// value. 262,144 values in each of 64 rows are 1.28 GB: 0.38 ms of an H100's 3.35 TB/s, twice that as long as ranking
-// is not hidden behind it, and half without places (predicted, not measured). Launched by launch.py;
+// value. 262,144 values in each of 64 rows are 1.28 GB: 0.38 ms of an H100's 3.35 TB/s were predicted, twice that as long
+// as ranking is not hidden behind it, and an H100 takes 1.09 ms (benchmarks/results/h100_2026-11-27_styles.md): ranking
+// bounds it, twice in every pass. Launched by launch.py;
 // tests/kernels/cuda/sliced/test_sliced.py compares every byte with NumPy's stable sort, in the emulator.
 #include "common/platform.cuh"
 #include "common/tile_constants.cuh"

@@ -13,55 +13,13 @@
 #include "common/gemm_simt.cuh"
 #include "common/indexing.cuh"
 #include "common/reduce.cuh"
+#include "common/transposed_rows.cuh"
 
 namespace {
 
 using Tile = simt::Tile64x32;
 constexpr int split_k = square_product_warps;  // of the terms: warps of a block, blockDim.y
 static_assert(Tile::threads == 32);
-
-// Rows of A as they lie in memory, transposed on their way into shared memory: two lanes load a row's eight columns.
-template <bool vector>
-class Rows {
-    static constexpr int loads = Tile::rows * 2 / Tile::threads, stride = Tile::threads / 2;
-
-    const float* next_;
-    int pitch_, rows_left_, left_in_row_;  // from the thread's first
-    float4 fetched_[loads];
-
-  public:
-    __device__ __forceinline__ Rows(const float* matrix, int channels, int first_row, int first_column) {
-        const int row = first_row + threadIdx.x / 2, column = first_column + threadIdx.x % 2 * 4;
-        next_ = matrix + size_t(row) * channels + column;
-        pitch_ = channels;
-        rows_left_ = channels - row;
-        left_in_row_ = channels - column;
-    }
-    __device__ __forceinline__ void fetch() {
-#pragma unroll
-        for (int i = 0; i < loads; ++i)
-            fetched_[i] = simt::load4<vector>(next_ + i * stride * pitch_, i * stride < rows_left_ ? left_in_row_ : 0);
-    }
-    __device__ __forceinline__ void advance() {
-        next_ += simt::block_k;
-        left_in_row_ -= simt::block_k;
-    }
-    template <int pitch>
-    static __device__ __forceinline__ int offset() {
-        return threadIdx.x % 2 * 4 * pitch + threadIdx.x / 2;
-    }
-    template <int pitch>
-    __device__ __forceinline__ void put(float* to) const {
-        static_assert(pitch % 32 == 4, "16 rows of two groups of four columns: no bank twice");
-#pragma unroll
-        for (int i = 0; i < loads; ++i) {
-            to[i * stride + 0 * pitch] = fetched_[i].x;
-            to[i * stride + 1 * pitch] = fetched_[i].y;
-            to[i * stride + 2 * pitch] = fetched_[i].z;
-            to[i * stride + 3 * pitch] = fetched_[i].w;
-        }
-    }
-};
 
 template <bool vector>
 __device__ __forceinline__ void multiply(const float* a, const float* b, const float* base, float* out, int channels,
@@ -71,8 +29,9 @@ __device__ __forceinline__ void multiply(const float* a, const float* b, const f
     const int first_term = threadIdx.y * k_tiles * simt::block_k;
 
     SHARED(typename Tile::Stage, stages, [split_k][2]);
-    Rows<vector> rows(a, channels, first_row, first_term);
-    simt::MatrixRows<Tile, Tile::columns, vector, false> columns(b, channels, first_column, first_term, channels);
+    constexpr simt::Fours fours = simt::fours_if(vector);
+    simt::TransposedRows<Tile, Tile::rows, float, fours> rows(a, channels, channels, first_row, first_term);
+    simt::MatrixRows<Tile, Tile::columns, fours, false> columns(b, channels, first_column, first_term, channels);
     simt::Accum accum;
     simt::multiply<Tile>(rows, columns, k_tiles, stages[threadIdx.y], accum);
 
