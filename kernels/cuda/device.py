@@ -206,20 +206,20 @@ class CudaDevice(NeighborOperations, SlicedOperations):
     def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
                                accumulate: bool, features: Array | None = None,
                                difference: Array | None = None) -> None:  # fmt: skip
-        height, width = gradient.shape[:2]
-        shape = (height, width, filters.channels_in)
+        height, width, channels = shape = (*gradient.shape[:2], filters.channels_in)
         self._check(
             "conv3x3_input_gradient",
             gradient=(gradient, (height, width, filters.channels_out), self.activation_dtype),
             out=(out, shape, self._before(filters)),
             mask=(mask, *mask_layout(shape)),
             features=(features, shape, self.activation_dtype),
-            difference=(difference, (shape[2], shape[2]), FLOAT),
+            difference=(difference, (channels, channels), FLOAT),
         )
         if (features is None) != (difference is None):
             raise ValueError("conv3x3_input_gradient: features and a difference belong together")
         self._run(self._kernels.input_gradient(gradient, filters, features, difference, out=out, mask=mask,
-                                               accumulate=accumulate, workspace=self._workspace))  # fmt: skip
+                                               accumulate=accumulate, workspace=self._workspace,
+                                               loss_scale=self.loss_scale))  # fmt: skip
 
     def pool2x2(self, x: Array, *, pooling: Pooling, out: Array, choice: Array | None) -> None:
         height, width, channels = shape = activations_shape(x)

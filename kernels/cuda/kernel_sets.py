@@ -111,13 +111,14 @@ class SimtKernels:
         return None
 
     def input_gradient(self, gradient: Array, filters: Filters, features: Array | None, difference: Array | None, *,
-                       out: Array, mask: Array | None, accumulate: bool, workspace: Array) -> list[Launch]:  # fmt: skip
+                       out: Array, mask: Array | None, accumulate: bool, workspace: Array,
+                       loss_scale: float) -> list[Launch]:  # fmt: skip
         """With a style or without, the one after the other."""
         before: list[Launch] = []
         if features is not None and difference is not None:
             before = self.style_gradient(
                 features, difference, out=out, accumulate=accumulate, shift=None, weights=None, workspace=workspace,
-                loss_scale=self.loss_scale,
+                loss_scale=loss_scale,
             )  # fmt: skip
         return before + self.conv3x3_input_gradient(
             gradient, filters, out=out, mask=mask, accumulate=accumulate or bool(before), workspace=workspace
@@ -329,12 +330,14 @@ class WgmmaKernels(Mma16BitKernels):
         return "in place" if filters.channels_in <= launch_wgmma_sm90.IN_PLACE_CHANNELS else "beside"
 
     def input_gradient(self, gradient: Array, filters: Filters, features: Array | None, difference: Array | None, *,
-                       out: Array, mask: Array | None, accumulate: bool, workspace: Array) -> list[Launch]:  # fmt: skip
+                       out: Array, mask: Array | None, accumulate: bool, workspace: Array,
+                       loss_scale: float) -> list[Launch]:  # fmt: skip
         apart = features is None or difference is None or self.carries_style(filters) is None
         if apart or not isinstance(filters, launch_wgmma_sm90.PackedFilters):
             return super().input_gradient(
-                gradient, filters, features, difference, out=out, mask=mask, accumulate=accumulate, workspace=workspace
-            )
+                gradient, filters, features, difference, out=out, mask=mask, accumulate=accumulate,
+                workspace=workspace, loss_scale=loss_scale,
+            )  # fmt: skip
         return launch_wgmma_sm90.conv3x3_input_gradient(
             gradient,
             filters,

@@ -346,11 +346,12 @@ def test_which_styles_are_carried(
     difference = held(runtime, np.zeros((channels, channels), np.float32))
     workspace = runtime.allocate(kernels.workspace_bytes(8, 8, channels, 16))
     launches = kernels.input_gradient(
-        gradient, filters, features, difference, out=features, mask=None, accumulate=False, workspace=workspace
-    )
+        gradient, filters, features, difference, out=features, mask=None, accumulate=False, workspace=workspace,
+        loss_scale=1.0,
+    )  # fmt: skip
     assert ("round_gram_error" if place else "pack_gram_error") in launches[0].kernel
     plain = kernels.input_gradient(
-        gradient, filters, None, None, out=features, mask=None, accumulate=False, workspace=workspace
+        gradient, filters, None, None, out=features, mask=None, accumulate=False, workspace=workspace, loss_scale=1.0
     )
     assert len(launches) == len(plain) + (1 if place else 2)
 
