@@ -287,20 +287,29 @@ struct MaskEpilogue {
     const uint8_t* relu_mask;
     int accumulate;
 
+    // All that is read is under way before anything is stored, which might be the same to the compiler.
     __device__ __forceinline__ void store(const ActivationShape& map, int y, int x, int channel, PoolWindow& v) const {
         if (channel >= map.channels) return;
+        bool inside[4];
+        size_t at[4];
+        unsigned passed[4];
 #pragma unroll
         for (int pixel = 0; pixel < 4; ++pixel) {
-            if (y + pixel / 2 >= map.height || x + pixel % 2 >= map.width) continue;
-            const size_t at = map.pixel(y + pixel / 2, x + pixel % 2);
-            Element* const to = out + at * map.channels + channel;
-            if (accumulate) add8(to, v[pixel]);
-            if (relu_mask) {
-                const unsigned passed = relu_mask[at * (map.channels / 8) + channel / 8];
+            inside[pixel] = y + pixel / 2 < map.height && x + pixel % 2 < map.width;
+            at[pixel] = map.pixel(y + pixel / 2, x + pixel % 2);
+            passed[pixel] = 0xff;
+            if (relu_mask && inside[pixel]) passed[pixel] = relu_mask[at[pixel] * (map.channels / 8) + channel / 8];
+        }
+        if (accumulate) {
 #pragma unroll
-                for (int k = 0; k < 8; ++k) v[pixel][k] = passed >> k & 1 ? v[pixel][k] : 0.0f;
-            }
-            store8(to, v[pixel]);
+            for (int pixel = 0; pixel < 4; ++pixel)
+                if (inside[pixel]) add8(out + at[pixel] * map.channels + channel, v[pixel]);
+        }
+#pragma unroll
+        for (int pixel = 0; pixel < 4; ++pixel) {
+#pragma unroll
+            for (int k = 0; k < 8; ++k) v[pixel][k] = passed[pixel] >> k & 1 ? v[pixel][k] : 0.0f;
+            if (inside[pixel]) store8(out + at[pixel] * map.channels + channel, v[pixel]);
         }
     }
 };

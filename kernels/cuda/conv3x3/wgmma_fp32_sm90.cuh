@@ -10,7 +10,8 @@
 // channels of the four image rows by one pixel that the products of a step take from them.
 //
 //     producer     for each k-tile (32 or 64 channels, a column of taps): wait until a pixel stage is free, load its
-//                  boxes; wait until a filter stage is free, load the filters of three taps
+//                  boxes; wait until a filter stage is free, load the filters of three taps; near the end of the
+//                  work tile, have L2 fetch what the epilogue will read
 //     consumers    for each step (32 channels of 64 pixels by a column of taps): a batch of wgmma; while it runs, load
 //                  and cut up the next step's pixels; wait; sums += scale x the batch's
 //
@@ -45,6 +46,7 @@
 #include "ptx/cvt.cuh"
 #include "ptx/ld_shared.cuh"
 #include "ptx/mbarrier.cuh"
+#include "ptx/prefetch.cuh"
 #include "ptx/setmaxnreg.cuh"
 #include "ptx/tma.cuh"
 #include "ptx/wgmma.cuh"
@@ -96,7 +98,7 @@ struct Tile {
     static_assert(filters_at % group_bytes == 0 && filter_bytes % group_bytes == 0);
     static_assert(shared_bytes <= 227 * 1024, "what a block may have");
 
-    static constexpr int producer_registers = 24, consumer_registers = 240;
+    static constexpr int producer_registers = 40, consumer_registers = 232;
     static_assert(producer_registers + consumers * consumer_registers <= (consumers + 1) * (65536 / threads / 8 * 8));
 };
 
@@ -121,10 +123,35 @@ struct Memory {
 __device__ __forceinline__ int pixel_of_row(int g) { return g >> 1 | (g & 1) << 2; }
 __device__ __forceinline__ int row_of_pixel(int x) { return (x & 3) << 1 | x >> 2; }
 
+// What an epilogue will read, null where it does not.
+struct ReadLater {
+    const float* out;
+    const uint8_t* relu_mask;
+};
+
+// Has L2 fetch what the epilogue of a work tile will read. By a whole warp.
+template <class Tile>
+__device__ __forceinline__ void fetch(const ReadLater& later, const ActivationShape& map, const WorkTile& work_tile) {
+    constexpr int line = 128 / sizeof(float), lines = Tile::columns / line,
+                  pixels = Tile::boxes * box_width * box_height;
+    const int lane = threadIdx.x % 32;
+#pragma unroll 4
+    for (int i = lane; i < pixels * lines; i += 32) {
+        const int pixel = i / lines, channel = work_tile.channel + i % lines * line;
+        const int y = work_tile.y + pixel / (Tile::boxes * box_width);
+        const int x = work_tile.x + pixel % (Tile::boxes * box_width);
+        if (y >= map.height || x >= map.width || channel >= map.channels) continue;
+        if (later.out) ptx::prefetch_l2(later.out + map.pixel(y, x) * map.channels + channel);
+        if (later.relu_mask && i % lines == 0)
+            ptx::prefetch_l2(later.relu_mask + (map.pixel(y, x) * map.channels + channel) / 8);
+    }
+}
+
 template <class Tile>
 __device__ __forceinline__ void produce(const Memory<Tile>& memory, const TensorMap& pixels_map,
                                         const TensorMap& filters_map, const TileScheduler& scheduler,
-                                        unsigned pixel_tiles) {
+                                        unsigned pixel_tiles, const ActivationShape& map, const ReadLater& later) {
+    constexpr int fetched_before_end = 3;  // k-tiles: while they are multiplied, what is fetched has time to come
     Ring<Tile::pixel_stages> pixels;
     Ring<Tile::filter_stages> filters;
     const bool elected = threadIdx.x % 32 == 0;
@@ -151,6 +178,9 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
                                  {0, work_tile.channel, k_tile * taps_down});
             }
             filters.advance();
+            const int from_end = min(fetched_before_end, work_tile.end_k_tile - work_tile.first_k_tile);
+            if ((later.out || later.relu_mask) && k_tile == work_tile.end_k_tile - from_end)
+                fetch<Tile>(later, map, work_tile);
         }
     }
 }
@@ -362,7 +392,8 @@ __device__ __forceinline__ void store_sums(float* epilogue_smem, const Activatio
 template <class Tile, class Epilogue>
 __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const TensorMap& filters_map,
                                          const ActivationShape& map, int channels_in, int split_k,
-                                         const Epilogue& epilogue, float* partials, float filter_unscale) {
+                                         const Epilogue& epilogue, const ReadLater& later, float* partials,
+                                         float filter_unscale) {
     DYNAMIC_SHARED(unsigned char, shared);
     const Memory<Tile> memory = {ptx::shared_address_32(shared)};
     constexpr int tile_width = Tile::boxes * box_width;
@@ -391,7 +422,7 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
     if (number == Tile::consumers) {
         ptx::reg_dealloc<Tile::producer_registers>();
         if (threadIdx.x / 32 == Tile::consumer_warps)
-            produce<Tile>(memory, pixels_map, filters_map, scheduler, pixel_tiles);
+            produce<Tile>(memory, pixels_map, filters_map, scheduler, pixel_tiles, map, partials ? ReadLater{} : later);
     } else {
         ptx::reg_alloc<Tile::consumer_registers>();
         float* const epilogue_smem =
@@ -423,16 +454,17 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
         int width, int channels_in, int channels_out, int split_k, int average, float filter_unscale) {         \
         wgmma_fp32_sm90::convolve<wgmma_fp32_sm90::Tile>(                                                       \
             pixels, filters, {height, width, channels_out}, channels_in, split_k,                               \
-            mma_sm80::ReluPoolEpilogue<float>{bias, out, relu_mask, pooled, pool_argmax, average},              \
+            mma_sm80::ReluPoolEpilogue<float>{bias, out, relu_mask, pooled, pool_argmax, average}, {},          \
             static_cast<float*>(partials), filter_unscale);                                                     \
     }
 
-#define CONV3X3_INPUT_GRADIENT_WGMMA_FP32_SM90(name, Tile)                                                             \
-    extern "C" __global__ void __launch_bounds__(wgmma_fp32_sm90::Tile::threads, 1) name(                              \
-        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters, float* __restrict__ out,  \
-        const uint8_t* __restrict__ relu_mask, void* __restrict__ partials, int height, int width, int channels_in,    \
-        int channels_out, int split_k, int accumulate, float filter_unscale) {                                         \
-        wgmma_fp32_sm90::convolve<wgmma_fp32_sm90::Tile>(                                                              \
-            pixels, filters, {height, width, channels_out}, channels_in, split_k,                                      \
-            mma_sm80::MaskEpilogue<float>{out, relu_mask, accumulate}, static_cast<float*>(partials), filter_unscale); \
+#define CONV3X3_INPUT_GRADIENT_WGMMA_FP32_SM90(name, Tile)                                                            \
+    extern "C" __global__ void __launch_bounds__(wgmma_fp32_sm90::Tile::threads, 1) name(                             \
+        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters, float* __restrict__ out, \
+        const uint8_t* __restrict__ relu_mask, void* __restrict__ partials, int height, int width, int channels_in,   \
+        int channels_out, int split_k, int accumulate, float filter_unscale) {                                        \
+        wgmma_fp32_sm90::convolve<wgmma_fp32_sm90::Tile>(                                                             \
+            pixels, filters, {height, width, channels_out}, channels_in, split_k,                                     \
+            mma_sm80::MaskEpilogue<float>{out, relu_mask, accumulate}, {accumulate ? out : nullptr, relu_mask},       \
+            static_cast<float*>(partials), filter_unscale);                                                           \
     }

@@ -153,3 +153,46 @@ def test_prmt() -> None:
             sign if nibble & 8 else sources[lane, nibble & 7] for sign, nibble in zip(signs, nibbles, strict=True)
         ]
         np.testing.assert_array_equal(out[lane : lane + 1].view(np.uint8), expected)
+
+
+# ---- the first operand in registers ---------------------------------------------------------------------------------
+def register_product(overwritten: int, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Ours, and the exact one, with what was in the accumulators before."""
+    random = np.random.default_rng(0)
+    rows, filters = (random.standard_normal((64, width)).astype(np.float16) for width in (16, 64))
+    a = np.empty((128, 4, 2), np.float16)
+    for thread in range(128):  # as PTX's manual draws it
+        warp, (group, place) = thread // 32, divmod(thread % 32, 4)
+        for i in range(4):
+            k = 2 * place + 8 * (i // 2)
+            a[thread, i] = rows[16 * warp + group + 8 * (i % 2), k : k + 2]
+    held = np.ascontiguousarray(filters[None])
+    of_filters = encode_for_emulator(TensorMap(held.ctypes.data, "fp16", held.shape[::-1], (64, 64, 1)))
+    out, first = np.full((128, 32), np.nan, np.float32), np.empty(4, np.float32)
+    args: list[Any] = [a.view(np.uint32).reshape(128, 4), of_filters, out, first, np.int32(overwritten)]
+    compiled(SOURCE.with_name("wgmma_registers.cu"), **options).launch(
+        "register_product", 1, 128, args, shared_bytes=8192 + 16
+    )
+    np.testing.assert_array_equal(first.view(np.float16), held[0, 0, :8])
+    product = rows.astype(np.float64) @ filters[:, :16].astype(np.float64).T
+    expected = np.empty((128, 32))
+    for thread in range(128):
+        warp, (group, place) = thread // 32, divmod(thread % 32, 4)
+        for i in range(32):
+            row, column = 16 * warp + group + 8 * (i // 2 % 2), i // 4 * 8 + 2 * place + i % 2
+            expected[thread, i] = product[row, column] + i
+    return out, expected
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 1}, {"check": True}], ids=str)
+def test_a_product_with_registers_is_right_and_cut(options: dict[str, Any]) -> None:
+    """Towards zero, by less than the last bit."""
+    ours, expected = register_product(0, defines={"EMULATOR_LOADS": LATE}, **options)
+    assert (np.abs(ours) <= np.abs(expected)).all()
+    np.testing.assert_array_less(np.abs(ours - expected), np.spacing(np.abs(ours)))
+
+
+@pytest.mark.parametrize("register", [1, 2, 3, 4])
+def test_a_register_that_changes_too_early_shows(register: int) -> None:
+    ours, expected = register_product(register)
+    assert not np.allclose(ours, expected, atol=1e-3)
