@@ -6,14 +6,14 @@
 // tf32), or two that are its first 22 bits, x = hi + lo (`Pairs`, for 3xtf32; of the four products lo x lo is left
 // out). What is smaller than the largest by 2^18 and more loses bits, but none that are worth 2^-40 of the largest.
 // Filters are scaled and cut up on the host. Pixels come as float32, and every consumer cuts up its own in registers,
-// from which wgmma can take the first operand. Their scale is of four lanes' own: it comes from the largest of 32
-// channels of the four image rows by one pixel that the products of a step take from them.
+// from which wgmma can take the first operand. Their scale is of four lanes' own: it comes from the largest of the
+// k-tile's channels in the four image rows by one pixel that the products of a step take from them.
 //
 //     producer     for each k-tile (32 or 64 channels, a column of taps): wait until a pixel stage is free, load its
 //                  boxes; wait until a filter stage is free, load the filters of three taps; near the end of the
 //                  work tile, have L2 fetch what the epilogue will read
-//     consumers    for each step (32 channels of 64 pixels by a column of taps): a batch of wgmma; while it runs, load
-//                  and cut up the next step's pixels; wait; sums += scale x the batch's
+//     consumers    for each step (64 pixels by the k-tile): a batch of wgmma; while it runs, load the next step's
+//                  pixels; wait; sums += scale x the batch's; cut up these pixels
 //
 //     consumer 0   |cut|18 wgmma .......|sum|18 wgmma .......|sum|...      while one adds or stores, the other's
 //     consumer 1       |cut|18 wgmma .......|sum|18 wgmma .......|sum|     products keep the tensor cores busy
@@ -34,8 +34,9 @@
 // next to each other, 16 bytes, and the filters are packed to suit; so is which pixel is which row: pixels p and p + 4
 // are neighbours, so that eight lanes' 16 bytes lie on all banks.
 //
-// Bound by the tensor cores (Pairs: 3 products at the rate of 16-bit numbers) and, with Single, by L2. An H100 has not
-// been measured yet. Tests: tests/kernels/cuda/conv3x3/test_wgmma_fp32_sm90.py runs every kernel, in the emulator and
+// Bound by the tensor cores with Pairs and 128 channels, where an H100 does 58 GFLOP in 86 us; else by what a consumer
+// does between its batches, since a warp goes on only when its last product has read its registers. Tests:
+// tests/kernels/cuda/conv3x3/test_wgmma_fp32_sm90.py runs every kernel, in the emulator and
 // where there is a GPU for them, against float64.
 #pragma once
 
@@ -70,20 +71,21 @@ using wgmma_sm90::WorkTile;
 
 #ifdef HAS_WGMMA
 
-constexpr int taps_down = 3, box_channels = row_bytes / 4, k_per_step = 2;  // k: 16 channels, which a product takes
+constexpr int taps_down = 3, box_channels = row_bytes / 4,
+              slots = 4;  // slot: 16 numbers of a filter's row, for a product
 
 template <int parts_, int boxes_, int columns_, int pixel_stages_, int filter_stages_>
 struct Tile {
     static constexpr int parts = parts_, boxes = boxes_, columns = columns_;
     static constexpr int halves = parts == 2 ? 1 : 2;  // boxes one behind the other, of 32 channels each
     static constexpr int k_tile_channels = halves * box_channels;
-    static constexpr int blocks = boxes;           // of 64 pixels, for each consumer
-    static constexpr int steps = halves * blocks;  // of a k-tile
-    static constexpr int accum = columns / 2;      // sums per block and thread
-    // Whether a consumer cuts up the next step's pixels during its own batch. With pairs and 64 sums a step there are
-    // too few registers: a product takes its four from a quad, so that image rows which two taps take are there twice.
-    static constexpr bool overlaps = parts == 1 || columns == 64;
-    static_assert(blocks * columns == 128 && (parts == 1 || parts == 2));
+    static constexpr int steps = boxes;               // of a k-tile and a consumer: 64 pixels each
+    static constexpr int k_per_step = slots / parts;  // times 16 channels
+    static constexpr int accum = columns / 2;         // sums per step and thread
+    // What a consumer does for the next step while its batch runs, as far as there are registers: a product takes its
+    // four from a quad, so that image rows which two taps take are there twice.
+    static constexpr bool loads_early = parts == 2, cuts_early = parts == 2 && columns == 64;
+    static_assert(steps * columns == 128 && (parts == 1 || parts == 2));
 
     static constexpr int consumers = 2, consumer_warps = consumers * warps_per_group;
     static constexpr int threads = (consumers + 1) * group_threads;
@@ -185,69 +187,81 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
     }
 }
 
-// A lane's part of the first operands of a step: pixel `lane / 4` of four image rows, of every 16 channels its four.
-template <int parts>
-struct Fragments {
-    uint32_t values[4][parts * k_per_step][2];  // image row, 16 channels of a part (hi first), pair
-    float unscale;                              // what sums are to be multiplied by
+// A lane's pixels for a step: one of four image rows, of every 16 channels four; and what they are to be scaled by.
+template <class Tile>
+struct Pixels {
+    float values[4][Tile::k_per_step][4];
+    float scale, unscale;
 };
 
-// From a block's first row in a box: the lane's pixels and channels, scaled and cut up.
-template <int parts>
-__device__ __forceinline__ void load_fragments(unsigned box_rows, float filter_unscale, Fragments<parts>& fragments) {
+// The same as the products' first operands.
+struct Fragments {
+    uint32_t values[4][slots][2];  // image row, 16 channels of a part (hi first), pair
+    float unscale;                 // what sums are to be multiplied by
+};
+
+// From a block's first row in a box.
+template <class Tile>
+__device__ __forceinline__ void load_pixels(unsigned box_rows, float filter_unscale, Pixels<Tile>& pixels) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x % group_threads / 32;
     const int pixel = pixel_of_row(lane / 4);
     const unsigned from = box_rows + warp * 2 * group_bytes + pixel * row_bytes + (lane % 4 ^ pixel) * 16;
-    float x[4][k_per_step][4], largest = 0;
 #pragma unroll
     for (int row = 0; row < 4; ++row)
 #pragma unroll
-        for (int k = 0; k < k_per_step; ++k) {
-            const float4 four = ptx::load_shared_128((from ^ k * 64) + row * group_bytes);
-            x[row][k][0] = four.x;
-            x[row][k][1] = four.y;
-            x[row][k][2] = four.z;
-            x[row][k][3] = four.w;
+        for (int k = 0; k < Tile::k_per_step; ++k) {
+            const float4 four = ptx::load_shared_128((from ^ k % 2 * 64) + row * group_bytes + k / 2 * box_bytes);
+            pixels.values[row][k][0] = four.x;
+            pixels.values[row][k][1] = four.y;
+            pixels.values[row][k][2] = four.z;
+            pixels.values[row][k][3] = four.w;
         }
+    float largest[4] = {};  // not in one chain
 #pragma unroll
     for (int row = 0; row < 4; ++row)
 #pragma unroll
-        for (int k = 0; k < k_per_step; ++k)
+        for (int k = 0; k < Tile::k_per_step; ++k)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) largest = fmaxf(largest, fabsf(x[row][k][i]));
-    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
+            for (int i = 0; i < 4; ++i) largest[i] = fmaxf(largest[i], fabsf(pixels.values[row][k][i]));
+    float of_all = fmaxf(fmaxf(largest[0], largest[1]), fmaxf(largest[2], largest[3]));
+    of_all = fmaxf(of_all, __shfl_xor_sync(~0u, of_all, 1));
+    of_all = fmaxf(of_all, __shfl_xor_sync(~0u, of_all, 2));
     // The largest becomes 2^14 to 2^15. Both scales are normal numbers.
-    const int exponent = max(int(__float_as_uint(largest) >> 23), 15);
-    const float scale = __uint_as_float(unsigned(268 - exponent) << 23);
-    fragments.unscale = __uint_as_float(unsigned(exponent - 14) << 23) * filter_unscale;
+    const int exponent = max(int(__float_as_uint(of_all) >> 23), 15);
+    pixels.scale = __uint_as_float(unsigned(268 - exponent) << 23);
+    pixels.unscale = __uint_as_float(unsigned(exponent - 14) << 23) * filter_unscale;
+}
+
+template <class Tile>
+__device__ __forceinline__ void cut_up(const Pixels<Tile>& pixels, Fragments& fragments) {
+    fragments.unscale = pixels.unscale;
 #pragma unroll
     for (int row = 0; row < 4; ++row)
 #pragma unroll
-        for (int k = 0; k < k_per_step; ++k)
+        for (int k = 0; k < Tile::k_per_step; ++k)
 #pragma unroll
             for (int pair = 0; pair < 2; ++pair) {
-                const float first = x[row][k][2 * pair], second = x[row][k][2 * pair + 1];
-                const uint32_t hi = ptx::pack<fp16>(first * scale, second * scale);
+                const float first = pixels.values[row][k][2 * pair], second = pixels.values[row][k][2 * pair + 1];
+                const uint32_t hi = ptx::pack<fp16>(first * pixels.scale, second * pixels.scale);
                 fragments.values[row][k][pair] = hi;
-                if constexpr (parts == 2) {
+                if constexpr (Tile::parts == 2) {
                     const float2 rounded = ptx::unpack<fp16>(hi);
-                    fragments.values[row][k_per_step + k][pair] =
-                        ptx::pack<fp16>(fmaf(first, scale, -rounded.x), fmaf(second, scale, -rounded.y));
+                    fragments.values[row][Tile::k_per_step + k][pair] =
+                        ptx::pack<fp16>(fmaf(first, pixels.scale, -rounded.x), fmaf(second, pixels.scale, -rounded.y));
                 }
             }
 #pragma unroll
     for (int row = 0; row < 4; ++row)
 #pragma unroll
-        for (int k = 0; k < parts * k_per_step; ++k)
+        for (int slot = 0; slot < slots; ++slot)
 #pragma unroll
-            for (int pair = 0; pair < 2; ++pair) ptx::wgmma_fence_operand(fragments.values[row][k][pair]);
+            for (int pair = 0; pair < 2; ++pair) ptx::wgmma_fence_operand(fragments.values[row][slot][pair]);
 }
 
 // A product of 16 channels of one part of the pixels, by tap row, with `slot` of the filters' rows.
 template <class Tile>
-__device__ __forceinline__ void multiply(float (&accum)[Tile::accum], const Fragments<Tile::parts>& fragments,
-                                         int tap_row, int k, uint64_t filters, int slot, bool add) {
+__device__ __forceinline__ void multiply(float (&accum)[Tile::accum], const Fragments& fragments, int tap_row, int k,
+                                         uint64_t filters, int slot, bool add) {
     const auto& upper = fragments.values[tap_row][k];
     const auto& lower = fragments.values[tap_row + 1][k];
     ptx::wgmma_from_registers(accum, upper[0], lower[0], upper[1], lower[1],
@@ -257,8 +271,9 @@ __device__ __forceinline__ void multiply(float (&accum)[Tile::accum], const Frag
 
 // The batch of a step, into accumulators that begin anew.
 template <class Tile>
-__device__ __forceinline__ void multiply_step(float (&accum)[Tile::accum], const Fragments<Tile::parts>& fragments,
-                                              uint64_t filters, int half) {
+__device__ __forceinline__ void multiply_step(float (&accum)[Tile::accum], const Fragments& fragments,
+                                              uint64_t filters) {
+    constexpr int k_per_step = Tile::k_per_step;
     ptx::wgmma_fence();
     if constexpr (Tile::parts == 2) {
 #pragma unroll
@@ -273,8 +288,7 @@ __device__ __forceinline__ void multiply_step(float (&accum)[Tile::accum], const
     for (int tap_row = 0; tap_row < taps_down; ++tap_row)
 #pragma unroll
         for (int k = 0; k < k_per_step; ++k)
-            multiply<Tile>(accum, fragments, tap_row, k, filters, half * k_per_step + k,
-                           Tile::parts == 2 || tap_row || k);
+            multiply<Tile>(accum, fragments, tap_row, k, filters, k, Tile::parts == 2 || tap_row || k);
     ptx::wgmma_commit_group();
 }
 
@@ -288,11 +302,11 @@ struct Consumer {
     Ring<Tile::filter_stages> filters;
 
     // The pixels of step `step` of the k-tile that is next in the ring.
-    __device__ __forceinline__ void load(int step, Fragments<Tile::parts>& fragments) {
+    __device__ __forceinline__ void load(int step, Pixels<Tile>& to) {
         if (step == 0) ptx::mbarrier_wait(memory.pixels_full(pixels.stage), pixels.parity);
-        const int block = number * Tile::blocks + step % Tile::blocks, half = step / Tile::blocks;
-        const unsigned box = memory.pixels(pixels.stage) + (block / 2 * Tile::halves + half) * box_bytes;
-        load_fragments(box + block % 2 * block_rows * group_bytes, filter_unscale, fragments);
+        const int block = number * Tile::steps + step;
+        const unsigned box = memory.pixels(pixels.stage) + block / 2 * Tile::halves * box_bytes;
+        load_pixels(box + block % 2 * block_rows * group_bytes, filter_unscale, to);
         if (step + 1 == Tile::steps) {  // nobody needs them any more
             __syncwarp();
             ptx::mbarrier_arrive(memory.pixels_empty(pixels.stage));
@@ -300,40 +314,44 @@ struct Consumer {
         }
     }
 
-    __device__ __forceinline__ void sum(int k_tiles, float (&sums)[Tile::blocks][Tile::accum]) {
-        // Even where there are two buffers, so that they are numbered by constants.
-        constexpr int buffers = Tile::overlaps ? 2 : 1, at_once = Tile::steps < buffers ? buffers : Tile::steps;
-        const int steps = k_tiles * Tile::steps;
-        Fragments<Tile::parts> fragments[buffers];
+    __device__ __forceinline__ void sum(int k_tiles, float (&sums)[Tile::steps][Tile::accum]) {
+        constexpr int buffers = Tile::cuts_early ? 2 : 1;
+        static_assert(Tile::steps % buffers == 0, "so that buffers are numbered by constants");
+        Fragments fragments[buffers];
+        Pixels<Tile> loaded;
 #pragma unroll
-        for (int block = 0; block < Tile::blocks; ++block)
+        for (int step = 0; step < Tile::steps; ++step)
 #pragma unroll
-            for (int i = 0; i < Tile::accum; ++i) sums[block][i] = 0;
-        load(0, fragments[0]);
+            for (int i = 0; i < Tile::accum; ++i) sums[step][i] = 0;
+        if (Tile::loads_early) {
+            load(0, loaded);
+            cut_up(loaded, fragments[0]);
+        }
 #pragma unroll 1
-        for (int first = 0; first < steps; first += at_once) {
+        for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
 #pragma unroll
-            for (int i = 0; i < at_once; ++i) {
-                if (at_once > Tile::steps && first + i == steps) break;
-                const int step = i % Tile::steps;
+            for (int step = 0; step < Tile::steps; ++step) {
+                const bool last = step + 1 == Tile::steps, more = !last || k_tile + 1 < k_tiles;
+                Fragments& now = fragments[step % buffers];
+                Fragments& next = fragments[(step + 1) % buffers];
+                if (!Tile::loads_early) {
+                    load(step, loaded);
+                    cut_up(loaded, now);
+                }
                 if (step == 0) ptx::mbarrier_wait(memory.filters_full(filters.stage), filters.parity);
-                const uint64_t of_filters = wgmma_sm90::matrix_descriptor(memory.filters(filters.stage));
                 float accum[Tile::accum];
-                multiply_step<Tile>(accum, fragments[i % buffers], of_filters, step / Tile::blocks);
-                if (Tile::overlaps && first + i + 1 < steps)
-                    load((step + 1) % Tile::steps, fragments[(i + 1) % buffers]);
+                multiply_step<Tile>(accum, now, wgmma_sm90::matrix_descriptor(memory.filters(filters.stage)));
+                if (Tile::loads_early && more) load(last ? 0 : step + 1, loaded);
+                if (Tile::cuts_early && more) cut_up(loaded, next);
                 ptx::wgmma_wait_group<0>();
                 ptx::wgmma_fence_accum(accum);
-                if (step + 1 == Tile::steps) {
+                if (last) {
                     ptx::mbarrier_arrive(memory.filters_empty(filters.stage));
                     filters.advance();
                 }
 #pragma unroll
-                for (int j = 0; j < Tile::accum; ++j)
-                    sums[step % Tile::blocks][j] =
-                        fmaf(accum[j], fragments[i % buffers].unscale, sums[step % Tile::blocks][j]);
-                if (!Tile::overlaps && first + i + 1 < steps)
-                    load((step + 1) % Tile::steps, fragments[(i + 1) % buffers]);
+                for (int i = 0; i < Tile::accum; ++i) sums[step][i] = fmaf(accum[i], now.unscale, sums[step][i]);
+                if (Tile::loads_early && !Tile::cuts_early && more) cut_up(loaded, next);
             }
         }
     }
@@ -344,7 +362,7 @@ struct Consumer {
 // loop takes the first 32 sums each time and the others move up.
 template <class Tile, class Epilogue>
 __device__ __forceinline__ void store_sums(float* epilogue_smem, const ActivationShape& map, const WorkTile& work_tile,
-                                           int consumer, float (&sums)[Tile::blocks][Tile::accum],
+                                           int consumer, float (&sums)[Tile::steps][Tile::accum],
                                            const Epilogue& epilogue, float* partials) {
     constexpr int channels = 64, eights = channels / 8, at_once = 32, count = 64 / at_once;
     const int lane = threadIdx.x % 32, warp = threadIdx.x % group_threads / 32;
@@ -358,7 +376,7 @@ __device__ __forceinline__ void store_sums(float* epilogue_smem, const Activatio
             *reinterpret_cast<float2*>(to) = make_float2(sums[0][i], sums[0][i + 1]);
         }
 #pragma unroll
-        for (int i = at_once; i < Tile::blocks * Tile::accum; ++i) {
+        for (int i = at_once; i < Tile::steps * Tile::accum; ++i) {
             const int to = i - at_once;
             sums[to / Tile::accum][to % Tile::accum] = sums[i / Tile::accum][i % Tile::accum];
         }
@@ -378,10 +396,10 @@ __device__ __forceinline__ void store_sums(float* epilogue_smem, const Activatio
             }
         }
         __syncwarp();
-        const int block = consumer * Tile::blocks + (Tile::blocks == 2 ? turn : 0);
+        const int block = consumer * Tile::steps + (Tile::steps == 2 ? turn : 0);
         const int y = work_tile.y + block % 2 * block_rows + warp * 2;
         const int x = work_tile.x + block / 2 * box_width + square_x;
-        const int channel = work_tile.channel + (Tile::blocks == 2 ? 0 : turn * channels) + eight * 8;
+        const int channel = work_tile.channel + (Tile::steps == 2 ? 0 : turn * channels) + eight * 8;
         if (partials)
             mma_sm80::SplitKEpilogue{partials}.store(map, y, x, channel, values);
         else
@@ -433,7 +451,7 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
         for (unsigned index = blockIdx.x; index < work_tiles; index += gridDim.x) {
             const WorkTile work_tile =
                 wgmma_sm90::work_tile_at(index, scheduler, pixel_tiles, tile_width, Tile::columns);
-            float sums[Tile::blocks][Tile::accum];
+            float sums[Tile::steps][Tile::accum];
             consumer.sum(work_tile.end_k_tile - work_tile.first_k_tile, sums);
             store_sums<Tile>(epilogue_smem, map, work_tile, number, sums, epilogue,
                              partials ? partials + work_tile.split * split_size : nullptr);

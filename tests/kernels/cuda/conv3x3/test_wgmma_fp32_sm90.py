@@ -40,11 +40,11 @@ TYPICAL_ERROR = {"tf32": 5e-4, "3xtf32": 5e-7}
 
 # (H, W, C_in, C_out), slices: odd sides, a pixel and eight channels over a tile, less than a box, many items a block.
 CASES: list[tuple[Shape4, int]] = [
-    ((19, 21, 72, 136), 1),
-    ((33, 18, 64, 64), 3),
+    ((17, 11, 72, 136), 1),
+    ((33, 18, 40, 64), 3),
     ((5, 7, 8, 16), 1),
     ((1, 1, 136, 8), 4),
-    ((17, 34, 16, 264), 1),
+    ((17, 18, 16, 72), 1),
 ]
 
 
@@ -143,9 +143,9 @@ def test_forward_stores_what_is_wanted(
 @each_tile
 def test_small_whole_numbers_are_exact(on_hopper_fp32: Runtime, tile: Tile) -> None:
     """Each other by its place, so that a number in the wrong place shows."""
-    shape = (19, 21, 72, 136)
+    shape = (17, 11, 72, 136)
     draw = np.random.default_rng(2)
-    inputs: Any = tuple(draw.integers(-9, 10, size) for size in ((19, 21, 72), (3, 3, 72, 136), (136,)))
+    inputs: Any = tuple(draw.integers(-9, 10, size) for size in ((17, 11, 72), (3, 3, 72, 136), (136,)))
     results, expected = forward(on_hopper_fp32, shape, cut_up(tile, shape), "max", "out", inputs=inputs)
     np.testing.assert_array_equal(results["out"], expected["out"])
 
@@ -154,7 +154,7 @@ def test_small_whole_numbers_are_exact(on_hopper_fp32: Runtime, tile: Tile) -> N
 @each_tile
 def test_any_size_of_numbers(on_hopper_fp32: Runtime, tile: Tile, of_pixels: float, of_filters: float) -> None:
     """fp16 itself reaches from 6e-8 to 65504."""
-    shape = (9, 12, 40, 72)
+    shape = (3, 9, 40, 16)
     x, kernel, bias = layer(shape)
     inputs = x * of_pixels, kernel * of_filters, bias * of_pixels * of_filters
     results, expected = forward(on_hopper_fp32, shape, cut_up(tile, shape), "max", "out", inputs=inputs)
@@ -164,7 +164,7 @@ def test_any_size_of_numbers(on_hopper_fp32: Runtime, tile: Tile, of_pixels: flo
 @each_tile
 def test_small_numbers_beside_large_ones(on_hopper_fp32: Runtime, tile: Tile) -> None:
     """Of a pixel as of the filters."""
-    shape = (9, 12, 40, 72)
+    shape = (3, 9, 40, 16)
     x, kernel, bias = layer(shape)
     x[..., ::2] *= 2.0**-16
     kernel[:, :, 1::2] *= 2.0**-16
@@ -186,7 +186,7 @@ def test_what_is_not_a_number_stays_so(on_hopper_fp32: Runtime, tile: Tile) -> N
 
 @each_tile
 def test_results_do_not_depend_on_how_many_blocks_there_are(on_hopper_fp32: Runtime, tile: Tile) -> None:
-    shape = (33, 18, 72, 136)
+    shape = (17, 18, 40, 136)
     one, many = (forward(on_hopper_fp32, shape, cut_up(tile, shape), "max", "out mask", n)[0] for n in (1, 132))
     for name in one:
         np.testing.assert_array_equal(one[name], many[name])
@@ -194,7 +194,7 @@ def test_results_do_not_depend_on_how_many_blocks_there_are(on_hopper_fp32: Runt
 
 @each_tile
 def test_results_do_not_depend_on_the_order_of_lanes(hopper_fp32_called: Runtimes, tile: Tile) -> None:
-    shape = (19, 21, 72, 136)
+    shape = (17, 11, 40, 136)
     first, other = (
         forward(hopper_fp32_called("emulator", seed=seed), shape, cut_up(tile, shape), "max", "out choice")[0]
         for seed in (0, 7)
@@ -219,9 +219,7 @@ MISTAKES = {  # a line of the source, and what becomes of it
         "",
     ),
     "sums read too early": ("ptx::wgmma_wait_group<0>();", "ptx::wgmma_wait_group<1>();"),
-    "operands overwritten": ("fragments[(i + 1) % buffers]", "fragments[0]"),
-    "taps in one place": ("tap_row * Tile::tap_bytes + ", ""),
-    "one scale for all": ("* filter_unscale;", "* 0 + filter_unscale;"),
+    "operands overwritten": ("Fragments& next = fragments[(step + 1) % buffers];", "Fragments& next = now;"),
 }
 
 
@@ -241,7 +239,7 @@ def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch:
         runtime = OfLibrary(compile_library([source]))
     except NoCompilerError as error:
         pytest.skip(str(error))
-    shape = (33, 18, 72, 72)
+    shape = (17, 18, 72, 16)
     try:
         results, expected = forward(runtime, shape, cut_up(PAIRS[1], shape), "max", "out")
     except KernelFault:
@@ -293,9 +291,9 @@ def test_backward_masks_and_accumulates_as_asked(
 
 # ---- the self-test and the device -----------------------------------------------------------------------------------
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["tf32", "3xtf32"])
-def test_the_self_test_finds_nothing(on_hopper_fp32: Runtime, precision: str) -> None:
-    assert self_test.problem_with(on_hopper_fp32, 3, [precision]) is None
+def test_the_self_test_finds_nothing(on_hopper_fp32: Runtime) -> None:
+    precisions = ["tf32", "3xtf32"] if on_hopper_fp32.measurable else ["tf32"]  # to emulate the other takes long
+    assert self_test.problem_with(on_hopper_fp32, 3, precisions) is None
 
 
 def test_the_self_test_names_a_kernel_that_is_wrong(hopper_fp32_called: Runtimes) -> None:
@@ -459,11 +457,7 @@ def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: nvrtc.Cubin) -
     found = instructions(cubin.image, OPCODES)
     for tile in TILES:
         halves = tile.k_tile_channels // 32
-        batches = tile.boxes * halves
-        wanted = {
-            "HGMMA": batches * 6 * (3 if tile.precision == "3xtf32" else 1),
-            "USETMAXREG": 2,
-            "UTMALDG": tile.boxes * halves + 1,
-        }
+        batch = 18 if tile.precision == "3xtf32" else 12
+        wanted = {"HGMMA": tile.boxes * batch, "USETMAXREG": 2, "UTMALDG": tile.boxes * halves + 1}
         for direction in ("relu", "input_gradient"):
             assert found[f"conv3x3_{direction}_wgmma_sm90_{tile.precision}_{tile.variant}"] == wanted
