@@ -51,7 +51,7 @@ def check_division(style_statistics: str | Mapping[str, float], tile: geometry.S
     """Raises SettingsError where style statistics are to work on tiles, or on several devices, and cannot."""
     for name, statistic in registry.statistics(style_statistics).items():
         if isinstance(tile, int) and not statistic.in_tiles:
-            raise SettingsError(f"the style statistics {name} look at a whole picture, not at tiles; take auto or off")
+            raise SettingsError(f"the style statistics {name} look at a whole picture; leave the tile at auto or off")
         if devices > 1 and not statistic.on_devices:
             raise SettingsError(f"the style statistics {name} work on one device; name one of the {devices}")
 

@@ -164,7 +164,7 @@ def test_directions_are_drawn_anew_at_every_iteration(thin: Thin, monkeypatch: p
 
 
 def test_tiles_and_several_devices_are_refused(thin: Thin, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match="sliced look at a whole picture, not at tiles; take auto or off"):
+    with pytest.raises(SettingsError, match="sliced look at a whole picture; leave the tile at auto or off"):
         made(thin, "gram+sliced", tile=16)
     with pytest.raises(SettingsError, match="the style statistics sliced work on one device"):
         made(thin, device="cpu:0,1", threads=1)

@@ -160,16 +160,18 @@ def test_a_snapshot_is_of_its_moment(make: Make) -> None:
     np.testing.assert_array_equal(later[-1](), result.image)
 
 
-@pytest.mark.parametrize("at", [2, 5, 6])
+@pytest.mark.parametrize(("at", "statistics"), [(2, "gram"), (5, "gram"), (6, "gram"), (6, "neighbors+sliced")])
 def test_a_cost_that_is_not_finite_takes_a_step_back(
-    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, at: int
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, at: int, statistics: str
 ) -> None:
     """Once, at the given evaluation: the cost is NaN on the device, the way it would come from a kernel."""
     if make().device.name != "emulator":
         pytest.skip("the gradient is spoilt through the emulator's memory")
 
+    monkeypatch.setattr(neighbors.Neighbors, "every", 3)
+
     def run() -> Result:
-        transfer = make()
+        transfer = make(style_statistics=statistics)
         evaluations: list[None] = []
         launch = transfer.device._runtime.launch  # type: ignore[attr-defined]
 
