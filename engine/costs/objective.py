@@ -254,6 +254,8 @@ class Objective:
                 self._measured[number][name, tap].target,
                 self.measured[primary.cost_vector.style(name, tap, comparison)],
                 self._held.held[name, tap, comparison],
+                number,
+                comparison,
             )
             for comparison, (number, place, share) in enumerate(self._comparisons)
             if place == group
@@ -297,8 +299,11 @@ class Objective:
             return False
 
         def once() -> None:
-            terms = [term for term in self._primary.style_terms if term.name in due]
-            tile_pass.renew(self._primary, self._as_seen(image), terms)
+            if self._devices:
+                multi_device.renew_multi(self._devices, self._as_seen(image), due)
+            else:
+                terms = [term for term in self._primary.style_terms if term.name in due]
+                tile_pass.renew(self._primary, self._as_seen(image), terms)
 
         self._without_overflow(once)
         self._renewed = True
@@ -354,6 +359,8 @@ class Objective:
                 raise SettingsError(f"the state to resume has no {name} for {tap}, or another's; start the run again")
             for field, values in given.items():
                 self.device.upload(values, fields[field])
+        for replica in self._devices[1:]:
+            replica.sync_held(self._devices[0])
         self._renewed = True
 
     # ---- cost and gradient --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 from ...kernels.device import Array, Device, Layout, StylePlace
 from ..costs.cost_vector import CostVector
 from ..costs.statistics import registry
-from ..costs.statistics.base import Statistic, TapShape, filled, layouts
+from ..costs.statistics.base import Statistic, StyleTarget, StyleTerm, TapShape, filled, layouts
 from ..costs.statistics.base import nbytes as scratch_bytes
 from ..memory.arena import Buffer, lay_out
 from ..memory.limits import available
@@ -312,6 +312,23 @@ class MemoryPlan:
         """A statistic's errors at a tap in one region, among the buffers that `persistent` or `replicated` names."""
         return filled(self._errors(name, tap), named, partial(errors_name, name, tap, group))
 
+    def copied(self, named: Mapping[str, Array], term: StyleTerm[Any, Any, Any]) -> tuple[StyleTarget[Any], ...]:
+        """The targets of a term of the first device, among the buffers that `replicated` names."""
+        if not term.statistic.every:
+            return ()
+        name, tap = term.name, term.tap
+        return tuple(
+            replace(
+                style,
+                target=filled(
+                    self._target(name, tap, style.style), named, partial(target_name, name, tap, style.style)
+                ),
+                held=filled(self._held(name, tap), named, partial(held_name, name, tap, style.comparison)),
+                cost=None,
+            )
+            for style in term.targets
+        )
+
     def cost_vector(self, cut: TilingPlan) -> CostVector:
         """Where every cost stands."""
         return CostVector(self.content_taps, self.style_taps, cut.image.count, self.comparisons, tuple(self.chosen))
@@ -344,7 +361,8 @@ class MemoryPlan:
         return TileBuffers(named, partials, named.get("scratch"))
 
     def replicated(self, cut: TilingPlan, numbers: Sequence[int]) -> list[Buffer]:
-        """What a device beside the first holds for tiles with these numbers: errors, and the content there."""
+        """What a device beside the first holds for tiles with these numbers: errors, the content there, and what is
+        held fixed with the styles for it."""
         held, parts = {buffer.name: buffer for buffer in self.persistent()}, self.pieces(cut.image.tiles)
         names = [
             buffer
@@ -352,6 +370,12 @@ class MemoryPlan:
             for group in self.groups
             for buffer in layouts(self._errors(name, tap), partial(errors_name, name, tap, group))
         ]
+        for name, tap in self._at_taps:
+            if self.chosen[name].every:
+                for number in range(len(self.style_sizes)):
+                    names += layouts(self._target(name, tap, number), partial(target_name, name, tap, number))
+                for comparison in range(self.comparisons):
+                    names += layouts(self._held(name, tap), partial(held_name, name, tap, comparison))
         wanted = [held[name] for name in names]
         for tap in self.content_taps:
             whole = held[content_name(tap)]

@@ -9,7 +9,7 @@ compared with what in `objective`.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,8 +19,8 @@ from typing import Any, Generic, TypeVar
 
 from numpy.typing import NDArray
 
-from ...kernels.device import Array
-from ..costs.statistics.base import arrays
+from ...kernels.device import Array, Device
+from ..costs.statistics.base import SeenTile, arrays
 from ..costs.terms import ContentTerm
 from ..memory.arena import allocate
 from ..memory.spill import fetched
@@ -66,12 +66,31 @@ class DeviceWorker(TileWorker):
         self.style_terms = [
             replace(
                 style,
-                targets=(),
+                targets=self._plan.copied(self._replicated, style),
                 partial=self.buffers.partial[style.name, style.tap],
                 errors=self._plan.errors_buffers(self._replicated, style.name, style.tap, style.mask_id),
-                scratch=None,
+                scratch=self.scratch(style.name, style.tap),
             )
             for style in primary.style_terms
+        ]
+        for own, style in zip(self.style_terms, primary.style_terms, strict=True):
+            for ours, theirs in zip(own.targets, style.targets, strict=bool(own.targets)):
+                _copy(primary.device, arrays(theirs.target), self.device, arrays(ours.target))
+        self.sync_held(primary)
+
+    def sync_held(self, primary: "DeviceWorker") -> None:
+        """Takes on what the primary holds fixed."""
+        for own, style in zip(self.style_terms, primary.style_terms, strict=True):
+            for ours, theirs in zip(own.targets, style.targets, strict=bool(own.targets)):
+                _copy(primary.device, arrays(theirs.held), self.device, arrays(ours.held))
+
+    def look(self, number: int, image: Array, names: Collection[str], look: int) -> Groups:
+        """What a tile has for what these statistics hold fixed."""
+        activations = self.forward_tile(number, image)
+        return [
+            term.statistic.look_alone(self.device, term, self.seen(term, number, activations), look)
+            for term in self.style_terms
+            if term.name in names
         ]
 
     # ---- the statistics of the image --------------------------------------------------------------------------------
@@ -80,20 +99,13 @@ class DeviceWorker(TileWorker):
         activations, found = self.forward_tile(number, image), []
         for term in self.style_terms:
             seen = self.seen(term, number, activations)
-            term.statistic.measure(self.device, seen.features, seen.weights, term.partial)
-            found.append(self._downloaded(term.partial))
+            found.append(term.statistic.see_alone(self.device, term, seen))
         return found
 
     def accumulate(self, number: int, found: Groups) -> None:
         """Adds a tile whose `sums` are known to the statistics, after those before it."""
         for term, values in zip(self.style_terms, found, strict=True):
-            share, partials = self.shares[term.tap][number], arrays(term.partial)
-            for name, whole in arrays(term.sums).items():
-                if share == 1:
-                    self.device.upload(values[name], whole)
-                else:
-                    self.device.upload(values[name], partials[name])
-                    self.device.blend(partials[name], share, whole)
+            term.statistic.fold(self.device, term, self.shares[term.tap][number], values)
 
     def errors(self) -> Groups:
         """Of every style term, once it has compared."""
@@ -151,6 +163,36 @@ def evaluate_multi(workers: Sequence[DeviceWorker], image: Array, gradient: Arra
                 add_tile_gradient(primary, number, image, gradient)
             else:
                 primary.add(number, parts[number].fetch(), gradient)
+
+
+def renew_multi(workers: Sequence[DeviceWorker], image: Array, names: Collection[str]) -> None:
+    """Measures what these statistics hold fixed anew, at `image` (H, W, 3), as `tile_pass.renew` would."""
+    primary, *replicas = workers
+    on_host = OnHost(fetched(primary.device, image))
+    terms = [term for term in primary.style_terms if term.name in names]
+    for look in range(max(term.statistic.looks for term in terms)):
+        with _threads(len(replicas)) as threads:
+            begun = _begin(threads, replicas, partial(_look, image=on_host, names=names, look=look))
+            for number in range(primary.tiling.count):
+                own = number in primary.numbers
+                found = primary.look(number, image, names, look) if own else begun[number].fetch()
+                for term, values in zip(terms, found, strict=True):
+                    weights = primary.weights(term.tap, term.mask_id, number)
+                    part, share = primary.pieces[term.tap][number], primary.shares[term.tap][number]
+                    seen = SeenTile(None, weights, share, number, part)
+                    term.statistic.fold_look(primary.device, term, seen, look, values)
+        for replica in replicas:
+            replica.sync_held(primary)
+
+
+def _look(worker: DeviceWorker, number: int, image: Array, names: Collection[str], look: int) -> Groups:
+    return worker.look(number, image, names, look)
+
+
+def _copy(device: Device, values: Mapping[str, Array], to: Device, copies: Mapping[str, Array]) -> None:
+    """Through host memory."""
+    for name, copy in copies.items():
+        to.upload(device.download(values[name]), copy)
 
 
 # ---- threads --------------------------------------------------------------------------------------------------------

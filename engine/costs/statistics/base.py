@@ -80,6 +80,10 @@ class StyleTarget(Generic[T]):
     """(1,): where the unweighted cost belongs."""
     held: Any
     """As `Statistic.held` asks."""
+    style: int
+    """The style's number."""
+    comparison: int
+    """The number of this comparison, at every tap."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +99,7 @@ class StyleTerm(Generic[T, S, E]):
     weight: float
     """beta * lambda_l, times the statistic's own factor where there are several."""
     targets: tuple[StyleTarget[T], ...]
-    """None on a device that does not compare."""
+    """Copies on a device beside the first, and none where nothing is held fixed."""
     sums: S
     partial: S | None
     """The sums of one tile, to work in; None where there is one tile."""
@@ -175,6 +179,18 @@ class Statistic(ABC, Generic[T, S, E]):
     def look(self, device: Device, term: StyleTerm[T, S, E], seen: SeenTile, number: int) -> None:
         """Takes in a tile for what is held, at the look of this number."""
 
+    def look_alone(
+        self, device: Device, term: StyleTerm[T, S, E], seen: SeenTile, number: int
+    ) -> dict[str, NDArray[Any]]:
+        """What a tile has for `look`, in host memory, where several devices share the image."""
+        raise NotImplementedError(f"{term.name} holds nothing")
+
+    def fold_look(
+        self, device: Device, term: StyleTerm[T, S, E], seen: SeenTile, number: int, found: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Takes in what `look_alone` found in a tile, after those before it; its features may be elsewhere."""
+        raise NotImplementedError(f"{term.name} holds nothing")
+
     def accepts(self, target: T, held: Mapping[str, NDArray[Any]]) -> bool:
         """Whether these values, of the right shapes, may have been held, by field."""
         del target, held
@@ -188,6 +204,22 @@ class Statistic(ABC, Generic[T, S, E]):
     def see(self, device: Device, term: StyleTerm[T, S, E], seen: SeenTile) -> None:
         """Takes in a tile of the image, after those before it."""
         self.gather(device, seen, term.sums, term.partial)
+
+    def see_alone(self, device: Device, term: StyleTerm[T, S, E], seen: SeenTile) -> dict[str, NDArray[Any]]:
+        """What a tile has for `see`, in host memory, where several devices share the image."""
+        assert term.partial is not None, "several tiles need somewhere to be measured"
+        self.measure(device, seen.features, seen.weights, term.partial)
+        return {name: device.download(array) for name, array in arrays(term.partial).items()}
+
+    def fold(self, device: Device, term: StyleTerm[T, S, E], share: float, found: Mapping[str, NDArray[Any]]) -> None:
+        """Takes in what `see_alone` found in a tile with this share, after those before it."""
+        partials = arrays(term.partial)
+        for name, whole in arrays(term.sums).items():
+            if share == 1:
+                device.upload(found[name], whole)
+            else:
+                device.upload(found[name], partials[name])
+                device.blend(partials[name], share, whole)
 
     def gather(self, device: Device, seen: SeenTile, sums: S, partial: S | None) -> None:
         """Blends a tile's own averages into `sums`."""

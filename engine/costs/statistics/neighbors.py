@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ....kernels.device import Array, Device
 from ...memory.arena import Buffer, allocate
 from ...types import Mask
-from .base import Nothing, SeenTile, Statistic, StyleTerm, TapShape
+from .base import Nothing, SeenTile, Statistic, StyleTarget, StyleTerm, TapShape
 from .sampling import Sample, sampled
 
 CANDIDATES = 16_384
@@ -73,7 +73,6 @@ Term = StyleTerm[Candidates, Mean, Nothing]
 class Neighbors(Statistic[Candidates, Mean, Nothing]):
     strength = 1 / 30
     every, looks = EVERY, 2
-    on_devices = False
 
     # ---- memory, from shapes alone ------------------------------------------------------------------------------
     def target(self, device: Device, shape: TapShape) -> Candidates:
@@ -137,6 +136,34 @@ class Neighbors(Statistic[Candidates, Mean, Nothing]):
             if not whole:
                 device.copy(found[seen.part.own], held.matches[seen.part.at])
 
+    def look_alone(self, device: Device, term: Term, seen: SeenTile, number: int) -> dict[str, NDArray[Any]]:
+        if number == 0:
+            assert term.partial is not None
+            self.measure(device, seen.features, seen.weights, term.partial)
+            return {"mean": device.download(term.partial.mean)}
+        device.bind_workspace(term.scratch.workspace)
+        found, own = _room(term, seen), {}
+        for style in term.targets:
+            device.nearest_neighbors(seen.features, style.held.mean, style.target.directions[0], found)
+            own[str(style.comparison)] = np.ascontiguousarray(device.download(found)[seen.part.own])
+        return own
+
+    def fold_look(
+        self, device: Device, term: Term, seen: SeenTile, number: int, found: Mapping[str, NDArray[Any]]
+    ) -> None:
+        for style in term.targets:
+            if number == 1:
+                matches = found[str(style.comparison)]
+                room = term.scratch.matches[: matches.size].reshape(matches.shape)
+                device.upload(matches, room)
+                device.copy(room, style.held.matches[seen.part.at])
+            elif seen.share == 1:
+                device.upload(found["mean"], style.held.mean)
+            else:
+                assert term.partial is not None
+                device.upload(found["mean"], term.partial.mean)
+                device.blend(term.partial.mean, seen.share, style.held.mean)
+
     def accepts(self, target: Candidates, held: Mapping[str, NDArray[Any]]) -> bool:
         matches = held["matches"]
         return bool(
@@ -148,15 +175,26 @@ class Neighbors(Statistic[Candidates, Mean, Nothing]):
         device.mean(features, out.mean, weights=weights)
 
     def see(self, device: Device, term: Term, seen: SeenTile) -> None:
-        scale = 1 / (seen.part.shape[0] * seen.part.shape[1])
         for style in term.targets:
             cost = style.cost if seen.share == 1 else term.scratch.distance
-            device.neighbors_cost(
-                seen.features, style.held.mean, style.target.directions[0], _matches(device, term, seen, style.held),
-                scale, cost=cost, weights=seen.weights,
-            )  # fmt: skip
+            _measure(device, term, seen, style, cost)
             if seen.share != 1:
                 device.blend(cost, seen.share, style.cost)
+
+    def see_alone(self, device: Device, term: Term, seen: SeenTile) -> dict[str, NDArray[Any]]:
+        found = {}
+        for style in term.targets:
+            _measure(device, term, seen, style, term.scratch.distance)
+            found[str(style.comparison)] = device.download(term.scratch.distance)
+        return found
+
+    def fold(self, device: Device, term: Term, share: float, found: Mapping[str, NDArray[Any]]) -> None:
+        for style in term.targets:
+            if share == 1:
+                device.upload(found[str(style.comparison)], style.cost)
+            else:
+                device.upload(found[str(style.comparison)], term.scratch.distance)
+                device.blend(term.scratch.distance, share, style.cost)
 
     def compare(self, device: Device, term: Term) -> None:
         """What there is to compare has been seen."""
@@ -168,6 +206,14 @@ class Neighbors(Statistic[Candidates, Mean, Nothing]):
                 term.weight * style.share / term.pixels, out=out, accumulate=accumulate or number > 0,
                 weights=seen.weights,
             )  # fmt: skip
+
+
+def _measure(device: Device, term: Term, seen: SeenTile, style: StyleTarget[Candidates], cost: Array) -> None:
+    """cost := the mean over a tile's own pixels and those of its halo, which weigh nothing."""
+    device.neighbors_cost(
+        seen.features, style.held.mean, style.target.directions[0], _matches(device, term, seen, style.held),
+        1 / (seen.part.shape[0] * seen.part.shape[1]), cost=cost, weights=seen.weights,
+    )  # fmt: skip
 
 
 def _matches(device: Device, term: Term, seen: SeenTile, held: Matched) -> Array:

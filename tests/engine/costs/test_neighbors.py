@@ -186,9 +186,18 @@ def test_matches_are_renewed_when_they_are_due(thin: Thin, monkeypatch: pytest.M
     assert len(searches) == 2
 
 
-def test_several_devices_are_refused(thin: Thin) -> None:
-    with pytest.raises(SettingsError, match="the style statistics neighbors work on one device"):
-        made(thin, device="cpu:0,1", threads=1)
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("style", [TWO, MASKED], ids=["two styles", "masks"])
+def test_several_devices_paint_what_one_does(thin: Thin, style: Any) -> None:
+    states: list[RunState] = []
+    settings = {"style": style, "threads": 1, "tile": 16}
+    alone, together = (made(thin, "gram+neighbors", device=each, **settings) for each in ("cpu", "cpu:0,1,2"))
+    ours = alone.run(5, scales=1)
+    theirs = together.run(5, scales=1, on_iteration=lambda progress: states.append(progress.state()))
+    assert theirs.image.tobytes() == ours.image.tobytes()
+    assert theirs.history == ours.history
+    again = made(thin, "gram+neighbors", device="cpu:0,1,2", **settings).run(5, scales=1, resume=states[1])
+    assert again.image.tobytes() == ours.image.tobytes()
 
 
 # ---- which of the style's pixels -----------------------------------------------------------------------------------
