@@ -71,7 +71,7 @@ Term = StyleTerm[Candidates, Mean, Nothing]
 
 
 class Neighbors(Statistic[Candidates, Mean, Nothing]):
-    strength = 1 / 30
+    strength = 1 / 10
     every, looks = EVERY, 2
 
     # ---- memory, from shapes alone ------------------------------------------------------------------------------
