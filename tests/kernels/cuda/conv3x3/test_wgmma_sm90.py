@@ -188,7 +188,11 @@ def test_the_checking_build_has_nothing_to_say(hopper_called: Runtimes, tile: Ti
 # ---- the emulator would show it -------------------------------------------------------------------------------------
 MISTAKES = {  # a line of the sources, and what becomes of it
     "taking no turns": ("if (!Tile::cooperative) ptx::mbarrier_wait(memory.turn(consumer), turn);", ""),
-    "no wait for filters": ("ptx::mbarrier_wait(memory.filters_full(filters.stage), filters.parity);", ""),
+    "no wait for filters": (
+        "ptx::mbarrier_wait(memory.filters_full(stage), Tile::resident ? 0 : filters.parity);\n"
+        "            const uint64_t of_stage",
+        "const uint64_t of_stage",
+    ),
     "a stage given back too early": ("ptx::wgmma_wait_group<1>();", "ptx::wgmma_wait_group<2>();"),
     "sums read too early": ("ptx::wgmma_wait_group<0>();", ""),
 }
