@@ -12,6 +12,7 @@ concerns a cost. Nothing written may overlap anything read, except where an oper
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -62,6 +63,10 @@ class Device(Protocol[A]):
     @property
     def stream(self) -> "Stream[A] | None":
         """None where an operation is done when it returns."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Until it ends, no operation that is asked for reads what another one writes before it has ended, but what it
+        accumulates to; so a device may do them as one."""
 
     # ---- memory -------------------------------------------------------------------------------------------------
     def allocate(self, nbytes: int) -> A:

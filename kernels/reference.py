@@ -5,6 +5,7 @@ operation (which buffers, which options) stands in `kernels.device`; the docstri
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,9 @@ class Reference:
             raise DeviceError(f"the reference device has no precision {precision!r}; choose fp64 or fp32")
         self.precision = "fp64" if precision == "auto" else precision
         self.activation_dtype = self.image_dtype = np.dtype(_DTYPES[precision])
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     # ---- memory -------------------------------------------------------------------------------------------------
     def allocate(self, nbytes: int) -> NDArray[np.uint8]:

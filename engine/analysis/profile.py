@@ -7,6 +7,7 @@ run. What an operation must do at least (its work) is counted here from its argu
 import inspect
 import statistics
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -196,6 +197,10 @@ class Recorder:
             self.calls.append(Call(name, arguments, seconds, kernels, error))
 
         return recorded
+
+    def together(self) -> AbstractContextManager[None]:
+        """Each operation by itself, so that each has a time."""
+        return nullcontext()
 
     def stop(self) -> None:
         """From here on the device is left to itself."""

@@ -111,8 +111,9 @@ def evaluate_single(worker: TileWorker, image: Array, gradient: Array) -> None:
             style.statistic.see(device, style, worker.seen(style, number, activations))
 
     # 2. Costs of the styles, and the errors of the statistics, from which the gradient at a tap follows.
-    for style in worker.style_terms:
-        style.statistic.compare(device, style)
+    with device.together():
+        for style in worker.style_terms:
+            style.statistic.compare(device, style)
 
     # 3. Backward: the gradient of the image is the sum over the tiles. The last tile has just been passed forward.
     if count == 1:

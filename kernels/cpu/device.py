@@ -7,6 +7,7 @@ transforms.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +57,9 @@ class Cpu(NeighborOperations, SlicedOperations):
         check_threads(threads)
         self._workers = Workers(default_count() if threads is None else threads)
         self._workspace = np.empty(0, np.float32)
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     # ---- memory -------------------------------------------------------------------------------------------------
     def allocate(self, nbytes: int) -> NDArray[np.uint8]:

@@ -35,6 +35,7 @@ from .costs import launch as costs
 from .elementwise import launch as elementwise
 from .grids import MOST_TICKETS, WORKSPACE_BYTES, Sums
 from .kernel_sets import Filters, choose_kernels
+from .launching import Launching
 from .neighbors.operations import NeighborOperations
 from .optimizer_steps import launch as optimizer_steps
 from .runtime.launch import Launch
@@ -43,7 +44,7 @@ from .sliced.operations import SlicedOperations
 from .wasserstein import launch as wasserstein
 
 
-class CudaDevice(NeighborOperations, SlicedOperations):
+class CudaDevice(Launching, NeighborOperations, SlicedOperations):
     """Operations as launches, one after the other on the runtime's stream.
 
     precision: "fp32", or the convolutions on tensor cores: "tf32" takes 11 bits of every factor, "3xtf32" all 24;
@@ -424,12 +425,6 @@ class CudaDevice(NeighborOperations, SlicedOperations):
         self._run(elementwise.combine(vectors, coefficients, out))
 
     # ---- launching ----------------------------------------------------------------------------------------------
-    def _run(self, launches: Sequence[Launch]) -> None:
-        for launch in launches:
-            if self.on_launch is not None:
-                self.on_launch(launch)
-            self._runtime.launch(launch)
-
     def _before(self, filters: Filters) -> np.dtype[Any]:
         """What a convolution's input is held in, and the gradient with respect to it."""
         return FLOAT if filters.channels_in == IMAGE_CHANNELS else self.activation_dtype

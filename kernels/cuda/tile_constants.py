@@ -10,6 +10,7 @@ from pathlib import Path
 from ..device import MOST_VECTORS
 from .conv3x3 import launch_simt, launch_wgmma_sm90, tile_model
 from .conv3x3 import launch_wgmma_fp32_sm90 as conv_fp32
+from .costs import launch as costs
 from .gram import launch_mma_sm80 as gram_mma_sm80
 from .gram import launch_simt as gram_simt
 from .gram import launch_wgmma_sm90 as gram_wgmma_sm90
@@ -86,9 +87,9 @@ def header() -> str:
         *(_alias(name, "Tile", values) for name, values in of_fp32),
         "}  // namespace wgmma_fp32_sm90",
         "",
-        "// kernels/device.py, gram/launch_simt.py, wasserstein/, sliced/launch.py, neighbors/launch_mma_sm80.py",
+        "// kernels/device.py, costs/launch.py, wasserstein/, sliced/launch.py, neighbors/launch_mma_sm80.py",
         _constant("max_vectors", MOST_VECTORS),
-        _constant("gram_sum_elements", gram_simt.SUM_ELEMENTS),
+        _constant("most_style_costs", costs.MOST_STYLE_COSTS),
         _constant("square_product_warps", wasserstein.SLICES),
         _constant("sort_tile", sliced.SORT_TILE),
         _constant("search_candidates", neighbors_mma_sm80.CANDIDATES),

@@ -55,9 +55,9 @@ using Pairs128x128 = Tile<2, 1, 128, 2, 3>;
 using Pairs256x64 = Tile<2, 2, 64, 3, 3>;
 }  // namespace wgmma_fp32_sm90
 
-// kernels/device.py, gram/launch_simt.py, wasserstein/, sliced/launch.py, neighbors/launch_mma_sm80.py
+// kernels/device.py, costs/launch.py, wasserstein/, sliced/launch.py, neighbors/launch_mma_sm80.py
 constexpr int max_vectors = 64;
-constexpr int gram_sum_elements = 16;
+constexpr int most_style_costs = 16;
 constexpr int square_product_warps = 4;
 constexpr int sort_tile = 4096;
 constexpr int search_candidates = 128;

@@ -14,6 +14,7 @@
 // tests/kernels/cuda/elementwise/test_elementwise.py runs every kernel against float64.
 #include "common/indexing.cuh"
 #include "common/reduce.cuh"
+#include "common/tile_constants.cuh"
 
 __device__ __forceinline__ float4 difference_of(const float* a, const float* b, int64_t quad) {
     const float4 x = reinterpret_cast<const float4*>(a)[quad], y = reinterpret_cast<const float4*>(b)[quad];
@@ -36,30 +37,60 @@ __device__ __forceinline__ float4 added(const float4* before, float4 d) {
     return make_float4(b.x + d.x, b.y + d.y, b.z + d.z, b.w + d.w);
 }
 
-// cost := factor * sum (gram - target)^2; gram_error := scale * (gram - target) [+ gram_error].
-// n = C^2.
-extern "C" __global__ void __launch_bounds__(THREADS) style_cost(const float* __restrict__ gram,
-                                                                 const float* __restrict__ target, int64_t n,
-                                                                 float scale, float* __restrict__ gram_error,
-                                                                 void* __restrict__ partials, float factor,
-                                                                 float* __restrict__ cost,
-                                                                 unsigned* __restrict__ ticket, int accumulate) {
-    const Grid<THREADS> grid;
+// cost := factor * sum (gram - target)^2; gram_error := scale * (gram - target) [+ gram_error]. n = C^2. By `blocks`
+// blocks, of which this is `block`.
+__device__ __forceinline__ void style_cost_by_blocks(const float* gram, const float* target, int64_t n, float scale,
+                                                     float* gram_error, float* partials, float factor, float* cost,
+                                                     unsigned* ticket, int accumulate, unsigned block,
+                                                     unsigned blocks) {
+    const int64_t thread = int64_t{block} * THREADS + threadIdx.x, threads = int64_t{blocks} * THREADS;
     float4 accum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (const int64_t i : grid.stride(n / 4)) {
+    for (const int64_t i : GridStride<int64_t>{thread, threads, n / 4}) {
         const float4 d = difference_of(gram, target, i);
         add_squares(accum, d);
         float4* const to = reinterpret_cast<float4*>(gram_error) + i;
         *to = accumulate ? added(to, scaled(scale, d)) : scaled(scale, d);
     }
-    const int64_t last = n / 4 * 4 + grid.thread;
+    const int64_t last = n / 4 * 4 + thread;
     if (last < n) {
         const float d = gram[last] - target[last];
         accum.x += d * d;
         gram_error[last] = scale * d + (accumulate ? gram_error[last] : 0.0f);
     }
     const float total = block_sum((accum.x + accum.y) + (accum.z + accum.w));
-    sum_over_blocks(total, partials, factor, cost, ticket);
+    sum_over_blocks(total, block, blocks, partials, factor, cost, ticket);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) style_cost(const float* __restrict__ gram,
+                                                                 const float* __restrict__ target, int64_t n,
+                                                                 float scale, float* __restrict__ gram_error,
+                                                                 void* __restrict__ partials, float factor,
+                                                                 float* __restrict__ cost,
+                                                                 unsigned* __restrict__ ticket, int accumulate) {
+    style_cost_by_blocks(gram, target, n, scale, gram_error, static_cast<float*>(partials), factor, cost, ticket,
+                         accumulate, blockIdx.x, gridDim.x);
+}
+
+// The same of several Grams at once, whose blocks are neighbors: those of all layers are done in the time of one.
+struct StyleCosts {
+    const float* gram[most_style_costs];
+    const float* target[most_style_costs];
+    float* gram_error[most_style_costs];
+    float* cost[most_style_costs];
+    int64_t n[most_style_costs];
+    float scale[most_style_costs], factor[most_style_costs];
+    int accumulate[most_style_costs], first_block[most_style_costs + 1];
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS) style_costs(const __grid_constant__ StyleCosts of, int count,
+                                                                  void* __restrict__ partials,
+                                                                  unsigned* __restrict__ tickets) {
+    int i = 0;
+    while (i + 1 < count && int(blockIdx.x) >= of.first_block[i + 1]) ++i;
+    const int first = of.first_block[i];
+    style_cost_by_blocks(of.gram[i], of.target[i], of.n[i], of.scale[i], of.gram_error[i],
+                         static_cast<float*>(partials) + first, of.factor[i], of.cost[i], tickets + i, of.accumulate[i],
+                         blockIdx.x - first, of.first_block[i + 1] - first);
 }
 
 // The cost of covariances S = gram - M and of M = mean mean^T, dS and dM their differences from the target's:

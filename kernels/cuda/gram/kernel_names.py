@@ -33,6 +33,9 @@ GRAM_WGMMA_SM90 = {
 }
 """By precision and tile; without weights."""
 
+GRAM_SPLIT_K_SUM = {16: "gram_by_16_split_k_sum", 4: "gram_by_4_split_k_sum"}
+"""By how many threads share the slices of an element; of every precision."""
+
 MEAN = {
     "fp32_any": "mean_fp32_any",
     "fp32": "mean_fp32",

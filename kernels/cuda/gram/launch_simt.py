@@ -20,12 +20,13 @@ from ..gpu_spec import SIMT_MULTIPROCESSORS
 from ..grids import BLOCK
 from ..runtime.launch import Launch
 from ..split_k import ceil_div, check_workspace, partials_in
-from .kernel_names import GRAM_SIMT, GRAM_WEIGHTED_SIMT, MEAN, STYLE_GRADIENT_SIMT
+from .kernel_names import GRAM_SIMT, GRAM_SPLIT_K_SUM, GRAM_WEIGHTED_SIMT, MEAN, STYLE_GRADIENT_SIMT
 
 WORTH_SPLITTING = 16  # steps of DEPTH pixels; what a shorter slice saves is lost in adding it up
 MEAN_CHANNELS, MEAN_PIXELS = 64, 64  # of a block that adds up pixels: all its channels, and at least so many pixels
 NARROW_SIDE = 64  # of the tiles for few channels
-SUM_ELEMENTS = 16  # of a block that adds slices up: `sum_elements` in cuda/gram/simt.cu
+SUM_THREADS = 256  # of a block that adds slices up, each for four elements: `sum_threads` in cuda/gram/simt.cu
+SUM_WAVE = 8 * SIMT_MULTIPROCESSORS  # such blocks that a GPU holds at once
 
 
 class GramWork(NamedTuple):
@@ -78,11 +79,16 @@ def gram(features: Array, out: Array, weights: Array | None, workspace: Array) -
 
 
 def add_slices(work: GramWork, shape: tuple[int, int, int], workspace: Array, out: Array) -> Launch:
-    """Adds up what the slices of a Gram have left in the workspace, for features of (H, W, C) `shape`."""
+    """Adds up what the slices of a Gram have left in the workspace, for features of (H, W, C) `shape`.
+
+    Sixteen threads share the slices of an element, or four, where that alone fills the GPU; sums are the same.
+    """
     height, width, channels = shape
-    grid = (work.tiles, work.side**2 // SUM_ELEMENTS, 1)
+    blocks = {ranks: work.side**2 * ranks // (4 * SUM_THREADS) for ranks in GRAM_SPLIT_K_SUM}
+    ranks = 16 if work.tiles * blocks[16] <= SUM_WAVE else 4
     sizes = (np.int32(work.slices), np.int32(work.side), np.int32(channels), np.float32(1 / (height * width)))
-    return Launch("gram_split_k_sum", grid, (256, 1, 1), (workspace, out, *sizes))
+    grid, args = (work.tiles, blocks[ranks], 1), (workspace, out, *sizes)
+    return Launch(GRAM_SPLIT_K_SUM[ranks], grid, (SUM_THREADS, 1, 1), args)
 
 
 def mean_slices(height: int, width: int, channels: int) -> int:

@@ -110,8 +110,57 @@ __device__ __forceinline__ void gram_split(const float* features, const float* w
     }
 }
 
-constexpr int sum_elements = gram_sum_elements,
-              sum_groups = 16;  // of a block: neighbours in a row of the tile, and splits modulo 16
+constexpr int sum_threads = 256, sum_groups = 16;  // splits are added up modulo 16, then these sixteen sums
+
+// Adds up the splits and mirrors. A thread takes four neighbours of a row of the tile, and every `ranks`th of the sixteen
+// groups of their splits: `ranks` is many where there are few elements to share, else few, so that each has several
+// loads under way.
+//
+//     split    0 1 2 ... 15 16 17 ...       group 3: splits 3, 19, 35, ...
+//     group    0 1 2 ... 15  0  1 ...       element: group 0 + group 1 + ... + group 15, whatever `ranks` is
+template <int ranks>
+__device__ __forceinline__ void gram_add_splits(const void* partials, float* out, int split_k, int side, int channels,
+                                                float scale) {
+    constexpr int quads = sum_threads / ranks, elements = 4 * quads, each = sum_groups / ranks;
+    SHARED(float4, groups, [sum_groups][quads]);
+    const int quad = threadIdx.x % quads, rank = threadIdx.x / quads;
+    const int64_t stride = int64_t{side} * side / 4;
+    const float4* const from =
+        static_cast<const float4*>(partials) + blockIdx.x * split_k * stride + blockIdx.y * quads + quad;
+    float4 sum[each];
+#pragma unroll
+    for (int i = 0; i < each; ++i) sum[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (int first = rank; first < split_k; first += sum_groups) {
+#pragma unroll
+        for (int i = 0; i < each; ++i) {
+            const int split = first + i * ranks;
+            if (split >= split_k) continue;
+            const float4 part = from[split * stride];
+            sum[i].x += part.x;
+            sum[i].y += part.y;
+            sum[i].z += part.z;
+            sum[i].w += part.w;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < each; ++i) groups[rank + i * ranks][quad] = sum[i];
+    __syncthreads();
+    if (threadIdx.x >= elements) return;
+
+    float total = 0.0f;
+#pragma unroll
+    for (int group = 0; group < sum_groups; ++group) {
+        const float part = reinterpret_cast<const float*>(groups[group])[threadIdx.x];
+        total = group == 0 ? part : total + part;
+    }
+    const TileAt at = upper_triangle_tile(blockIdx.x, ceil_div(channels, side));
+    const int element = blockIdx.y * elements + threadIdx.x;
+    const int row = at.row * side + element / side, column = at.column * side + element % side;
+    // Of a tile on the diagonal only the upper half is taken: with weights, the lower is rounded differently.
+    if (row > column || column >= channels) return;
+    out[size_t(row) * channels + column] = scale * total;
+    if (row != column) out[size_t(column) * channels + row] = scale * total;
+}
 
 }  // namespace
 
@@ -135,28 +184,15 @@ GRAM_WEIGHTED_SIMT(gram_weighted_simt_128x128, simt::Tile128x128, true)
 GRAM_WEIGHTED_SIMT(gram_weighted_simt_64x64, simt::Tile64x64, true)
 GRAM_WEIGHTED_SIMT(gram_weighted_simt_64x64_any, simt::Tile64x64, false)
 
-// Adds up the splits and mirrors: a thread adds every 16th split of one element, then one adds these sixteen sums.
-extern "C" __global__ void __launch_bounds__(sum_elements* sum_groups) gram_split_k_sum(
-    const void* __restrict__ partials, float* __restrict__ out, int split_k, int side, int channels, float scale) {
-    SHARED(float, accum, [sum_groups][sum_elements]);
-    const int group = threadIdx.x / sum_elements, element = blockIdx.y * sum_elements + threadIdx.x % sum_elements;
-    const size_t stride = size_t(side) * side;
-    const float* from = static_cast<const float*>(partials) + blockIdx.x * split_k * stride + element;
-    float sum = 0.0f;
-#pragma unroll 4
-    for (int split = group; split < split_k; split += sum_groups) sum += from[split * stride];
-    accum[group][threadIdx.x % sum_elements] = sum;
-    __syncthreads();
-    if (group > 0) return;
+#define GRAM_SPLIT_K_SUM(name, ranks)                                                                              \
+    extern "C" __global__ void __launch_bounds__(sum_threads) name(const void* __restrict__ partials,              \
+                                                                   float* __restrict__ out, int split_k, int side, \
+                                                                   int channels, float scale) {                    \
+        gram_add_splits<ranks>(partials, out, split_k, side, channels, scale);                                     \
+    }
 
-    for (int other = 1; other < sum_groups; ++other) sum += accum[other][threadIdx.x];
-    const TileAt at = upper_triangle_tile(blockIdx.x, ceil_div(channels, side));
-    const int row = at.row * side + element / side, column = at.column * side + element % side;
-    // Of a tile on the diagonal only the upper half is taken: with weights, the lower is rounded differently.
-    if (row > column || column >= channels) return;
-    out[size_t(row) * channels + column] = scale * sum;
-    if (row != column) out[size_t(column) * channels + row] = scale * sum;
-}
+GRAM_SPLIT_K_SUM(gram_by_16_split_k_sum, 16)
+GRAM_SPLIT_K_SUM(gram_by_4_split_k_sum, 4)
 
 // partials[split][channel] := the split's share of sum_p weights[p] features[p, channel]; null weights are ones. A
 // block takes 64 channels, four to a thread if rows are multiples of four long, and every so many pixels of its split.

@@ -89,7 +89,9 @@ class EmulatorRuntime:
             self._captured.append(launch)
             return
         args: tuple[Any, ...] = launch.args
-        self._library.launch(launch.kernel, launch.grid, launch.block, args, shared_bytes=launch.shared_bytes)
+        reached: tuple[Any, ...] = launch.reached
+        grid, block, shared_bytes = launch.grid, launch.block, launch.shared_bytes
+        self._library.launch(launch.kernel, grid, block, args, shared_bytes=shared_bytes, buffers=reached)
 
     def elapsed(self, work: Callable[[], object]) -> float:
         return seconds_of(work)

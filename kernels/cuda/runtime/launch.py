@@ -15,3 +15,5 @@ class Launch(NamedTuple):
     block: tuple[int, int, int]
     args: tuple[object, ...]
     shared_bytes: int = 0
+    reached: tuple[object, ...] = ()
+    """Arrays of the device whose addresses are in a structured element: the emulator's checking build asks for them."""

@@ -222,7 +222,7 @@ LAUNCHES = {  # of an evaluation and a step of Adam: five convolutions, two pool
     "max_pool_input_gradient": 2,
     "relu_gradient": 1,
     "gram": 3,
-    "style_cost": 3,
+    "style_costs": 1,  # of three layers
     "style_gradient": 3,
     "content_cost": 1,
     "content_gradient": 1,

@@ -3,6 +3,7 @@ checking build, and on a GPU where there is one.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,46 @@ def test_relu_gradient(device: CudaDevice, size: tuple[int, int], channels: int)
 
 
 # ---- costs ----------------------------------------------------------------------------------------------------------
+
+
+def test_style_costs_together_are_those_one_by_one(device: CudaDevice) -> None:
+    """In one launch, but for a second style of a layer, which adds to what the first has left; to the byte."""
+    channels = (64, 5, 128, 1, 67)
+    grams, first, second = ([random(c, c, seed=3 * n + i) for n, c in enumerate(channels)] for i in range(3))
+    launched: list[str] = []
+
+    def costs_and_differences(together: bool) -> list[Any]:
+        costs = held(device, np.full(2 * len(channels), np.nan, np.float32))
+        differences = [empty(device, gram.shape) for gram in grams]
+        launched.clear()
+        device.on_launch = lambda launch: launched.append(launch.kernel)
+        with device.together() if together else nullcontext():
+            for n, gram in enumerate(grams):
+                for number, target in enumerate((first[n], second[n])):
+                    at = 2 * n + number
+                    device.style_cost(held(device, gram), held(device, target), 0.37, cost=costs[at : at + 1],
+                                      difference=differences[n], accumulate=number > 0)  # fmt: skip
+        device.on_launch = None
+        return [device.download(values) for values in (costs, *differences)]
+
+    one_by_one = costs_and_differences(False)
+    assert launched == ["style_cost"] * 2 * len(channels)
+    for ours, expected in zip(costs_and_differences(True), one_by_one, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert launched == ["style_costs"] * 2
+
+
+def test_what_comes_in_between_is_launched_in_its_order(device: CudaDevice) -> None:
+    gram, out, launched = held(device, random(8, 8)), empty(device, (8, 8)), []
+    costs = held(device, np.zeros(3, np.float32))
+    device.on_launch = lambda launch: launched.append(launch.kernel)
+    with device.together():
+        device.style_cost(gram, gram, 1.0, cost=costs[:1], difference=out)
+        device.zero(out)
+        device.style_cost(gram, held(device, random(8, 8, seed=1)), 1.0, cost=costs[1:2], difference=out)
+    device.on_launch = None
+    assert launched == ["style_cost", "zero_memory", "style_cost"]
+    assert np.any(device.download(out))
 
 
 @pytest.mark.parametrize("accumulate", [False, True])

@@ -29,7 +29,16 @@ SHAPES = [
     (1, 7, 130),
 ]  # fmt: skip
 # Small, and still every kernel: the checking build is slow.
-CHECKED_SHAPES = [(13, 21, 20), (11, 24, 7), (6, 45, 130), (9, 30, 132), (3, 5, 66), (2, 3, 256), (3, 3, 48)]
+CHECKED_SHAPES = [
+    (13, 21, 20),
+    (11, 24, 7),
+    (6, 45, 130),
+    (9, 30, 132),
+    (3, 5, 66),
+    (2, 3, 256),
+    (3, 3, 48),
+    (1, 2, 388),
+]
 
 Runtimes = Callable[..., Runtime]
 reference = Reference()
@@ -165,12 +174,31 @@ def test_the_checked_shapes_launch_every_kernel(runtime_called: Runtimes) -> Non
             mean_of(device, activations(shape), weights)
         style_gradient(device, shape, accumulate=False, moved=True)
     assert names == {
-        *("gram_simt_128x128", "gram_simt_64x64", "gram_simt_64x64_any", "gram_split_k_sum"),
+        *("gram_simt_128x128", "gram_simt_64x64", "gram_simt_64x64_any"),
+        *("gram_by_16_split_k_sum", "gram_by_4_split_k_sum"),
         *("mean_fp32", "mean_fp32_any", "mean_split_k_sum"),
         *("gram_weighted_simt_128x128", "gram_weighted_simt_64x64", "gram_weighted_simt_64x64_any"),
         *("style_gradient_simt_128x64", "style_gradient_simt_128x32"),
         *("style_gradient_simt_128x64_any", "style_gradient_simt_split_k_sum"),
     }
+
+
+@pytest.mark.parametrize(("slices", "side", "channels"), [(1, 64, 33), (3, 128, 130), (16, 64, 64), (37, 64, 70)])
+def test_splits_are_added_up_in_one_order_however_many_threads_share_them(
+    device: CudaDevice, slices: int, side: int, channels: int
+) -> None:
+    tiles = -(-channels // side) * (-(-channels // side) + 1) // 2
+    partials, found = held(device, random(tiles, slices, side, side)), []
+    for name, ranks in (("gram_by_16_split_k_sum", 16), ("gram_by_4_split_k_sum", 4)):
+        out = held(device, np.zeros((channels, channels), np.float32))
+        sizes = (np.int32(slices), np.int32(side), np.int32(channels), np.float32(0.5))
+        grid = (tiles, side**2 * ranks // 1024, 1)
+        device.stream.launch(Launch(name, grid, (256, 1, 1), (partials, out, *sizes)))
+        found.append(device.download(out))
+    np.testing.assert_array_equal(found[0], found[1])
+    first = 0.5 * random(tiles, slices, side, side)[0].astype(np.float64).sum(axis=0)
+    inside = np.triu(first)[:channels, :channels]
+    within(np.triu(found[0])[: len(inside), : len(inside)], inside, slices, what="sum")
 
 
 @pytest.mark.parametrize("shape", [(33, 35, 64), (17, 16, 256), (40, 16, 7)], ids=str)

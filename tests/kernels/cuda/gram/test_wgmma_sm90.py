@@ -212,7 +212,7 @@ def test_the_device_takes_it_where_nothing_is_weighted(monkeypatch: pytest.Monke
     device.gram(on_device, out, weights=weights)
     np.testing.assert_array_equal(device.download(out), 2 * exact(features))
     assert [kernel for kernel in launched if "gram" in kernel] == [
-        "gram_wgmma_sm90_bf16_128x128", "gram_split_k_sum", "gram_mma_sm80_bf16_128x128", "gram_split_k_sum"
+        "gram_wgmma_sm90_bf16_128x128", "gram_by_16_split_k_sum", "gram_mma_sm80_bf16_128x128", "gram_by_16_split_k_sum"
     ]  # fmt: skip
 
 
