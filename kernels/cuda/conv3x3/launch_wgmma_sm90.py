@@ -31,6 +31,7 @@ IN_PLACE_CHANNELS = 64  # every tile has them all, so that nobody reads what ano
 EPILOGUE_BYTES = 2 * (16384 + 1024)  # two units of 128 pixels x 64 channels, and their masks
 
 SLICES = (1, 2, 3, 4, 6, 8, 12)  # of a sum: what an H100 was measured with
+NO_DIFFERENCE = 1.01  # in time; the model is no better
 
 
 class PackedFilters(NamedTuple):
@@ -149,14 +150,18 @@ def pack_filters(kernel: NDArray[np.float32], bias: NDArray[np.float32], element
 # ---- tiles and slices -----------------------------------------------------------------------------------------------
 @functools.lru_cache(maxsize=1024)
 def choose_work(height: int, width: int, channels_in: int, channels_out: int, *, backward: bool = False) -> Work:
-    """The tile and the slices that take least by `wgmma_model`; of equals the first tile, the fewest slices.
+    """The tile and the slices that take least by `wgmma_model`, or the fewest slices that take as little as makes no
+    difference.
 
     A function of the shapes and of the direction alone, so that the same convolution is added up in the same order on
     every GPU.
     """
     shape = height, width, channels_in, channels_out
-    candidates = (cut_up(tile, *shape, slices) for tile in TILES for slices in _worthwhile_slices(tile, *shape))
-    return min(candidates, key=lambda work: predicted(cut_of(work, shape), BACKWARD if backward else FORWARD))
+    epilogue = BACKWARD if backward else FORWARD
+    works = [cut_up(tile, *shape, slices) for tile in TILES for slices in _worthwhile_slices(tile, *shape)]
+    times = {work: predicted(cut_of(work, shape), epilogue) for work in works}
+    near = [work for work in works if times[work] <= NO_DIFFERENCE * min(times.values())]
+    return min(near, key=lambda work: (work.slices, times[work]))
 
 
 def cut_up(tile: Tile, height: int, width: int, channels_in: int, channels_out: int, slices: int = 1) -> Work:

@@ -5,10 +5,10 @@ each item's results in an epilogue. Two consumers take turns, so that one's epil
 where they work together, nobody multiplies meanwhile. On top comes what grows with all the work, whoever does it:
 products (the clock falls with them) and bytes of memory. Slices are a second launch, which reads what the first wrote.
 
-`RATES` are fitted to every tile and slicing that an H100 was measured with (benchmarks/results/
-h100_tiles_2026-11-26.jsonl) by benchmarks/tile_model.py, which prints how far it is from each of them: 6.4% at the
-mean, and the tile that it finds fastest is never more than 1.3% slower than the best. The epilogue's rates are terms of
-their own: they are fitted anew where epilogues change, and the others stay.
+`RATES` are fitted to every tile and slicing that an H100 was measured with (benchmarks/results/h100_tiles_*.jsonl) by
+benchmarks/tile_model.py, which prints how far it is from each of them: 7% at the mean, and the tile that it finds
+fastest is never more than 2.5% slower than the best. The epilogue's rates are terms of their own: they are fitted anew
+where epilogues change, and the others stay.
 """
 
 from typing import Literal, NamedTuple
@@ -54,16 +54,15 @@ class Rates(NamedTuple):
     cache: float
     """Bytes of which the epilogue finds what it needs in L2."""
     store: dict[str, float]
-    """An epilogue, where nothing of it lies in L2."""
+    """A forward epilogue, where nothing of it lies in L2."""
+    leave: dict[str, float]
+    """A backward epilogue, likewise: through shared memory and the copy engine."""
     store_partials: dict[str, float]
     """The same, of a slice's sums in float32."""
     write_mask: float
     pool: float
     read_mask: float
-    read_mask_missing: float
-    """More than that, where nothing lies in L2; also below."""
     accumulate: float
-    accumulate_missing: float
     slice: float
     """Adding up one slice."""
     partials: float
@@ -71,24 +70,23 @@ class Rates(NamedTuple):
 
 
 RATES = Rates(
-    start=3.22,
-    step={"256x128": 1.498, "128x128": 0.7931, "64x256": 0.8045},
-    item={"256x128": 2.474, "128x128": 1.067, "64x256": 1.316},
-    products=3.18e09,
-    memory=1.006e07,
-    cache=3.058e07,
-    store={"256x128": 0.1331, "128x128": 0.002612, "64x256": 4.465},
-    store_partials={"256x128": 4.262, "128x128": 2.234, "64x256": 4.217},
-    write_mask=0.8193,
-    pool=0.8087,
-    read_mask=1.949,
-    read_mask_missing=2.246,
-    accumulate=2.533,
-    accumulate_missing=8.333,
-    slice=0.4679,
-    partials=6.325e06,
+    start=3.755,
+    step={"256x128": 1.466, "128x128": 0.8017, "64x256": 0.7991},
+    item={"256x128": 2.525, "128x128": 0.8166, "64x256": 1.069},
+    products=2.814e09,
+    memory=1.219e07,
+    cache=3.173e07,
+    store={"256x128": 0.1331, "128x128": 0.0, "64x256": 4.373},
+    leave={"256x128": 0.0, "128x128": 0.0, "64x256": 3.763},
+    store_partials={"256x128": 3.803, "128x128": 2.06, "64x256": 3.347},
+    write_mask=0.5932,
+    pool=0.7128,
+    read_mask=0.0,
+    accumulate=0.0,
+    slice=0.4401,
+    partials=6.019e06,
 )
-"""Of an H100 (SXM, 700 W), 2026-11-26."""
+"""Of an H100 (SXM, 700 W), 2026-11-26 and 27."""
 
 
 def predicted(cut: Cut, epilogue: Epilogue, rates: Rates = RATES) -> float:
@@ -98,22 +96,19 @@ def predicted(cut: Cut, epilogue: Epilogue, rates: Rates = RATES) -> float:
     split = cut.slices > 1
     pools = epilogue.startswith("pooled") and not split
     masks, accumulates = "mask" in epilogue and not split, epilogue == "mask+acc" and not split
-    reads_mask = masks and epilogue.startswith("mask")
 
     nbytes = 2 * pixels * (channels_in + channels_out * (POOLED_BYTES if pools else 1))
     nbytes += pixels * channels_out * (masks / 8 + 2 * accumulates)
     missing = max(0.0, 1 - rates.cache / nbytes)
     used = min(1.0, channels_out / cut.channels)  # of the tile, if it overhangs
     if split:
-        storing = rates.store_partials[cut.variant]
+        storing = rates.store_partials[cut.variant] / used
+    elif epilogue in ("plain", "mask", "mask+acc"):
+        storing = rates.leave[cut.variant] * missing + rates.read_mask * masks + rates.accumulate * accumulates
     else:
-        storing = used * (
-            rates.store[cut.variant] * missing * (0.3 if pools else 1)
-            + rates.pool * pools
-            + rates.write_mask * (masks and not reads_mask)
-            + (rates.read_mask + missing * rates.read_mask_missing) * reads_mask
-            + (rates.accumulate + missing * rates.accumulate_missing) * accumulates
-        )
+        part = 0.3 if pools else 1.0
+        storing = rates.store[cut.variant] * missing * part + rates.pool * pools + rates.write_mask * masks
+    storing *= used
     multiplying = rates.item[cut.variant] + cut.k_tiles * rates.step[cut.variant]
     rounds = -(-cut.items // MULTIPROCESSORS)
     if cut.together:

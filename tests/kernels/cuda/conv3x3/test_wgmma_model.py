@@ -11,7 +11,7 @@ from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as conv
 from nstgpu.kernels.cuda.conv3x3.wgmma_model import BACKWARD, FORWARD, Epilogue, predicted
 from nstgpu.kernels.cuda.gpu_spec import MULTIPROCESSORS, WGMMA_PER_CLOCK
 
-TABLE = Path(__file__).parents[4] / "benchmarks" / "results" / "h100_tiles_2026-11-26.jsonl"
+RESULTS = Path(__file__).parents[4] / "benchmarks" / "results"
 LAYERS = {"1_2": (1, 64, 64), "2_1": (2, 64, 128), "2_2": (2, 128, 128), "3_1": (4, 128, 256), "3_2": (4, 256, 256),
           "4_1": (8, 256, 512), "4_2": (8, 512, 512), "5_1": (16, 512, 512)}  # fmt: skip
 BOOST_CLOCK = 1980.0  # MHz: an H100's highest
@@ -25,19 +25,33 @@ def shape_of(size: int, layer: str, way: str) -> Shape4:
     return size // down, size // down, channels_in, channels_out
 
 
-def test_the_tile_is_within_3_percent_of_the_best_that_was_measured() -> None:
-    measured: dict[tuple[int, str, str], dict[tuple[str, int], float]] = defaultdict(dict)
-    for line in TABLE.read_text().splitlines():
+Tiles = dict[tuple[str, int], float]
+
+
+def measured(day: int, way: str, epilogue: str) -> dict[tuple[int, str], Tiles]:
+    """Microseconds by tile and slices, by size and layer."""
+    found: dict[tuple[int, str], Tiles] = defaultdict(dict)
+    for line in (RESULTS / f"h100_tiles_2026-11-{day}.jsonl").read_text().splitlines():
         row = json.loads(line)
-        if row["kind"] == "wgmma" and row["variant"] == {"forward": FORWARD, "backward": BACKWARD}[row["dir"]]:
-            measured[row["size"], row["layer"], row["dir"]][row["tile"], row["slices"]] = row["us"]
-    assert len(measured) == 48
+        if row["kind"] == "wgmma" and (row["dir"], row["variant"]) == (way, epilogue):
+            found[row["size"], row["layer"]][row["tile"], row["slices"]] = row["us"]
+    return found
+
+
+def test_the_tile_is_within_3_percent_of_the_best_that_was_measured() -> None:
+    """Of 48 convolutions. On the second day the backward kernels had today's epilogue; where their slices were not all
+    measured, the first day counts: slices, whose epilogue is a launch, and what had nothing to do in the epilogue."""
+    found = {("forward", *key): tiles for key, tiles in measured(26, "forward", FORWARD).items()}
+    plain, today = measured(26, "backward", "plain"), measured(27, "backward", BACKWARD)
+    for key, tiles in measured(26, "backward", BACKWARD).items():
+        found[("backward", *key)] = today[key] if tiles.keys() <= today[key].keys() else {**tiles, **plain[key]}
+    assert len(found) == 48
     slow = {}
-    for (size, layer, way), tiles in measured.items():
+    for (way, size, layer), tiles in found.items():
         work = conv.choose_work(*shape_of(size, layer, way), backward=way == "backward")
         ratio = tiles[work.tile.variant, work.slices] / min(tiles.values())
         if ratio > 1.03:
-            slow[size, layer, way] = ratio
+            slow[way, size, layer] = ratio
     assert not slow
 
 
