@@ -174,8 +174,9 @@ def tile_gradient(worker: TileWorker, number: int, image: Array, out: Array) -> 
         for content in worker.content_terms:
             if content.tap == tap:
                 target, weights = worker.content_target(content, number), worker.weights(tap, None, number)
-                content.measure(device, features, target, weights, worker.content_cost(tap, number))
-                content.add_gradient(device, features, target, weights, injected, accumulate)
+                with device.together():
+                    content.measure(device, features, target, weights, worker.content_cost(tap, number))
+                    content.add_gradient(device, features, target, weights, injected, accumulate)
                 accumulate = True
         for style in worker.style_terms:
             if style.tap == tap:

@@ -18,7 +18,8 @@ class Launching:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Costs of Grams become one launch. Whatever else is asked for comes after those that were asked for before."""
+        """Costs of Grams become one launch, and a content cost and its gradient another. Whatever else is asked for
+        comes after those that were asked for before."""
         if self._held is not None:
             yield
             return
@@ -31,7 +32,7 @@ class Launching:
 
     def _run(self, launches: Sequence[Launch]) -> None:
         for launch in launches:
-            if self._held is not None and launch.kernel == costs.STYLE_COST:
+            if self._held is not None and launch.kernel in costs.MERGEABLE:
                 self._held.append(launch)
             else:
                 self._release()

@@ -18,3 +18,9 @@ CONTENT_GRADIENT = {
     "fp16": "content_gradient_fp16",
 }
 """Likewise."""
+
+CONTENT_COST_AND_GRADIENT = {
+    "bf16": "content_cost_and_gradient_bf16",
+    "fp16": "content_cost_and_gradient_fp16",
+}
+"""Of both at once, where features have 16 bits."""

@@ -12,9 +12,12 @@ import numpy as np
 from ...device import Array
 from ..grids import BLOCK, MOST_PARTIALS, WORKSPACE_BYTES, Sums, grid_of, reduction_grid, rows_grid
 from ..runtime.launch import Launch
-from .kernel_names import CONTENT_COST, CONTENT_GRADIENT
+from .kernel_names import CONTENT_COST, CONTENT_COST_AND_GRADIENT, CONTENT_GRADIENT
 
 STYLE_COST = "style_cost"
+MERGEABLE = {STYLE_COST, *(of[precision] for of in (CONTENT_COST, CONTENT_GRADIENT)
+                           for precision in CONTENT_COST_AND_GRADIENT)}  # fmt: skip
+"""Kernels of which `merged` makes one."""
 MOST_STYLE_COSTS = 16  # in one launch
 STYLE_COSTS = np.dtype(
     [
@@ -38,7 +41,35 @@ def style_cost(gram: Array, target: Array, scale: float, cost: Array, difference
 
 
 def merged(launches: Sequence[Launch], address: Callable[[Array], int]) -> list[Launch]:
-    """Launches of `style_cost` as few launches of several at once. Those that write one difference stay in order."""
+    """Launches of MERGEABLE kernels that do not depend on each other, as few."""
+    style = [launch for launch in launches if launch.kernel == STYLE_COST]
+    return _style_costs(style, address) + _content([one for one in launches if one.kernel != STYLE_COST], address)
+
+
+def _content(launches: Sequence[Launch], address: Callable[[Array], int]) -> list[Launch]:
+    """A cost and the gradient of the same features and target become one."""
+    kernels = {CONTENT_COST[key]: (key, CONTENT_GRADIENT[key]) for key in CONTENT_COST_AND_GRADIENT}
+    left, found = list(launches), []
+    while left:
+        first = left.pop(0)
+        precision, partner = kernels.get(first.kernel, ("", ""))
+        arrays = _addresses(first, address)
+        other = next((one for one in left if one.kernel == partner and _addresses(one, address) == arrays), None)
+        if other is not None:
+            left.remove(other)
+            args = (*other.args, *first.args[5:])
+            first = Launch(CONTENT_COST_AND_GRADIENT[precision], first.grid, BLOCK, args)
+        found.append(first)
+    return found
+
+
+def _addresses(launch: Launch, address: Callable[[Array], int]) -> list[int]:
+    """Of features, target and weights, which come first."""
+    return [0 if array is None else address(array) for array in launch.args[:3]]
+
+
+def _style_costs(launches: Sequence[Launch], address: Callable[[Array], int]) -> list[Launch]:
+    """As few launches of several at once. Those that write one difference stay in order."""
     rounds: list[list[Launch]] = []
     last: dict[int, int] = {}  # the round that wrote a difference
     for launch in launches:

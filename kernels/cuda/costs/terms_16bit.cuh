@@ -46,6 +46,12 @@ __device__ __forceinline__ void difference_of_eight(const T* features, const T* 
     for (int k = 0; k < 8; ++k) d[k] -= other[k];
 }
 
+__device__ __forceinline__ float sum_of_squares(const float (&d)[8]) {
+    const float halves[2] = {(d[0] * d[0] + d[1] * d[1]) + (d[2] * d[2] + d[3] * d[3]),
+                             (d[4] * d[4] + d[5] * d[5]) + (d[6] * d[6] + d[7] * d[7])};
+    return halves[0] + halves[1];
+}
+
 // cost := factor * sum_p weights[p] |features[p] - target[p]|^2, of `eights` groups of channels, a pixel
 // having `per_pixel` of them; null weights are ones.
 template <class T>
@@ -56,9 +62,7 @@ __device__ __forceinline__ void content_cost(const T* features, const T* target,
     for (const int64_t i : grid_stride<THREADS>(eights)) {
         float d[8];
         difference_of_eight(features, target, i, d);
-        const float halves[2] = {(d[0] * d[0] + d[1] * d[1]) + (d[2] * d[2] + d[3] * d[3]),
-                                 (d[4] * d[4] + d[5] * d[5]) + (d[6] * d[6] + d[7] * d[7])};
-        sum += (weights ? weights[i / per_pixel] : 1.0f) * (halves[0] + halves[1]);
+        sum += (weights ? weights[i / per_pixel] : 1.0f) * sum_of_squares(d);
     }
     const float total = block_sum(sum);
     sum_over_blocks(total, partials, factor, cost, ticket);
@@ -79,6 +83,26 @@ __device__ __forceinline__ void content_gradient(const T* features, const T* tar
     }
 }
 
+// Both at once: features and target are read once.
+template <class T>
+__device__ __forceinline__ void content_cost_and_gradient(const T* features, const T* target, const float* weights,
+                                                          int64_t eights, int per_pixel, float scale, T* out,
+                                                          int accumulate, float* partials, float factor, float* cost,
+                                                          unsigned* ticket) {
+    float sum = 0.0f;
+    for (const int64_t i : grid_stride<THREADS>(eights)) {
+        const float weight = weights ? weights[i / per_pixel] : 1.0f, by = scale * weight;
+        float d[8];
+        difference_of_eight(features, target, i, d);
+        sum += weight * sum_of_squares(d);
+#pragma unroll
+        for (int k = 0; k < 8; ++k) d[k] *= by;
+        if (accumulate) add8(out + 8 * i, d);
+        store8(out + 8 * i, d);
+    }
+    sum_over_blocks(block_sum(sum), partials, factor, cost, ticket);
+}
+
 }  // namespace mma_sm80
 
 // Kernels by their full names.
@@ -96,6 +120,15 @@ __device__ __forceinline__ void content_gradient(const T* features, const T* tar
         unsigned* __restrict__ ticket) {                                                                            \
         mma_sm80::content_cost(features, target, weights, eights, per_pixel, static_cast<float*>(partials), factor, \
                                cost, ticket);                                                                       \
+    }
+
+#define CONTENT_COST_AND_GRADIENT_16BIT(name, T)                                                                      \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(                                                       \
+        const T* __restrict__ features, const T* __restrict__ target, const float* __restrict__ weights,              \
+        int64_t eights, int per_pixel, float scale, T* __restrict__ out, int accumulate, void* __restrict__ partials, \
+        float factor, float* __restrict__ cost, unsigned* __restrict__ ticket) {                                      \
+        mma_sm80::content_cost_and_gradient(features, target, weights, eights, per_pixel, scale, out, accumulate,     \
+                                            static_cast<float*>(partials), factor, cost, ticket);                     \
     }
 
 #define CONTENT_GRADIENT_16BIT(name, T)                                                                   \

@@ -65,6 +65,7 @@ POOL_INPUT_GRADIENT_16BIT(NAME(average_pool_input_gradient_bf16, average_pool_in
 RELU_GRADIENT_16BIT(NAME(relu_gradient_bf16, relu_gradient_fp16), ELEMENT)
 MEAN_16BIT(NAME(mean_bf16, mean_fp16), ELEMENT)
 CONTENT_COST_16BIT(NAME(content_cost_bf16, content_cost_fp16), ELEMENT)
+CONTENT_COST_AND_GRADIENT_16BIT(NAME(content_cost_and_gradient_bf16, content_cost_and_gradient_fp16), ELEMENT)
 CONTENT_GRADIENT_16BIT(NAME(content_gradient_bf16, content_gradient_fp16), ELEMENT)
 PROJECT(NAME(project_bf16, project_fp16), ELEMENT)
 SLICED_GRADIENT(NAME(sliced_gradient_bf16, sliced_gradient_fp16), ELEMENT)

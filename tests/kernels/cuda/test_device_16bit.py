@@ -5,6 +5,7 @@ float64, what fp16's range does to them, and which kernels convolve on a GPU of 
 import json
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,6 +136,32 @@ def test_content_cost(
     within_share(
         device.download(costs), np.array([0, *expected]), EPSILON * float(np.sqrt(np.sqrt(features.size))), "cost"
     )
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("element", ELEMENTS)
+def test_content_cost_and_gradient_together_are_those_one_by_one(
+    called: Callable[[str], CudaDevice], element: str, weighted: bool, accumulate: bool
+) -> None:
+    device, shape = called(element), (9, 7, 24)
+    features, target, before = (representable(random(*shape, seed=seed), element) for seed in range(3))
+    held_features, held_target = stored(device, features), stored(device, target)
+    weights = held(device, mean_one(*shape[:2]), np.float32) if weighted else None
+    device.bind_workspace(device.allocate(grids.WORKSPACE_BYTES))
+    found = []
+    for together in (False, True):
+        cost, out = held(device, np.full(1, np.nan), np.float32), stored(device, before)
+        launched: list[str] = []
+        device.on_launch = lambda launch, into=launched: into.append(launch.kernel)  # type: ignore[misc]
+        with device.together() if together else nullcontext():
+            device.content_cost(held_features, held_target, 0.3, cost=cost, weights=weights)
+            device.content_gradient(held_features, held_target, 0.2, out=out, accumulate=accumulate, weights=weights)
+        device.on_launch = None
+        assert len(launched) == 2 - together, launched
+        found.append((device.download(cost), device.download(out)))
+    for one_by_one, ours in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, one_by_one)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
