@@ -65,8 +65,9 @@ class Device(Protocol[A]):
         """None where an operation is done when it returns."""
 
     def together(self) -> AbstractContextManager[None]:
-        """Until it ends, no operation that is asked for reads what another one writes before it has ended, but what it
-        accumulates to; so a device may do them as one."""
+        """Until it ends, the device may hold back what it is asked for, to do several operations as one: their results
+        are there once it has ended. Costs of styles, and a content cost and its gradient, must not depend on each other
+        but by what they accumulate to."""
 
     # ---- memory -------------------------------------------------------------------------------------------------
     def allocate(self, nbytes: int) -> A:

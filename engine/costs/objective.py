@@ -422,14 +422,15 @@ class Objective:
         image, gradient = self._as_seen(image), self._held.gradient if self._border else gradient
         if self._devices:
             multi_device.evaluate_multi(self._devices, image, gradient)
-        else:
-            tile_pass.evaluate_single(self._primary, image, gradient)
-        device.tv_cost(image, weighting.tv, cost=measured[slots.tv], gradient=gradient)
-        if self._trainable_mask is not None:
-            device.weigh(gradient, self._held.trainable_mask)
-        if self._border:
-            device.extend_gradient(gradient, whole)
-        device.dots(whole.reshape(1, -1), whole.reshape(-1), measured[slots.gradient_squared])
+        with device.together():
+            if not self._devices:
+                tile_pass.evaluate_single(self._primary, image, gradient)
+            device.tv_cost(image, weighting.tv, cost=measured[slots.tv], gradient=gradient)
+            if self._trainable_mask is not None:
+                device.weigh(gradient, self._held.trainable_mask)
+            if self._border:
+                device.extend_gradient(gradient, whole)
+            device.dots(whole.reshape(1, -1), whole.reshape(-1), measured[slots.gradient_squared])
 
     @property
     def _comparisons(self) -> list[tuple[int, int | None, float]]:

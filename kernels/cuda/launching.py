@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from .costs import launch as costs
+from .costs import merging
 from .runtime.launch import Launch
 from .runtime.protocol import Runtime
 
@@ -18,8 +18,8 @@ class Launching:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Costs of Grams become one launch, and a content cost and its gradient another. Whatever else is asked for
-        comes after those that were asked for before."""
+        """Costs of Grams become one launch, a content cost and its gradient another, what ends an iteration a third.
+        Whatever else is asked for comes after those that were asked for before."""
         if self._held is not None:
             yield
             return
@@ -32,7 +32,7 @@ class Launching:
 
     def _run(self, launches: Sequence[Launch]) -> None:
         for launch in launches:
-            if self._held is not None and launch.kernel in costs.MERGEABLE:
+            if self._held is not None and launch.kernel in merging.MERGEABLE:
                 self._held.append(launch)
             else:
                 self._release()
@@ -40,7 +40,7 @@ class Launching:
 
     def _release(self) -> None:
         held, self._held = self._held, None if self._held is None else []
-        for launch in costs.merged(held or [], self._runtime.address):
+        for launch in merging.merged(held or [], self._runtime.address):
             self._launch(launch)
 
     def _launch(self, launch: Launch) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from ..device import MOST_VECTORS
 from .conv3x3 import launch_simt, launch_wgmma_sm90, tile_model
 from .conv3x3 import launch_wgmma_fp32_sm90 as conv_fp32
-from .costs import launch as costs
+from .costs import merging
 from .gram import launch_mma_sm80 as gram_mma_sm80
 from .gram import launch_simt as gram_simt
 from .gram import launch_wgmma_sm90 as gram_wgmma_sm90
+from .grids import MOST_PARTIALS
 from .neighbors import launch_mma_sm80 as neighbors_mma_sm80
 from .runtime.tensor_map import STEP_CHANNELS
 from .sliced import launch as sliced
@@ -87,9 +88,10 @@ def header() -> str:
         *(_alias(name, "Tile", values) for name, values in of_fp32),
         "}  // namespace wgmma_fp32_sm90",
         "",
-        "// kernels/device.py, costs/launch.py, wasserstein/, sliced/launch.py, neighbors/launch_mma_sm80.py",
+        "// kernels/device.py, grids.py, costs/merging.py, wasserstein/, sliced/, neighbors/launch_mma_sm80.py",
         _constant("max_vectors", MOST_VECTORS),
-        _constant("most_style_costs", costs.MOST_STYLE_COSTS),
+        _constant("most_style_costs", merging.MOST_STYLE_COSTS),
+        _constant("most_partials", MOST_PARTIALS),
         _constant("square_product_warps", wasserstein.SLICES),
         _constant("sort_tile", sliced.SORT_TILE),
         _constant("search_candidates", neighbors_mma_sm80.CANDIDATES),

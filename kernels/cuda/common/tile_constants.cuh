@@ -55,9 +55,10 @@ using Pairs128x128 = Tile<2, 1, 128, 2, 3>;
 using Pairs256x64 = Tile<2, 2, 64, 3, 3>;
 }  // namespace wgmma_fp32_sm90
 
-// kernels/device.py, costs/launch.py, wasserstein/, sliced/launch.py, neighbors/launch_mma_sm80.py
+// kernels/device.py, grids.py, costs/merging.py, wasserstein/, sliced/, neighbors/launch_mma_sm80.py
 constexpr int max_vectors = 64;
 constexpr int most_style_costs = 16;
+constexpr int most_partials = 1024;
 constexpr int square_product_warps = 4;
 constexpr int sort_tile = 4096;
 constexpr int search_candidates = 128;

@@ -245,3 +245,35 @@ extern "C" __global__ void __launch_bounds__(THREADS) tv_cost(const float* __res
     const float total = block_sum(sum);
     sum_over_blocks(total, partials, factor, cost, ticket);
 }
+
+// The end of an iteration without masks and borders: elementwise/pixels.cu's preprocess_gradient, tv_cost and the square
+// of what comes of both, in one pass. Of RGB number c of a pixel the network's gradient has `from_c` and its scale.
+extern "C" __global__ void __launch_bounds__(THREADS) image_gradient(
+    const float* __restrict__ network_gradient, int from_0, int from_1, int from_2, float scale_0, float scale_1,
+    float scale_2, const float* __restrict__ image, int height, int row_elements, float across, float down, float scale,
+    float* __restrict__ gradient, void* __restrict__ partials, float* __restrict__ cost, float* __restrict__ square,
+    unsigned* __restrict__ tickets) {
+    float sum = 0.0f, squares = 0.0f;
+    for (int row = blockIdx.x; row < height; row += gridDim.x) {
+        for (int element = threadIdx.x; element < row_elements; element += THREADS) {
+            const int64_t at = int64_t{row} * row_elements + element;
+            const int channel = element % 3;
+            const int from = channel == 0 ? from_0 : channel == 1 ? from_1 : from_2;
+            const float by = channel == 0 ? scale_0 : channel == 1 ? scale_1 : scale_2;
+            const float x = image[at];
+            const float left = element >= 3 ? x - image[at - 3] : 0.0f;
+            const float right = element < row_elements - 3 ? image[at + 3] - x : 0.0f;
+            const float above = row > 0 ? x - image[at - row_elements] : 0.0f;
+            const float below = row < height - 1 ? image[at + row_elements] - x : 0.0f;
+            sum += across * (right * right) + down * (below * below);
+            const float before = __fmul_rn(network_gradient[at - channel + from], by);  // rounded, as in two launches
+            const float g = before + 2.0f * scale * (across * (left - right) + down * (above - below));
+            gradient[at] = g;
+            squares += g * g;
+        }
+    }
+    float* const runs = static_cast<float*>(partials);
+    sum_over_blocks(block_sum(sum), runs, 1.0f, cost, tickets);
+    __syncthreads();
+    sum_over_blocks(block_sum(squares), runs + most_partials, 1.0f, square, tickets + 1);
+}

@@ -216,7 +216,7 @@ class SealedRuntime(EmulatorRuntime):
 LAUNCHES = {  # of an evaluation and a step of Adam: five convolutions, two pools, one content and three style taps; the
     # length of the gradient, and the average of the iterates
     "preprocess": 1,
-    "preprocess_gradient": 1,
+    "image_gradient": 1,  # preprocess_gradient, tv_cost and gemv at once
     "conv3x3_relu": 5,
     "conv3x3_input_gradient": 5,
     "max_pool_input_gradient": 2,
@@ -226,8 +226,6 @@ LAUNCHES = {  # of an evaluation and a step of Adam: five convolutions, two pool
     "style_gradient": 3,
     "content_cost": 1,
     "content_gradient": 1,
-    "tv_cost": 1,
-    "gemv": 1,
     "record_costs": 1,
     "adam_iteration": 1,
 }

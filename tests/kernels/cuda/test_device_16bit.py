@@ -153,7 +153,7 @@ def test_content_cost_and_gradient_together_are_those_one_by_one(
     for together in (False, True):
         cost, out = held(device, np.full(1, np.nan), np.float32), stored(device, before)
         launched: list[str] = []
-        device.on_launch = lambda launch, into=launched: into.append(launch.kernel)  # type: ignore[misc]
+        device.on_launch = lambda launch, into=launched: into.append(launch.kernel)
         with device.together() if together else nullcontext():
             device.content_cost(held_features, held_target, 0.3, cost=cost, weights=weights)
             device.content_gradient(held_features, held_target, 0.2, out=out, accumulate=accumulate, weights=weights)

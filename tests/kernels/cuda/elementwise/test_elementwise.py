@@ -167,6 +167,30 @@ def test_style_costs_together_are_those_one_by_one(device: CudaDevice) -> None:
     assert launched == ["style_costs"] * 2
 
 
+@pytest.mark.parametrize("channels", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("size", SIZES)
+def test_what_ends_an_iteration_is_one_launch(
+    device: CudaDevice, size: tuple[int, int], channels: tuple[int, int, int]
+) -> None:
+    """The gradient and the cost of the variation are the same to the byte; the square is added up in another order."""
+    image, before, scale = held(device, random(*size, 3)), held(device, random(*size, 3, seed=1)), (255.0, 4.4, 0.7)
+    found, launched = [], []
+    device.on_launch = lambda launch: launched.append(launch.kernel)
+    for together in (False, True):
+        gradient, sums = empty(device, (*size, 3)), held(device, np.full(2, np.nan, np.float32))
+        with device.together() if together else nullcontext():
+            device.preprocess_gradient(before, channels, scale, gradient)
+            device.tv_cost(image, 0.3, cost=sums[:1], gradient=gradient)
+            device.dots(gradient.reshape(1, -1), gradient.reshape(-1), sums[1:])
+        found.append((device.download(gradient), device.download(sums)))
+    device.on_launch = None
+    assert launched == ["preprocess_gradient", "tv_cost", "gemv", "image_gradient"]
+    (gradient, (cost, _)), (ours, (our_cost, our_square)) = found
+    np.testing.assert_array_equal(ours, gradient)
+    assert our_cost == cost
+    within(np.array([our_square]), np.square(gradient.astype(np.float64)).sum(keepdims=True).reshape(1), gradient.size)
+
+
 def test_what_comes_in_between_is_launched_in_its_order(device: CudaDevice) -> None:
     gram, out, launched = held(device, random(8, 8)), empty(device, (8, 8)), []
     costs = held(device, np.zeros(3, np.float32))
