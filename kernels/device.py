@@ -12,7 +12,7 @@ concerns a cost. Nothing written may overlap anything read, except where an oper
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -39,6 +39,13 @@ MOST_VECTORS = 64  # in one `dots` or `combine`
 MOST_DIRECTIONS = 256  # in one `sliced_cost`
 FLAT = 1e-5
 """Features no further from their mean than this share of their own length have no direction: rounding decides it."""
+
+
+class OneByOne:
+    """A device whose operations are done when they return."""
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 class Device(Protocol[A]):

@@ -5,13 +5,12 @@ operation (which buffers, which options) stands in `kernels.device`; the docstri
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .device import FLAT, Layout, Pooling, StylePlace
+from .device import FLAT, Layout, OneByOne, Pooling, StylePlace
 from .errors import DeviceError
 from .random.directions import directions as draw_directions
 from .timing import host_roofline, seconds_of
@@ -28,7 +27,7 @@ class ReferenceFilters(NamedTuple):
     bias: Floats
 
 
-class Reference:
+class Reference(OneByOne):
     """The oracle. `precision` is "fp64" (the default) or "fp32"."""
 
     name = "reference"
@@ -39,9 +38,6 @@ class Reference:
             raise DeviceError(f"the reference device has no precision {precision!r}; choose fp64 or fp32")
         self.precision = "fp64" if precision == "auto" else precision
         self.activation_dtype = self.image_dtype = np.dtype(_DTYPES[precision])
-
-    def together(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     # ---- memory -------------------------------------------------------------------------------------------------
     def allocate(self, nbytes: int) -> NDArray[np.uint8]:

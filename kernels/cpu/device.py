@@ -7,13 +7,12 @@ transforms.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..device import Layout, Pooling, StylePlace
+from ..device import Layout, OneByOne, Pooling, StylePlace
 from ..errors import DeviceError
 from ..timing import host_roofline, seconds_of
 from . import resizing, wasserstein, winograd
@@ -43,7 +42,7 @@ class CpuFilters(NamedTuple):
     bias: Floats
 
 
-class Cpu(NeighborOperations, SlicedOperations):
+class Cpu(OneByOne, NeighborOperations, SlicedOperations):
     """NumPy made to work. `precision` is "fp32"; `threads` None takes every core this process may use."""
 
     name = "cpu"
@@ -57,9 +56,6 @@ class Cpu(NeighborOperations, SlicedOperations):
         check_threads(threads)
         self._workers = Workers(default_count() if threads is None else threads)
         self._workspace = np.empty(0, np.float32)
-
-    def together(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     # ---- memory -------------------------------------------------------------------------------------------------
     def allocate(self, nbytes: int) -> NDArray[np.uint8]:
