@@ -193,7 +193,10 @@ MISTAKES = {  # a line of the sources, and what becomes of it
         "            const uint64_t of_stage",
         "const uint64_t of_stage",
     ),
-    "a stage given back too early": ("ptx::wgmma_wait_group<1>();", "ptx::wgmma_wait_group<2>();"),
+    "a stage given back too early": (
+        "ptx::wgmma_wait_group<1>();\n            if (!Tile::resident",
+        "ptx::wgmma_wait_group<2>();\n            if (!Tile::resident",
+    ),
     "sums read too early": ("ptx::wgmma_wait_group<0>();", ""),
 }
 
