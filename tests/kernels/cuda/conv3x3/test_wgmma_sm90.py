@@ -197,7 +197,10 @@ MISTAKES = {  # a line of the sources, and what becomes of it
         "ptx::wgmma_wait_group<1>();\n            if (!Tile::resident",
         "ptx::wgmma_wait_group<2>();\n            if (!Tile::resident",
     ),
-    "sums read too early": ("ptx::wgmma_wait_group<0>();", ""),
+    "sums read too early": (
+        "ptx::wgmma_wait_group<0>();\n#pragma unroll\n    for (int i = 0; i < Tile::products",
+        "\n#pragma unroll\n    for (int i = 0; i < Tile::products",
+    ),
 }
 
 
