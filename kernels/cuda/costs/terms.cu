@@ -246,7 +246,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) tv_cost(const float* __res
     sum_over_blocks(total, partials, factor, cost, ticket);
 }
 
-// The end of an iteration without masks and borders: elementwise/pixels.cu's preprocess_gradient, tv_cost and the square
+// The end of an iteration without masks and borders: the network's gradient into RGB, tv_cost and the square
 // of what comes of both, in one pass. Of RGB number c of a pixel the network's gradient has `from_c` and its scale.
 extern "C" __global__ void __launch_bounds__(THREADS) image_gradient(
     const float* __restrict__ network_gradient, int from_0, int from_1, int from_2, float scale_0, float scale_1,
