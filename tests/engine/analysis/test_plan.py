@@ -99,7 +99,7 @@ def test_the_process_takes_what_is_forecast() -> None:
             with open("/proc/self/status") as status:
                 return 1024 * int(next(line for line in status if line.startswith(what)).split()[1])
 
-        tile, optimizer, size = sys.argv[1], sys.argv[2], (640, 800)
+        tile, optimizer, size = sys.argv[1], sys.argv[2], (480, 640)
         tile = int(tile) if tile.isdecimal() else tile
         rng, device, weights = np.random.default_rng(0), open_device("cpu", threads=1), load_weights("mini")
         content, style = ("relu3_1",), ("relu1_1", "relu2_1", "relu3_1")

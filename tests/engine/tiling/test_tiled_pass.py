@@ -200,7 +200,7 @@ def test_less_memory_means_smaller_tiles_and_more_work() -> None:
     [("reference", "adam", 1e-9), ("reference", "lbfgs", 1e-9), ("cpu", "descent", 1 / 255)],
 )
 def test_no_seam_in_a_run(thin: Thin, device: str, optimizer: str, most: float) -> None:
-    """20 iterations, in tiles and as a whole.
+    """10 iterations, in tiles and as a whole.
 
     Adam and L-BFGS in float64 only: Adam's first step is the sign of a gradient, however small, and a line search may
     turn on one rounding, so that in float32 any two ways to round may part by more (13/255 between the cpu device and
@@ -211,7 +211,7 @@ def test_no_seam_in_a_run(thin: Thin, device: str, optimizer: str, most: float) 
         transfer = StyleTransfer(
             waves(0, 70, 90), waves(1, 61, 75), weights=thin(((8, 8), (16, 16), (16,))), device=device, tile=tile
         )
-        painted.append(transfer.run(20, scales=1, average=0.0, optimizer=optimizer).image)
+        painted.append(transfer.run(10, scales=1, average=0.0, optimizer=optimizer).image)
     assert transfer.objective().tiling.count == 12
     assert np.abs(painted[0] - waves(0, 70, 90)).mean() > 0.01  # it went somewhere
     assert np.abs(painted[0] - painted[1]).max() < most
