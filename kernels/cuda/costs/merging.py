@@ -47,13 +47,13 @@ def _ending(launches: Sequence[Launch], address: Callable[[Array], int]) -> list
     if tuple(launch.kernel for launch in launches) != ENDING:
         return list(launches)
     network_gradient, out, _, *rest = launches[0].args
-    image, height, row_elements, across, down, scale, gradient, workspace, _, cost, tickets = launches[1].args
+    image, height, row_values, across, down, scale, gradient, workspace, _, cost, tickets = launches[1].args
     vectors, values, _, _, square, _ = launches[2].args
     if len({address(array) for array in (out, gradient, vectors, values)}) > 1 or vectors.size != out.size:  # type: ignore[attr-defined]
         return list(launches)
     order = [rest[:3].index(channel) for channel in range(3)]
     sources = (*map(np.int32, order), *(rest[3 + k] for k in order))
-    args = (network_gradient, *sources, image, height, row_elements, across, down, scale, gradient, workspace, cost,
+    args = (network_gradient, *sources, image, height, row_values, across, down, scale, gradient, workspace, cost,
             square, tickets)  # fmt: skip
     return [Launch("image_gradient", launches[1].grid, BLOCK, args)]
 

@@ -217,7 +217,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) content_gradient_fp32(cons
     if (last < n) out[last] = scale * (features[last] - target[last]) + (accumulate ? out[last] : 0.0f);
 }
 
-// Total variation of an image (height, 3 * columns), row_elements = 3 * columns, a row to a block and a turn:
+// Total variation of an image (height, 3 * columns), row_values = 3 * columns, a row to a block and a turn:
 //
 //     cost := factor * (across * sum (x[i, j+1] - x[i, j])^2 + down * sum (x[i+1, j] - x[i, j])^2)
 //     gradient += scale * the derivative of that sum
@@ -225,19 +225,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) content_gradient_fp32(cons
 // `across` and `down` are one over the number of such pairs, 0 where there is none. Each pixel gathers from its four
 // neighbours, so nobody writes where another does; a pair is counted by its left or upper end.
 extern "C" __global__ void __launch_bounds__(THREADS) tv_cost(const float* __restrict__ image, int height,
-                                                              int row_elements, float across, float down, float scale,
+                                                              int row_values, float across, float down, float scale,
                                                               float* __restrict__ gradient, void* __restrict__ partials,
                                                               float factor, float* __restrict__ cost,
                                                               unsigned* __restrict__ ticket) {
     float sum = 0.0f;
     for (int row = blockIdx.x; row < height; row += gridDim.x) {
-        for (int element = threadIdx.x; element < row_elements; element += THREADS) {
-            const int64_t at = int64_t{row} * row_elements + element;
+        for (int element = threadIdx.x; element < row_values; element += THREADS) {
+            const int64_t at = int64_t{row} * row_values + element;
             const float x = image[at];
             const float left = element >= 3 ? x - image[at - 3] : 0.0f;
-            const float right = element < row_elements - 3 ? image[at + 3] - x : 0.0f;
-            const float above = row > 0 ? x - image[at - row_elements] : 0.0f;
-            const float below = row < height - 1 ? image[at + row_elements] - x : 0.0f;
+            const float right = element < row_values - 3 ? image[at + 3] - x : 0.0f;
+            const float above = row > 0 ? x - image[at - row_values] : 0.0f;
+            const float below = row < height - 1 ? image[at + row_values] - x : 0.0f;
             sum += across * (right * right) + down * (below * below);
             gradient[at] += 2.0f * scale * (across * (left - right) + down * (above - below));
         }
@@ -250,21 +250,21 @@ extern "C" __global__ void __launch_bounds__(THREADS) tv_cost(const float* __res
 // of what comes of both, in one pass. Of RGB number c of a pixel the network's gradient has `from_c` and its scale.
 extern "C" __global__ void __launch_bounds__(THREADS) image_gradient(
     const float* __restrict__ network_gradient, int from_0, int from_1, int from_2, float scale_0, float scale_1,
-    float scale_2, const float* __restrict__ image, int height, int row_elements, float across, float down, float scale,
+    float scale_2, const float* __restrict__ image, int height, int row_values, float across, float down, float scale,
     float* __restrict__ gradient, void* __restrict__ partials, float* __restrict__ cost, float* __restrict__ square,
     unsigned* __restrict__ tickets) {
     float sum = 0.0f, squares = 0.0f;
     for (int row = blockIdx.x; row < height; row += gridDim.x) {
-        for (int element = threadIdx.x; element < row_elements; element += THREADS) {
-            const int64_t at = int64_t{row} * row_elements + element;
+        for (int element = threadIdx.x; element < row_values; element += THREADS) {
+            const int64_t at = int64_t{row} * row_values + element;
             const int channel = element % 3;
             const int from = channel == 0 ? from_0 : channel == 1 ? from_1 : from_2;
             const float by = channel == 0 ? scale_0 : channel == 1 ? scale_1 : scale_2;
             const float x = image[at];
             const float left = element >= 3 ? x - image[at - 3] : 0.0f;
-            const float right = element < row_elements - 3 ? image[at + 3] - x : 0.0f;
-            const float above = row > 0 ? x - image[at - row_elements] : 0.0f;
-            const float below = row < height - 1 ? image[at + row_elements] - x : 0.0f;
+            const float right = element < row_values - 3 ? image[at + 3] - x : 0.0f;
+            const float above = row > 0 ? x - image[at - row_values] : 0.0f;
+            const float below = row < height - 1 ? image[at + row_values] - x : 0.0f;
             sum += across * (right * right) + down * (below * below);
             const float before = __fmul_rn(network_gradient[at - channel + from], by);  // rounded, as in two launches
             const float g = before + 2.0f * scale * (across * (left - right) + down * (above - below));

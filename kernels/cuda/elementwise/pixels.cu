@@ -37,10 +37,10 @@ extern "C" __global__ void __launch_bounds__(256) preprocess_gradient(const floa
 // (H, W, 3) -> (H + 2 border, W + 2 border, 3): beyond the image its nearest pixel.
 extern "C" __global__ void __launch_bounds__(256) pad_edge(const float* __restrict__ image, float* __restrict__ out,
                                                            int height, int width, int border) {
-    const int row_elements = 3 * (width + 2 * border);
-    const int64_t elements = int64_t{height + 2 * border} * row_elements;
+    const int row_values = 3 * (width + 2 * border);
+    const int64_t elements = int64_t{height + 2 * border} * row_values;
     for (const int64_t i : grid_stride(elements)) {
-        const int row = static_cast<int>(i / row_elements), element = static_cast<int>(i % row_elements);
+        const int row = static_cast<int>(i / row_values), element = static_cast<int>(i % row_values);
         const int y = min(max(row - border, 0), height - 1), x = min(max(element / 3 - border, 0), width - 1);
         out[i] = image[(int64_t{y} * width + x) * 3 + element % 3];
     }
@@ -50,7 +50,7 @@ extern "C" __global__ void __launch_bounds__(256) pad_edge(const float* __restri
 extern "C" __global__ void __launch_bounds__(256) pad_edge_gradient(const float* __restrict__ gradient,
                                                                     float* __restrict__ out, int height, int width,
                                                                     int border) {
-    const int64_t elements = int64_t{height} * width * 3, row_elements = 3 * (int64_t{width} + 2 * border);
+    const int64_t elements = int64_t{height} * width * 3, row_values = 3 * (int64_t{width} + 2 * border);
     for (const int64_t i : grid_stride(elements)) {
         const int64_t pixel = i / 3;
         const int y = static_cast<int>(pixel / width), x = static_cast<int>(pixel % width), channel = i % 3;
@@ -58,8 +58,7 @@ extern "C" __global__ void __launch_bounds__(256) pad_edge_gradient(const float*
         const int left = x == 0 ? 0 : x + border, right = x + border + (x == width - 1 ? border : 0);
         float sum = 0.0f;
         for (int row = top; row <= bottom; ++row)
-            for (int column = left; column <= right; ++column)
-                sum += gradient[row * row_elements + 3 * column + channel];
+            for (int column = left; column <= right; ++column) sum += gradient[row * row_values + 3 * column + channel];
         out[i] = sum;
     }
 }

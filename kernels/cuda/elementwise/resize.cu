@@ -33,12 +33,12 @@ __device__ __forceinline__ float resampled(const float* __restrict__ line, int64
     return sum / weights;
 }
 
-// (height_in, row_elements) -> (height_out, row_elements)
+// (height_in, row_values) -> (height_out, row_values)
 extern "C" __global__ void __launch_bounds__(256) resize_down(const float* __restrict__ image, float* __restrict__ out,
-                                                              int height_in, int height_out, int row_elements) {
+                                                              int height_in, int height_out, int row_values) {
     const int element = blockIdx.x * 256 + threadIdx.x, row = blockIdx.y;
-    if (element >= row_elements) return;
-    out[int64_t{row} * row_elements + element] = resampled(image + element, row_elements, row, height_in, height_out);
+    if (element >= row_values) return;
+    out[int64_t{row} * row_values + element] = resampled(image + element, row_values, row, height_in, height_out);
 }
 
 // (rows, width_in, 3) -> (rows, width_out, 3)
