@@ -48,11 +48,13 @@ __device__ __forceinline__ bool last_to_arrive(unsigned* ticket, unsigned blocks
 __device__ __forceinline__ void sum_over_blocks(float total, unsigned block, unsigned blocks, float* partials,
                                                 float factor, float* out, unsigned* ticket) {
     if (threadIdx.x == 0) partials[block] = total;
-    if (!last_to_arrive(ticket, blocks)) return;
-    float sum = 0.0f;
-    for (unsigned i = threadIdx.x; i < blocks; i += THREADS) sum += __ldcg(partials + i);
-    total = block_sum(sum);
-    if (threadIdx.x == 0) *out = factor * total;
+    if (last_to_arrive(ticket, blocks)) {
+        float sum = 0.0f;
+#pragma unroll 1
+        for (unsigned i = threadIdx.x; i < blocks; i += THREADS) sum += __ldcg(partials + i);
+        total = block_sum(sum);
+        if (threadIdx.x == 0) *out = factor * total;
+    }
 }
 __device__ __forceinline__ void sum_over_blocks(float total, void* partials, float factor, float* out,
                                                 unsigned* ticket) {

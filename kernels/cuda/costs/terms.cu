@@ -61,12 +61,12 @@ __device__ __forceinline__ void style_cost_by_blocks(const float* gram, const fl
     sum_over_blocks(total, block, blocks, partials, factor, cost, ticket);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) style_cost(const float* __restrict__ gram,
-                                                                 const float* __restrict__ target, int64_t n,
-                                                                 float scale, float* __restrict__ gram_error,
-                                                                 void* __restrict__ partials, float factor,
-                                                                 float* __restrict__ cost,
-                                                                 unsigned* __restrict__ ticket, int accumulate) {
+extern "C" __global__ void __launch_bounds__(THREADS, 4) style_cost(const float* __restrict__ gram,
+                                                                    const float* __restrict__ target, int64_t n,
+                                                                    float scale, float* __restrict__ gram_error,
+                                                                    void* __restrict__ partials, float factor,
+                                                                    float* __restrict__ cost,
+                                                                    unsigned* __restrict__ ticket, int accumulate) {
     style_cost_by_blocks(gram, target, n, scale, gram_error, static_cast<float*>(partials), factor, cost, ticket,
                          accumulate, blockIdx.x, gridDim.x);
 }

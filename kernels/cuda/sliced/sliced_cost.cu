@@ -172,7 +172,7 @@ __device__ __forceinline__ void cost_of_run(const float* values, const int* orde
 
 // cost := factor * sum weight (value - T(rank))^2; residual[row][place] := scale * weight *
 // (value - T(rank)) [+ residual[row][place]]; target is (rows, most).
-extern "C" __global__ void __launch_bounds__(THREADS) sliced_cost(
+extern "C" __global__ void __launch_bounds__(THREADS, 4) sliced_cost(
     const float* __restrict__ values, const int* __restrict__ order, const float* __restrict__ target, int rows,
     int length, int most, float scale, float* __restrict__ residual, int accumulate, void* __restrict__ partials,
     float factor, float* __restrict__ cost, unsigned* __restrict__ ticket) {
@@ -180,7 +180,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) sliced_cost(
                        static_cast<float*>(partials), factor, cost, ticket);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) sliced_cost_weighted(
+extern "C" __global__ void __launch_bounds__(THREADS, 4) sliced_cost_weighted(
     const float* __restrict__ values, const int* __restrict__ order, const float* __restrict__ target,
     const float* __restrict__ weights, const float* __restrict__ weight_sums, int rows, int length, int most,
     float scale, float* __restrict__ residual, int accumulate, void* __restrict__ partials, float factor,
