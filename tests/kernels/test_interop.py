@@ -439,7 +439,7 @@ def test_pytorch_on_a_gpu() -> None:
     for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
         with torch.cuda.stream(torch.cuda.Stream()):
             expected = torch.nn.functional.conv2d(x.double(), weight.double(), padding=1).relu()
-            given = x.to(dtype)
+            given = x.to(dtype, copy=True)  # x itself it would be, in its own dtype
             y = kernels.conv3x3_relu(given[0].permute(1, 2, 0), weight.permute(2, 3, 1, 0))
             given.zero_()
             error = (y.permute(2, 0, 1)[None].double() - expected).norm() / expected.norm()

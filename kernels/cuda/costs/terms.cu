@@ -38,7 +38,8 @@ __device__ __forceinline__ float4 added(const float4* before, float4 d) {
 }
 
 // cost := factor * sum (gram - target)^2; gram_error := scale * (gram - target) [+ gram_error]. n = C^2. By `blocks`
-// blocks, of which this is `block`.
+// blocks, of which this is `block`. Products and sums are fused by name: left to the compiler, one kernel did so and the
+// other did not, and the same costs together had other last bits than one by one (seen on an H100).
 __device__ __forceinline__ void style_cost_by_blocks(const float* gram, const float* target, int64_t n, float scale,
                                                      float* gram_error, float* partials, float factor, float* cost,
                                                      unsigned* ticket, int accumulate, unsigned block,
@@ -49,13 +50,15 @@ __device__ __forceinline__ void style_cost_by_blocks(const float* gram, const fl
         const float4 d = difference_of(gram, target, i);
         add_squares(accum, d);
         float4* const to = reinterpret_cast<float4*>(gram_error) + i;
-        *to = accumulate ? added(to, scaled(scale, d)) : scaled(scale, d);
+        const float4 before = accumulate ? *to : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        *to = make_float4(fmaf(scale, d.x, before.x), fmaf(scale, d.y, before.y), fmaf(scale, d.z, before.z),
+                          fmaf(scale, d.w, before.w));
     }
     const int64_t last = n / 4 * 4 + thread;
     if (last < n) {
         const float d = gram[last] - target[last];
         accum.x += d * d;
-        gram_error[last] = scale * d + (accumulate ? gram_error[last] : 0.0f);
+        gram_error[last] = fmaf(scale, d, accumulate ? gram_error[last] : 0.0f);
     }
     const float total = block_sum((accum.x + accum.y) + (accum.z + accum.w));
     sum_over_blocks(total, block, blocks, partials, factor, cost, ticket);
