@@ -35,7 +35,7 @@ INCLUDES = HERE.parent / "cuda"
 # In DWARF 5 as GCC 12 writes it, addr2line of binutils 2.40 takes one source file for another. The initial-exec
 # model would be faster by a call per thread, but a process can load no more than two dozen such libraries.
 FLAGS = (
-    *("-std=c++17", "-gdwarf-4", "-march=native", "-ffp-contract=fast", "-fno-math-errno"),
+    *("-std=c++17", "-gdwarf-4", "-g1", "-march=native", "-ffp-contract=fast", "-fno-math-errno"),
     *("-fPIC", "-fvisibility=hidden", "-ftls-model=local-dynamic"),
     *("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-sign-compare"),
     "-Wno-psabi",  # vectors wider than this CPU's pass between functions of one library alone
@@ -106,7 +106,7 @@ def build_library(
     flags += CHECKED_KERNEL_FLAGS if check else KERNEL_FLAGS
     flags += GCC_CHECKED_KERNEL_FLAGS if check and compiler.is_gcc else ()
     flags += (f"-D{name}={value}" for name, value in sorted(defines.items()))
-    flags += shlex.split(os.environ.get("NSTGPU_CXXFLAGS", ""))  # for a debugger: -O0
+    flags += shlex.split(os.environ.get("NSTGPU_CXXFLAGS", ""))  # for a debugger: -O0 -g
     for path in (Path(source).resolve() for source in sources):
         units.append((path, [*flags, *_include_flags(path)]))
     keys = [_key(compiler, source, unit_flags) for source, unit_flags in units]
