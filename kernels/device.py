@@ -295,10 +295,10 @@ class Device(Protocol[A]):
     def descent_step(self, image: A, gradient: A, *, learning_rate: float) -> None:
         """image := clamp(image - learning_rate * gradient)."""
 
-    def step_within(self, image: A, direction: A, step: float, out: A) -> None:
+    def clamped_step(self, image: A, direction: A, step: float, out: A) -> None:
         """out := clamp(image + step * direction). `out` may be one of the two."""
 
-    def free_gradient(self, image: A, gradient: A, out: A) -> None:
+    def project_gradient(self, image: A, gradient: A, out: A) -> None:
         """out := gradient, but 0 where a step against it would leave [0, 1]: image <= 0 and gradient > 0, or image >= 1
         and gradient < 0. `out` may be `gradient`."""
 
@@ -311,11 +311,11 @@ class Device(Protocol[A]):
     def resize(self, image: A, out: A) -> None:
         """Separable Lanczos-3 with the pixel centres aligned; antialiased when shrinking. May overshoot."""
 
-    def extend(self, image: A, out: A) -> None:
+    def pad_edge(self, image: A, out: A) -> None:
         """out (H + 2 b, W + 2 b, 3) := image (H, W, 3), and b more pixels on every side, copies of the nearest."""
 
-    def extend_gradient(self, gradient: A, out: A) -> None:
-        """out (H, W, 3) := extend^T(gradient), gradient (H + 2 b, W + 2 b, 3): each pixel takes its copies' shares."""
+    def pad_edge_gradient(self, gradient: A, out: A) -> None:
+        """out (H, W, 3) := pad_edge^T(gradient), gradient (H + 2 b, W + 2 b, 3): each pixel takes its copies' shares."""
 
     # ---- vectors: of any one shape, of image_dtype --------------------------------------------------------------
     def blend(self, values: A, weight: float, out: A) -> None:

@@ -309,11 +309,11 @@ class Reference(OneByOne):
         image -= learning_rate * gradient
         self.clamp(image)
 
-    def step_within(self, image: Floats, direction: Floats, step: float, out: Floats) -> None:
+    def clamped_step(self, image: Floats, direction: Floats, step: float, out: Floats) -> None:
         """out = min(max(x + step d, 0), 1)"""
         out[...] = np.clip(image + step * direction, 0, 1)
 
-    def free_gradient(self, image: Floats, gradient: Floats, out: Floats) -> None:
+    def project_gradient(self, image: Floats, gradient: Floats, out: Floats) -> None:
         """out = 0 where x <= 0 and g > 0, or x >= 1 and g < 0; g elsewhere"""
         held = ((image <= 0) & (gradient > 0)) | ((image >= 1) & (gradient < 0))
         out[...] = np.where(held, 0, gradient)
@@ -332,13 +332,13 @@ class Reference(OneByOne):
         across = lanczos_matrix(image.shape[1], out.shape[1])
         out[...] = np.einsum("ih,hwc,jw->ijc", down, image, across, optimize=True)
 
-    def extend(self, image: Floats, out: Floats) -> None:
+    def pad_edge(self, image: Floats, out: Floats) -> None:
         """out[i + b, j + b] = image[i, j], and beyond it the nearest pixel"""
         border = (len(out) - len(image)) // 2
         out[...] = np.pad(image, ((border, border), (border, border), (0, 0)), mode="edge")
 
-    def extend_gradient(self, gradient: Floats, out: Floats) -> None:
-        """The transpose of `extend`: rows beyond the edge are added to the edge's, then columns."""
+    def pad_edge_gradient(self, gradient: Floats, out: Floats) -> None:
+        """The transpose of `pad_edge`: rows beyond the edge are added to the edge's, then columns."""
         border = (len(gradient) - len(out)) // 2
         out[...] = _folded(_folded(gradient, border).swapaxes(0, 1), border).swapaxes(0, 1)
 

@@ -77,7 +77,7 @@ def _sum_of(name: str) -> Callable[[Arguments], Work]:
 # Operation: its work, and the arguments it writes. Memory moves, packing and measuring a style are no part of an
 # iteration.
 OPERATIONS: dict[str, tuple[Callable[[Arguments], Work], tuple[str, ...]]] = {
-    "extend": (_elementwise, ("out",)),
+    "pad_edge": (_elementwise, ("out",)),
     "preprocess": (_elementwise, ("out",)),
     "conv3x3_relu": (_convolution, ("out", "pooled")),
     "gram": (_gram, ("out",)),
@@ -92,11 +92,11 @@ OPERATIONS: dict[str, tuple[Callable[[Arguments], Work], tuple[str, ...]]] = {
     "pool_input_gradient": (_elementwise, ("out",)),
     "conv3x3_input_gradient": (_input_gradient, ("out",)),
     "preprocess_gradient": (_elementwise, ("out",)),
-    "extend_gradient": (_elementwise, ("out",)),
+    "pad_edge_gradient": (_elementwise, ("out",)),
     "tv_cost": (_sum_of("image"), ("cost", "gradient")),
     "adam_step": (_elementwise, ("image", "first", "second")),
-    "step_within": (_elementwise, ("out",)),
-    "free_gradient": (_elementwise, ("out",)),
+    "clamped_step": (_elementwise, ("out",)),
+    "project_gradient": (_elementwise, ("out",)),
     "weigh": (_elementwise, ("image",)),
     "blend": (_elementwise, ("out",)),
     "dots": (lambda a: Work(2.0 * a["vectors"].size, a["values"].size), ("out",)),

@@ -404,14 +404,14 @@ class Objective:
         """An image as the network sees it: with its border, and the content where nothing is painted."""
         device, held = self.device, self._held
         if self._border:
-            device.extend(image, held.image)
+            device.pad_edge(image, held.image)
             image = held.image
         elif self._trainable_mask is not None:
             device.copy(image, held.image)
             image = held.image
         if self._trainable_mask is not None:  # the image to the last bit where the mask is 1, the content where it is 0
             device.weigh(image, held.trainable_mask)
-            device.step_within(image, held.kept, 1.0, image)
+            device.clamped_step(image, held.kept, 1.0, image)
         return image
 
     def enqueue(self, image: Array, gradient: Array) -> None:
@@ -429,7 +429,7 @@ class Objective:
             if self._trainable_mask is not None:
                 device.weigh(gradient, self._held.trainable_mask)
             if self._border:
-                device.extend_gradient(gradient, whole)
+                device.pad_edge_gradient(gradient, whole)
             device.dots(whole.reshape(1, -1), whole.reshape(-1), measured[slots.gradient_squared])
 
     @property

@@ -204,7 +204,7 @@ class Lbfgs:
         device.combine(self._basis, coefficients.tolist(), self._trial)
         device.combine(self._raw_ascent, (_OVERWHELMING, 1.0), self._ascent)
         ascent = self._shaped(self._ascent)
-        device.free_gradient(self._shaped(self._image), ascent, ascent)
+        device.project_gradient(self._shaped(self._image), ascent, ascent)
         # The slope itself is lower yet where a free pixel on a bound would be moved outwards and so stays.
         slope = -float(coefficients @ self._dots[:, -1])
         if self._order:
@@ -215,7 +215,7 @@ class Lbfgs:
     def _try(self, evaluate: Evaluate, step: float) -> _Point:
         """Evaluates at a step along the path, and measures all that is needed should it be accepted."""
         device, trial = self.device, self._shaped(self._trial)
-        device.step_within(self._shaped(self._image), self._shaped(self._ascent), -step, trial)
+        device.clamped_step(self._shaped(self._image), self._shaped(self._ascent), -step, trial)
         costs = evaluate(trial, self._shaped(self._trial_gradient))
         self._tried = step
         nowhere = _Point(step, math.inf, math.nan, costs)
@@ -227,11 +227,11 @@ class Lbfgs:
         device.combine(self._change_of_image, (_OVERWHELMING, 1.0, -1.0), s)
         device.combine(self._change_of_gradient, (1.0, -1.0, _OVERWHELMING), y)
         for row in (s, y):
-            device.free_gradient(trial, self._shaped(row), self._shaped(row))
+            device.project_gradient(trial, self._shaped(row), self._shaped(row))
         for index, row in enumerate((self._free, s, y)):
             device.dots(self._basis, row, self._scalars[index])
         # What still moves: pixels that have reached their bound contribute no slope.
-        device.free_gradient(trial, self._shaped(self._ascent), self._shaped(self._moving))
+        device.project_gradient(trial, self._shaped(self._ascent), self._shaped(self._moving))
         device.dots(self._moving.reshape(1, -1), self._trial_gradient, self._scalars[3][:1])
         self._measured = device.download(self._scalars).astype(np.float64)
         if not np.isfinite(self._measured).all():
@@ -256,10 +256,10 @@ class Lbfgs:
     def _separate(self, image: Array) -> None:
         """The trial gradient at `image` into `_free` and `_held`, which sum to it.
 
-        Adding a huge multiple of `_held` to any vector makes `free_gradient` zero it at exactly the held pixels.
+        Adding a huge multiple of `_held` to any vector makes `project_gradient` zero it at exactly the held pixels.
         """
         device = self.device
-        device.free_gradient(self._shaped(image), self._shaped(self._trial_gradient), self._shaped(self._free))
+        device.project_gradient(self._shaped(image), self._shaped(self._trial_gradient), self._shaped(self._free))
         device.combine(self._held_of, (-1.0, 1.0), self._held)
 
     def _shaped(self, row: Array) -> Array:

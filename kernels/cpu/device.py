@@ -385,7 +385,7 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
             image[rows] -= np.float32(learning_rate) * gradient[rows]
         self.clamp(image)
 
-    def step_within(self, image: Floats, direction: Floats, step: float, out: Floats) -> None:
+    def clamped_step(self, image: Floats, direction: Floats, step: float, out: Floats) -> None:
         def task(_: int, rows: slice) -> None:
             moved = np.float32(step) * direction[rows]
             moved += image[rows]
@@ -393,7 +393,7 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
 
         self._workers.run(task, blocks_of(image, self._workers.count))
 
-    def free_gradient(self, image: Floats, gradient: Floats, out: Floats) -> None:
+    def project_gradient(self, image: Floats, gradient: Floats, out: Floats) -> None:
         def task(_: int, rows: slice) -> None:
             x, g = image[rows], gradient[rows]
             held = ((x <= 0) & (g > 0)) | ((x >= 1) & (g < 0))
@@ -411,11 +411,11 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
     def resize(self, image: Floats, out: Floats) -> None:
         resizing.resize(image, out, self._workers)
 
-    def extend(self, image: Floats, out: Floats) -> None:
-        resizing.extend(image, out)
+    def pad_edge(self, image: Floats, out: Floats) -> None:
+        resizing.pad_edge(image, out)
 
-    def extend_gradient(self, gradient: Floats, out: Floats) -> None:
-        resizing.extend_gradient(gradient, out)
+    def pad_edge_gradient(self, gradient: Floats, out: Floats) -> None:
+        resizing.pad_edge_gradient(gradient, out)
 
     # ---- vectors ------------------------------------------------------------------------------------------------
     def blend(self, values: Floats, weight: float, out: Floats) -> None:

@@ -27,8 +27,8 @@ def resize(image: Floats, out: Floats, pool: Workers) -> None:
     pool.run(task, _runs(out.shape[0], max(1, min(RESIZE_RUN, RESIZE_BYTES // image[0].nbytes))))
 
 
-def extend(image: Floats, out: Floats) -> None:
-    """`Device.extend`."""
+def pad_edge(image: Floats, out: Floats) -> None:
+    """`Device.pad_edge`."""
     border = (len(out) - len(image)) // 2
     height, width = image.shape[:2]
     out[border : border + height, border : border + width] = image
@@ -37,8 +37,8 @@ def extend(image: Floats, out: Floats) -> None:
     out[:border], out[border + height :] = out[border], out[border + height - 1]
 
 
-def extend_gradient(gradient: Floats, out: Floats) -> None:
-    """`Device.extend_gradient`."""
+def pad_edge_gradient(gradient: Floats, out: Floats) -> None:
+    """`Device.pad_edge_gradient`."""
     border = (len(gradient) - len(out)) // 2
     height, width = out.shape[:2]
     for block in blocks_of(out):

@@ -370,13 +370,13 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
         self._check("descent_step", image=(image, shape, FLOAT), gradient=(gradient, shape, FLOAT))
         self._run(optimizer_steps.descent_step(image, gradient, learning_rate))
 
-    def step_within(self, image: Array, direction: Array, step: float, out: Array) -> None:
-        self._check_vectors("step_within", image.shape, image=image, direction=direction, out=out)
-        self._run(optimizer_steps.step_within(image, direction, step, out))
+    def clamped_step(self, image: Array, direction: Array, step: float, out: Array) -> None:
+        self._check_vectors("clamped_step", image.shape, image=image, direction=direction, out=out)
+        self._run(optimizer_steps.clamped_step(image, direction, step, out))
 
-    def free_gradient(self, image: Array, gradient: Array, out: Array) -> None:
-        self._check_vectors("free_gradient", image.shape, image=image, gradient=gradient, out=out)
-        self._run(optimizer_steps.free_gradient(image, gradient, out))
+    def project_gradient(self, image: Array, gradient: Array, out: Array) -> None:
+        self._check_vectors("project_gradient", image.shape, image=image, gradient=gradient, out=out)
+        self._run(optimizer_steps.project_gradient(image, gradient, out))
 
     def weigh(self, image: Array, weights: Array) -> None:
         shape = activations_shape(image)
@@ -394,15 +394,17 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
         rows = self.allocate(4 * between[0] * between[1] * 3).view(FLOAT).reshape(between)
         self._run(elementwise.resize(image, rows, out))
 
-    def extend(self, image: Array, out: Array) -> None:
+    def pad_edge(self, image: Array, out: Array) -> None:
         shape, larger = image_shape(image), image_shape(out)
-        self._check("extend", image=(image, shape, FLOAT), out=(out, padded_shape(shape, larger), FLOAT))
-        self._run(elementwise.extend(image, out))
+        self._check("pad_edge", image=(image, shape, FLOAT), out=(out, padded_shape(shape, larger), FLOAT))
+        self._run(elementwise.pad_edge(image, out))
 
-    def extend_gradient(self, gradient: Array, out: Array) -> None:
+    def pad_edge_gradient(self, gradient: Array, out: Array) -> None:
         shape, larger = image_shape(out), image_shape(gradient)
-        self._check("extend_gradient", gradient=(gradient, padded_shape(shape, larger), FLOAT), out=(out, shape, FLOAT))
-        self._run(elementwise.extend_gradient(gradient, out))
+        self._check(
+            "pad_edge_gradient", gradient=(gradient, padded_shape(shape, larger), FLOAT), out=(out, shape, FLOAT)
+        )
+        self._run(elementwise.pad_edge_gradient(gradient, out))
 
     # ---- vectors ------------------------------------------------------------------------------------------------
     def blend(self, values: Array, weight: float, out: Array) -> None:

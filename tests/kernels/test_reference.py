@@ -237,10 +237,10 @@ def test_extending_and_its_gradient_are_transposes(size: tuple[int, int]) -> Non
         np.empty(larger),
         np.empty((*size, 3)),
     )
-    device.extend(image, extended)
+    device.pad_edge(image, extended)
     np.testing.assert_array_equal(extended[3:-3, 3:-3], image)
     np.testing.assert_array_equal(extended[:3, :3], np.broadcast_to(image[0, 0], (3, 3, 3)))
-    device.extend_gradient(gradient, out)
+    device.pad_edge_gradient(gradient, out)
     assert np.sum(extended * gradient) == pytest.approx(np.sum(image * out))
 
 
@@ -267,9 +267,9 @@ def test_steps_clamp_pixels() -> None:
 def test_a_step_within_bounds_and_the_gradient_that_is_free() -> None:
     image, out = np.array([[[0.0, 0.5, 1.0], [0.0, 0.5, 1.0]]]), np.empty((1, 2, 3))
     direction = np.array([[[-1.0, -1.0, -1.0], [2.0, 2.0, 2.0]]])
-    device.step_within(image, direction, 0.25, out)
+    device.clamped_step(image, direction, 0.25, out)
     np.testing.assert_array_equal(out, [[[0.0, 0.25, 0.75], [0.5, 1.0, 1.0]]])
-    device.free_gradient(image, direction, out)  # a step goes against the gradient
+    device.project_gradient(image, direction, out)  # a step goes against the gradient
     np.testing.assert_array_equal(out, [[[-1.0, -1.0, 0.0], [0.0, 2.0, 2.0]]])
     device.weigh(out, np.array([[0.5, 2.0]]))
     np.testing.assert_array_equal(out, [[[-0.5, -0.5, 0.0], [0.0, 4.0, 4.0]]])

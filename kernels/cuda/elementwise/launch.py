@@ -127,14 +127,14 @@ def resize(image: Array, between: Array, out: Array) -> list[Launch]:
     ]
 
 
-def extend(image: Array, out: Array) -> list[Launch]:
+def pad_edge(image: Array, out: Array) -> list[Launch]:
     height, width = image.shape[:2]
     border = (out.shape[0] - height) // 2
     args = (image, out, np.int32(height), np.int32(width), np.int32(border))
     return [Launch("pad_edge", grid_of(out.size, 1), BLOCK, args)]
 
 
-def extend_gradient(gradient: Array, out: Array) -> list[Launch]:
+def pad_edge_gradient(gradient: Array, out: Array) -> list[Launch]:
     height, width = out.shape[:2]
     border = (gradient.shape[0] - height) // 2
     args = (gradient, out, np.int32(height), np.int32(width), np.int32(border))

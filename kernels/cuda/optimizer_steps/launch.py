@@ -46,12 +46,12 @@ def descent_step(image: Array, gradient: Array, learning_rate: float) -> list[La
     return [Launch("descent_step", grid_of(image.size, 4), BLOCK, args)]
 
 
-def step_within(image: Array, direction: Array, step: float, out: Array) -> list[Launch]:
+def clamped_step(image: Array, direction: Array, step: float, out: Array) -> list[Launch]:
     args = (image, direction, np.int64(out.size), np.float32(step), out)
     return [Launch("clamped_step", grid_of(out.size, 4), BLOCK, args)]
 
 
-def free_gradient(image: Array, gradient: Array, out: Array) -> list[Launch]:
+def project_gradient(image: Array, gradient: Array, out: Array) -> list[Launch]:
     return [Launch("project_gradient", grid_of(out.size, 4), BLOCK, (image, gradient, np.int64(out.size), out))]
 
 

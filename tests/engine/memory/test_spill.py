@@ -219,8 +219,8 @@ def test_operations_in_blocks_mean_what_they_mean_whole(monkeypatch: pytest.Monk
         reference.resize(exact, wanted)
         np.testing.assert_allclose(out, wanted, atol=1e-6)
     out, wanted = np.empty((142, 83, 3), np.float32), np.empty((142, 83, 3))
-    device.extend_gradient(image, out)
-    reference.extend_gradient(exact, wanted)
+    device.pad_edge_gradient(image, out)
+    reference.pad_edge_gradient(exact, wanted)
     np.testing.assert_allclose(out, wanted, rtol=1e-6)
 
 
@@ -237,8 +237,8 @@ def test_no_operation_takes_another_image_of_memory(monkeypatch: pytest.MonkeyPa
         "tv_cost": lambda: device.tv_cost(one, 1.0, cost=scalars[:1], gradient=two),
         "adam_step": lambda: device.adam_step(one, two, three, four, step, **rates),
         "descent_step": lambda: device.descent_step(one, two, learning_rate=0.1),
-        "step_within": lambda: device.step_within(one, two, 0.1, three),
-        "free_gradient": lambda: device.free_gradient(one, two, three),
+        "clamped_step": lambda: device.clamped_step(one, two, 0.1, three),
+        "project_gradient": lambda: device.project_gradient(one, two, three),
         "weigh": lambda: device.weigh(one, larger[:900, :800, 0]),
         "clamp": lambda: device.clamp(one),
         "copy": lambda: device.copy(one, two),
@@ -247,8 +247,8 @@ def test_no_operation_takes_another_image_of_memory(monkeypatch: pytest.MonkeyPa
         "blend": lambda: device.blend(one, 0.5, two),
         "dots": lambda: device.dots(rows, rows[0], scalars),
         "combine": lambda: device.combine(rows[:3], [1.0, 2.0, 3.0], rows[3]),
-        "extend": lambda: device.extend(one, larger),
-        "extend_gradient": lambda: device.extend_gradient(larger, one),
+        "pad_edge": lambda: device.pad_edge(one, larger),
+        "pad_edge_gradient": lambda: device.pad_edge_gradient(larger, one),
         "resize": lambda: device.resize(one, larger),
         "shrink": lambda: device.resize(larger, np.empty((40, 50, 3), np.float32)),
     }

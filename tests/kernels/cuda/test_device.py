@@ -366,8 +366,8 @@ BAD_CALLS: dict[str, tuple[str, Callable[[CudaDevice], Any]]] = {
         lambda d: d.dots(floats(d, 3, 8), floats(d, 9), floats(d, 3)),
     ),
     "rows": (
-        "step_within: direction does not start on a 16-byte boundary",
-        lambda d: d.step_within(floats(d, 8), floats(d, 9)[1:], 1.0, floats(d, 8)),
+        "clamped_step: direction does not start on a 16-byte boundary",
+        lambda d: d.clamped_step(floats(d, 8), floats(d, 9)[1:], 1.0, floats(d, 8)),
     ),
     "gram": (r"gram: out has shape \(4, 8\)", lambda d: d.gram(floats(d, 8, 8, 8), floats(d, 4, 8))),
     "copy": ("copy: values has", lambda d: d.copy(floats(d, 8), floats(d, 4))),
