@@ -32,9 +32,9 @@
 // are. What is no number never enters; a pixel for which nothing does gets the first candidate.
 //
 // Bound by the tensor cores, which do 2 C FLOP for a product that is then looked at once: 16,384 pixels among as many
-// candidates of 256 channels are 137 GFLOP, 0.18 ms of an H100 at what wgmma has, 0.23 at what mma.sync has; expected
-// is 0.27 ms. A first version kept the best four of a row, found one by one as they came, and took 0.49 to 0.54 ms, of
-// which the finding was half (0.34 ms with 64 channels); the kernel of neighbors_simt.cuh takes 3.25 ms.
+// candidates of 256 channels are 137 GFLOP, 0.18 ms of an H100 at what wgmma has, 0.23 at what mma.sync has; it
+// takes 0.33, and with the second launch 0.41 (0.27 expected). A first version kept the best four of a row, found one by
+// one as they came, and took 0.49 to 0.54 ms; the kernel of neighbors_simt.cuh takes 3.25 ms.
 //
 // kernels/cuda/neighbors/launch_mma_sm80.py launches these kernels; tests/kernels/cuda/neighbors/test_mma_sm80.py runs
 // them in the emulator, on its checking build, and on a GPU where there is one, and
