@@ -132,8 +132,8 @@ class PyTorch:
         taps = self._features(image)
         cost = self._balance.content / 2 * self._torch.nn.functional.mse_loss(taps[CONTENT], self._target).float()
         for tap in STYLE:
-            difference = (_gram(taps[tap]) - self._grams[tap]).float()
-            cost = cost + self._balance.style[tap] * difference.square().sum() / (4 * len(difference) ** 2)
+            gram_error = (_gram(taps[tap]) - self._grams[tap]).float()
+            cost = cost + self._balance.style[tap] * gram_error.square().sum() / (4 * len(gram_error) ** 2)
         return cost
 
     def gradient(self, image: Any = None, cost: Any = None) -> Any:
@@ -165,7 +165,7 @@ def to_host(gradient: Any) -> Pixels:
     return values
 
 
-def difference(gradient: Pixels, expected: Pixels) -> float:
+def gram_error(gradient: Pixels, expected: Pixels) -> float:
     """Relative, in L2; NaN never is small."""
     ours, right = gradient.astype(np.float64), expected.astype(np.float64)
     return float(np.linalg.norm(ours - right) / np.linalg.norm(right))

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from both_sides import PyTorch, difference, noise, to_host, transfer, weights_of  # type: ignore[import-not-found]
+from both_sides import PyTorch, gram_error, noise, to_host, transfer, weights_of  # type: ignore[import-not-found]
 
 from nstgpu import Weights
 from nstgpu.kernels import open_device
@@ -66,7 +66,7 @@ def compare(model: str, size: int, rounds: int) -> dict[str, Any]:
     weights = weights_of(model)
     torch.set_num_threads(best_threads(weights, 256))
     sides = {"nstgpu": mine(weights, size), "pytorch": theirs(weights, size)}
-    error = difference(sides["nstgpu"](), sides["pytorch"]())
+    error = gram_error(sides["nstgpu"](), sides["pytorch"]())
     times: dict[str, list[float]] = {side: [] for side in sides}
     for turn in range(rounds + 1):
         for side, run in sides.items():
@@ -83,7 +83,7 @@ def compare(model: str, size: int, rounds: int) -> dict[str, Any]:
         "ratio": median["nstgpu"] / median["pytorch"],
         "memory": memory,
         "memory ratio": memory["nstgpu"] / memory["pytorch"],
-        "difference": error,
+        "gram_error": error,
     }
 
 
@@ -144,7 +144,7 @@ def one_layer(convolution: Convolution, side: int, rounds: int) -> dict[str, flo
     kernel, bias = channels_last(convolution.kernel.transpose(3, 2, 0, 1)), torch.from_numpy(convolution.bias.copy())
     work: dict[str, Callable[[], Any]] = {
         "forward nstgpu": lambda: device.conv3x3_relu(
-            x, filters, out=out, mask=mask, pooling="max", pooled=None, choice=None
+            x, filters, out=out, mask=mask, pooling="max", pooled=None, pool_argmax=None
         ),
         "forward pytorch": lambda: functional.relu(functional.conv2d(tx, kernel, bias, padding=1), inplace=True),
         "gradient nstgpu": lambda: device.conv3x3_input_gradient(g, filters, out=dx, mask=None, accumulate=False),

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from both_sides import EVEN, difference, to_host  # type: ignore[import-not-found]
+from both_sides import EVEN, gram_error, to_host  # type: ignore[import-not-found]
 from gpu_variants import (  # type: ignore[import-not-found]
     AGAIN,
     DTYPE,
@@ -65,7 +65,7 @@ class InTurn:
     elapsed: Callable[[int], float]
     first: float
     """Seconds of an iteration, roughly."""
-    difference: float | None
+    gram_error: float | None
     """Of its gradient from PyTorch's in strict fp32."""
     count: int = 1
     """Iterations in a block."""
@@ -182,12 +182,12 @@ def gradients(bench: Bench, size: int) -> None:
         def compared(variant: Variant = variant) -> float:
             gradient = setting.ready(variant).gradient
             assert gradient is not None, "these are no steps"
-            return float(difference(gradient(), setting.expected))
+            return float(gram_error(gradient(), setting.expected))
 
         error = bench.attempt(variant, compared)
         if error is not None:
             bench.report("gradient", size=size, side=variant.side, precision=variant.precision, name=variant.name,
-                         difference=error)  # fmt: skip
+                         gram_error=error)  # fmt: skip
 
 
 def iteration(bench: Bench, size: int, group: str) -> None:
@@ -198,7 +198,7 @@ def iteration(bench: Bench, size: int, group: str) -> None:
 
         def prepared(variant: Variant = variant) -> InTurn:
             ready = setting.ready(variant)
-            error = None if ready.gradient is None else difference(ready.gradient(), setting.expected)
+            error = None if ready.gradient is None else gram_error(ready.gradient(), setting.expected)
             if bench.dry:
                 return InTurn(variant, variant.name, ready.elapsed, 0.0, error)
             ready.elapsed(1)
@@ -240,7 +240,7 @@ def timed_in_turn(bench: Bench, size: int, group: str, found: Sequence[InTurn]) 
             v = one.variant
             bench.report(
                 "iteration", size=size, group=group, side=v.side, precision=v.precision, how=v.how, step=v.step,
-                name=one.name, difference=one.difference, iterations=one.count, rounds=len(one.times),
+                name=one.name, gram_error=one.gram_error, iterations=one.count, rounds=len(one.times),
                 **spread_of(one.times),
             )  # fmt: skip
     bench.report("state", when=f"after {bench.section}", state=gpu_state())

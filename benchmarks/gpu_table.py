@@ -151,7 +151,7 @@ def iterations(kept: Kept, size: int) -> list[str]:
     for group in dict.fromkeys(record["group"] for record in kept.of("iteration", size=size)):
         for r in kept.of("iteration", size=size, group=group):
             precision, done = r["precision"], work.get(WIDTH[r["precision"]], ())
-            error = "" if r["difference"] is None else f"{r['difference']:.1e}"
+            error = "" if r["gram_error"] is None else f"{r['difference']:.1e}"
             rates = kept.rates(precision, r["seconds"], done) if done else ["", ""]
             lines.append([group, r["name"], milliseconds(r), *rates, error, f"{r['rounds']} x {r['iterations']}"])
     says = noise(kept, size)

@@ -64,22 +64,22 @@ class Sweep:
         self.out, self.gradient = self._like((side, side, outer)), self._like((side, side, outer), random=rng)
         self.back = self._like((side, side, inner))
         self.pooled = self._like((side // 2, side // 2, outer))
-        self.choice = self._empty(*device.choice_layout((side // 2, side // 2, outer)))
+        self.pool_argmax = self._empty(*device.pool_argmax_layout((side // 2, side // 2, outer)))
         self.masks = {n: self._empty(*device.mask_layout((side, side, n))) for n in {inner, outer}}
         self._workspaces: dict[int, Any] = {}
 
-    def forward(self, work: conv.Work, variant: str) -> list[Launch]:
+    def forward(self, work: conv.ConvPlan, variant: str) -> list[Launch]:
         """variant: "out" or "pooled+choice", and "+mask"."""
         layer, pools = self.layer, variant.startswith("pooled")
         needed = conv.partial_bytes(work, layer.side, layer.side, layer.channels_out)
         return conv.conv3x3_relu(
             self.x, self.filters, out=None if pools else self.out, pooling="max",
             mask=self.masks[layer.channels_out] if "mask" in variant else None,
-            pooled=self.pooled if pools else None, choice=self.choice if pools else None,
+            pooled=self.pooled if pools else None, pool_argmax=self.pool_argmax if pools else None,
             workspace=self.workspace(needed), target=self.target, work=work,
         )  # fmt: skip
 
-    def backward(self, work: conv.Work, variant: str) -> list[Launch]:
+    def backward(self, work: conv.ConvPlan, variant: str) -> list[Launch]:
         """variant: "plain", "mask" or "mask+acc"."""
         layer = self.layer
         needed = conv.partial_bytes(work, layer.side, layer.side, layer.channels_in)
@@ -89,11 +89,11 @@ class Sweep:
             workspace=self.workspace(needed), target=self.target, work=work,
         )  # fmt: skip
 
-    def gram(self, slices: int) -> list[Launch]:
+    def gram(self, split_k: int) -> list[Launch]:
         side, _, channels = self.out.shape
-        work = gram.choose_gram(side, side, channels, slices)
+        work = gram.choose_gram(side, side, channels, split_k)
         out = self._empty((self.layer.channels_out,) * 2, np.dtype(np.float32))
-        return gram.gram(self.out, out, self.workspace(work.nbytes), self.target, slices)
+        return gram.gram(self.out, out, self.workspace(work.nbytes), self.target, split_k)
 
     def workspace(self, nbytes: int) -> Any:
         """As long as need be; what a launch does to it, the next may undo."""
@@ -138,7 +138,7 @@ class Sweep:
         return self._held(np.zeros(shape, dtype))
 
 
-def works(layer: Layer, backward: bool) -> Iterator[conv.Work]:
+def works(layer: Layer, backward: bool) -> Iterator[conv.ConvPlan]:
     """Every tile; slices as long as one wave has room for about twice as many, and each has two steps."""
     side, inner, outer = layer.side, layer.channels_in, layer.channels_out
     if backward:
@@ -147,11 +147,11 @@ def works(layer: Layer, backward: bool) -> Iterator[conv.Work]:
     for tile in conv.TILES:
         if tile.channels > 64 and outer <= 64 and tile.swap_ab:
             continue
-        for slices in SLICES:
-            if slices > max(1, steps // 2):
+        for split_k in SLICES:
+            if split_k > max(1, steps // 2):
                 break
-            work = conv.cut_up(tile, side, side, inner, outer, slices)
-            if slices > 1 and work.items > 2 * MULTIPROCESSORS:
+            work = conv.cut_up(tile, side, side, inner, outer, split_k)
+            if split_k > 1 and work.items > 2 * MULTIPROCESSORS:
                 break
             yield work
 
@@ -163,22 +163,22 @@ def measured(device: CudaDevice, size: int, layer: Layer) -> Iterator[dict[str, 
     for way, names in variants.items():
         launched = sweep.forward if way == "forward" else sweep.backward
         for work in works(layer, way == "backward"):
-            for variant in names[: None if work.slices == 1 else 1]:
+            for variant in names[: None if work.split_k == 1 else 1]:
                 yield {
                     "kind": "wgmma", "size": size, "layer": layer.name, "dir": way, "tile": work.tile.variant,
-                    "slices": work.slices, "items": work.items, "variant": variant,
+                    "slices": work.split_k, "items": work.items, "variant": variant,
                     "us": sweep.microseconds(launched(work, variant)),
                 }  # fmt: skip
     default = gram.choose_gram(*sweep.out.shape)
-    for slices in sorted({1, 2, 4, 8, 16, 33, 66, 132, default.slices}):
-        if slices == 1 or slices <= 2 * default.slices:
+    for split_k in sorted({1, 2, 4, 8, 16, 33, 66, 132, default.split_k}):
+        if split_k == 1 or split_k <= 2 * default.split_k:
             try:
-                launches = sweep.gram(slices)
+                launches = sweep.gram(split_k)
             except ValueError:
                 continue  # more slices than steps
             yield {
-                "kind": "gram", "size": size, "layer": layer.name, "channels": layer.channels_out, "slices": slices,
-                "default": slices == default.slices, "tiles": default.tiles, "us": sweep.microseconds(launches),
+                "kind": "gram", "size": size, "layer": layer.name, "channels": layer.channels_out, "slices": split_k,
+                "default": split_k == default.split_k, "tiles": default.tiles, "us": sweep.microseconds(launches),
                 "products_only": sweep.microseconds(launches[:1]),
             }  # fmt: skip
 

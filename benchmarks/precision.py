@@ -57,8 +57,8 @@ class Rounded(Cpu):
         super().pool_input_gradient(gradient, out=out, **how)
         self._round(out, self._scale)
 
-    def style_gradient(self, features: Array, difference: Array, *, out: Array, **how: Any) -> None:
-        super().style_gradient(features, difference, out=out, **how)
+    def style_gradient(self, features: Array, gram_error: Array, *, out: Array, **how: Any) -> None:
+        super().style_gradient(features, gram_error, out=out, **how)
         self._round(out, self._scale)
 
     def content_gradient(self, features: Array, target: Array, scale: float, *, out: Array, **how: Any) -> None:

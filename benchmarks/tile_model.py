@@ -60,7 +60,7 @@ class Measured(NamedTuple):
 
     @property
     def tile(self) -> str:
-        return self.cut.variant if self.cut.slices == 1 else f"{self.cut.variant} / {self.cut.slices}"
+        return self.cut.variant if self.cut.split_k == 1 else f"{self.cut.variant} / {self.cut.split_k}"
 
 
 def read(paths: Sequence[Path]) -> list[Measured]:
@@ -170,12 +170,12 @@ def comparison(table: Sequence[Measured], rates: model.Rates) -> list[str]:
     for (size, layer, way, _), tiles in sorted(usual(table).items()):
         times = [model.predicted(one.cut, one.epilogue, rates) for one in tiles]
         near = [pair for pair in zip(tiles, times, strict=True) if pair[1] <= conv.NO_DIFFERENCE * min(times)]
-        best, choice = tiles[0], min(near, key=lambda pair: (pair[0].cut.slices, pair[1]))[0]  # as the launcher
-        ratio = choice.microseconds / best.microseconds
+        best, chosen = tiles[0], min(near, key=lambda pair: (pair[0].cut.split_k, pair[1]))[0]  # as the launcher
+        ratio = chosen.microseconds / best.microseconds
         worst = max(worst, ratio)
-        predicted = model.predicted(choice.cut, choice.epilogue, rates)
+        predicted = model.predicted(chosen.cut, chosen.epilogue, rates)
         lines.append(
-            f"| {size} | {layer} | {way} | {choice.tile} | {predicted:.1f} us | {choice.microseconds:.1f} us "
+            f"| {size} | {layer} | {way} | {chosen.tile} | {predicted:.1f} us | {chosen.microseconds:.1f} us "
             f"| {best.tile} | {best.microseconds:.1f} us | {ratio:.3f} |"
         )
     lines += ["", f"The worst choice takes {worst:.3f} times as long as the best tile."]

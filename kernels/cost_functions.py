@@ -58,7 +58,7 @@ def style_cost(gram: A, target: A, *, pixels: int, out: tuple[A, A] | None = Non
     error = call.output("gram_error", given[1], (channels, channels), call.images)
     scale = 1 / (channels**2 * _positive("style_cost", pixels))
     with call.running() as on:
-        on.style_cost(first, second, scale, cost=cost.memory, difference=error.memory)
+        on.style_cost(first, second, scale, cost=cost.memory, gram_error=error.memory)
     return call.result(cost), call.result(error)
 
 
@@ -80,7 +80,7 @@ def moments_cost(gram: A, mean: A, target_gram: A, target_mean: A, *, pixels: in
     with call.running() as on:
         on.moments_cost(
             matrices[0], vectors[0], matrices[1], vectors[1], scale,
-            cost=cost.memory, difference=error.memory, shift=shift.memory,
+            cost=cost.memory, gram_error=error.memory, shift=shift.memory,
         )  # fmt: skip
     return call.result(cost), call.result(error), call.result(shift)
 
@@ -125,7 +125,7 @@ def w2_cost(gram: A, mean: A, target_root: A, target_mean: A, *, ridge: float, p
     with call.running() as on:
         on.w2_cost(
             matrices[0], vectors[0], matrices[1], vectors[1], ridge, scale,
-            cost=cost.memory, difference=error.memory, shift=shift.memory, scratch=scratch,
+            cost=cost.memory, gram_error=error.memory, shift=shift.memory, scratch=scratch,
         )  # fmt: skip
     return call.result(cost), call.result(error), call.result(shift)
 

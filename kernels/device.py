@@ -5,7 +5,7 @@ so nothing is allocated in the loop; every one has the same meaning on every dev
 meaning in a few lines of NumPy. How a device computes, packs its filters or stores its masks is its own business.
 
 Shapes. An image is (H, W, 3); activations are (H, W, C), channels contiguous, batch 1. A `mask` says where a ReLU let
-its input through, a `choice` which of four pixels a max pool took; their layouts belong to the device
+its input through, a `pool_argmax` which of four pixels a max pool took; their layouts belong to the device
 (`mask_layout`, `choice_layout`). A `cost` is a view of one element of a vector on the device. `weights` of pixels are
 (H, W), of image_dtype, with a mean of one; None stands for ones. `accumulate` adds to what an output holds; it never
 concerns a cost. Nothing written may overlap anything read, except where an operation says so.
@@ -98,13 +98,13 @@ class Device(Protocol[A]):
     def mask_layout(self, shape: tuple[int, int, int]) -> Layout:
         """Shape and dtype of the mask of activations of this shape."""
 
-    def choice_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
+    def pool_argmax_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
         """Shape and dtype of the choices of a max pool with this output."""
 
     def unpack_mask(self, mask: A, channels: int) -> NDArray[np.bool_]:
         """A mask as (H, W, channels) booleans in host memory, to look at."""
 
-    def unpack_choice(self, choice: A, channels: int) -> NDArray[np.uint8]:
+    def unpack_pool_argmax(self, pool_argmax: A, channels: int) -> NDArray[np.uint8]:
         """Choices as (H, W, channels) in host memory, each 2 r + s of the pixel chosen, to look at."""
 
     def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]],
@@ -135,14 +135,14 @@ class Device(Protocol[A]):
         """out[..., channels[k]] := gradient[..., k] * scale[k]."""
 
     def conv3x3_relu(self, x: A, filters: Filters, *, out: A | None, mask: A | None, pooling: Pooling,
-                     pooled: A | None, choice: A | None) -> None:  # fmt: skip
+                     pooled: A | None, pool_argmax: A | None) -> None:  # fmt: skip
         """y := relu(conv(x, kernel) + bias), zero padding 1; out := y; mask := y > 0; pooled := pool2x2(y).
 
-        Outputs that are None are not wanted. `choice` belongs to max pooling alone.
+        Outputs that are None are not wanted. `pool_argmax` belongs to max pooling alone.
         """
 
     def conv3x3_input_gradient(self, gradient: A, filters: Filters, *, out: A, mask: A | None, accumulate: bool,
-                               features: A | None = None, difference: A | None = None) -> None:  # fmt: skip
+                               features: A | None = None, gram_error: A | None = None) -> None:  # fmt: skip
         """out := (conv^T(gradient, kernel) [+ features difference] [+ out]) [* mask].
 
         features like `out`, difference (C, C) of image_dtype and symmetric: as `style_gradient` has them, both or none.
@@ -152,10 +152,10 @@ class Device(Protocol[A]):
         """Whether `conv3x3_input_gradient` through these filters does better to take a style along than to add to what
         `style_gradient` has written, and if so whether `out` may be the features themselves."""
 
-    def pool2x2(self, x: A, *, pooling: Pooling, out: A, choice: A | None) -> None:
-        """out := pool2x2(x), where no convolution does it on the way. `choice` as there."""
+    def pool2x2(self, x: A, *, pooling: Pooling, out: A, pool_argmax: A | None) -> None:
+        """out := pool2x2(x), where no convolution does it on the way. `pool_argmax` as there."""
 
-    def pool_input_gradient(self, gradient: A, *, pooling: Pooling, choice: A | None, out: A,
+    def pool_input_gradient(self, gradient: A, *, pooling: Pooling, pool_argmax: A | None, out: A,
                             mask: A, accumulate: bool) -> None:  # fmt: skip
         """out := (pool^T(gradient) [+ out]) * mask."""
 
@@ -169,12 +169,12 @@ class Device(Protocol[A]):
     def mean(self, features: A, out: A, *, weights: A | None = None) -> None:
         """out (C,) := the weighted mean over the pixels, sum_p weights[p] F[p] / (H W)."""
 
-    def style_cost(self, gram: A, target: A, scale: float, *, cost: A, difference: A,
+    def style_cost(self, gram: A, target: A, scale: float, *, cost: A, gram_error: A,
                    accumulate: bool = False) -> None:  # fmt: skip
         """cost := 1/(4 C^2) sum (gram - target)^2; difference := scale * (gram - target) [+ difference]."""
 
     def moments_cost(self, gram: A, mean: A, target_gram: A, target_mean: A, scale: float, *,
-                     cost: A, difference: A, shift: A, accumulate: bool = False) -> None:  # fmt: skip
+                     cost: A, gram_error: A, shift: A, accumulate: bool = False) -> None:  # fmt: skip
         """cost := 1/(4 C^2) (sum dS^2 + sum dM^2), where M = mean mean^T, S = gram - M, and dS and dM are the
         differences from the same of the target; difference := scale * dS [+ difference];
         shift (C,) := scale * (dM - dS) mean [+ shift]. `style_gradient` with both is the gradient."""
@@ -187,7 +187,7 @@ class Device(Protocol[A]):
         """
 
     def w2_cost(self, gram: A, mean: A, target_root: A, target_mean: A, ridge: float, scale: float, *,
-                cost: A, difference: A, shift: A, scratch: A,
+                cost: A, gram_error: A, shift: A, scratch: A,
                 accumulate: bool = False) -> None:  # fmt: skip
         """The squared 2-Wasserstein distance of normal distributions, divided by C, with S = gram - mean mean^T +
         ridge I, R = target_root of the same ridge and Q = R S R:
@@ -200,7 +200,7 @@ class Device(Protocol[A]):
         scratch (W2_SCRATCH, C, C) of image_dtype.
         """
 
-    def style_gradient(self, features: A, difference: A, *, out: A, accumulate: bool,
+    def style_gradient(self, features: A, gram_error: A, *, out: A, accumulate: bool,
                        shift: A | None = None, weights: A | None = None) -> None:  # fmt: skip
         """out[p] := weights[p] (features[p] difference + shift) [+ out[p]]; a shift of None is zero."""
 
@@ -315,7 +315,7 @@ class Device(Protocol[A]):
         """out (H + 2 b, W + 2 b, 3) := image (H, W, 3), and b more pixels on every side, copies of the nearest."""
 
     def pad_edge_gradient(self, gradient: A, out: A) -> None:
-        """out (H, W, 3) := pad_edge^T(gradient), gradient (H + 2 b, W + 2 b, 3): each pixel takes its copies' shares."""
+        """out (H, W, 3) := pad_edge^T(gradient), gradient (H + 2 b, W + 2 b, 3): a pixel takes its copies' shares."""
 
     # ---- vectors: of any one shape, of image_dtype --------------------------------------------------------------
     def blend(self, values: A, weight: float, out: A) -> None:

@@ -100,14 +100,14 @@ def conv3x3_relu(x: Any, filters: Any, *, out: Any | None = None, relu_mask: Any
     _check_pooling("conv3x3_relu", pool, pool_argmax, pooled if pool else shape)
     y = call.output("out", out, pooled if pool else shape, call.activations)
     mask_shape, mask_dtype = call.device.mask_layout(shape)
-    argmax_shape, argmax_dtype = call.device.choice_layout(pooled)
+    argmax_shape, argmax_dtype = call.device.pool_argmax_layout(pooled)
     mask = call.wanted("relu_mask", relu_mask, mask_shape, mask_dtype.name)
     argmax = call.wanted("pool_argmax", pool_argmax, argmax_shape, argmax_dtype.name)
     with call.running([(height, width, packed.channels_in, packed.channels_out)]) as on:
         on.conv3x3_relu(
             values, call.filters(packed, packed.kernel, packed.bias),
             out=None if pool else y.memory, mask=mask and mask.memory, pooling=pool or "max",
-            pooled=y.memory if pool else None, choice=argmax and argmax.memory,
+            pooled=y.memory if pool else None, pool_argmax=argmax and argmax.memory,
         )  # fmt: skip
     return call.results([y, mask, argmax])
 
@@ -160,10 +160,10 @@ def pool2x2(x: Any, *, pool: Pooling = "max", pool_argmax: Any | None = None, ou
         raise ArrayError("pool2x2: pool is None; choose max or average")
     _check_pooling("pool2x2", pool, pool_argmax, shape)
     pooled = call.output("out", out, shape, call.activations)
-    argmax_shape, argmax_dtype = call.device.choice_layout(shape)
+    argmax_shape, argmax_dtype = call.device.pool_argmax_layout(shape)
     argmax = call.wanted("pool_argmax", pool_argmax, argmax_shape, argmax_dtype.name)
     with call.running() as on:
-        on.pool2x2(values, pooling=pool, out=pooled.memory, choice=argmax and argmax.memory)
+        on.pool2x2(values, pooling=pool, out=pooled.memory, pool_argmax=argmax and argmax.memory)
     return call.results([pooled, argmax])
 
 
@@ -190,12 +190,14 @@ def pool_input_gradient(gradient: A, relu_mask: A, *, pool: Pooling = "max", poo
     _check_pooling("pool_input_gradient", pool, pool_argmax, above.shape)
     if pool == "max" and pool_argmax is None:
         raise ArrayError("pool_input_gradient: max pooling needs the pool_argmax that conv3x3_relu made")
-    argmax_shape, argmax_dtype = call.device.choice_layout(above.shape)
+    argmax_shape, argmax_dtype = call.device.pool_argmax_layout(above.shape)
     argmax = call.optional("pool_argmax", pool_argmax, argmax_shape, argmax_dtype.name)
     shape = (height, width, channels)
     below = call.output("out", _added_to(out, accumulate, "pool_input_gradient"), shape, call.activations)
     with call.running() as on:
-        on.pool_input_gradient(above, pooling=pool, choice=argmax, out=below.memory, mask=mask, accumulate=accumulate)
+        on.pool_input_gradient(
+            above, pooling=pool, pool_argmax=argmax, out=below.memory, mask=mask, accumulate=accumulate
+        )
     return call.result(below)  # type: ignore[no-any-return]
 
 

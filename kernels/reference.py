@@ -61,14 +61,14 @@ class Reference(OneByOne):
     def mask_layout(self, shape: tuple[int, int, int]) -> Layout:
         return shape, np.dtype(bool)
 
-    def choice_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
+    def pool_argmax_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
         return pooled_shape, np.dtype(np.uint8)
 
     def unpack_mask(self, mask: NDArray[np.bool_], channels: int) -> NDArray[np.bool_]:  # noqa: ARG002
         return mask.copy()
 
-    def unpack_choice(self, choice: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:  # noqa: ARG002
-        return choice.copy()
+    def unpack_pool_argmax(self, pool_argmax: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:  # noqa: ARG002
+        return pool_argmax.copy()
 
     def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]],  # noqa: ARG002
                         searches: Sequence[tuple[int, int, int, int]] = ()) -> int:  # fmt: skip # noqa: ARG002
@@ -99,7 +99,8 @@ class Reference(OneByOne):
         out[..., list(channels)] = gradient * np.asarray(scale)
 
     def conv3x3_relu(self, x: Floats, filters: ReferenceFilters, *, out: Floats | None, mask: NDArray[np.bool_] | None,
-                     pooling: Pooling, pooled: Floats | None, choice: NDArray[np.uint8] | None) -> None:  # fmt: skip
+                     pooling: Pooling, pooled: Floats | None,
+                     pool_argmax: NDArray[np.uint8] | None) -> None:  # fmt: skip
         """y[i, j, k] = max(0, b[k] + sum_{r,s,c} x[i+r-1, j+s-1, c] w[r, s, c, k]), x zero outside; then the pool"""
         y = np.maximum(_convolve(x, filters.kernel) + filters.bias, 0)
         if out is not None:
@@ -107,16 +108,16 @@ class Reference(OneByOne):
         if mask is not None:
             mask[...] = y > 0
         if pooled is not None:
-            self.pool2x2(y, pooling=pooling, out=pooled, choice=choice)
+            self.pool2x2(y, pooling=pooling, out=pooled, pool_argmax=pool_argmax)
 
     def conv3x3_input_gradient(self, gradient: Floats, filters: ReferenceFilters, *, out: Floats,
                                mask: NDArray[np.bool_] | None, accumulate: bool, features: Floats | None = None,
-                               difference: Floats | None = None) -> None:  # fmt: skip
+                               gram_error: Floats | None = None) -> None:  # fmt: skip
         """dx[i, j, c] = sum_{r,s,k} dz[i-r+1, j-s+1, k] w[r, s, c, k]: the same convolution with the filters turned by
         180 degrees and their channels swapped; and with a style, sum_k F[i, j, k] D[k, c] beside it."""
         result = _convolve(gradient, filters.kernel[::-1, ::-1].swapaxes(2, 3))
-        if features is not None and difference is not None:
-            result += features @ difference
+        if features is not None and gram_error is not None:
+            result += features @ gram_error
         _store(result, out, accumulate)
         if mask is not None:
             out *= mask
@@ -124,21 +125,21 @@ class Reference(OneByOne):
     def carries_style(self, filters: ReferenceFilters) -> StylePlace | None:  # noqa: ARG002
         return None
 
-    def pool2x2(self, x: Floats, *, pooling: Pooling, out: Floats, choice: NDArray[np.uint8] | None) -> None:
+    def pool2x2(self, x: Floats, *, pooling: Pooling, out: Floats, pool_argmax: NDArray[np.uint8] | None) -> None:
         """p[i, j] = max, or the mean, of the four x[2i+r, 2j+s]; of equals the first in reading order is chosen"""
         quads = _quads(x)
         out[...] = quads.max(axis=0) if pooling == "max" else quads.mean(axis=0)
-        if choice is not None:
-            choice[...] = quads.argmax(axis=0)
+        if pool_argmax is not None:
+            pool_argmax[...] = quads.argmax(axis=0)
 
-    def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, choice: NDArray[np.uint8] | None,
+    def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, pool_argmax: NDArray[np.uint8] | None,
                             out: Floats, mask: NDArray[np.bool_], accumulate: bool) -> None:  # fmt: skip
         """Each pooled gradient goes to the pixel that was chosen, or a quarter of it to each of the four; the odd last
         row and column, which no pool saw, get none."""
         result = np.zeros_like(out)
         height, width = gradient.shape[:2]
         for index, (r, s) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
-            share = gradient / 4 if pooling == "average" else gradient * (choice == index)
+            share = gradient / 4 if pooling == "average" else gradient * (pool_argmax == index)
             result[r : 2 * height : 2, s : 2 * width : 2] = share
         _store(result, out, accumulate)
         out *= mask
@@ -157,21 +158,21 @@ class Reference(OneByOne):
         """m[k] = 1/(H W) sum_{i,j} w[i, j] a[i, j, k]"""
         out[...] = _weighted(features, weights).mean(axis=(0, 1))
 
-    def style_cost(self, gram: Floats, target: Floats, scale: float, *, cost: Floats, difference: Floats,
+    def style_cost(self, gram: Floats, target: Floats, scale: float, *, cost: Floats, gram_error: Floats,
                    accumulate: bool = False) -> None:  # fmt: skip
         """J = 1/(4 C^2) sum (G - A)^2;  D = scale (G - A)"""
         cost[...] = np.sum((gram - target) ** 2) / (4 * len(gram) ** 2)
-        _store(scale * (gram - target), difference, accumulate)
+        _store(scale * (gram - target), gram_error, accumulate)
 
     def moments_cost(self, gram: Floats, mean: Floats, target_gram: Floats, target_mean: Floats, scale: float, *,
-                     cost: Floats, difference: Floats, shift: Floats, accumulate: bool = False) -> None:  # fmt: skip
+                     cost: Floats, gram_error: Floats, shift: Floats, accumulate: bool = False) -> None:  # fmt: skip
         """J = 1/(4 C^2) (sum dS^2 + sum dM^2) with M = m m^T, S = G - M, dS and dM their differences from the target;
         D = scale dS;  s = scale (dM - dS) m"""
         outer, target_outer = np.outer(mean, mean), np.outer(target_mean, target_mean)
         outers = outer - target_outer
         covariances = (gram - outer) - (target_gram - target_outer)
         cost[...] = (np.sum(covariances**2) + np.sum(outers**2)) / (4 * len(gram) ** 2)
-        _store(scale * covariances, difference, accumulate)
+        _store(scale * covariances, gram_error, accumulate)
         _store(scale * (outers - covariances) @ mean, shift, accumulate)
 
     def w2_root(self, gram: Floats, mean: Floats, ridge: float, out: Floats, *, scratch: Floats) -> None:  # noqa: ARG002
@@ -179,7 +180,7 @@ class Reference(OneByOne):
         out[...] = _power(_covariance(gram, mean, ridge), 0.5)
 
     def w2_cost(self, gram: Floats, mean: Floats, target_root: Floats, target_mean: Floats, ridge: float,
-                scale: float, *, cost: Floats, difference: Floats, shift: Floats,
+                scale: float, *, cost: Floats, gram_error: Floats, shift: Floats,
                 scratch: Floats, accumulate: bool = False) -> None:  # fmt: skip # noqa: ARG002
         """J = 1/C (|m - n|^2 + tr S + tr T - 2 tr Q^(1/2)) with S = G - m m^T + ridge I, T = R R, Q = R S R, n the
         target's mean;  E = I - R Q^(-1/2) R;  D = scale E;  s = scale (m - n - E m)"""
@@ -188,13 +189,13 @@ class Reference(OneByOne):
         traces = np.trace(covariance) + np.sum(root**2) - 2 * np.trace(_power(product, 0.5))
         cost[...] = (np.sum((mean - target_mean) ** 2) + traces) / len(gram)
         change = np.eye(len(gram)) - root @ _power(product, -0.5) @ root
-        _store(scale * change, difference, accumulate)
+        _store(scale * change, gram_error, accumulate)
         _store(scale * (mean - target_mean - change @ mean), shift, accumulate)
 
-    def style_gradient(self, features: Floats, difference: Floats, *, out: Floats, accumulate: bool,
+    def style_gradient(self, features: Floats, gram_error: Floats, *, out: Floats, accumulate: bool,
                        shift: Floats | None = None, weights: Floats | None = None) -> None:  # fmt: skip
         """dJ/da[i, j] = w[i, j] (a[i, j] D + s), since D is symmetric"""
-        _store(_weighted(features @ difference + (0 if shift is None else shift), weights), out, accumulate)
+        _store(_weighted(features @ gram_error + (0 if shift is None else shift), weights), out, accumulate)
 
     def content_cost(self, features: Floats, target: Floats, scale: float, *, cost: Floats,
                      weights: Floats | None = None) -> None:  # fmt: skip

@@ -53,7 +53,7 @@ def _gram(a: Arguments) -> Work:
 
 
 def _style_gradient(a: Arguments) -> Work:
-    return Work(2.0 * a["features"].size * len(a["difference"]), len(a["difference"]))
+    return Work(2.0 * a["features"].size * len(a["gram_error"]), len(a["gram_error"]))
 
 
 def _w2(a: Arguments) -> Work:
@@ -82,9 +82,9 @@ OPERATIONS: dict[str, tuple[Callable[[Arguments], Work], tuple[str, ...]]] = {
     "conv3x3_relu": (_convolution, ("out", "pooled")),
     "gram": (_gram, ("out",)),
     "mean": (_sum_of("features"), ("out",)),
-    "style_cost": (_sum_of("gram"), ("cost", "difference")),
-    "moments_cost": (_sum_of("gram"), ("cost", "difference", "shift")),
-    "w2_cost": (_w2, ("cost", "difference", "shift")),
+    "style_cost": (_sum_of("gram"), ("cost", "gram_error")),
+    "moments_cost": (_sum_of("gram"), ("cost", "gram_error", "shift")),
+    "w2_cost": (_w2, ("cost", "gram_error", "shift")),
     "content_cost": (_sum_of("features"), ("cost",)),
     "style_gradient": (_style_gradient, ("out",)),
     "content_gradient": (_elementwise, ("out",)),
@@ -113,7 +113,7 @@ OPERATIONS: dict[str, tuple[Callable[[Arguments], Work], tuple[str, ...]]] = {
 
 # What makes a gradient within the network out of the costs, and so is to be as much larger as those are.
 SCALED = {
-    "style_gradient": ("difference", "shift"), "content_gradient": ("scale",), "neighbors_gradient": ("scale",),
+    "style_gradient": ("gram_error", "shift"), "content_gradient": ("scale",), "neighbors_gradient": ("scale",),
     "sliced_gradient": ("residual",),
 }  # fmt: skip
 
@@ -235,9 +235,9 @@ class Recorder:
             return next(reference for packed, reference in self._packed if packed is value)
         if isinstance(value, tuple):
             return value
-        if key in ("mask", "choice"):
+        if key in ("mask", "pool_argmax"):
             whole = next(arguments[name] for name in ("out", "pooled", "gradient") if arguments.get(name) is not None)
-            unpack = self.inner.unpack_mask if key == "mask" else self.inner.unpack_choice
+            unpack = self.inner.unpack_mask if key == "mask" else self.inner.unpack_pool_argmax
             return unpack(value, whole.shape[2])
         values = self.inner.download(value)
         # What an output holds before it is written may be anything, and converting a signalling NaN warns.
@@ -248,10 +248,10 @@ class Recorder:
         terms = OPERATIONS[name][0](arguments).terms
         worst = 0.0
         for key, right in expected.items():
-            difference = self.inner.download(arguments[key]) - right
+            gram_error = self.inner.download(arguments[key]) - right
             scale = float(np.sqrt(np.mean(np.square(right)))) or float(np.finfo(np.float32).tiny)
             budget = float(np.finfo(np.float32).eps) * np.sqrt(terms) + ROUNDOFF.get(self.inner.precision, 0.0)
-            worst = max(worst, float(np.sqrt(np.mean(np.square(difference)))) / scale / budget)
+            worst = max(worst, float(np.sqrt(np.mean(np.square(gram_error)))) / scale / budget)
         return worst
 
 

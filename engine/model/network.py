@@ -42,7 +42,7 @@ class LayerBuffers(NamedTuple):
     output: Array | None
     mask: Array | None
     pooled: Array | None
-    choice: Array | None
+    pool_argmax: Array | None
     gradient: Array | None
     pooled_gradient: Array | None
 
@@ -162,7 +162,9 @@ def plan(
             if layer.pooled:
                 buffers.append(Buffer(f"{i}.pooled_gradient", pooled_shape, real, arrived, masked))
                 if network.pooling == "max":
-                    buffers.append(Buffer(f"{i}.choice", *device.choice_layout(pooled_shape), forward, masked))
+                    buffers.append(
+                        Buffer(f"{i}.pool_argmax", *device.pool_argmax_layout(pooled_shape), forward, masked)
+                    )
     workspace = device.workspace_bytes(convolutions)
     buffers.append(Buffer("workspace", (workspace,), np.dtype(np.uint8), 0, passed_on(0) + 1))
     return buffers
@@ -196,7 +198,13 @@ def forward(device: Device, network: Network, buffers: Buffers, image: Array) ->
     x = buffers.input
     for layer, b in zip(network.layers, buffers.layers, strict=True):
         device.conv3x3_relu(
-            x, layer.filters, out=b.output, mask=b.mask, pooling=network.pooling, pooled=b.pooled, choice=b.choice
+            x,
+            layer.filters,
+            out=b.output,
+            mask=b.mask,
+            pooling=network.pooling,
+            pooled=b.pooled,
+            pool_argmax=b.pool_argmax,
         )
         x = b.pooled if layer.pooled else b.output
 
@@ -232,10 +240,10 @@ def backward(
     for i in range(deepest, 0, -1):
         (before, into), (layer, b) = layers[i - 1], layers[i]
         target, mask = (into.pooled_gradient, None) if before.pooled else (into.gradient, into.mask)
-        difference = carried.get(before.tap)
+        gram_error = carried.get(before.tap)
         device.conv3x3_input_gradient(
             b.gradient, layer.filters, out=target, mask=mask, accumulate=tapped(i - 1) and not before.pooled,
-            features=None if difference is None else into.output, difference=difference,
+            features=None if gram_error is None else into.output, gram_error=gram_error,
         )  # fmt: skip
         # One layer ahead, so that the tap's activation is gone before the pool below unfolds a gradient as large.
         yield from entering(i - 2)
@@ -243,7 +251,7 @@ def backward(
             device.pool_input_gradient(
                 into.pooled_gradient,
                 pooling=network.pooling,
-                choice=into.choice,
+                pool_argmax=into.pool_argmax,
                 out=into.gradient,
                 mask=into.mask,
                 accumulate=tapped(i - 1),

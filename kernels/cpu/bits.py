@@ -28,7 +28,7 @@ def byte_count(channels: int) -> int:
     return -(-channels // 8)
 
 
-def pool_squares(y: Floats, pooling: Pooling, pooled: Floats, choice: Bits | None) -> None:
+def pool_squares(y: Floats, pooling: Pooling, pooled: Floats, pool_argmax: Bits | None) -> None:
     height, width = pooled.shape[:2]
     corners = [y[r : 2 * height : 2, s : 2 * width : 2] for r in range(2) for s in range(2)]
     if pooling == "average":
@@ -39,7 +39,7 @@ def pool_squares(y: Floats, pooling: Pooling, pooled: Floats, choice: Bits | Non
         return
     upper, lower = np.maximum(corners[0], corners[1]), np.maximum(corners[2], corners[3])
     np.maximum(upper, lower, out=pooled)
-    if choice is not None:  # of equals the first in reading order
+    if pool_argmax is not None:  # of equals the first in reading order
         down = lower > upper
         right = (down & (corners[3] > corners[2])) | (~down & (corners[1] > corners[0]))
-        choice[0], choice[1] = pack(down), pack(right)
+        pool_argmax[0], pool_argmax[1] = pack(down), pack(right)

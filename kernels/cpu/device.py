@@ -80,7 +80,7 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
         height, width, channels = shape
         return (height, width, byte_count(channels)), np.dtype(np.uint8)
 
-    def choice_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
+    def pool_argmax_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
         """Two planes of bits: which row of the square, and which column."""
         height, width, channels = pooled_shape
         return (2, height, width, byte_count(channels)), np.dtype(np.uint8)
@@ -88,8 +88,8 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
     def unpack_mask(self, mask: Bits, channels: int) -> NDArray[np.bool_]:
         return unpack(mask, channels)
 
-    def unpack_choice(self, choice: Bits, channels: int) -> NDArray[np.uint8]:
-        row, column = (unpack(plane, channels).view(np.uint8) for plane in choice)
+    def unpack_pool_argmax(self, pool_argmax: Bits, channels: int) -> NDArray[np.uint8]:
+        row, column = (unpack(plane, channels).view(np.uint8) for plane in pool_argmax)
         return 2 * row + column
 
     def workspace_bytes(self, convolutions: Sequence[tuple[int, int, int, int]],
@@ -133,7 +133,7 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
             np.multiply(gradient[..., k], np.float32(scale[k]), out=out[..., channel])
 
     def conv3x3_relu(self, x: Floats, filters: CpuFilters, *, out: Floats | None, mask: Bits | None,
-                     pooling: Pooling, pooled: Floats | None, choice: Bits | None) -> None:  # fmt: skip
+                     pooling: Pooling, pooled: Floats | None, pool_argmax: Bits | None) -> None:  # fmt: skip
         def finish(strip: Strip, y: Floats) -> None:
             rows = y.reshape(len(y), -1)
             rows += biases[: rows.shape[1]]  # in long rows, since adding channel by channel is five times slower
@@ -142,7 +142,7 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
                 mask[strip.window] = pack(y > 0)
             if pooled is not None:
                 rows_of, columns_of = strip.pooled
-                chosen = None if choice is None else choice[:, rows_of, columns_of]
+                chosen = None if pool_argmax is None else pool_argmax[:, rows_of, columns_of]
                 pool_squares(y, pooling, pooled[rows_of, columns_of], chosen)
 
         biases = np.tile(filters.bias, x.shape[1])
@@ -153,9 +153,9 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
 
     def conv3x3_input_gradient(self, gradient: Floats, filters: CpuFilters, *, out: Floats,
                                mask: Bits | None, accumulate: bool, features: Floats | None = None,
-                               difference: Floats | None = None) -> None:  # fmt: skip
-        if features is not None and difference is not None:
-            self.style_gradient(features, difference, out=out, accumulate=accumulate)
+                               gram_error: Floats | None = None) -> None:  # fmt: skip
+        if features is not None and gram_error is not None:
+            self.style_gradient(features, gram_error, out=out, accumulate=accumulate)
             accumulate = True
 
         def finish(strip: Strip, y: Floats) -> None:
@@ -175,14 +175,14 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
         """A product of its own is as good."""
         return None
 
-    def pool2x2(self, x: Floats, *, pooling: Pooling, out: Floats, choice: Bits | None) -> None:
+    def pool2x2(self, x: Floats, *, pooling: Pooling, out: Floats, pool_argmax: Bits | None) -> None:
         def task(_: int, rows: slice) -> None:
-            chosen = None if choice is None else choice[:, rows]
+            chosen = None if pool_argmax is None else pool_argmax[:, rows]
             pool_squares(x[2 * rows.start : 2 * rows.stop], pooling, out[rows], chosen)
 
         self._workers.run(task, blocks_of(out, self._workers.count))
 
-    def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, choice: Bits | None,
+    def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, pool_argmax: Bits | None,
                             out: Floats, mask: Bits, accumulate: bool) -> None:  # fmt: skip
         height, width, channels = gradient.shape
         corners = [(r, c) for r in range(2) for c in range(2)]
@@ -195,8 +195,8 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
             if pooling == "average":
                 shares = [g * np.float32(0.25)] * 4
             else:
-                assert choice is not None
-                down, right = choice[:, rows]
+                assert pool_argmax is not None
+                down, right = pool_argmax[:, rows]
                 chosen = [(down if r else ~down) & (right if c else ~right) for r, c in corners]
                 let = [bits & here for bits, here in zip(let, chosen, strict=True)]
                 shares = [g] * 4
@@ -256,15 +256,15 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
         self._workers.run(task, range(len(blocks)))
         out[...] = np.add.reduce(sums, axis=0) / len(pixels)
 
-    def style_cost(self, gram: Floats, target: Floats, scale: float, *, cost: Floats, difference: Floats,
+    def style_cost(self, gram: Floats, target: Floats, scale: float, *, cost: Floats, gram_error: Floats,
                    accumulate: bool = False) -> None:  # fmt: skip
         change = gram - target
         cost[...] = squares(change) / (4 * len(gram) ** 2)
         change *= np.float32(scale)
-        store(change, difference, accumulate)
+        store(change, gram_error, accumulate)
 
     def moments_cost(self, gram: Floats, mean: Floats, target_gram: Floats, target_mean: Floats, scale: float, *,
-                     cost: Floats, difference: Floats, shift: Floats, accumulate: bool = False) -> None:  # fmt: skip
+                     cost: Floats, gram_error: Floats, shift: Floats, accumulate: bool = False) -> None:  # fmt: skip
         outers = np.outer(mean, mean)
         outers -= np.outer(target_mean, target_mean)
         covariances = gram - target_gram
@@ -273,24 +273,24 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
         outers -= covariances
         store(np.float32(scale) * (outers @ mean), shift, accumulate)
         covariances *= np.float32(scale)
-        store(covariances, difference, accumulate)
+        store(covariances, gram_error, accumulate)
 
     def w2_root(self, gram: Floats, mean: Floats, ridge: float, out: Floats, *, scratch: Floats) -> None:  # noqa: ARG002
         wasserstein.w2_root(gram, mean, ridge, out)
 
     def w2_cost(self, gram: Floats, mean: Floats, target_root: Floats, target_mean: Floats, ridge: float,
-                scale: float, *, cost: Floats, difference: Floats, shift: Floats,
+                scale: float, *, cost: Floats, gram_error: Floats, shift: Floats,
                 scratch: Floats, accumulate: bool = False) -> None:  # fmt: skip # noqa: ARG002
-        wasserstein.w2_cost(gram, mean, target_root, target_mean, ridge, scale, cost=cost, difference=difference,
+        wasserstein.w2_cost(gram, mean, target_root, target_mean, ridge, scale, cost=cost, gram_error=gram_error,
                             shift=shift, accumulate=accumulate)  # fmt: skip
 
-    def style_gradient(self, features: Floats, difference: Floats, *, out: Floats, accumulate: bool,
+    def style_gradient(self, features: Floats, gram_error: Floats, *, out: Floats, accumulate: bool,
                        shift: Floats | None = None, weights: Floats | None = None) -> None:  # fmt: skip
         flat, result = (a.reshape(-1, features.shape[2]) for a in (features, out))
         column = None if weights is None else weights.reshape(-1, 1)
 
         def task(_: int, rows: slice) -> None:
-            target = np.matmul(flat[rows], difference, out=None if accumulate else result[rows])
+            target = np.matmul(flat[rows], gram_error, out=None if accumulate else result[rows])
             if shift is not None:
                 target += shift
             if column is not None:

@@ -23,7 +23,7 @@ def w2_root(gram: Floats, mean: Floats, ridge: float, out: Floats) -> None:
 
 
 def w2_cost(gram: Floats, mean: Floats, target_root: Floats, target_mean: Floats, ridge: float, scale: float, *,
-            cost: Floats, difference: Floats, shift: Floats, accumulate: bool) -> None:  # fmt: skip
+            cost: Floats, gram_error: Floats, shift: Floats, accumulate: bool) -> None:  # fmt: skip
     """`Device.w2_cost`. Float64 keeps the small eigenvalues of Q. 45 ms at 512 channels on one core, where the sixty
     products of the GPU's iteration take 140."""
     channels = len(gram)
@@ -40,7 +40,7 @@ def w2_cost(gram: Floats, mean: Floats, target_root: Floats, target_mean: Floats
     cost[...] = (moved @ moved + traces) / channels
     store(scale * (moved - change @ mean), shift, accumulate)
     change *= scale
-    store(change, difference, accumulate)
+    store(change, gram_error, accumulate)
 
 
 def covariance_of(gram: Floats, mean: Floats, ridge: float) -> NDArray[np.float64]:

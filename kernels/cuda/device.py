@@ -30,7 +30,7 @@ from .arguments import (
     permutation,
     row_alignment,
 )
-from .conv3x3.launch_simt import IMAGE_CHANNELS, choice_layout, mask_layout
+from .conv3x3.launch_simt import IMAGE_CHANNELS, mask_layout, pool_argmax_layout
 from .costs import launch as costs
 from .elementwise import launch as elementwise
 from .grids import MOST_TICKETS, WORKSPACE_BYTES, Sums
@@ -132,15 +132,15 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
     def mask_layout(self, shape: tuple[int, int, int]) -> Layout:
         return mask_layout(shape)
 
-    def choice_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
-        return choice_layout(pooled_shape)
+    def pool_argmax_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
+        return pool_argmax_layout(pooled_shape)
 
     def unpack_mask(self, mask: Array, channels: int) -> NDArray[np.bool_]:
         bits = np.unpackbits(self.download(mask), axis=2, count=channels, bitorder="little")
         return bits.astype(bool)
 
-    def unpack_choice(self, choice: Array, channels: int) -> NDArray[np.uint8]:
-        packed = self.download(choice)
+    def unpack_pool_argmax(self, pool_argmax: Array, channels: int) -> NDArray[np.uint8]:
+        packed = self.download(pool_argmax)
         pairs = packed[..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & np.uint8(3)
         return pairs.reshape(*packed.shape[:2], -1)[..., :channels]
 
@@ -185,7 +185,7 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
         self._run(elementwise.preprocess_gradient(gradient, permutation(channels), scale, out))
 
     def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
-                     pooled: Array | None, choice: Array | None) -> None:  # fmt: skip
+                     pooled: Array | None, pool_argmax: Array | None) -> None:  # fmt: skip
         height, width = x.shape[:2]
         shape, pooled_shape = ((h, w, filters.channels_out) for h, w in ((height, width), (height // 2, width // 2)))
         self._check(
@@ -194,11 +194,11 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
             out=(out, shape, self.activation_dtype),
             mask=(mask, *mask_layout(shape)),
             pooled=(pooled, pooled_shape, self.activation_dtype),
-            choice=(choice, *choice_layout(pooled_shape)),
+            pool_argmax=(pool_argmax, *pool_argmax_layout(pooled_shape)),
         )
         self._run(
-            self._kernels.conv3x3_relu(x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice,
-                                       workspace=self._workspace)
+            self._kernels.conv3x3_relu(x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled,
+                                       pool_argmax=pool_argmax, workspace=self._workspace)
         )  # fmt: skip
 
     def carries_style(self, filters: Filters) -> StylePlace | None:
@@ -206,7 +206,7 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
 
     def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
                                accumulate: bool, features: Array | None = None,
-                               difference: Array | None = None) -> None:  # fmt: skip
+                               gram_error: Array | None = None) -> None:  # fmt: skip
         height, width, channels = shape = (*gradient.shape[:2], filters.channels_in)
         self._check(
             "conv3x3_input_gradient",
@@ -214,38 +214,38 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
             out=(out, shape, self._before(filters)),
             mask=(mask, *mask_layout(shape)),
             features=(features, shape, self.activation_dtype),
-            difference=(difference, (channels, channels), FLOAT),
+            gram_error=(gram_error, (channels, channels), FLOAT),
         )
-        if (features is None) != (difference is None):
+        if (features is None) != (gram_error is None):
             raise ValueError("conv3x3_input_gradient: features and a difference belong together")
-        self._run(self._kernels.input_gradient(gradient, filters, features, difference, out=out, mask=mask,
+        self._run(self._kernels.input_gradient(gradient, filters, features, gram_error, out=out, mask=mask,
                                                accumulate=accumulate, workspace=self._workspace,
                                                loss_scale=self.loss_scale))  # fmt: skip
 
-    def pool2x2(self, x: Array, *, pooling: Pooling, out: Array, choice: Array | None) -> None:
+    def pool2x2(self, x: Array, *, pooling: Pooling, out: Array, pool_argmax: Array | None) -> None:
         height, width, channels = shape = activations_shape(x)
         pooled_shape = (height // 2, width // 2, channels)
         self._check("pool2x2", x=(x, shape, self.activation_dtype), out=(out, pooled_shape, self.activation_dtype),
-                    choice=(choice, *choice_layout(pooled_shape)))  # fmt: skip
+                    pool_argmax=(pool_argmax, *pool_argmax_layout(pooled_shape)))  # fmt: skip
         self._check_channels("pool2x2", channels)
-        self._run(self._kernels.pool2x2(x, out, choice, pooling))
+        self._run(self._kernels.pool2x2(x, out, pool_argmax, pooling))
 
-    def pool_input_gradient(self, gradient: Array, *, pooling: Pooling, choice: Array | None, out: Array,
+    def pool_input_gradient(self, gradient: Array, *, pooling: Pooling, pool_argmax: Array | None, out: Array,
                             mask: Array, accumulate: bool) -> None:  # fmt: skip
         height, width, channels = shape = activations_shape(out)
         pooled_shape = (height // 2, width // 2, channels)
-        if (choice is not None) != (pooling == "max"):
-            given = "without" if choice is None else "with"
-            raise ValueError(f"pool_input_gradient: {pooling} pooling {given} choice")
+        if (pool_argmax is not None) != (pooling == "max"):
+            given = "without" if pool_argmax is None else "with"
+            raise ValueError(f"pool_input_gradient: {pooling} pooling {given} pool_argmax")
         self._check(
             "pool_input_gradient",
             gradient=(gradient, pooled_shape, self.activation_dtype),
-            choice=(choice, *choice_layout(pooled_shape)),
+            pool_argmax=(pool_argmax, *pool_argmax_layout(pooled_shape)),
             out=(out, shape, self.activation_dtype),
             mask=(mask, *mask_layout(shape)),
         )
         self._check_channels("pool_input_gradient", channels)
-        self._run(self._kernels.pool_input_gradient(gradient, choice, out, mask, accumulate))
+        self._run(self._kernels.pool_input_gradient(gradient, pool_argmax, out, mask, accumulate))
 
     def relu_gradient(self, gradient: Array, mask: Array) -> None:
         shape = activations_shape(gradient)
@@ -269,20 +269,20 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
         self._check_channels("mean", shape[2])
         self._run(self._kernels.mean(features, out, weights, self._workspace))
 
-    def style_cost(self, gram: Array, target: Array, scale: float, *, cost: Array, difference: Array,
+    def style_cost(self, gram: Array, target: Array, scale: float, *, cost: Array, gram_error: Array,
                    accumulate: bool = False) -> None:  # fmt: skip
         self._check_sums("style_cost", cost)
-        self._check("style_cost", **moments(len(gram), {"gram": gram, "target": target, "difference": difference}))
-        self._run(costs.style_cost(gram, target, scale, cost, difference, accumulate, self._sums))
+        self._check("style_cost", **moments(len(gram), {"gram": gram, "target": target, "gram_error": gram_error}))
+        self._run(costs.style_cost(gram, target, scale, cost, gram_error, accumulate, self._sums))
 
     def moments_cost(self, gram: Array, mean: Array, target_gram: Array, target_mean: Array, scale: float, *,
-                     cost: Array, difference: Array, shift: Array, accumulate: bool = False) -> None:  # fmt: skip
+                     cost: Array, gram_error: Array, shift: Array, accumulate: bool = False) -> None:  # fmt: skip
         self._check_sums("moments_cost", cost)
-        matrices = {"gram": gram, "target_gram": target_gram, "difference": difference}
+        matrices = {"gram": gram, "target_gram": target_gram, "gram_error": gram_error}
         vectors = {"mean": mean, "target_mean": target_mean, "shift": shift}
         self._check("moments_cost", **moments(len(gram), matrices, vectors))
         self._run(
-            costs.moments_cost(gram, mean, target_gram, target_mean, scale, cost, difference, shift, accumulate,
+            costs.moments_cost(gram, mean, target_gram, target_mean, scale, cost, gram_error, shift, accumulate,
                                    self._sums)
         )  # fmt: skip
 
@@ -293,28 +293,28 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
         self._run(wasserstein.w2_root(gram, mean, ridge, out, scratch, self._workspace))
 
     def w2_cost(self, gram: Array, mean: Array, target_root: Array, target_mean: Array, ridge: float, scale: float, *,
-                cost: Array, difference: Array, shift: Array, scratch: Array,
+                cost: Array, gram_error: Array, shift: Array, scratch: Array,
                 accumulate: bool = False) -> None:  # fmt: skip
         """`wasserstein` says how accurate it is, and with what ridge."""
         self._check_sums("w2_cost", cost)
-        matrices = {"gram": gram, "target_root": target_root, "difference": difference}
+        matrices = {"gram": gram, "target_root": target_root, "gram_error": gram_error}
         vectors = {"mean": mean, "target_mean": target_mean, "shift": shift}
         self._check("w2_cost", **moments(len(gram), matrices, vectors),
                     scratch=(scratch, (W2_SCRATCH, *gram.shape), FLOAT))  # fmt: skip
         self._run(
-            wasserstein.w2_cost(gram, mean, target_root, target_mean, ridge, scale, cost=cost, difference=difference,
+            wasserstein.w2_cost(gram, mean, target_root, target_mean, ridge, scale, cost=cost, gram_error=gram_error,
                                 shift=shift, scratch=scratch, accumulate=accumulate, sums=self._sums)
         )  # fmt: skip
 
-    def style_gradient(self, features: Array, difference: Array, *, out: Array, accumulate: bool,
+    def style_gradient(self, features: Array, gram_error: Array, *, out: Array, accumulate: bool,
                        shift: Array | None = None, weights: Array | None = None) -> None:  # fmt: skip
         shape = activations_shape(features)
         self._check("style_gradient", features=(features, shape, self.activation_dtype),
-                    out=(out, shape, self.activation_dtype), difference=(difference, (shape[2], shape[2]), FLOAT),
+                    out=(out, shape, self.activation_dtype), gram_error=(gram_error, (shape[2], shape[2]), FLOAT),
                     shift=(shift, shape[2:], FLOAT), weights=(weights, shape[:2], FLOAT))  # fmt: skip
         self._check_channels("style_gradient", shape[2])
         self._run(
-            self._kernels.style_gradient(features, difference, out=out, accumulate=accumulate, shift=shift,
+            self._kernels.style_gradient(features, gram_error, out=out, accumulate=accumulate, shift=shift,
                                          weights=weights, workspace=self._workspace, loss_scale=self.loss_scale)
         )  # fmt: skip
 

@@ -91,10 +91,10 @@ class SimtKernels:
         return launch_simt.pack_filters(kernel, bias)
 
     def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
-                     pooled: Array | None, choice: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
-        return launch_simt.conv3x3_relu(
-            x, _plain(filters), out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice, workspace=workspace
-        )
+                     pooled: Array | None, pool_argmax: Array | None,
+                     workspace: Array | None) -> list[Launch]:  # fmt: skip
+        return launch_simt.conv3x3_relu(x, _plain(filters), out=out, mask=mask, pooling=pooling, pooled=pooled,
+                                        pool_argmax=pool_argmax, workspace=workspace)  # fmt: skip
 
     def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
                                accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
@@ -102,31 +102,31 @@ class SimtKernels:
             gradient, _plain(filters), out=out, mask=mask, accumulate=accumulate, workspace=workspace
         )
 
-    def pool2x2(self, x: Array, out: Array, choice: Array | None, pooling: Pooling) -> list[Launch]:
-        return elementwise.pool2x2(x, out, choice, pooling)
+    def pool2x2(self, x: Array, out: Array, pool_argmax: Array | None, pooling: Pooling) -> list[Launch]:
+        return elementwise.pool2x2(x, out, pool_argmax, pooling)
 
     def carries_style(self, filters: Filters) -> StylePlace | None:
         """Whether a style in `input_gradient` is no launch of its own, and if so whether `out` may be the features."""
         del filters
         return None
 
-    def input_gradient(self, gradient: Array, filters: Filters, features: Array | None, difference: Array | None, *,
+    def input_gradient(self, gradient: Array, filters: Filters, features: Array | None, gram_error: Array | None, *,
                        out: Array, mask: Array | None, accumulate: bool, workspace: Array,
                        loss_scale: float) -> list[Launch]:  # fmt: skip
         """With a style or without, the one after the other."""
         before: list[Launch] = []
-        if features is not None and difference is not None:
+        if features is not None and gram_error is not None:
             before = self.style_gradient(
-                features, difference, out=out, accumulate=accumulate, shift=None, weights=None, workspace=workspace,
+                features, gram_error, out=out, accumulate=accumulate, shift=None, weights=None, workspace=workspace,
                 loss_scale=loss_scale,
             )  # fmt: skip
         return before + self.conv3x3_input_gradient(
             gradient, filters, out=out, mask=mask, accumulate=accumulate or bool(before), workspace=workspace
         )
 
-    def pool_input_gradient(self, gradient: Array, choice: Array | None, out: Array, mask: Array,
+    def pool_input_gradient(self, gradient: Array, pool_argmax: Array | None, out: Array, mask: Array,
                             accumulate: bool) -> list[Launch]:  # fmt: skip
-        return elementwise.pool_input_gradient(gradient, choice, out, mask, accumulate)
+        return elementwise.pool_input_gradient(gradient, pool_argmax, out, mask, accumulate)
 
     def relu_gradient(self, gradient: Array, mask: Array) -> list[Launch]:
         return elementwise.relu_gradient(gradient, mask)
@@ -137,11 +137,11 @@ class SimtKernels:
     def mean(self, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
         return gram_simt.mean(features, out, weights, workspace)
 
-    def style_gradient(self, features: Array, difference: Array, *, out: Array, accumulate: bool, shift: Array | None,
+    def style_gradient(self, features: Array, gram_error: Array, *, out: Array, accumulate: bool, shift: Array | None,
                        weights: Array | None, workspace: Array, loss_scale: float) -> list[Launch]:  # fmt: skip
         assert loss_scale == 1.0, "float32 needs none"
         return gram_simt.style_gradient(
-            features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights, workspace=workspace
+            features, gram_error, out=out, accumulate=accumulate, shift=shift, weights=weights, workspace=workspace
         )
 
     def content_cost(self, features: Array, target: Array, scale: float, cost: Array, weights: Array | None,
@@ -183,13 +183,13 @@ class MmaKernels(SimtKernels):
             raise DeviceError(str(problem)) from None
 
     def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
-                     pooled: Array | None, choice: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
+                     pooled: Array | None, pool_argmax: Array | None,
+                     workspace: Array | None) -> list[Launch]:  # fmt: skip
         if not isinstance(filters, launch_mma_sm80.TensorFilters):
-            return super().conv3x3_relu(
-                x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice, workspace=workspace
-            )
+            return super().conv3x3_relu(x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled,
+                                        pool_argmax=pool_argmax, workspace=workspace)  # fmt: skip
         return launch_mma_sm80.conv3x3_relu(
-            x, filters, self.spec, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice,
+            x, filters, self.spec, out=out, mask=mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax,
             workspace=workspace,
         )  # fmt: skip
 
@@ -208,15 +208,15 @@ class MmaKernels(SimtKernels):
             return super().gram(features, out, weights, workspace)
         return gram_mma_sm80.gram(features, out, weights, workspace, self.precision, self.spec)
 
-    def style_gradient(self, features: Array, difference: Array, *, out: Array, accumulate: bool, shift: Array | None,
+    def style_gradient(self, features: Array, gram_error: Array, *, out: Array, accumulate: bool, shift: Array | None,
                        weights: Array | None, workspace: Array, loss_scale: float) -> list[Launch]:  # fmt: skip
         if not gram_mma_sm80.serves(features.shape[2], self.precision):
             return super().style_gradient(
-                features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights,
+                features, gram_error, out=out, accumulate=accumulate, shift=shift, weights=weights,
                 workspace=workspace, loss_scale=loss_scale,
             )  # fmt: skip
         return gram_mma_sm80.style_gradient(
-            features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights, workspace=workspace,
+            features, gram_error, out=out, accumulate=accumulate, shift=shift, weights=weights, workspace=workspace,
             precision=self.precision, spec=self.spec, factor=loss_scale,
         )  # fmt: skip
 
@@ -251,12 +251,12 @@ class Mma16BitKernels(MmaKernels):
     def to_float32(self, values: NDArray[Any]) -> NDArray[Any]:
         return widened(values, self.precision)
 
-    def pool2x2(self, x: Array, out: Array, choice: Array | None, pooling: Pooling) -> list[Launch]:
-        return elementwise.pool2x2_16bit(x, out, choice, pooling, self.precision)
+    def pool2x2(self, x: Array, out: Array, pool_argmax: Array | None, pooling: Pooling) -> list[Launch]:
+        return elementwise.pool2x2_16bit(x, out, pool_argmax, pooling, self.precision)
 
-    def pool_input_gradient(self, gradient: Array, choice: Array | None, out: Array, mask: Array,
+    def pool_input_gradient(self, gradient: Array, pool_argmax: Array | None, out: Array, mask: Array,
                             accumulate: bool) -> list[Launch]:  # fmt: skip
-        return elementwise.pool_input_gradient_16bit(gradient, choice, out, mask, accumulate, self.precision)
+        return elementwise.pool_input_gradient_16bit(gradient, pool_argmax, out, mask, accumulate, self.precision)
 
     def relu_gradient(self, gradient: Array, mask: Array) -> list[Launch]:
         return elementwise.relu_gradient_16bit(gradient, mask, self.precision)
@@ -303,14 +303,14 @@ class WgmmaKernels(Mma16BitKernels):
         return launch_wgmma_sm90.pack_filters(kernel, bias, _as_element(self.precision))
 
     def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
-                     pooled: Array | None, choice: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
+                     pooled: Array | None, pool_argmax: Array | None,
+                     workspace: Array | None) -> list[Launch]:  # fmt: skip
         if not isinstance(filters, launch_wgmma_sm90.PackedFilters):
-            return super().conv3x3_relu(
-                x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice, workspace=workspace
-            )
+            return super().conv3x3_relu(x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled,
+                                        pool_argmax=pool_argmax, workspace=workspace)  # fmt: skip
         return launch_wgmma_sm90.conv3x3_relu(
-            x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice, workspace=workspace,
-            target=self._target,
+            x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax,
+            workspace=workspace, target=self._target,
         )  # fmt: skip
 
     def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
@@ -329,13 +329,13 @@ class WgmmaKernels(Mma16BitKernels):
             return None
         return "in place" if filters.channels_in <= launch_wgmma_sm90.IN_PLACE_CHANNELS else "beside"
 
-    def input_gradient(self, gradient: Array, filters: Filters, features: Array | None, difference: Array | None, *,
+    def input_gradient(self, gradient: Array, filters: Filters, features: Array | None, gram_error: Array | None, *,
                        out: Array, mask: Array | None, accumulate: bool, workspace: Array,
                        loss_scale: float) -> list[Launch]:  # fmt: skip
-        apart = features is None or difference is None or self.carries_style(filters) is None
+        apart = features is None or gram_error is None or self.carries_style(filters) is None
         if apart or not isinstance(filters, launch_wgmma_sm90.PackedFilters):
             return super().input_gradient(
-                gradient, filters, features, difference, out=out, mask=mask, accumulate=accumulate,
+                gradient, filters, features, gram_error, out=out, mask=mask, accumulate=accumulate,
                 workspace=workspace, loss_scale=loss_scale,
             )  # fmt: skip
         return launch_wgmma_sm90.conv3x3_input_gradient(
@@ -346,7 +346,7 @@ class WgmmaKernels(Mma16BitKernels):
             accumulate=accumulate,
             workspace=workspace,
             target=self._target,
-            style=(features, difference),
+            style=(features, gram_error),
         )
 
     def gram(self, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
@@ -381,14 +381,14 @@ class WgmmaFloat32Kernels(MmaKernels):
         return launch_wgmma_fp32_sm90.pack_filters(kernel, bias, precision)
 
     def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
-                     pooled: Array | None, choice: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
+                     pooled: Array | None, pool_argmax: Array | None,
+                     workspace: Array | None) -> list[Launch]:  # fmt: skip
         if not isinstance(filters, launch_wgmma_fp32_sm90.PackedFilters):
-            return super().conv3x3_relu(
-                x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice, workspace=workspace
-            )
+            return super().conv3x3_relu(x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled,
+                                        pool_argmax=pool_argmax, workspace=workspace)  # fmt: skip
         return launch_wgmma_fp32_sm90.conv3x3_relu(
-            x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, choice=choice, workspace=workspace,
-            target=self._target,
+            x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax,
+            workspace=workspace, target=self._target,
         )  # fmt: skip
 
     def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,

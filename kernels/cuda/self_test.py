@@ -122,20 +122,20 @@ def problem_with(
                 for tile, shape in zip(gram.GRAM_TILES, GRAM_TEST_SHAPES, strict=True)
             ]  # fmt: skip
         for what, bound, test in tests:
-            for slices in (1, 2):
+            for split_k in (1, 2):
                 try:
-                    error = test(slices)
+                    error = test(split_k)
                 except OutOfMemoryError:
                     raise  # which says nothing of the kernels
                 except DeviceError as problem:
                     return f"{what} in {precision}: {problem}"
                 if not error <= bound:  # so that a NaN is a problem
-                    return f"{what} in {precision}, {slices} slices: off by {error:.2g} of the largest value"
+                    return f"{what} in {precision}, {split_k} slices: off by {error:.2g} of the largest value"
     return None
 
 
 def _self_test_error(
-    runtime: Runtime, target: Target, precision: str, tile: Any, shape: tuple[int, int, int, int], slices: int
+    runtime: Runtime, target: Target, precision: str, tile: Any, shape: tuple[int, int, int, int], split_k: int
 ) -> float:
     """The largest error of activations and input gradients, masked and added to what is there, relative to the largest
     of each."""
@@ -155,15 +155,15 @@ def _self_test_error(
     mask = random.standard_normal(x.shape) > 0
     x_held, gradient_held, mask_held = held(x), held(gradient), held(np.packbits(mask, axis=2, bitorder="little"))
     y, back = held(np.zeros_like(gradient)), held(x)
-    forward = launcher.cut_up(tile, height, width, channels_in, channels_out, slices)
-    backward = launcher.cut_up(tile, height, width, channels_out, channels_in, slices)
+    forward = launcher.cut_up(tile, height, width, channels_in, channels_out, split_k)
+    backward = launcher.cut_up(tile, height, width, channels_out, channels_in, split_k)
     needs = (
         launcher.partial_bytes(forward, height, width, channels_out),
         launcher.partial_bytes(backward, height, width, channels_in),
     )
     workspace = runtime.allocate(max(needs))
     for launch in (
-        *launcher.conv3x3_relu(x_held, on_device, out=y, mask=None, pooling="max", pooled=None, choice=None,
+        *launcher.conv3x3_relu(x_held, on_device, out=y, mask=None, pooling="max", pooled=None, pool_argmax=None,
                       workspace=workspace, target=target, work=forward),
         *launcher.conv3x3_input_gradient(gradient_held, on_device, out=back, mask=mask_held, accumulate=True,
                                 workspace=workspace, target=target, work=backward),
@@ -175,7 +175,7 @@ def _self_test_error(
     expected_y = np.empty(gradient.shape)
     expected_back = widened(x, precision).astype(np.float64)
     reference.conv3x3_relu(widened(x, precision).astype(np.float64), exact, out=expected_y, mask=None, pooling="max",
-                           pooled=None, choice=None)  # fmt: skip
+                           pooled=None, pool_argmax=None)  # fmt: skip
     reference.conv3x3_input_gradient(widened(gradient, precision).astype(np.float64), exact, out=expected_back,
                                      mask=mask, accumulate=True)  # fmt: skip
     return max(
@@ -185,13 +185,13 @@ def _self_test_error(
 
 
 def _gram_test_error(
-    runtime: Runtime, target: Target, precision: str, shape: tuple[int, int, int], slices: int
+    runtime: Runtime, target: Target, precision: str, shape: tuple[int, int, int], split_k: int
 ) -> float:
     """The largest error of the Gram matrix of features of this shape, relative to its largest number."""
     features = rounded(np.random.default_rng(0).standard_normal(shape).astype(np.float32), precision)
     features_held, out = _held(runtime, features), _held(runtime, np.zeros((shape[2], shape[2]), np.float32))
-    workspace = runtime.allocate(gram.choose_gram(*shape, slices).nbytes)
-    for launch in gram.gram(features_held, out, workspace, target, slices):
+    workspace = runtime.allocate(gram.choose_gram(*shape, split_k).nbytes)
+    for launch in gram.gram(features_held, out, workspace, target, split_k):
         runtime.launch(launch)
     expected = np.empty(out.shape)
     Reference().gram(widened(features, precision).astype(np.float64), expected)

@@ -53,9 +53,9 @@ def test_a_wrong_operation_shows_in_its_row(thin: Any) -> None:
     right = device.style_gradient
 
     def slightly_wrong(
-        features: Any, difference: Any, *, out: Any, accumulate: bool, shift: Any = None, weights: Any = None
+        features: Any, gram_error: Any, *, out: Any, accumulate: bool, shift: Any = None, weights: Any = None
     ) -> None:
-        wrong = difference * np.float32(1.001)
+        wrong = gram_error * np.float32(1.001)
         right(features, wrong, out=out, accumulate=accumulate, shift=shift, weights=weights)
 
     device.style_gradient = slightly_wrong  # type: ignore[method-assign]

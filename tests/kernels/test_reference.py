@@ -22,7 +22,7 @@ def forward(x: Any, kernel: Any, bias: Any, pooling: Pooling = "max") -> dict[st
         "out": np.empty((height, width, channels)),
         "mask": np.empty((height, width, channels), bool),
         "pooled": np.empty((height // 2, width // 2, channels)),
-        "choice": np.empty((height // 2, width // 2, channels), np.uint8) if pooling == "max" else None,
+        "pool_argmax": np.empty((height // 2, width // 2, channels), np.uint8) if pooling == "max" else None,
     }
     device.conv3x3_relu(x, device.pack_filters(kernel, bias), pooling=pooling, **out)
     return out
@@ -47,7 +47,7 @@ def test_pool_takes_four_pixels_and_leaves_out_the_odd_row(pooling: Pooling) -> 
         square = y[2 * i : 2 * i + 2, 2 * j : 2 * j + 2, k].ravel()
         assert result["pooled"][i, j, k] == pytest.approx(square.max() if pooling == "max" else square.mean())
         if pooling == "max":
-            assert result["choice"][i, j, k] == list(square).index(square.max())
+            assert result["pool_argmax"][i, j, k] == list(square).index(square.max())
 
 
 @pytest.mark.parametrize("pooling", ["max", "average"])
@@ -62,7 +62,7 @@ def test_layer_gradient_against_central_differences(pooling: Pooling) -> None:
     result = forward(x, kernel, bias, pooling)
     dz, dx = np.full((*SHAPE[:2], 4), np.nan), np.full(SHAPE, np.nan)
     device.pool_input_gradient(
-        probe, pooling=pooling, choice=result["choice"], out=dz, mask=result["mask"], accumulate=False
+        probe, pooling=pooling, pool_argmax=result["pool_argmax"], out=dz, mask=result["mask"], accumulate=False
     )
     device.conv3x3_input_gradient(dz, filters, out=dx, mask=None, accumulate=False)
     step = 1e-6
@@ -86,18 +86,18 @@ def test_style_cost_is_the_paper_formula_and_its_gradient_is_right() -> None:
     size = len(pixels)
 
     def cost(features: Any) -> tuple[float, Any]:
-        gram, difference, value = np.empty((4, 4)), np.empty((4, 4)), np.empty(1)
+        gram, gram_error, value = np.empty((4, 4)), np.empty((4, 4)), np.empty(1)
         device.gram(features, gram)
-        device.style_cost(gram, target, 1 / (4**2 * size), cost=value, difference=difference)
-        return float(value[0]), difference
+        device.style_cost(gram, target, 1 / (4**2 * size), cost=value, gram_error=gram_error)
+        return float(value[0]), gram_error
 
-    value, difference = cost(features)
+    value, gram_error = cost(features)
     # 1 / (2 nH nW nC)^2 sum (Gram(S) - Gram(G))^2 with the Grams not divided by anything
     assert value == pytest.approx(np.sum((pixels.T @ pixels - size * target) ** 2) / (2 * size * 4) ** 2)
     target = target + target.T  # a Gram is symmetric, and style_gradient relies on it
-    value, difference = cost(features)
+    value, gram_error = cost(features)
     gradient, direction, step = np.empty_like(features), random64(6, 5, 4, seed=2), 1e-6
-    device.style_gradient(features, difference, out=gradient, accumulate=False)
+    device.style_gradient(features, gram_error, out=gradient, accumulate=False)
     numeric = (cost(features + step * direction)[0] - cost(features - step * direction)[0]) / (2 * step)
     assert np.sum(gradient * direction) == pytest.approx(numeric, rel=1e-7)
 
@@ -133,11 +133,11 @@ def test_every_style_cost_has_the_gradient_that_its_difference_and_shift_make(st
 
     def cost(features: Any) -> tuple[float, Any, Any]:
         gram, mean = moments(features, weights)
-        difference = np.full((4, 4), np.nan)
+        gram_error = np.full((4, 4), np.nan)
         shift: Any = None if statistics == "gram" else np.full(4, np.nan)
         total, value = 0.0, np.empty(1)
         for number, ((target, target_mean), share) in enumerate(zip(targets, shares, strict=True)):
-            arguments: dict[str, Any] = {"cost": value, "difference": difference, "accumulate": number > 0}
+            arguments: dict[str, Any] = {"cost": value, "gram_error": gram_error, "accumulate": number > 0}
             linear, squared = 2 * share / (4 * 30), share / (4**2 * 30)
             if statistics == "gram":
                 device.style_cost(gram, target, squared, **arguments)
@@ -148,12 +148,12 @@ def test_every_style_cost_has_the_gradient_that_its_difference_and_shift_make(st
                 device.w2_root(target, target_mean, RIDGE, root, scratch=SCRATCH)
                 device.w2_cost(gram, mean, root, target_mean, RIDGE, linear, shift=shift, scratch=SCRATCH, **arguments)
             total += share * float(value[0])
-        return total, difference, shift
+        return total, gram_error, shift
 
-    _, difference, shift = cost(features)
+    _, gram_error, shift = cost(features)
     gradient = random64(6, 5, 4, seed=5)
     before = gradient.copy()
-    device.style_gradient(features, difference, out=gradient, accumulate=True, shift=shift, weights=weights)
+    device.style_gradient(features, gram_error, out=gradient, accumulate=True, shift=shift, weights=weights)
     numeric = (cost(features + step * direction)[0] - cost(features - step * direction)[0]) / (2 * step)
     assert np.sum((gradient - before) * direction) == pytest.approx(numeric, rel=1e-7)
 
@@ -161,14 +161,14 @@ def test_every_style_cost_has_the_gradient_that_its_difference_and_shift_make(st
 def test_moments_cost_parts_covariances_from_means() -> None:
     features, target = random64(6, 5, 4), random64(7, 4, 4, seed=1)
     (gram, mean), (target_gram, target_mean) = moments(features), moments(target)
-    cost, difference, shift = np.empty(1), np.empty((4, 4)), np.empty(4)
-    outputs: dict[str, Any] = {"cost": cost, "difference": difference, "shift": shift}
+    cost, gram_error, shift = np.empty(1), np.empty((4, 4)), np.empty(4)
+    outputs: dict[str, Any] = {"cost": cost, "gram_error": gram_error, "shift": shift}
     device.moments_cost(gram, mean, target_gram, target_mean, 1.0, **outputs)
     covariances = [np.cov(x.reshape(-1, 4).T, bias=True) for x in (features, target)]
     outers = [np.outer(m, m) for m in (mean, target_mean)]
     expected = np.sum((covariances[0] - covariances[1]) ** 2) + np.sum((outers[0] - outers[1]) ** 2)
     assert cost[0] == pytest.approx(expected / (4 * 4**2))
-    np.testing.assert_allclose(difference, covariances[0] - covariances[1], atol=1e-12)
+    np.testing.assert_allclose(gram_error, covariances[0] - covariances[1], atol=1e-12)
     device.moments_cost(gram, mean, gram, mean, 1.0, **outputs)
     assert cost[0] == pytest.approx(0, abs=1e-28)
 
@@ -176,21 +176,21 @@ def test_moments_cost_parts_covariances_from_means() -> None:
 def test_w2_is_the_distance_of_normal_distributions() -> None:
     features, target = random64(6, 5, 4), random64(7, 4, 4, seed=1)
     (gram, mean), (target_gram, target_mean) = moments(features), moments(target)
-    root, cost, difference, shift = np.empty((4, 4)), np.empty(1), np.empty((4, 4)), np.empty(4)
+    root, cost, gram_error, shift = np.empty((4, 4)), np.empty(1), np.empty((4, 4)), np.empty(4)
     device.w2_root(target_gram, target_mean, RIDGE, root, scratch=SCRATCH)
     covariance, target_covariance = (
         np.cov(x.reshape(-1, 4).T, bias=True) + RIDGE * np.eye(4) for x in (features, target)
     )
     np.testing.assert_allclose(root @ root, target_covariance, atol=1e-12)
-    outputs: dict[str, Any] = {"cost": cost, "difference": difference, "shift": shift, "scratch": SCRATCH}
+    outputs: dict[str, Any] = {"cost": cost, "gram_error": gram_error, "shift": shift, "scratch": SCRATCH}
     device.w2_cost(gram, mean, root, target_mean, RIDGE, 2.0, **outputs)
     # The trace of a root of S T is the sum of the roots of its eigenvalues, with no root of a matrix in sight.
     roots = np.sqrt(np.linalg.eigvals(covariance @ target_covariance).real)
     traces = np.trace(covariance) + np.trace(target_covariance) - 2 * roots.sum()
     assert cost[0] == pytest.approx((np.sum((mean - target_mean) ** 2) + traces) / 4)
-    transport = np.eye(4) - difference / 2  # the map that takes one covariance to the other
+    transport = np.eye(4) - gram_error / 2  # the map that takes one covariance to the other
     np.testing.assert_allclose(transport @ covariance @ transport, target_covariance, atol=1e-10)
-    np.testing.assert_allclose(shift, 2 * (mean - target_mean) - difference @ mean)
+    np.testing.assert_allclose(shift, 2 * (mean - target_mean) - gram_error @ mean)
     device.w2_root(gram, mean, RIDGE, root, scratch=SCRATCH)
     device.w2_cost(gram, mean, root, mean, RIDGE, 1.0, **outputs)
     assert cost[0] == pytest.approx(0, abs=1e-12)

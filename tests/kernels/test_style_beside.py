@@ -18,8 +18,8 @@ def expected(accumulate: bool) -> np.ndarray:
     height, width, channels_in, channels_out = SHAPE
     _, kernel, bias = layer(SHAPE)
     reference, out = Reference(), random(height, width, channels_in, seed=4)
-    features, difference = random(height, width, channels_in, seed=6), random(channels_in, channels_in, seed=7)
-    reference.style_gradient(features, difference + difference.T, out=out, accumulate=accumulate)
+    features, gram_error = random(height, width, channels_in, seed=6), random(channels_in, channels_in, seed=7)
+    reference.style_gradient(features, gram_error + gram_error.T, out=out, accumulate=accumulate)
     reference.conv3x3_input_gradient(random(height, width, channels_out, seed=3), reference.pack_filters(kernel, bias),
                                      out=out, mask=None, accumulate=True)  # fmt: skip
     return out
@@ -37,12 +37,12 @@ def by(device: Any, accumulate: bool) -> np.ndarray:
     real = device.activation_dtype
     device.bind_workspace(device.allocate(device.workspace_bytes([SHAPE])))
     filters = device.pack_filters(kernel.astype(np.float32), bias.astype(np.float32))
-    difference = random(channels_in, channels_in, seed=7)
+    gram_error = random(channels_in, channels_in, seed=7)
     out = held(device, random(height, width, channels_in, seed=4), real)
     device.conv3x3_input_gradient(
         held(device, random(height, width, channels_out, seed=3), real), filters, out=out, mask=None,
         accumulate=accumulate, features=held(device, random(height, width, channels_in, seed=6), real),
-        difference=held(device, difference + difference.T, device.image_dtype),
+        gram_error=held(device, gram_error + gram_error.T, device.image_dtype),
     )  # fmt: skip
     assert device.carries_style(filters) is None
     result: np.ndarray = device.download(out)

@@ -28,7 +28,7 @@ class Gram(OfSquaredErrors):
         for number, style in enumerate(term.targets):
             device.style_cost(
                 term.sums.gram, style.target.gram, self.scale(term, style.share),
-                cost=style.cost, difference=term.errors.gram_error, accumulate=number > 0,
+                cost=style.cost, gram_error=term.errors.gram_error, accumulate=number > 0,
             )  # fmt: skip
 
 

@@ -44,5 +44,5 @@ def color_chart() -> Image.Image:
 
 def look_alike(one: Image.Image, other: Image.Image) -> bool:
     """Whether no 8-bit channel differs by more than a level, as the best of conversions may by rounding."""
-    difference = np.asarray(one).astype(np.int16) - np.asarray(other)
-    return int(np.abs(difference).max()) <= 1
+    gram_error = np.asarray(one).astype(np.int16) - np.asarray(other)
+    return int(np.abs(gram_error).max()) <= 1

@@ -24,7 +24,7 @@ from ..storage import MEMORY, rounded
 from . import launch_simt as convolution
 from .kernel_names import MMA_SM80
 from .launch_simt import IMAGE_CHANNELS, PackedFilters
-from .tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, TAPS, TILE_WIDTH, Work, choose
+from .tile_model import CHANNEL_GROUP, PRODUCTS, ROW_BYTES, TAPS, TILE_WIDTH, ConvPlan, choose
 
 CHANNELS_MULTIPLE = 8
 CHUNKS = 8  # of 16 bytes in a row of 128
@@ -86,19 +86,19 @@ def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int
     return max(partial_bytes(choose(shape, precision, spec), shape) for shape in directions)
 
 
-def partial_bytes(work: Work, shape: tuple[int, int, int, int]) -> int:
+def partial_bytes(work: ConvPlan, shape: tuple[int, int, int, int]) -> int:
     """Scratch memory for the sums of the slices; none for a single one."""
     height, width, _, channels_out = shape
-    return split_k_bytes(work.slices, height * width * channels_out)
+    return split_k_bytes(work.split_k, height * width * channels_out)
 
 
 def conv3x3_relu(x: Array, filters: TensorFilters, spec: GpuSpec, *, out: Array | None, mask: Array | None,
-                 pooling: Pooling, pooled: Array | None, choice: Array | None, workspace: Array | None,
-                 work: Work | None = None) -> list[Launch]:  # fmt: skip
+                 pooling: Pooling, pooled: Array | None, pool_argmax: Array | None, workspace: Array | None,
+                 work: ConvPlan | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_relu`; `workspace` is uint8, `workspace_bytes` long. `work` overrides the model's choice."""
     height, width, channels_in = x.shape
     shape = (height, width, channels_in, filters.channels_out)
-    outputs = (filters.bias, out, mask, pooled, choice)
+    outputs = (filters.bias, out, mask, pooled, pool_argmax)
     results = (np.int32(height), np.int32(width), np.int32(filters.channels_out), np.int32(pooling == "average"))
     if channels_in == IMAGE_CHANNELS:
         tiles = ceil_div(height, IMAGE_TILE_HEIGHT) * ceil_div(width, TILE_WIDTH)
@@ -110,16 +110,16 @@ def conv3x3_relu(x: Array, filters: TensorFilters, spec: GpuSpec, *, out: Array 
     name = MMA_SM80["relu", filters.precision, work.tile.name]
     args = (x, filters.forward, *outputs, partials, *map(np.int32, shape), results[-1])
     launch = Launch(name, work.grid, (work.tile.threads, 1, 1), args, work.shared_bytes)
-    if work.slices == 1:
+    if work.split_k == 1:
         return [launch]
-    args = (partials, *outputs, np.int32(work.slices), *results)
+    args = (partials, *outputs, np.int32(work.split_k), *results)
     name = MMA_SM80["relu", filters.precision, "split_k_sum"]
     return [launch, Launch(name, finish_grid(height, width, shape[3]), (256, 1, 1), args)]
 
 
 def conv3x3_input_gradient(gradient: Array, filters: TensorFilters, spec: GpuSpec, *, out: Array, mask: Array | None,
                            accumulate: bool, workspace: Array | None,
-                           work: Work | None = None) -> list[Launch]:  # fmt: skip
+                           work: ConvPlan | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_input_gradient`; `workspace` is uint8, `workspace_bytes` long. `work` overrides the choice."""
     height, width, channels_out = gradient.shape
     shape = (height, width, channels_out, filters.channels_in)
@@ -134,9 +134,9 @@ def conv3x3_input_gradient(gradient: Array, filters: TensorFilters, spec: GpuSpe
     name = MMA_SM80["input_gradient", filters.precision, work.tile.name]
     args = (gradient, filters.backward, out, mask, partials, *map(np.int32, shape), np.int32(accumulate))
     launch = Launch(name, work.grid, (work.tile.threads, 1, 1), args, work.shared_bytes)
-    if work.slices == 1:
+    if work.split_k == 1:
         return [launch]
-    sizes = (np.int32(work.slices), np.int32(height), np.int32(width), np.int32(filters.channels_in))
+    sizes = (np.int32(work.split_k), np.int32(height), np.int32(width), np.int32(filters.channels_in))
     name = MMA_SM80["input_gradient", filters.precision, "split_k_sum"]
     args = (partials, out, mask, *sizes, np.int32(accumulate))
     return [launch, Launch(name, finish_grid(height, width, shape[3]), (256, 1, 1), args)]
@@ -169,8 +169,8 @@ def _pack_to_image(kernel: NDArray[np.float32], precision: str) -> NDArray[np.ui
     """(3, 3, C, 3) as the fragments (C / 64, 3 columns of taps, 4 slices, 3 rows of taps, 32 lanes, 2)."""
     channels = kernel.shape[2]
     padded = np.pad(kernel, ((0, 0), (0, 0), (0, -channels % CHANNEL_GROUP), (0, 8 - IMAGE_CHANNELS)))
-    slices = padded.reshape(3, 3, -1, CHANNEL_GROUP // SLICE, SLICE, 8)
-    return _fragments(slices.transpose(2, 1, 3, 0, 4, 5), precision)
+    split_k = padded.reshape(3, 3, -1, CHANNEL_GROUP // SLICE, SLICE, 8)
+    return _fragments(split_k.transpose(2, 1, 3, 0, 4, 5), precision)
 
 
 def _fragments(matrices: NDArray[np.float32], precision: str) -> NDArray[np.uint32]:

@@ -66,17 +66,17 @@ TILES = (
 ANY_TILE = Tile("128x64_any", 128, 64, 128, 3, 0.6)  # for input channels that are no multiple of four
 
 
-class Work(NamedTuple):
+class ConvPlan(NamedTuple):
     """A convolution cut up: `down` x `across` tiles, the sum over taps and channels in `slices`."""
 
     tile: Tile
     down: int
     across: int
-    slices: int
+    split_k: int
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        return (self.down, self.across, self.slices)
+        return (self.down, self.across, self.split_k)
 
     @property
     def rows(self) -> int:
@@ -89,7 +89,7 @@ def mask_layout(shape: tuple[int, int, int]) -> Layout:
     return (height, width, ceil_div(channels, 8)), np.dtype(np.uint8)
 
 
-def choice_layout(pooled_shape: tuple[int, int, int]) -> Layout:
+def pool_argmax_layout(pooled_shape: tuple[int, int, int]) -> Layout:
     """(H, W, ceil(C / 4)) bytes: bits 2 (c % 4) and up of byte c / 4 are 2 r + s of channel c's first maximum."""
     height, width, channels = pooled_shape
     return (height, width, ceil_div(channels, 4)), np.dtype(np.uint8)
@@ -108,7 +108,7 @@ def pack_filters(kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Pack
     return PackedFilters(forward, backward, _pad(bias, 0, 4), channels_in, channels_out)
 
 
-def choose_tile(height: int, width: int, channels_in: int, channels_out: int, taps: int = 9) -> Work:
+def choose_tile(height: int, width: int, channels_in: int, channels_out: int, taps: int = 9) -> ConvPlan:
     """The tile with the least padded work for its efficiency, and as many slices as one wave of blocks has room for.
 
     A function of the shapes alone, so that the same convolution is added up in the same order on every GPU. With one
@@ -123,13 +123,13 @@ def choose_tile(height: int, width: int, channels_in: int, channels_out: int, ta
     squares = ceil_div(height, 2) * ceil_div(width, 2)
     down, across = ceil_div(squares * 4, tile.pixels), ceil_div(channels_out, tile.channels)
     steps = taps * ceil_div(channels_in, DEPTH)
-    slices = min(SIMT_MULTIPROCESSORS * tile.resident // (down * across), steps // WORTH_SPLITTING)
-    return Work(tile, down, across, max(1, slices))
+    split_k = min(SIMT_MULTIPROCESSORS * tile.resident // (down * across), steps // WORTH_SPLITTING)
+    return ConvPlan(tile, down, across, max(1, split_k))
 
 
-def partial_bytes(work: Work, channels_out: int) -> int:
+def partial_bytes(work: ConvPlan, channels_out: int) -> int:
     """Scratch memory for the sums of the slices; none for a single one."""
-    return split_k_bytes(work.slices, work.rows * ceil_div(channels_out, 4) * 4)
+    return split_k_bytes(work.split_k, work.rows * ceil_div(channels_out, 4) * 4)
 
 
 def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int) -> int:
@@ -143,12 +143,12 @@ def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int
 
 
 def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: Array | None, pooling: Pooling,
-                 pooled: Array | None, choice: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
+                 pooled: Array | None, pool_argmax: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_relu`; `workspace` is uint8, `workspace_bytes` long."""
     height, width, channels_in = x.shape
     channels_out = filters.channels_out
     average = np.int32(pooling == "average")
-    outputs = (filters.bias, out, mask, pooled, choice)
+    outputs = (filters.bias, out, mask, pooled, pool_argmax)
     sizes = (np.int32(height), np.int32(width))
     if channels_in == IMAGE_CHANNELS:
         grid = (ceil_div(width, 16), ceil_div(height, 8), ceil_div(channels_out, 64))
@@ -162,9 +162,9 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
         (work.tile.threads, 1, 1),
         (x, filters.forward, *outputs, partials, *sizes, *_walk(width, channels_in, channels_out), average),
     )
-    if work.slices == 1:
+    if work.split_k == 1:
         return [launch]
-    args = (partials, *outputs, np.int32(work.slices), np.int32(work.rows), *sizes, np.int32(channels_out), average)
+    args = (partials, *outputs, np.int32(work.split_k), np.int32(work.rows), *sizes, np.int32(channels_out), average)
     grid = slices_grid(height, width, channels_out)
     return [launch, Launch(SIMT["relu", "split_k_sum"], grid, (256, 1, 1), args)]
 
@@ -191,12 +191,14 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
     return [launch, *add_slices(work, partials, out, mask, accumulate)]
 
 
-def add_slices(work: Work, partials: Array | None, out: Array, mask: Array | None, accumulate: bool) -> list[Launch]:
+def add_slices(
+    work: ConvPlan, partials: Array | None, out: Array, mask: Array | None, accumulate: bool
+) -> list[Launch]:
     """The second launch, if there are slices: out := (their sum [+ out]) [* mask]."""
-    if work.slices == 1:
+    if work.split_k == 1:
         return []
     height, width, channels = out.shape
-    args = (partials, out, mask, np.int32(work.slices), np.int32(work.rows), np.int32(height), np.int32(width),
+    args = (partials, out, mask, np.int32(work.split_k), np.int32(work.rows), np.int32(height), np.int32(width),
             np.int32(channels), np.int32(accumulate))  # fmt: skip
     grid = slices_grid(height, width, channels)
     return [Launch(SIMT["input_gradient", "split_k_sum"], grid, (256, 1, 1), args)]

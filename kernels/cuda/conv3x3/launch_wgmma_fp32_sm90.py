@@ -96,18 +96,18 @@ PAIRS = (Tile("128x128", "3xtf32", 1, 128, 2, 3), Tile("256x64", "3xtf32", 2, 64
 TILES: dict[Precision, tuple[Tile, ...]] = {"tf32": SINGLE, "3xtf32": PAIRS}
 
 
-class Work(NamedTuple):
+class ConvPlan(NamedTuple):
     """A convolution cut up: `down` x `across` tiles of pixels, `channel_tiles`, and the sum in `slices`."""
 
     tile: Tile
     down: int
     across: int
     channel_tiles: int
-    slices: int
+    split_k: int
 
     @property
     def items(self) -> int:
-        return self.down * self.across * self.channel_tiles * self.slices
+        return self.down * self.across * self.channel_tiles * self.split_k
 
 
 def as_precision(name: str) -> Precision:
@@ -171,26 +171,26 @@ def _packed(kernel: NDArray[np.float64], precision: Precision) -> NDArray[np.flo
 
 
 # ---- tiles and slices -----------------------------------------------------------------------------------------------
-def choose_work(height: int, width: int, channels_in: int, channels_out: int, precision: Precision) -> Work:
+def choose_work(height: int, width: int, channels_in: int, channels_out: int, precision: Precision) -> ConvPlan:
     """The tile and the slices with the least clocks by `reckoned_clocks`; of equals the first tile, the fewest slices.
 
     A function of the shapes alone, so that the same convolution is added up in the same order on every GPU.
     """
     shape = (height, width, channels_in, channels_out)
-    candidates = (cut_up(tile, *shape, slices) for tile in TILES[precision]
-                  for slices in _worthwhile_slices(tile, *shape))  # fmt: skip
+    candidates = (cut_up(tile, *shape, split_k) for tile in TILES[precision]
+                  for split_k in _worthwhile_slices(tile, *shape))  # fmt: skip
     return min(candidates, key=lambda work: reckoned_clocks(work, channels_in))
 
 
-def cut_up(tile: Tile, height: int, width: int, channels_in: int, channels_out: int, slices: int = 1) -> Work:
+def cut_up(tile: Tile, height: int, width: int, channels_in: int, channels_out: int, split_k: int = 1) -> ConvPlan:
     """This tile over everything; every slice has at least one k-tile."""
-    if not 1 <= slices <= _k_tiles(channels_in, tile.precision):
-        raise ValueError(f"{slices} slices of {_k_tiles(channels_in, tile.precision)} steps")
+    if not 1 <= split_k <= _k_tiles(channels_in, tile.precision):
+        raise ValueError(f"{split_k} slices of {_k_tiles(channels_in, tile.precision)} steps")
     down, across = ceil_div(height, BOX_HEIGHT), ceil_div(width, tile.width)
-    return Work(tile, down, across, ceil_div(channels_out, tile.channels), slices)
+    return ConvPlan(tile, down, across, ceil_div(channels_out, tile.channels), split_k)
 
 
-def reckoned_clocks(work: Work, channels_in: int) -> float:
+def reckoned_clocks(work: ConvPlan, channels_in: int) -> float:
     """How long one multiprocessor is busy: the rounds of items, each bound by tensor cores, by what consumers do
     between batches, or by L2, and the epilogues, of which half hides behind the other consumer's products."""
     tile = work.tile
@@ -200,16 +200,16 @@ def reckoned_clocks(work: Work, channels_in: int) -> float:
     loads = (tile.pixel_bytes + tile.filter_bytes) / L2_BYTES_PER_CLOCK
     k_tile = max(tile.boxes * max(2 * batch, batch + STEP_CLOCKS), loads)
     rounds = ceil_div(work.items, MULTIPROCESSORS)
-    each = ceil_div(_k_tiles(channels_in, tile.precision), work.slices) * k_tile + sums / EPILOGUE_SUMS_PER_CLOCK / 2
+    each = ceil_div(_k_tiles(channels_in, tile.precision), work.split_k) * k_tile + sums / EPILOGUE_SUMS_PER_CLOCK / 2
     clocks = rounds * each
-    if work.slices > 1:  # written as fp32, and read again
+    if work.split_k > 1:  # written as fp32, and read again
         clocks += SECOND_LAUNCH_CLOCKS + 8 * sums * work.items / MULTIPROCESSORS / L2_BYTES_PER_CLOCK
     return clocks
 
 
-def partial_bytes(work: Work, height: int, width: int, channels_out: int) -> int:
+def partial_bytes(work: ConvPlan, height: int, width: int, channels_out: int) -> int:
     """Scratch memory for the sums of the slices; none for a single one."""
-    return split_k_bytes(work.slices, height * width * channels_out)
+    return split_k_bytes(work.split_k, height * width * channels_out)
 
 
 def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int, precision: Precision) -> int:
@@ -221,8 +221,8 @@ def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int
 
 # ---- launches -------------------------------------------------------------------------------------------------------
 def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: Array | None, pooling: Pooling,
-                 pooled: Array | None, choice: Array | None, workspace: Array | None, target: Target,
-                 work: Work | None = None) -> list[Launch]:  # fmt: skip
+                 pooled: Array | None, pool_argmax: Array | None, workspace: Array | None, target: Target,
+                 work: ConvPlan | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_relu`; `workspace` is uint8, `workspace_bytes` long.
 
     Arrays begin at multiples of 16 bytes, and the caller keeps `x` alive, for the launches hold but its address. `work`
@@ -232,32 +232,32 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
     channels_out, precision = filters.channels_out, filters.precision
     work = work or choose_work(height, width, channels_in, channels_out, precision)
     partials = partials_in(workspace, partial_bytes(work, height, width, channels_out))
-    outputs = (filters.bias, out, mask, pooled, choice)
+    outputs = (filters.bias, out, mask, pooled, pool_argmax)
     average = np.int32(pooling == "average")
     maps = _maps(x, filters.forward, work.tile, target)
-    args = (*maps, *outputs, partials, *int32s(height, width, channels_in, channels_out, work.slices), average,
+    args = (*maps, *outputs, partials, *int32s(height, width, channels_in, channels_out, work.split_k), average,
             filters.unscale)  # fmt: skip
     launches = [_launch("relu", work, args, target)]
-    if work.slices > 1:
-        sliced = (partials, *outputs, *int32s(work.slices, height, width, channels_out), average)
+    if work.split_k > 1:
+        sliced = (partials, *outputs, *int32s(work.split_k, height, width, channels_out), average)
         launches.append(_finish("relu", precision, (height, width, channels_out), sliced))
     return launches
 
 
 def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Array, mask: Array | None,
                            accumulate: bool, workspace: Array | None, target: Target,
-                           work: Work | None = None) -> list[Launch]:  # fmt: skip
+                           work: ConvPlan | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_input_gradient`; otherwise as `conv3x3_relu`."""
     height, width, channels_out = gradient.shape
     channels_in, precision = filters.channels_in, filters.precision
     work = work or choose_work(height, width, channels_out, channels_in, precision)
     partials = partials_in(workspace, partial_bytes(work, height, width, channels_in))
     maps = _maps(gradient, filters.backward, work.tile, target)
-    args = (*maps, out, mask, partials, *int32s(height, width, channels_out, channels_in, work.slices),
+    args = (*maps, out, mask, partials, *int32s(height, width, channels_out, channels_in, work.split_k),
             np.int32(accumulate), filters.unscale)  # fmt: skip
     launches = [_launch("input_gradient", work, args, target)]
-    if work.slices > 1:
-        sliced = (partials, out, mask, *int32s(work.slices, height, width, channels_in), np.int32(accumulate))
+    if work.split_k > 1:
+        sliced = (partials, out, mask, *int32s(work.split_k, height, width, channels_in), np.int32(accumulate))
         launches.append(_finish("input_gradient", precision, (height, width, channels_in), sliced))
     return launches
 
@@ -268,7 +268,7 @@ def _maps(x: Array, filters: Array, tile: Tile, target: Target) -> tuple[NDArray
     return target.encode(of_pixels), target.encode(of_filters)
 
 
-def _launch(operation: str, work: Work, args: tuple[object, ...], target: Target) -> Launch:
+def _launch(operation: str, work: ConvPlan, args: tuple[object, ...], target: Target) -> Launch:
     kernel = WGMMA_FP32_SM90[operation, work.tile.precision, work.tile.variant]
     grid = (min(work.items, target.multiprocessors), 1, 1)
     return Launch(kernel, grid, (THREADS, 1, 1), args, work.tile.shared_bytes)

@@ -90,18 +90,18 @@ RESIDENT = Tile("64x256_resident", 2, 64, False, 3, 10, swap_ab=True)
 """The last of TILES from 64 channels to 64: a block loads their filters once. Chosen with the launch, where it fits."""
 
 
-class Work(NamedTuple):
+class ConvPlan(NamedTuple):
     """A convolution cut up: `down` x `across` tiles of pixels, `channel_tiles`, and the sum in `slices`."""
 
     tile: Tile
     down: int
     across: int
     channel_tiles: int
-    slices: int
+    split_k: int
 
     @property
     def items(self) -> int:
-        return self.down * self.across * self.channel_tiles * self.slices
+        return self.down * self.across * self.channel_tiles * self.split_k
 
 
 # ---- tensor maps ----------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def pack_filters(kernel: NDArray[np.float32], bias: NDArray[np.float32], element
 
 # ---- tiles and slices -----------------------------------------------------------------------------------------------
 @functools.lru_cache(maxsize=1024)
-def choose_work(height: int, width: int, channels_in: int, channels_out: int, *, backward: bool = False) -> Work:
+def choose_work(height: int, width: int, channels_in: int, channels_out: int, *, backward: bool = False) -> ConvPlan:
     """The tile and the slices that take least by `wgmma_model`, or the fewest slices that take as little as makes no
     difference.
 
@@ -158,31 +158,31 @@ def choose_work(height: int, width: int, channels_in: int, channels_out: int, *,
     """
     shape = height, width, channels_in, channels_out
     epilogue = BACKWARD if backward else FORWARD
-    works = [cut_up(tile, *shape, slices) for tile in TILES for slices in _worthwhile_slices(tile, *shape)]
+    works = [cut_up(tile, *shape, split_k) for tile in TILES for split_k in _worthwhile_slices(tile, *shape)]
     times = {work: predicted(cut_of(work, shape), epilogue) for work in works}
     near = [work for work in works if times[work] <= NO_DIFFERENCE * min(times.values())]
-    return min(near, key=lambda work: (work.slices, times[work]))
+    return min(near, key=lambda work: (work.split_k, times[work]))
 
 
-def cut_up(tile: Tile, height: int, width: int, channels_in: int, channels_out: int, slices: int = 1) -> Work:
+def cut_up(tile: Tile, height: int, width: int, channels_in: int, channels_out: int, split_k: int = 1) -> ConvPlan:
     """This tile over everything; every slice has at least one step."""
-    if not 1 <= slices <= _steps(channels_in):
-        raise ValueError(f"{slices} slices of {_steps(channels_in)} steps")
+    if not 1 <= split_k <= _steps(channels_in):
+        raise ValueError(f"{split_k} slices of {_steps(channels_in)} steps")
     down, across = ceil_div(height, BOX_HEIGHT), ceil_div(width, tile.width)
-    return Work(tile, down, across, ceil_div(channels_out, tile.channels), slices)
+    return ConvPlan(tile, down, across, ceil_div(channels_out, tile.channels), split_k)
 
 
-def cut_of(work: Work, shape: tuple[int, int, int, int]) -> Cut:
+def cut_of(work: ConvPlan, shape: tuple[int, int, int, int]) -> Cut:
     """The work as the model sees it."""
     tile = work.tile
-    k_tiles = ceil_div(_steps(shape[2]), work.slices)
+    k_tiles = ceil_div(_steps(shape[2]), work.split_k)
     pixels = tile.width * BOX_HEIGHT
-    return Cut(shape, tile.variant, tile.together, pixels, tile.channels, work.items, k_tiles, work.slices)
+    return Cut(shape, tile.variant, tile.together, pixels, tile.channels, work.items, k_tiles, work.split_k)
 
 
-def partial_bytes(work: Work, height: int, width: int, channels_out: int) -> int:
+def partial_bytes(work: ConvPlan, height: int, width: int, channels_out: int) -> int:
     """Scratch memory for the sums of the slices; none for a single one."""
-    return split_k_bytes(work.slices, height * width * channels_out)
+    return split_k_bytes(work.split_k, height * width * channels_out)
 
 
 def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int) -> int:
@@ -213,8 +213,8 @@ def _difference_memory(workspace: Array | None, before: int, channels: int) -> A
 
 # ---- launches -------------------------------------------------------------------------------------------------------
 def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: Array | None, pooling: Pooling,
-                 pooled: Array | None, choice: Array | None, workspace: Array | None, target: Target,
-                 work: Work | None = None, resident: bool = True) -> list[Launch]:  # fmt: skip
+                 pooled: Array | None, pool_argmax: Array | None, workspace: Array | None, target: Target,
+                 work: ConvPlan | None = None, resident: bool = True) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_relu` on 16-bit activations; `workspace` is uint8, `workspace_bytes` long.
 
     Arrays begin at multiples of 16 bytes, and the caller keeps `x` alive, for the launches hold but its address. `work`
@@ -225,20 +225,20 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
     channels_out = filters.channels_out
     work = work or choose_work(height, width, channels_in, channels_out)
     partials = partials_in(workspace, partial_bytes(work, height, width, channels_out))
-    outputs = (filters.bias, out, mask, pooled, choice)
+    outputs = (filters.bias, out, mask, pooled, pool_argmax)
     average = np.int32(pooling == "average")
     work = _with_resident_filters(work, channels_in, resident)
     maps = _maps(x, filters.forward, filters.element, work.tile, target)
-    args = (*maps, *outputs, partials, *int32s(height, width, channels_in, channels_out, work.slices), average)
+    args = (*maps, *outputs, partials, *int32s(height, width, channels_in, channels_out, work.split_k), average)
     launches = [_launch("relu", work, filters.element, args, target)]
-    if work.slices > 1:
-        sliced = (partials, *outputs, *int32s(work.slices, height, width, channels_out), average)
+    if work.split_k > 1:
+        sliced = (partials, *outputs, *int32s(work.split_k, height, width, channels_out), average)
         launches.append(_finish("relu", filters.element, (height, width, channels_out), sliced))
     return launches
 
 
 def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Array, mask: Array | None,
-                           accumulate: bool, workspace: Array | None, target: Target, work: Work | None = None,
+                           accumulate: bool, workspace: Array | None, target: Target, work: ConvPlan | None = None,
                            style: StyleOperands | None = None,
                            resident: bool = True) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_input_gradient` on 16-bit gradients; otherwise as `conv3x3_relu`.
@@ -255,28 +255,28 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
     results = target.encode(results_map(target.address(out), filters.element, out.shape))
     launches, of_style, style_k_tiles = [], maps, 0
     if style is not None:
-        features, difference = style
+        features, gram_error = style
         held = _difference_memory(workspace, partial_bytes(work, height, width, channels_in), channels_in)
         grid = (ceil_div(held.size, 4 * ROUNDING_THREADS), 1, 1)
-        rounding = (difference, held, np.int32(held.size))
+        rounding = (gram_error, held, np.int32(held.size))
         launches.append(Launch(ROUND_GRAM_ERROR[filters.element], grid, (ROUNDING_THREADS, 1, 1), rounding))
         style_k_tiles = ceil_div(channels_in, STEP_CHANNELS)
         of_style = (
             target.encode(activations_map(target.address(features), filters.element, features.shape)),
             target.encode(difference_map(target.address(held), filters.element, channels_in, work.tile)),
         )
-    sizes = int32s(height, width, channels_out, channels_in, work.slices, accumulate, style_k_tiles)
+    sizes = int32s(height, width, channels_out, channels_in, work.split_k, accumulate, style_k_tiles)
     args = (*maps, results, *of_style, mask, partials, *sizes)
     launches.append(_launch("input_gradient", work, filters.element, args, target))
-    if work.slices > 1:
-        sliced = (partials, out, mask, *int32s(work.slices, height, width, channels_in), np.int32(accumulate))
+    if work.split_k > 1:
+        sliced = (partials, out, mask, *int32s(work.split_k, height, width, channels_in), np.int32(accumulate))
         launches.append(_finish("input_gradient", filters.element, (height, width, channels_in), sliced))
     return launches
 
 
-def _with_resident_filters(work: Work, channels_in: int, resident: bool) -> Work:
+def _with_resident_filters(work: ConvPlan, channels_in: int, resident: bool) -> ConvPlan:
     """The same work with filters that stay, where these are of 64 channels to 64 and the sum is in one slice."""
-    fits = work.tile == TILES[-1] and channels_in <= STEP_CHANNELS and work.channel_tiles == work.slices == 1
+    fits = work.tile == TILES[-1] and channels_in <= STEP_CHANNELS and work.channel_tiles == work.split_k == 1
     return work._replace(tile=RESIDENT) if fits and resident else work
 
 
@@ -287,7 +287,7 @@ def _maps(x: Array, filters: Array, element: Element, tile: Tile, target: Target
     return target.encode(of_pixels), target.encode(of_filters)
 
 
-def _launch(operation: str, work: Work, element: Element, args: tuple[object, ...], target: Target) -> Launch:
+def _launch(operation: str, work: ConvPlan, element: Element, args: tuple[object, ...], target: Target) -> Launch:
     kernel = WGMMA_SM90[operation, element, work.tile.variant]
     grid = (min(work.items, target.multiprocessors), 1, 1)
     return Launch(kernel, grid, (THREADS, 1, 1), args, work.tile.shared_bytes)
@@ -301,7 +301,7 @@ def _worthwhile_slices(tile: Tile, height: int, width: int, channels_in: int, ch
     """Of SLICES, as many as one wave of blocks has room for, and none without two steps."""
     items = cut_up(tile, height, width, channels_in, channels_out).items
     most = min(MULTIPROCESSORS // items, _steps(channels_in) // 2)
-    return [slices for slices in SLICES if slices <= max(1, most)]
+    return [split_k for split_k in SLICES if split_k <= max(1, most)]
 
 
 def _steps(channels_in: int) -> int:

@@ -112,7 +112,7 @@ PRODUCTS = {
 }
 
 
-class Work(NamedTuple):
+class ConvPlan(NamedTuple):
     """A convolution cut up: `across` x `down` tiles of pixels for each of `columns` tiles of output channels, and the
     sum over input channels in `slices`."""
 
@@ -120,42 +120,42 @@ class Work(NamedTuple):
     down: int
     across: int
     columns: int
-    slices: int
+    split_k: int
     shared_bytes: int
 
     @property
     def grid(self) -> tuple[int, int, int]:
         """Tiles of output channels vary fastest."""
-        return (self.down * self.across * self.columns, 1, self.slices)
+        return (self.down * self.across * self.columns, 1, self.split_k)
 
     @property
     def blocks(self) -> int:
-        return self.down * self.across * self.columns * self.slices
+        return self.down * self.across * self.columns * self.split_k
 
 
-def cut(tile: Tile, shape: tuple[int, int, int, int], slices: int, products: Products, capability: int) -> Work:
+def cut(tile: Tile, shape: tuple[int, int, int, int], split_k: int, products: Products, capability: int) -> ConvPlan:
     """The work of a convolution of this (H, W, C_in, C_out) in `slices` of its blocks of input channels."""
     height, width, channels_in, channels_out = shape
     blocks = ceil_div(channels_in, products.row_channels)
-    shared = tile.shared_bytes(ceil_div(blocks, slices), capability)
+    shared = tile.shared_bytes(ceil_div(blocks, split_k), capability)
     tiles = ceil_div(height, tile.height), ceil_div(width, TILE_WIDTH), ceil_div(channels_out, tile.channels)
-    return Work(tile, *tiles, slices, shared)
+    return ConvPlan(tile, *tiles, split_k, shared)
 
 
-def resident_blocks(work: Work, spec: GpuSpec) -> int:
+def resident_blocks(work: ConvPlan, spec: GpuSpec) -> int:
     """How many blocks a multiprocessor holds at once; 0 if not even one."""
     if work.shared_bytes > spec.block_shared_bytes:
         return 0
     return min(work.tile.blocks_per_sm, spec.shared_bytes // (work.shared_bytes + RESERVED_SHARED_BYTES))
 
 
-def cycles(work: Work, shape: tuple[int, int, int, int], products: Products, spec: GpuSpec) -> float:
+def cycles(work: ConvPlan, shape: tuple[int, int, int, int], products: Products, spec: GpuSpec) -> float:
     """The model: clock cycles that this work takes, infinitely many if the GPU cannot hold a block of it."""
     height, width, channels_in, channels_out = shape
     tile, resident = work.tile, resident_blocks(work, spec)
     if resident == 0:
         return float("inf")
-    blocks = ceil_div(ceil_div(channels_in, products.row_channels), work.slices)
+    blocks = ceil_div(ceil_div(channels_in, products.row_channels), work.split_k)
     steps = blocks * TAPS
     turns = ceil_div(work.blocks, spec.multiprocessors)
     sums = tile.pixels * tile.channels
@@ -174,14 +174,14 @@ def cycles(work: Work, shape: tuple[int, int, int, int], products: Products, spe
 
     fill_and_drain = (FILL_CYCLES + DRAIN_CYCLES_PER_SUM * sums) * ceil_div(turns, beside)
     total = max(times) + OVERLAP_LOSS * (sum(times) - max(times)) + fill_and_drain
-    if work.slices > 1:
-        partials = 2 * work.slices * height * width * channels_out * 4
+    if work.split_k > 1:
+        partials = 2 * work.split_k * height * width * channels_out * 4
         total += LAUNCH_CYCLES + partials / (spec.memory_bytes * spec.multiprocessors)
     return total
 
 
 @functools.lru_cache(maxsize=256)
-def choose(shape: tuple[int, int, int, int], precision: str, spec: GpuSpec) -> Work:
+def choose(shape: tuple[int, int, int, int], precision: str, spec: GpuSpec) -> ConvPlan:
     """The work that the model finds fastest for a convolution of this (H, W, C_in, C_out).
 
     Of the shape, the precision and the GPU alone: the same convolution is added up in the same order every time, on
@@ -192,7 +192,7 @@ def choose(shape: tuple[int, int, int, int], precision: str, spec: GpuSpec) -> W
     # A tile of 128 channels would run past filters that are padded to 64.
     groups = ceil_div(shape[3], CHANNEL_GROUP)
     tiles = [tile for tile in products.tiles if groups * CHANNEL_GROUP % tile.channels == 0]
-    works = [cut(tile, shape, slices, products, spec.capability) for tile in tiles for slices in range(1, blocks + 1)]
+    works = [cut(tile, shape, split_k, products, spec.capability) for tile in tiles for split_k in range(1, blocks + 1)]
     best = min(works, key=lambda work: cycles(work, shape, products, spec))
     if resident_blocks(best, spec) == 0:
         raise ValueError(f"no {precision} tile fits {spec.block_shared_bytes} bytes of shared memory")

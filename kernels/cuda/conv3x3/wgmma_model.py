@@ -35,7 +35,7 @@ class Cut(NamedTuple):
     channels: int
     items: int
     k_tiles: int  # of the longest slice
-    slices: int
+    split_k: int
 
 
 class Rates(NamedTuple):
@@ -93,7 +93,7 @@ def predicted(cut: Cut, epilogue: Epilogue, rates: Rates = RATES) -> float:
     """Microseconds, of all launches."""
     height, width, channels_in, channels_out = cut.shape
     pixels = height * width
-    split = cut.slices > 1
+    split = cut.split_k > 1
     pools = epilogue.startswith("pooled") and not split
     masks, accumulates = "mask" in epilogue and not split, epilogue == "mask+acc" and not split
 
@@ -118,5 +118,5 @@ def predicted(cut: Cut, epilogue: Epilogue, rates: Rates = RATES) -> float:
     shared = cut.items * cut.pixels * cut.channels * cut.k_tiles * STEP_PRODUCTS / rates.products
     microseconds = rates.start + path + shared + nbytes / rates.memory
     if split:
-        microseconds += cut.slices * rates.slice + (4 * cut.slices + 2) * pixels * channels_out / rates.partials
+        microseconds += cut.split_k * rates.slice + (4 * cut.split_k + 2) * pixels * channels_out / rates.partials
     return microseconds

@@ -13,17 +13,17 @@ from ..runtime.launch import Launch
 from .kernel_names import CONTENT_COST, CONTENT_GRADIENT
 
 
-def style_cost(gram: Array, target: Array, scale: float, cost: Array, difference: Array, accumulate: bool,
+def style_cost(gram: Array, target: Array, scale: float, cost: Array, gram_error: Array, accumulate: bool,
                sums: Sums) -> list[Launch]:  # fmt: skip
     total = sums.args(1 / (4 * gram.size), cost)
-    args = (gram, target, np.int64(gram.size), np.float32(scale), difference, *total, np.int32(accumulate))
+    args = (gram, target, np.int64(gram.size), np.float32(scale), gram_error, *total, np.int32(accumulate))
     return [Launch("style_cost", reduction_grid(gram.size), BLOCK, args)]
 
 
 def moments_cost(gram: Array, mean: Array, target_gram: Array, target_mean: Array, scale: float, cost: Array,
-                 difference: Array, shift: Array, accumulate: bool, sums: Sums) -> list[Launch]:  # fmt: skip
+                 gram_error: Array, shift: Array, accumulate: bool, sums: Sums) -> list[Launch]:  # fmt: skip
     total = sums.args(1 / (4 * gram.size), cost)
-    args = (gram, mean, target_gram, target_mean, np.int32(len(gram)), np.float32(scale), difference, shift, *total,
+    args = (gram, mean, target_gram, target_mean, np.int32(len(gram)), np.float32(scale), gram_error, shift, *total,
             np.int32(accumulate))  # fmt: skip
     return [Launch("moments_cost", rows_grid(len(gram)), BLOCK, args)]
 

@@ -85,14 +85,14 @@ def _style_costs(launches: Sequence[Launch], address: Callable[[Array], int]) ->
     rounds: list[list[Launch]] = []
     last: dict[int, int] = {}  # the round that wrote a difference
     for launch in launches:
-        difference = address(launch.args[4])
-        number = last.get(difference, -1) + 1
+        gram_error = address(launch.args[4])
+        number = last.get(gram_error, -1) + 1
         while number < len(rounds) and not _has_room(rounds[number], launch):
             number += 1
         if number == len(rounds):
             rounds.append([])
         rounds[number].append(launch)
-        last[difference] = number
+        last[gram_error] = number
     return [each[0] if len(each) == 1 else _as_one(each, address) for each in rounds]
 
 
@@ -106,8 +106,8 @@ def _as_one(launches: Sequence[Launch], address: Callable[[Array], int]) -> Laun
     first = 0
     reached: list[object] = []
     for i, launch in enumerate(launches):
-        gram, target, n, scale, difference, workspace, factor, cost, tickets, accumulate = launch.args
-        arrays = {"gram": gram, "target": target, "gram_error": difference, "cost": cost}
+        gram, target, n, scale, gram_error, workspace, factor, cost, tickets, accumulate = launch.args
+        arrays = {"gram": gram, "target": target, "gram_error": gram_error, "cost": cost}
         for name, array in arrays.items():
             costs[name][0, i] = address(array)
         costs["n"][0, i], costs["scale"][0, i], costs["factor"][0, i] = n, scale, factor

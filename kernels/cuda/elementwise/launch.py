@@ -57,42 +57,42 @@ def preprocess_gradient(gradient: Array, channels: Sequence[int], scale: Sequenc
     return [Launch("preprocess_gradient", grid_of(pixels, 1), BLOCK, args)]
 
 
-def pool2x2(x: Array, out: Array, choice: Array | None, pooling: Pooling) -> list[Launch]:
-    return _pool2x2(x, out, choice, pooling, "fp32_any" if x.shape[2] % 4 else "fp32", 4)
+def pool2x2(x: Array, out: Array, pool_argmax: Array | None, pooling: Pooling) -> list[Launch]:
+    return _pool2x2(x, out, pool_argmax, pooling, "fp32_any" if x.shape[2] % 4 else "fp32", 4)
 
 
-def pool2x2_16bit(x: Array, out: Array, choice: Array | None, pooling: Pooling, precision: str) -> list[Launch]:
+def pool2x2_16bit(x: Array, out: Array, pool_argmax: Array | None, pooling: Pooling, precision: str) -> list[Launch]:
     """`pool2x2` of activations in bf16 or fp16."""
-    return _pool2x2(x, out, choice, pooling, precision, 8)
+    return _pool2x2(x, out, pool_argmax, pooling, precision, 8)
 
 
-def _pool2x2(x: Array, out: Array, choice: Array | None, pooling: Pooling, variant: str,
+def _pool2x2(x: Array, out: Array, pool_argmax: Array | None, pooling: Pooling, variant: str,
              per_thread: int) -> list[Launch]:  # fmt: skip
     height, width, channels = out.shape
     grid = (math.ceil(width * math.ceil(channels / per_thread) / THREADS), height, 1)
     kernel = (MAX_POOL if pooling == "max" else AVERAGE_POOL)[variant]
-    return [Launch(kernel, grid, BLOCK, (x, out, choice, np.int32(x.shape[1]), np.int32(channels)))]
+    return [Launch(kernel, grid, BLOCK, (x, out, pool_argmax, np.int32(x.shape[1]), np.int32(channels)))]
 
 
-def pool_input_gradient(gradient: Array, choice: Array | None, out: Array, mask: Array,
+def pool_input_gradient(gradient: Array, pool_argmax: Array | None, out: Array, mask: Array,
                         accumulate: bool) -> list[Launch]:  # fmt: skip
     """Max pooling where there is a choice, average pooling where there is none."""
     height, width, channels = out.shape
     variant, groups = ("fp32", channels // 4) if channels % 4 == 0 else ("fp32_any", channels)
-    kernel = (AVERAGE_POOL_INPUT_GRADIENT if choice is None else MAX_POOL_INPUT_GRADIENT)[variant]
+    kernel = (AVERAGE_POOL_INPUT_GRADIENT if pool_argmax is None else MAX_POOL_INPUT_GRADIENT)[variant]
     grid = (math.ceil(math.ceil(width / 2) * groups / THREADS), math.ceil(height / 2), 1)
     sizes = (np.int32(height), np.int32(width), np.int32(channels))
-    return [Launch(kernel, grid, BLOCK, (gradient, choice, out, mask, *sizes, np.int32(accumulate)))]
+    return [Launch(kernel, grid, BLOCK, (gradient, pool_argmax, out, mask, *sizes, np.int32(accumulate)))]
 
 
-def pool_input_gradient_16bit(gradient: Array, choice: Array | None, out: Array, mask: Array, accumulate: bool,
+def pool_input_gradient_16bit(gradient: Array, pool_argmax: Array | None, out: Array, mask: Array, accumulate: bool,
                               precision: str) -> list[Launch]:  # fmt: skip
     """`pool_input_gradient` of gradients in bf16 or fp16."""
     height, width, channels = out.shape
-    name = (AVERAGE_POOL_INPUT_GRADIENT if choice is None else MAX_POOL_INPUT_GRADIENT)[precision]
+    name = (AVERAGE_POOL_INPUT_GRADIENT if pool_argmax is None else MAX_POOL_INPUT_GRADIENT)[precision]
     grid = (math.ceil(math.ceil(width / 2) * (channels // 8) / THREADS), math.ceil(height / 2), 1)
     sizes = (np.int32(height), np.int32(width), np.int32(channels))
-    return [Launch(name, grid, BLOCK, (gradient, choice, out, mask, *sizes, np.int32(accumulate)))]
+    return [Launch(name, grid, BLOCK, (gradient, pool_argmax, out, mask, *sizes, np.int32(accumulate)))]
 
 
 def relu_gradient(gradient: Array, mask: Array) -> list[Launch]:

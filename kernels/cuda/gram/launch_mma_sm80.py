@@ -26,7 +26,7 @@ from ..runtime.launch import Launch
 from ..split_k import ceil_div, check_workspace
 from ..storage import MEMORY
 from .kernel_names import GRAM_MMA_SM80, PACK_GRAM_ERROR_MMA_SM80, STYLE_GRADIENT_MMA_SM80
-from .launch_simt import GramWork, add_slices
+from .launch_simt import GramPlan, add_slices
 
 OPERAND_BYTES = 8192  # of a step of the Gram matrix: `operand_bytes` in cuda/gram/mma_sm80.cuh
 GRAM_STAGES, STYLE_STAGES, SYNCHRONOUS_STAGES = 4, 3, 2  # of the rings; the last where copies cannot run ahead
@@ -40,7 +40,7 @@ def serves(channels: int, precision: str) -> bool:
     return precision in MEMORY and channels % CHANNELS_MULTIPLE == 0
 
 
-def choose_gram(height: int, width: int, channels: int, precision: str, spec: GpuSpec) -> GramWork:
+def choose_gram(height: int, width: int, channels: int, precision: str, spec: GpuSpec) -> GramPlan:
     """Narrow tiles where wide ones would be mostly padding, or would spill; slices until every multiprocessor has one
     block of the wide or two of the narrow, as long as each has a few steps."""
     wide = channels > 64 and precision != "3xtf32"
@@ -48,8 +48,8 @@ def choose_gram(height: int, width: int, channels: int, precision: str, spec: Gp
     across = ceil_div(channels, side)
     tiles = across * (across + 1) // 2
     steps = ceil_div(height * width, _depth(side, precision))
-    slices = max(1, min(spec.multiprocessors * resident // tiles, steps // WORTH_SPLITTING))
-    return GramWork(f"{side}x{side}", side, 2 * side, resident, tiles, slices)
+    split_k = max(1, min(spec.multiprocessors * resident // tiles, steps // WORTH_SPLITTING))
+    return GramPlan(f"{side}x{side}", side, 2 * side, resident, tiles, split_k)
 
 
 def gram_workspace_bytes(height: int, width: int, channels: int, precision: str, spec: GpuSpec) -> int:
@@ -68,7 +68,7 @@ def gram(features: Array, out: Array, weights: Array | None, workspace: Array, p
     weights_bytes = _depth(work.side, precision) * 4
     shared_bytes = _stages(GRAM_STAGES, spec) * (operands * OPERAND_BYTES + weights_bytes)
     args = (features, weights, workspace, np.int32(height * width), np.int32(channels))
-    grid = (work.tiles, work.slices, 1)
+    grid = (work.tiles, work.split_k, 1)
     products = Launch(GRAM_MMA_SM80[precision, work.variant], grid, (work.threads, 1, 1), args, shared_bytes)
     return [products, add_slices(work, features.shape, workspace, out)]
 
@@ -108,7 +108,7 @@ def style_gradient_workspace_bytes(channels: int, precision: str) -> int:
     return columns * (blocks * ROW_BYTES + 4)
 
 
-def style_gradient(features: Array, difference: Array, *, out: Array, accumulate: bool, shift: Array | None,
+def style_gradient(features: Array, gram_error: Array, *, out: Array, accumulate: bool, shift: Array | None,
                    weights: Array | None, workspace: Array, precision: str, spec: GpuSpec,
                    factor: float = 1.0) -> list[Launch]:  # fmt: skip
     """`Device.style_gradient`, times `factor`: features and out (H, W, C) in MEMORY[precision], difference (C, C),
@@ -119,7 +119,7 @@ def style_gradient(features: Array, difference: Array, *, out: Array, accumulate
     check_workspace(workspace, style_gradient_workspace_bytes(channels, precision))
     columns = ceil_div(channels, CHANNEL_GROUP) * CHANNEL_GROUP
     grid = (columns // PACKED_COLUMNS, 1, 1)
-    args = (difference, workspace, np.int32(channels))
+    args = (gram_error, workspace, np.int32(channels))
     packing = Launch(PACK_GRAM_ERROR_MMA_SM80[precision], grid, (PACKING_THREADS, 1, 1), args)
     name = STYLE_GRADIENT_MMA_SM80[precision, f"{PIXELS}x{work.channels}"]
     sizes = (np.int32(height * width), np.int32(channels), np.float32(factor), np.int32(accumulate))

@@ -29,7 +29,7 @@ SUM_THREADS = 256  # of a block that adds slices up, each for four elements: `su
 SUM_WAVE = 8 * SIMT_MULTIPROCESSORS  # such blocks that a GPU holds at once
 
 
-class GramWork(NamedTuple):
+class GramPlan(NamedTuple):
     """A Gram matrix cut up: `tiles` of side x side on and above the diagonal, the sum over pixels in `slices`."""
 
     variant: str
@@ -37,14 +37,14 @@ class GramWork(NamedTuple):
     threads: int
     resident: int  # blocks that a multiprocessor holds at once
     tiles: int
-    slices: int
+    split_k: int
 
     @property
     def nbytes(self) -> int:
-        return self.tiles * self.slices * self.side**2 * 4
+        return self.tiles * self.split_k * self.side**2 * 4
 
 
-def choose_gram(height: int, width: int, channels: int) -> GramWork:
+def choose_gram(height: int, width: int, channels: int) -> GramPlan:
     """Narrow tiles where wide ones would be mostly padding, and slices until a GPU is full; of the shapes alone."""
     if channels % 4:
         variant, side, threads, resident = "64x64_any", NARROW_SIDE, 64, 6
@@ -55,8 +55,8 @@ def choose_gram(height: int, width: int, channels: int) -> GramWork:
     across = ceil_div(channels, side)
     tiles = across * (across + 1) // 2
     steps = -(-height * width // DEPTH)
-    slices = min(SIMT_MULTIPROCESSORS * resident // tiles, steps // WORTH_SPLITTING)
-    return GramWork(variant, side, threads, resident, tiles, max(1, slices))
+    split_k = min(SIMT_MULTIPROCESSORS * resident // tiles, steps // WORTH_SPLITTING)
+    return GramPlan(variant, side, threads, resident, tiles, max(1, split_k))
 
 
 def gram_workspace_bytes(height: int, width: int, channels: int) -> int:
@@ -71,14 +71,14 @@ def gram(features: Array, out: Array, weights: Array | None, workspace: Array) -
     check_workspace(workspace, work.nbytes)
     products = Launch(
         (GRAM_SIMT if weights is None else GRAM_WEIGHTED_SIMT)[work.variant],
-        (work.tiles, work.slices, 1),
+        (work.tiles, work.split_k, 1),
         (work.threads, 1, 1),
         (features, *(() if weights is None else (weights,)), workspace, np.int32(height * width), np.int32(channels)),
     )
     return [products, add_slices(work, features.shape, workspace, out)]
 
 
-def add_slices(work: GramWork, shape: tuple[int, int, int], workspace: Array, out: Array) -> Launch:
+def add_slices(work: GramPlan, shape: tuple[int, int, int], workspace: Array, out: Array) -> Launch:
     """Adds up what the slices of a Gram have left in the workspace, for features of (H, W, C) `shape`.
 
     Sixteen threads share the slices of an element, or four, where that alone fills the GPU; sums are the same.
@@ -86,7 +86,7 @@ def add_slices(work: GramWork, shape: tuple[int, int, int], workspace: Array, ou
     height, width, channels = shape
     blocks = {ranks: work.side**2 * ranks // (4 * SUM_THREADS) for ranks in GRAM_SPLIT_K_SUM}
     ranks = 16 if work.tiles * blocks[16] <= SUM_WAVE else 4
-    sizes = (np.int32(work.slices), np.int32(work.side), np.int32(channels), np.float32(1 / (height * width)))
+    sizes = (np.int32(work.split_k), np.int32(work.side), np.int32(channels), np.float32(1 / (height * width)))
     grid, args = (work.tiles, blocks[ranks], 1), (workspace, out, *sizes)
     return Launch(GRAM_SPLIT_K_SUM[ranks], grid, (SUM_THREADS, 1, 1), args)
 
@@ -115,11 +115,11 @@ def mean_16bit(features: Array, out: Array, weights: Array | None, workspace: Ar
 
 def _mean(kernel: str, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
     height, width, channels = features.shape
-    slices = mean_slices(height, width, channels)
+    split_k = mean_slices(height, width, channels)
     check_workspace(workspace, mean_workspace_bytes(height, width, channels))
     sizes = (np.int32(height * width), np.int32(channels))
-    grid = (ceil_div(channels, MEAN_CHANNELS), slices, 1)
-    adds = (workspace, out, np.int32(slices), np.int32(channels), np.float32(1 / (height * width)))
+    grid = (ceil_div(channels, MEAN_CHANNELS), split_k, 1)
+    adds = (workspace, out, np.int32(split_k), np.int32(channels), np.float32(1 / (height * width)))
     return [
         Launch(kernel, grid, BLOCK, (features, weights, workspace, *sizes)),
         Launch("mean_split_k_sum", (ceil_div(channels, 8), 1, 1), BLOCK, adds),
@@ -131,16 +131,16 @@ def style_gradient_workspace_bytes(height: int, width: int, channels: int) -> in
     return partial_bytes(choose_tile(height, width, channels, channels, taps=1), channels)
 
 
-def style_gradient(features: Array, difference: Array, *, out: Array, accumulate: bool, shift: Array | None,
+def style_gradient(features: Array, gram_error: Array, *, out: Array, accumulate: bool, shift: Array | None,
                    weights: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
     """`Device.style_gradient`; `workspace` is uint8, `style_gradient_workspace_bytes` long."""
     height, width, channels = features.shape
     work = choose_tile(height, width, channels, channels, taps=1)
     partials = partials_in(workspace, partial_bytes(work, channels))
     sizes = (np.int32(height), np.int32(width), np.int32(channels), np.int32(accumulate))
-    args = (features, difference, shift, weights, out, partials, *sizes)
+    args = (features, gram_error, shift, weights, out, partials, *sizes)
     launch = Launch(STYLE_GRADIENT_SIMT[work.tile.variant], work.grid, (work.tile.threads, 1, 1), args)
-    if work.slices == 1:
+    if work.split_k == 1:
         return [launch]
-    adds = (partials, shift, weights, out, np.int32(work.slices), np.int32(work.rows), *sizes)
+    adds = (partials, shift, weights, out, np.int32(work.split_k), np.int32(work.rows), *sizes)
     return [launch, Launch("style_gradient_simt_split_k_sum", slices_grid(height, width, channels), BLOCK, adds)]

@@ -13,7 +13,7 @@ from ..runtime.tensor_map import CHANNELS, ELEMENT_BYTES, STEP_CHANNELS, Element
 from ..split_k import ceil_div, check_workspace, int32s
 from ..storage import MEMORY
 from .kernel_names import GRAM_WGMMA_SM90
-from .launch_simt import GramWork, add_slices
+from .launch_simt import GramPlan, add_slices
 
 WORTH_SPLITTING = 4  # steps of a Gram matrix; what a shorter slice saves is lost in adding it up
 
@@ -55,16 +55,16 @@ def serves(channels: int) -> bool:
     return channels % CHANNELS == 0
 
 
-def choose_gram(height: int, width: int, channels: int, slices: int | None = None) -> GramWork:
+def choose_gram(height: int, width: int, channels: int, split_k: int | None = None) -> GramPlan:
     """Tiles on and above the diagonal, narrow where one holds everything; slices, if they are not given, until every
     multiprocessor has a block, as long as each has a few steps. Like `choose_work` a function of the shape alone."""
     tile = _gram_tile(channels)
     across, steps = ceil_div(channels, tile.side), ceil_div(height * width, tile.depth)
     tiles = across * (across + 1) // 2
-    slices = slices or max(1, min(MULTIPROCESSORS // tiles, steps // WORTH_SPLITTING))
-    if slices > steps:
-        raise ValueError(f"{slices} slices of {steps} steps")
-    return GramWork(tile.variant, tile.side, tile.threads, 1, tiles, slices)
+    split_k = split_k or max(1, min(MULTIPROCESSORS // tiles, steps // WORTH_SPLITTING))
+    if split_k > steps:
+        raise ValueError(f"{split_k} slices of {steps} steps")
+    return GramPlan(tile.variant, tile.side, tile.threads, 1, tiles, split_k)
 
 
 def gram_workspace_bytes(height: int, width: int, channels: int) -> int:
@@ -72,16 +72,16 @@ def gram_workspace_bytes(height: int, width: int, channels: int) -> int:
     return choose_gram(height, width, channels).nbytes
 
 
-def gram(features: Array, out: Array, workspace: Array, target: Target, slices: int | None = None) -> list[Launch]:
+def gram(features: Array, out: Array, workspace: Array, target: Target, split_k: int | None = None) -> list[Launch]:
     """`Device.gram` without weights, of features in 16 bits; `workspace` is uint8, `gram_workspace_bytes` long, and
     `slices` are for tests and benchmarks. Otherwise as the convolutions."""
     height, width, channels = features.shape
-    tile, work = _gram_tile(channels), choose_gram(height, width, channels, slices)
+    tile, work = _gram_tile(channels), choose_gram(height, width, channels, split_k)
     check_workspace(workspace, work.nbytes)
     element: Element = "fp16" if features.dtype == MEMORY["fp16"] else "bf16"
     encoded = target.encode(features_map(target.address(features), element, features.shape, tile))
     args = (encoded, workspace, *int32s(height * width, channels))
-    grid, block = (work.tiles, work.slices, 1), (tile.threads, 1, 1)
+    grid, block = (work.tiles, work.split_k, 1), (tile.threads, 1, 1)
     products = Launch(GRAM_WGMMA_SM90[element, tile.variant], grid, block, args, tile.shared_bytes)
     return [products, add_slices(work, features.shape, workspace, out)]
 

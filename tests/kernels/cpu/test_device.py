@@ -68,7 +68,7 @@ def test_convolution(shape: tuple[int, int, int, int], pooling: Pooling) -> None
             "out": np.full(full, np.nan, real),
             "mask": np.zeros(*which.mask_layout(full)),
             "pooled": np.full(half, np.nan, real),
-            "choice": np.zeros(*which.choice_layout(half)) if pooling == "max" else None,
+            "pool_argmax": np.zeros(*which.pool_argmax_layout(half)) if pooling == "max" else None,
         }
         which.conv3x3_relu(x.astype(real), which.pack_filters(kernel, bias), pooling=pooling, **result)
         results.append(result)
@@ -80,11 +80,13 @@ def test_convolution(shape: tuple[int, int, int, int], pooling: Pooling) -> None
         squares = np.stack(
             [ours["out"][r : height // 2 * 2 : 2, s : width // 2 * 2 : 2] for r in (0, 1) for s in (0, 1)]
         )
-        np.testing.assert_array_equal(device.unpack_choice(ours["choice"], channels_out), squares.argmax(axis=0))
+        np.testing.assert_array_equal(
+            device.unpack_pool_argmax(ours["pool_argmax"], channels_out), squares.argmax(axis=0)
+        )
 
     alone = np.full(half, np.nan, np.float32)  # the full-size output need not be kept
     filters = device.pack_filters(kernel, bias)
-    device.conv3x3_relu(x, filters, out=None, mask=None, pooling=pooling, pooled=alone, choice=None)
+    device.conv3x3_relu(x, filters, out=None, mask=None, pooling=pooling, pooled=alone, pool_argmax=None)
     np.testing.assert_array_equal(alone, ours["pooled"])
 
 
@@ -119,15 +121,15 @@ def test_input_gradient(shape: tuple[int, int, int, int], masked: bool, accumula
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (2, 3), (61, 83)])
 def test_pool2x2(size: tuple[int, int], pooling: Pooling) -> None:
     x, half = np.round(random(*size, 5), 1), (size[0] // 2, size[1] // 2, 5)  # with some that are equal
-    planes, choice = np.zeros((2, *half[:2], 1), np.uint8), np.empty(half, np.uint8)
-    chosen: Any = (planes, choice) if pooling == "max" else (None, None)
+    planes, pool_argmax = np.zeros((2, *half[:2], 1), np.uint8), np.empty(half, np.uint8)
+    chosen: Any = (planes, pool_argmax) if pooling == "max" else (None, None)
     out, expected = both(half)
-    Cpu().pool2x2(x, pooling=pooling, out=out, choice=chosen[0])
-    reference.pool2x2(x.astype(np.float64), pooling=pooling, out=expected, choice=chosen[1])
+    Cpu().pool2x2(x, pooling=pooling, out=out, pool_argmax=chosen[0])
+    reference.pool2x2(x.astype(np.float64), pooling=pooling, out=expected, pool_argmax=chosen[1])
     within(out, expected, 4)
     if pooling == "max":
         down, right = (np.unpackbits(plane, axis=2, count=5) for plane in planes)
-        np.testing.assert_array_equal(2 * down + right, choice)
+        np.testing.assert_array_equal(2 * down + right, pool_argmax)
 
 
 @pytest.mark.parametrize("accumulate", [False, True])
@@ -138,19 +140,19 @@ def test_pool_gradient(size: tuple[int, int], pooling: Pooling, accumulate: bool
     which: Any
     device, half = Cpu(), (height // 2, width // 2, 5)
     gradient, mask = random(*half), random(height, width, 5, seed=1) > 0
-    choice = np.random.default_rng(2).integers(0, 4, half, dtype=np.uint8)
+    pool_argmax = np.random.default_rng(2).integers(0, 4, half, dtype=np.uint8)
     out, expected = both((height, width, 5))
     if accumulate:
         out[...] = expected[...] = random(height, width, 5, seed=3)
-    planes = np.stack([np.packbits(choice // 2, axis=2), np.packbits(choice % 2, axis=2)])
+    planes = np.stack([np.packbits(pool_argmax // 2, axis=2), np.packbits(pool_argmax % 2, axis=2)])
     for which, target, chosen, let in (
         (device, out, planes, np.packbits(mask, axis=2)),
-        (reference, expected, choice, mask),
+        (reference, expected, pool_argmax, mask),
     ):
         which.pool_input_gradient(
             gradient,
             pooling=pooling,
-            choice=chosen if pooling == "max" else None,
+            pool_argmax=chosen if pooling == "max" else None,
             out=target,
             mask=let,
             accumulate=accumulate,
@@ -171,25 +173,25 @@ def test_costs_at_a_tap(shape: tuple[int, int, int], accumulate: bool) -> None:
     within(gram, gram64, height * width)
 
     style = gram64.astype(np.float32)[::-1, ::-1]
-    difference, difference64 = both((channels, channels))
+    gram_error, difference64 = both((channels, channels))
     cost, cost64 = both((1,))
-    device.style_cost(gram64.astype(np.float32), style, 0.5, cost=cost, difference=difference)
+    device.style_cost(gram64.astype(np.float32), style, 0.5, cost=cost, gram_error=gram_error)
     reference.style_cost(
         gram64.astype(np.float32).astype(np.float64),
         style.astype(np.float64),
         0.5,
         cost=cost64,
-        difference=difference64,
+        gram_error=difference64,
     )
-    within(difference, difference64, 1)
+    within(gram_error, difference64, 1)
     within(cost, cost64, channels)
 
     out, expected = both(shape)
     if accumulate:
         out[...] = expected[...] = random(*shape, seed=2)
-    device.style_gradient(features, difference, out=out, accumulate=accumulate)
+    device.style_gradient(features, gram_error, out=out, accumulate=accumulate)
     reference.style_gradient(
-        features.astype(np.float64), difference.astype(np.float64), out=expected, accumulate=accumulate
+        features.astype(np.float64), gram_error.astype(np.float64), out=expected, accumulate=accumulate
     )
     within(out, expected, channels)
     device.content_gradient(features, target, 0.3, out=out, accumulate=accumulate)
@@ -221,27 +223,27 @@ def test_weights_and_moments_at_a_tap(shape: tuple[int, int, int], weighted: boo
     within(gram, gram64, height * width)
     within(mean, mean64, height * width)
 
-    difference, difference64 = both((channels, channels))
+    gram_error, difference64 = both((channels, channels))
     shift, shift64 = both((channels,))
     cost, cost64 = both((1,))
     out, expected = both(shape)
     if accumulate:
-        difference[...] = difference64[...] = random(channels, channels, seed=4)
+        gram_error[...] = difference64[...] = random(channels, channels, seed=4)
         shift[...] = shift64[...] = random(channels, seed=5)
         out[...] = expected[...] = random(*shape, seed=6)
     style = random(3 * channels, channels, seed=2)
     style_gram, style_mean = style.T @ style / len(style), style.mean(axis=0)
-    device.moments_cost(gram, mean, style_gram, style_mean, 0.5, cost=cost, difference=difference, shift=shift,
+    device.moments_cost(gram, mean, style_gram, style_mean, 0.5, cost=cost, gram_error=gram_error, shift=shift,
                         accumulate=accumulate)  # fmt: skip
     exact = [a.astype(np.float64) for a in (gram, mean, style_gram, style_mean)]
-    reference.moments_cost(exact[0], exact[1], exact[2], exact[3], 0.5, cost=cost64, difference=difference64,
+    reference.moments_cost(exact[0], exact[1], exact[2], exact[3], 0.5, cost=cost64, gram_error=difference64,
                            shift=shift64, accumulate=accumulate)  # fmt: skip
-    within(difference, difference64, 4)
+    within(gram_error, difference64, 4)
     within(shift, shift64, channels)
     within(cost, cost64, channels)
 
-    device.style_gradient(features, difference, out=out, accumulate=accumulate, shift=shift, weights=weights)
-    reference.style_gradient(features64, difference.astype(np.float64), out=expected, accumulate=accumulate,
+    device.style_gradient(features, gram_error, out=out, accumulate=accumulate, shift=shift, weights=weights)
+    reference.style_gradient(features64, gram_error.astype(np.float64), out=expected, accumulate=accumulate,
                              shift=shift.astype(np.float64), weights=weights64)  # fmt: skip
     within(out, expected, channels)
     device.content_gradient(features, target, 0.3, out=out, accumulate=accumulate, weights=weights)
@@ -250,9 +252,9 @@ def test_weights_and_moments_at_a_tap(shape: tuple[int, int, int], weighted: boo
     device.content_cost(features, target, 0.3, cost=cost, weights=weights)
     reference.content_cost(features64, target64, 0.3, cost=cost64, weights=weights64)
     within(cost, cost64, height * width * channels)
-    device.style_cost(gram, style_gram, 0.5, cost=cost, difference=difference, accumulate=accumulate)
-    reference.style_cost(exact[0], exact[2], 0.5, cost=cost64, difference=difference64, accumulate=accumulate)
-    within(difference, difference64, channels)
+    device.style_cost(gram, style_gram, 0.5, cost=cost, gram_error=gram_error, accumulate=accumulate)
+    reference.style_cost(exact[0], exact[2], 0.5, cost=cost64, gram_error=difference64, accumulate=accumulate)
+    within(gram_error, difference64, channels)
     within(cost, cost64, channels)
 
 
@@ -269,17 +271,17 @@ def test_w2(channels: int, accumulate: bool) -> None:
     exact = [a.astype(np.float64) for a in (gram, mean, style_gram, style_mean)]
     reference.w2_root(exact[2], exact[3], ridge, root64, scratch=scratch)
     within(root, root64, 1)
-    difference, difference64 = both((channels, channels))
+    gram_error, difference64 = both((channels, channels))
     shift, shift64 = both((channels,))
     cost, cost64 = both((1,))
     if accumulate:
-        difference[...] = difference64[...] = random(channels, channels, seed=4)
+        gram_error[...] = difference64[...] = random(channels, channels, seed=4)
         shift[...] = shift64[...] = random(channels, seed=5)
-    device.w2_cost(gram, mean, root, style_mean, ridge, 0.5, cost=cost, difference=difference, shift=shift,
+    device.w2_cost(gram, mean, root, style_mean, ridge, 0.5, cost=cost, gram_error=gram_error, shift=shift,
                    scratch=scratch, accumulate=accumulate)  # fmt: skip
     reference.w2_cost(exact[0], exact[1], root.astype(np.float64), exact[3], ridge, 0.5, cost=cost64,
-                      difference=difference64, shift=shift64, scratch=scratch, accumulate=accumulate)  # fmt: skip
-    within(difference, difference64, 1)
+                      gram_error=difference64, shift=shift64, scratch=scratch, accumulate=accumulate)  # fmt: skip
+    within(gram_error, difference64, 1)
     within(shift, shift64, 1)
     within(cost, cost64, 1)
 

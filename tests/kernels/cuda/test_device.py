@@ -282,10 +282,10 @@ def filters(device: CudaDevice, channels_in: int, channels_out: int) -> Any:
     )
 
 
-def pool_gradient(device: CudaDevice, choice: Any) -> None:
+def pool_gradient(device: CudaDevice, pool_argmax: Any) -> None:
     out, mask = floats(device, 2, 2, 4), bytes_of(device, 2, 2, 1)
     device.pool_input_gradient(
-        floats(device, 1, 1, 4), pooling="max", choice=choice, out=out, mask=mask, accumulate=False
+        floats(device, 1, 1, 4), pooling="max", pool_argmax=pool_argmax, out=out, mask=mask, accumulate=False
     )
 
 
@@ -317,14 +317,14 @@ BAD_CALLS: dict[str, tuple[str, Callable[[CudaDevice], Any]]] = {
             **{"learning_rate": 1, "beta1": 0, "beta2": 0, "epsilon": 1},
         ),
     ),
-    "choice": (
-        "max pooling without choice",
-        lambda d: pool_gradient(d, choice=None),
+    "pool_argmax": (
+        "max pooling without pool_argmax",
+        lambda d: pool_gradient(d, pool_argmax=None),
     ),
     "filters": (
         r"conv3x3_relu: x has shape \(8, 8, 4\)",
         lambda d: d.conv3x3_relu(
-            floats(d, 8, 8, 4), filters(d, 8, 8), out=None, mask=None, pooling="max", pooled=None, choice=None
+            floats(d, 8, 8, 4), filters(d, 8, 8), out=None, mask=None, pooling="max", pooled=None, pool_argmax=None
         ),
     ),
     "gradient": (
@@ -357,7 +357,7 @@ BAD_CALLS: dict[str, tuple[str, Callable[[CudaDevice], Any]]] = {
             floats(d, 7),
             1.0,
             cost=floats(d, 1),
-            difference=floats(d, 8, 8),
+            gram_error=floats(d, 8, 8),
             shift=floats(d, 8),
         ),
     ),
@@ -728,13 +728,15 @@ def test_masks_and_choices_can_be_looked_at(gpu: CudaDevice, channels: int) -> N
     x, kernel = photo(0, 9, 14), np.random.default_rng(1).standard_normal((3, 3, 3, channels)).astype(np.float32)
     full, half = (9, 14, channels), (4, 7, channels)
     out, pooled = floats(gpu, *full), floats(gpu, *half)
-    mask, choice = (held(gpu, np.zeros(*layout)) for layout in (gpu.mask_layout(full), gpu.choice_layout(half)))
+    mask, pool_argmax = (
+        held(gpu, np.zeros(*layout)) for layout in (gpu.mask_layout(full), gpu.pool_argmax_layout(half))
+    )
     filters = gpu.pack_filters(kernel, np.zeros(channels, np.float32))
-    gpu.conv3x3_relu(held(gpu, x), filters, out=out, mask=mask, pooling="max", pooled=pooled, choice=choice)
+    gpu.conv3x3_relu(held(gpu, x), filters, out=out, mask=mask, pooling="max", pooled=pooled, pool_argmax=pool_argmax)
     y = gpu.download(out)
     np.testing.assert_array_equal(gpu.unpack_mask(mask, channels), y > 0)
     squares = np.stack([y[r:8:2, s:14:2] for r in (0, 1) for s in (0, 1)])
-    np.testing.assert_array_equal(gpu.unpack_choice(choice, channels), squares.argmax(axis=0))
+    np.testing.assert_array_equal(gpu.unpack_pool_argmax(pool_argmax, channels), squares.argmax(axis=0))
 
 
 @pytest.mark.usefixtures("cupy")

@@ -232,11 +232,11 @@ class Noting(CudaDevice):
         super().__init__(*args, **kwargs)
         self.decisions: list[tuple[Any, Any]] = []
 
-    def conv3x3_relu(self, x: Any, filters: Any, *, mask: Any, choice: Any, **outputs: Any) -> None:
-        super().conv3x3_relu(x, filters, mask=mask, choice=choice, **outputs)
+    def conv3x3_relu(self, x: Any, filters: Any, *, mask: Any, pool_argmax: Any, **outputs: Any) -> None:
+        super().conv3x3_relu(x, filters, mask=mask, pool_argmax=pool_argmax, **outputs)
         if mask is not None:
             channels = filters.channels_out
-            chosen = None if choice is None else self.unpack_choice(choice, channels)
+            chosen = None if pool_argmax is None else self.unpack_pool_argmax(pool_argmax, channels)
             self.decisions.append((self.unpack_mask(mask, channels), chosen))
 
 
@@ -248,12 +248,12 @@ class Following(Reference):
         super().__init__()
         self._decisions = iter(decisions)
 
-    def conv3x3_relu(self, x: Any, filters: Any, *, mask: Any, choice: Any, **outputs: Any) -> None:
-        super().conv3x3_relu(x, filters, mask=mask, choice=choice, **outputs)
+    def conv3x3_relu(self, x: Any, filters: Any, *, mask: Any, pool_argmax: Any, **outputs: Any) -> None:
+        super().conv3x3_relu(x, filters, mask=mask, pool_argmax=pool_argmax, **outputs)
         if mask is not None:
             mask[...], chosen = next(self._decisions)
-            if choice is not None:
-                choice[...] = chosen
+            if pool_argmax is not None:
+                pool_argmax[...] = chosen
 
 
 def evaluated(device: Any, weights: Weights, size: tuple[int, int], **settings: Any) -> tuple[Any, Any]:
@@ -449,7 +449,7 @@ def test_one_layer_by_wgmma_is_what_the_launcher_computes(monkeypatch: pytest.Mo
     filters = device.pack_filters(kernel, random(24, seed=2))
     assert isinstance(filters, hopper.PackedFilters)
     x, ours, theirs = (stored(device, values) for values in (x, np.zeros((9, 11, 24)), np.zeros((9, 11, 24))))
-    wanted: dict[str, Any] = {"mask": None, "pooling": "max", "pooled": None, "choice": None}
+    wanted: dict[str, Any] = {"mask": None, "pooling": "max", "pooled": None, "pool_argmax": None}
     device.conv3x3_relu(x, filters, out=ours, **wanted)
     for launch in hopper.conv3x3_relu(x, filters, out=theirs, workspace=device.allocate(1 << 16),
                                       target=tensor_map.target_of(on, 7), **wanted):  # fmt: skip

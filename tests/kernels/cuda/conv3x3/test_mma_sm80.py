@@ -17,8 +17,8 @@ from nstgpu.kernels.cuda.conv3x3 import launch_mma_sm80 as tensor_convolution
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3 import tile_model as tensor_tiles
 from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import pack_filters, partial_bytes
-from nstgpu.kernels.cuda.conv3x3.launch_simt import choice_layout, mask_layout
-from nstgpu.kernels.cuda.conv3x3.tile_model import PRODUCTS, Work, cut
+from nstgpu.kernels.cuda.conv3x3.launch_simt import mask_layout, pool_argmax_layout
+from nstgpu.kernels.cuda.conv3x3.tile_model import PRODUCTS, ConvPlan, cut
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
 from nstgpu.kernels.cuda.gpu_spec import spec_of
 from nstgpu.kernels.cuda.kernel_sets import Mma16BitKernels, MmaKernels
@@ -101,17 +101,17 @@ def budget_of(precision: str, terms: int) -> float:
     return OUTPUT[precision] + EPSILON * float(additions)
 
 
-def works(precision: str, shape: Shape, channels_out: int) -> Iterator[Work]:
+def works(precision: str, shape: Shape, channels_out: int) -> Iterator[ConvPlan]:
     """Every tile that fits these channels, in one slice and in as many as there can be."""
     blocks = -(-shape[2] // PRODUCTS[precision].row_channels)
-    for tile, slices in itertools.product(PRODUCTS[precision].tiles, sorted({1, blocks})):
+    for tile, split_k in itertools.product(PRODUCTS[precision].tiles, sorted({1, blocks})):
         if -(-channels_out // 64) * 64 % tile.channels == 0:
-            yield cut(tile, shape, slices, PRODUCTS[precision], 90)
+            yield cut(tile, shape, split_k, PRODUCTS[precision], 90)
 
 
 # ---- forward --------------------------------------------------------------------------------------------------------
-def forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, work: Work | None = None) -> dict[str, Any]:
-    """What conv3x3_relu leaves behind, in host memory, of "out", "mask", "pooled" and "choice"."""
+def forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, work: ConvPlan | None = None) -> dict[str, Any]:
+    """What conv3x3_relu leaves behind, in host memory, of "out", "mask", "pooled" and "pool_argmax"."""
     height, width, channels_in, channels = shape
     x, kernel, bias = layer(shape)
     pooled = (height // 2, width // 2, channels)
@@ -120,7 +120,7 @@ def forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, work: Wor
         "out": ((height, width, channels), memory),
         "mask": mask_layout((height, width, channels)),
         "pooled": (pooled, memory),
-        "choice": choice_layout(pooled),
+        "pool_argmax": pool_argmax_layout(pooled),
     }
     buffers = {name: bench.empty(*layouts[name]) if name in wanted.split() else None for name in layouts}
     filters = held_filters(bench, kernel, bias)
@@ -140,17 +140,17 @@ def held_filters(bench: Bench, kernel: Any, bias: Any) -> Any:
     return filters._replace(**arrays)
 
 
-def check_forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, work: Work | None = None) -> None:
+def check_forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, work: ConvPlan | None = None) -> None:
     height, width, channels_in, channels = shape
     precision, terms = bench.precision, 9 * channels_in + 1
     x, kernel, bias = layer(shape)
     results = forward(bench, shape, pooling, wanted, work)
     y, mask = np.empty((height, width, channels)), np.empty((height, width, channels), bool)
     pooled = np.empty((height // 2, width // 2, channels))
-    choice = np.empty(pooled.shape, np.uint8)
+    pool_argmax = np.empty(pooled.shape, np.uint8)
     filters = ReferenceFilters(as_given(kernel, precision), bias.astype(np.float64))
     given = x.astype(np.float64) if channels_in == 3 else as_given(x, precision)
-    buffers = {"mask": mask, "pooled": pooled, "choice": choice}
+    buffers = {"mask": mask, "pooled": pooled, "pool_argmax": pool_argmax}
     reference.conv3x3_relu(given, filters, out=y, pooling=pooling, **buffers)
     budget = budget_of(precision, terms)
     unsure = 8 * budget_of("3xtf32" if precision == "3xtf32" else "tf32", terms)
@@ -161,19 +161,19 @@ def check_forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, wor
         exact = np.empty_like(y)
         plain = ReferenceFilters(kernel.astype(np.float64), bias.astype(np.float64))
         reference.conv3x3_relu(x.astype(np.float64), plain, out=exact, mask=None, pooling=pooling, pooled=None,
-                               choice=None)  # fmt: skip
+                               pool_argmax=None)  # fmt: skip
         within_few(results["out"], exact, WHOLE[precision], "out, and what went in")
     if "mask" in results:
         bits = np.unpackbits(results["mask"], axis=2, bitorder="little").astype(bool)
         np.testing.assert_array_equal(bits | (np.abs(y) < unsure), mask | (np.abs(y) < unsure))
     if "pooled" in results:
         within_few(results["pooled"], pooled, budget, "pooled")
-    if "choice" in results and choice.size:
-        pairs = results["choice"][..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & np.uint8(3)
-        picked = pairs.reshape(choice.shape)
+    if "pool_argmax" in results and pool_argmax.size:
+        pairs = results["pool_argmax"][..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & np.uint8(3)
+        picked = pairs.reshape(pool_argmax.shape)
         quads = np.stack([y[r : height // 2 * 2 : 2, s : width // 2 * 2 : 2] for r in range(2) for s in range(2)])
         sure = np.sort(quads, axis=0)[3] - np.sort(quads, axis=0)[2] > unsure
-        np.testing.assert_array_equal(picked[sure], choice[sure])
+        np.testing.assert_array_equal(picked[sure], pool_argmax[sure])
         np.testing.assert_array_equal(picked[quads.max(axis=0) == 0], 0, "of equals the first")
 
 
@@ -181,21 +181,23 @@ def check_forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, wor
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_forward(bench: Callable[[str], Bench], precision: str, shape: Shape) -> None:
     for work in works(precision, shape, shape[3]):
-        check_forward(bench(precision), shape, "max", "out mask pooled choice", work)
+        check_forward(bench(precision), shape, "max", "out mask pooled pool_argmax", work)
 
 
 @pytest.mark.parametrize("precision", HALVES)
 @pytest.mark.parametrize("shape", IMAGE_SHAPES, ids=str)
 def test_forward_from_an_image(bench: Callable[[str], Bench], precision: str, shape: Shape) -> None:
-    check_forward(bench(precision), shape, "max", "out mask pooled choice")
+    check_forward(bench(precision), shape, "max", "out mask pooled pool_argmax")
 
 
-@pytest.mark.parametrize("wanted", ["out", "mask", "pooled", "pooled choice", "mask pooled choice", "out pooled"])
-@pytest.mark.parametrize(("shape", "slices"), [((9, 12, 3, 16), 1), ((7, 18, 16, 24), 1), ((5, 6, 136, 8), 3)])
-def test_forward_stores_what_is_wanted(bench: Callable[[str], Bench], shape: Shape, slices: int, wanted: str) -> None:
-    work = cut(PRODUCTS["bf16"].tiles[-1], shape, slices, PRODUCTS["bf16"], 90)
+@pytest.mark.parametrize(
+    "wanted", ["out", "mask", "pooled", "pooled pool_argmax", "mask pooled pool_argmax", "out pooled"]
+)
+@pytest.mark.parametrize(("shape", "split_k"), [((9, 12, 3, 16), 1), ((7, 18, 16, 24), 1), ((5, 6, 136, 8), 3)])
+def test_forward_stores_what_is_wanted(bench: Callable[[str], Bench], shape: Shape, split_k: int, wanted: str) -> None:
+    work = cut(PRODUCTS["bf16"].tiles[-1], shape, split_k, PRODUCTS["bf16"], 90)
     check_forward(bench("bf16"), shape, "max", wanted, work)
-    if "choice" not in wanted:
+    if "pool_argmax" not in wanted:
         check_forward(bench("bf16"), shape, "average", wanted, work)
 
 
@@ -204,14 +206,14 @@ def test_of_equal_pixels_the_first_is_chosen(bench: Callable[[str], Bench], prec
     """With filters of zero every activation is its bias: all four pixels of a square are equal."""
     on = bench(precision)
     filters = held_filters(on, np.zeros((3, 3, 8, 8), np.float32), np.ones(8, np.float32))
-    choice = on.empty(*choice_layout((4, 4, 8)))
+    pool_argmax = on.empty(*pool_argmax_layout((4, 4, 8)))
     on.run(
         tensor_convolution.conv3x3_relu(
             on.held(in_memory(random(8, 8, 8), precision)), filters, on.spec, out=None, mask=None, pooling="max",
-            pooled=on.empty((4, 4, 8), MEMORY[precision]), choice=choice, workspace=None,
+            pooled=on.empty((4, 4, 8), MEMORY[precision]), pool_argmax=pool_argmax, workspace=None,
         )
     )  # fmt: skip
-    assert not on.fetched(choice).any()
+    assert not on.fetched(pool_argmax).any()
 
 
 @pytest.mark.parametrize(("precision", "shape"), [*((p, (9, 9, 16, 8)) for p in PRECISIONS), ("bf16", (9, 9, 3, 8))])
@@ -224,7 +226,7 @@ def test_what_is_not_a_number_stays_so(bench: Callable[[str], Bench], precision:
     on.run(
         tensor_convolution.conv3x3_relu(
             values, held_filters(on, kernel, bias), on.spec, out=out, mask=None, pooling="max", pooled=None,
-            choice=None, workspace=None,
+            pool_argmax=None, workspace=None,
         )
     )  # fmt: skip
     expected = np.zeros(out.shape, bool)
@@ -233,7 +235,9 @@ def test_what_is_not_a_number_stays_so(bench: Callable[[str], Bench], precision:
 
 
 # ---- backward -------------------------------------------------------------------------------------------------------
-def backward(bench: Bench, shape: Shape, masked: bool, accumulate: bool, work: Work | None = None) -> tuple[Any, Any]:
+def backward(
+    bench: Bench, shape: Shape, masked: bool, accumulate: bool, work: ConvPlan | None = None
+) -> tuple[Any, Any]:
     """The input gradient of a layer of this (H, W, C_in, C_out), and the reference's."""
     height, width, channels_in, channels_out = shape
     precision = bench.precision
@@ -307,7 +311,7 @@ def test_pool_input_gradient(
         )
     )  # fmt: skip
     expected = widened(before, precision).astype(np.float64)
-    reference.pool_input_gradient(widened(gradient, precision).astype(np.float64), pooling=pooling, choice=picks,
+    reference.pool_input_gradient(widened(gradient, precision).astype(np.float64), pooling=pooling, pool_argmax=picks,
                                   out=expected, mask=mask, accumulate=accumulate)  # fmt: skip
     np.testing.assert_array_equal(on.fetched(out), as_given(expected, precision))
 
@@ -324,7 +328,7 @@ def test_pool2x2(
     packed = on.held(np.zeros((*half[:2], 6), np.uint8)) if pooling == "max" else None
     on.run(pointwise.pool2x2_16bit(on.held(x), out, packed, pooling, precision))
     expected = np.empty(half)
-    reference.pool2x2(widened(x, precision).astype(np.float64), pooling=pooling, out=expected, choice=picks)
+    reference.pool2x2(widened(x, precision).astype(np.float64), pooling=pooling, out=expected, pool_argmax=picks)
     np.testing.assert_array_equal(on.fetched(out), as_given(expected, precision))
     if packed is not None:
         fours = picks.reshape(*half[:2], 6, 4)
@@ -349,14 +353,14 @@ def test_the_checking_build_finds_nothing(precision: str) -> None:
     row = PRODUCTS[precision].row_channels
     for tile in PRODUCTS[precision].tiles:
         narrow = (3, 5, row + 8, tile.channels)  # two blocks of channels: both halos
-        check_forward(on, narrow, "max", "out mask pooled choice", cut(tile, narrow, 1, PRODUCTS[precision], 90))
+        check_forward(on, narrow, "max", "out mask pooled pool_argmax", cut(tile, narrow, 1, PRODUCTS[precision], 90))
         turned = cut(tile, (3, 5, row + 8, tile.channels), 2, PRODUCTS[precision], 90)
         backward(on, (3, 5, tile.channels, row + 8), masked=True, accumulate=True, work=turned)
         backward(on, (3, 5, tile.channels, 8), masked=True, accumulate=True)
     sliced = (3, 5, row + 8, 64)
     check_forward(on, sliced, "average", "mask pooled", cut(tile, sliced, 2, PRODUCTS[precision], 90))
     if precision in HALVES:
-        check_forward(on, (5, 17, 3, 24), "max", "out mask pooled choice")
+        check_forward(on, (5, 17, 3, 24), "max", "out mask pooled pool_argmax")
         backward(on, (5, 17, 3, 72), masked=True, accumulate=True)
         test_pool2x2(lambda _: on, precision, "max", (3, 5))
         test_pool2x2(lambda _: on, precision, "average", (3, 5))
@@ -380,7 +384,7 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(precision: str) -> None:
     seen = set()
     for seed in (0, 0, 1, 2):
         on = Bench(Emulated(precision, seed=seed), precision, HOPPER)
-        results = forward(on, shape, "max", "out mask pooled choice", work)
+        results = forward(on, shape, "max", "out mask pooled pool_argmax", work)
         seen.add(b"".join(values.tobytes() for values in results.values()))
     assert len(seen) == 1
 
@@ -399,7 +403,7 @@ def test_turing_computes_the_same(check: bool) -> None:
     for name, values in forward(hopper, shape, "max", "out mask", cut(tile, shape, 1, PRODUCTS["fp16"], 90)).items():
         np.testing.assert_array_equal(results[name], values)
     if check:
-        check_forward(turing, (5, 17, 3, 24), "max", "out mask pooled choice")
+        check_forward(turing, (5, 17, 3, 24), "max", "out mask pooled pool_argmax")
         backward(turing, (5, 17, 3, 72), masked=True, accumulate=True)
 
 
@@ -420,14 +424,18 @@ def test_a_network_there_and_back(bench: Callable[[str], Bench], precision: str)
 
     activations = [on.empty((20, 18, 64), memory), on.empty((10, 9, 64), memory), on.empty((10, 9, 128), memory)]
     masks = [on.empty(*mask_layout((*shape[:2], shape[3]))) for shape in shapes]
-    choice = on.empty(*choice_layout((10, 9, 64)))
+    pool_argmax = on.empty(*pool_argmax_layout((10, 9, 64)))
     x = on.held(100 * random(20, 18, 3))
     for i, y in enumerate(activations):
-        outputs = {"out": None, "pooled": y, "choice": choice} if i == 1 else {"out": y, "pooled": None, "choice": None}
+        outputs = (
+            {"out": None, "pooled": y, "pool_argmax": pool_argmax}
+            if i == 1
+            else {"out": y, "pooled": None, "pool_argmax": None}
+        )
         on.run(kernel_set.conv3x3_relu(x, filters[i], mask=masks[i], pooling="max", workspace=workspace, **outputs))
         x = y
     passed = [np.unpackbits(on.fetched(mask), axis=2, bitorder="little").astype(bool) for mask in masks]
-    picks = (on.fetched(choice)[..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & np.uint8(3)).reshape(10, 9, 64)
+    picks = (on.fetched(pool_argmax)[..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & np.uint8(3)).reshape(10, 9, 64)
 
     start = rounded(random(10, 9, 128), precision) if memory != np.float32 else random(10, 9, 128)
     gradient, exact = on.held(start), widened(start, precision).astype(np.float64) * passed[2]
@@ -447,11 +455,13 @@ def test_a_network_there_and_back(bench: Callable[[str], Bench], precision: str)
     gradient, exact = convolve_back(2, None)
     unpooled, expected = on.empty((20, 18, 64), memory), np.empty((20, 18, 64))
     on.run(
-        pointwise.pool_input_gradient_16bit(gradient, choice, unpooled, masks[1], False, precision)
+        pointwise.pool_input_gradient_16bit(gradient, pool_argmax, unpooled, masks[1], False, precision)
         if precision in HALVES
-        else pointwise.pool_input_gradient(gradient, choice, unpooled, masks[1], False)
+        else pointwise.pool_input_gradient(gradient, pool_argmax, unpooled, masks[1], False)
     )
-    reference.pool_input_gradient(exact, pooling="max", choice=picks, out=expected, mask=passed[1], accumulate=False)
+    reference.pool_input_gradient(
+        exact, pooling="max", pool_argmax=picks, out=expected, mask=passed[1], accumulate=False
+    )
     gradient, exact = unpooled, expected
     gradient, exact = convolve_back(1, 0)
     gradient, exact = convolve_back(0, None)
@@ -488,7 +498,7 @@ def test_filters_of_other_widths_go_to_the_kernels_without_tensor_cores() -> Non
         kernels = MmaKernels(cast(Runtime, SimpleNamespace(spec=HOPPER)), precision)
         x, out = np.zeros((8, 8, channels), np.float32), np.zeros((8, 8, 12), np.float32)
         (launch,) = kernels.conv3x3_relu(
-            x, packed, out=out, mask=None, pooling="max", pooled=None, choice=None, workspace=None
+            x, packed, out=out, mask=None, pooling="max", pooled=None, pool_argmax=None, workspace=None
         )
         assert launch.kernel.startswith("conv3x3_relu_simt_")
         gradients = kernels.conv3x3_input_gradient(out, packed, out=x, mask=None, accumulate=False, workspace=None)
@@ -502,7 +512,7 @@ def test_filters_of_other_widths_go_to_the_kernels_without_tensor_cores() -> Non
 
 def test_a_workspace_too_small_is_refused() -> None:
     shape = (8, 8, 512, 512)
-    assert tensor_tiles.choose(shape, "bf16", HOPPER).slices > 1
+    assert tensor_tiles.choose(shape, "bf16", HOPPER).split_k > 1
     filters = pack_filters(np.zeros((3, 3, 512, 512), np.float32), np.zeros(512, np.float32), "bf16")
     assert isinstance(filters, tensor_convolution.TensorFilters)
     x = np.zeros(shape[:3], np.uint16)
@@ -510,7 +520,7 @@ def test_a_workspace_too_small_is_refused() -> None:
     for workspace in (None, small):
         with pytest.raises(ValueError, match="workspace"):
             tensor_convolution.conv3x3_relu(x, filters, HOPPER, out=x, mask=None, pooling="max", pooled=None,
-                                            choice=None, workspace=workspace)  # fmt: skip
+                                            pool_argmax=None, workspace=workspace)  # fmt: skip
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -11,7 +11,7 @@ import pytest
 from harness.arrays import layer, mask_bits, random, within
 from harness.devices import empty, held
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
-from nstgpu.kernels.cuda.conv3x3.launch_simt import Work, choose_tile
+from nstgpu.kernels.cuda.conv3x3.launch_simt import ConvPlan, choose_tile
 from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.gpu_spec import SIMT_MULTIPROCESSORS
 from nstgpu.kernels.cuda.runtime.launch import Launch
@@ -46,7 +46,7 @@ def bind_workspace(device: CudaDevice, shape: tuple[int, int, int, int]) -> None
 
 # ---- forward --------------------------------------------------------------------------------------------------------
 def forward(device: CudaDevice, shape: tuple[int, int, int, int], pooling: Pooling, wanted: str) -> dict[str, Any]:
-    """What conv3x3_relu leaves behind, in host memory, of "out", "mask", "pooled" and "choice"."""
+    """What conv3x3_relu leaves behind, in host memory, of "out", "mask", "pooled" and "pool_argmax"."""
     height, width, _, channels = shape
     x, kernel, bias = layer(shape)
     pooled = (height // 2, width // 2, channels)
@@ -54,7 +54,7 @@ def forward(device: CudaDevice, shape: tuple[int, int, int, int], pooling: Pooli
         "out": ((height, width, channels), np.dtype(np.float32)),
         "mask": device.mask_layout((height, width, channels)),
         "pooled": (pooled, np.dtype(np.float32)),
-        "choice": device.choice_layout(pooled),
+        "pool_argmax": device.pool_argmax_layout(pooled),
     }
     names = wanted.split()
     buffers = {name: empty(device, *layouts[name]) if name in names else None for name in layouts}
@@ -69,10 +69,10 @@ def check_forward(device: CudaDevice, shape: tuple[int, int, int, int], pooling:
     results = forward(device, shape, pooling, wanted)
     y, mask = np.empty((height, width, channels)), np.empty((height, width, channels), bool)
     pooled = np.empty((height // 2, width // 2, channels))
-    choice = np.empty(pooled.shape, np.uint8)
+    pool_argmax = np.empty(pooled.shape, np.uint8)
     filters = reference.pack_filters(kernel, bias)
     reference.conv3x3_relu(
-        x.astype(np.float64), filters, out=y, mask=mask, pooling=pooling, pooled=pooled, choice=choice
+        x.astype(np.float64), filters, out=y, mask=mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax
     )
     terms = 9 * channels_in + 1
     if "out" in results:
@@ -86,40 +86,44 @@ def check_forward(device: CudaDevice, shape: tuple[int, int, int, int], pooling:
             np.testing.assert_array_equal(ours, results["out"] > 0)
     if "pooled" in results:
         within(results["pooled"], pooled, terms, BUDGET, what="pooled")
-    if "choice" in results and choice.size:
-        picked = device.unpack_choice(held(device, results["choice"]), channels)
+    if "pool_argmax" in results and pool_argmax.size:
+        picked = device.unpack_pool_argmax(held(device, results["pool_argmax"]), channels)
         quads = np.stack([y[r : height // 2 * 2 : 2, s : width // 2 * 2 : 2] for r in range(2) for s in range(2)])
         chosen = np.take_along_axis(quads, picked[None].astype(np.int64), axis=0)[0]
         sure = np.sort(quads, axis=0)[3] - np.sort(quads, axis=0)[2] > 8 * EPSILON * np.sqrt(terms)
-        np.testing.assert_array_equal(picked[sure], choice[sure])
+        np.testing.assert_array_equal(picked[sure], pool_argmax[sure])
         np.testing.assert_array_equal(picked[pooled == 0], 0, "of equals the first")
         np.testing.assert_allclose(chosen, pooled, atol=8 * EPSILON * np.sqrt(terms))
-        assert not (results["choice"][..., -1] >> (2 * ((channels - 1) % 4 + 1)) & 0xFF).any(), "bits beyond the last"
+        assert not (results["pool_argmax"][..., -1] >> (2 * ((channels - 1) % 4 + 1)) & 0xFF).any(), (
+            "bits beyond the last"
+        )
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_forward(device: CudaDevice, shape: tuple[int, int, int, int]) -> None:
-    check_forward(device, shape, "max", "out mask pooled choice")
+    check_forward(device, shape, "max", "out mask pooled pool_argmax")
 
 
-@pytest.mark.parametrize("wanted", ["out", "mask", "pooled", "pooled choice", "mask pooled choice", "out pooled"])
+@pytest.mark.parametrize(
+    "wanted", ["out", "mask", "pooled", "pooled pool_argmax", "mask pooled pool_argmax", "out pooled"]
+)
 @pytest.mark.parametrize("pooling", ["max", "average"])
 @pytest.mark.parametrize("shape", [(17, 19, 3, 20), (15, 18, 16, 30), (13, 9, 64, 64), (9, 12, 7, 9)], ids=str)
 def test_forward_stores_what_is_wanted(
     device: CudaDevice, shape: tuple[int, int, int, int], pooling: Pooling, wanted: str
 ) -> None:
-    if pooling == "max" or "choice" not in wanted:
+    if pooling == "max" or "pool_argmax" not in wanted:
         check_forward(device, shape, pooling, wanted)
 
 
 def test_of_equal_pixels_the_first_is_chosen(device: CudaDevice) -> None:
     """With filters of zero every activation is its bias: all four pixels of a square are equal."""
     filters = device.pack_filters(np.zeros((3, 3, 8, 8), np.float32), np.ones(8, np.float32))
-    choice = empty(device, *device.choice_layout((4, 4, 8)))
+    pool_argmax = empty(device, *device.pool_argmax_layout((4, 4, 8)))
     bind_workspace(device, (8, 8, 8, 8))
     device.conv3x3_relu(held(device, random(8, 8, 8)), filters, out=None, mask=None, pooling="max",
-                        pooled=empty(device, (4, 4, 8)), choice=choice)  # fmt: skip
-    assert not device.download(choice).any()
+                        pooled=empty(device, (4, 4, 8)), pool_argmax=pool_argmax)  # fmt: skip
+    assert not device.download(pool_argmax).any()
 
 
 @pytest.mark.parametrize("shape", [(9, 9, 3, 8), (9, 9, 16, 8)])
@@ -129,7 +133,7 @@ def test_what_is_not_a_number_stays_so(device: CudaDevice, shape: tuple[int, int
     out = empty(device, (*shape[:2], shape[3]))
     bind_workspace(device, shape)
     device.conv3x3_relu(held(device, x), device.pack_filters(kernel, bias), out=out, mask=None, pooling="max",
-                        pooled=None, choice=None)  # fmt: skip
+                        pooled=None, pool_argmax=None)  # fmt: skip
     expected = np.zeros(out.shape, bool)
     expected[3:6, 3:6] = True
     np.testing.assert_array_equal(np.isnan(device.download(out)), expected)
@@ -182,7 +186,7 @@ def test_naive_kernels_agree_with_the_reference_and_the_fast_ones(
     runtime.launch(Launch("conv3x3_relu_naive", (out.size // 64 + 1, 1, 1), (64, 1, 1), arguments))
     expected = np.empty(out.shape)
     reference.conv3x3_relu(x.astype(np.float64), reference.pack_filters(kernel, bias), out=expected, mask=None,
-                           pooling="max", pooled=None, choice=None)  # fmt: skip
+                           pooling="max", pooled=None, pool_argmax=None)  # fmt: skip
     within(device.download(out), expected, 9 * channels_in + 1, BUDGET, what="naive")
     within(forward(device, shape, "max", "out")["out"], device.download(out), 9 * channels_in + 1, BUDGET, what="fast")
 
@@ -197,7 +201,7 @@ def test_naive_kernels_agree_with_the_reference_and_the_fast_ones(
 # ---- what no single result shows ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("shape", CHECKED_SHAPES, ids=str)
 def test_the_checking_build_finds_nothing(checked: CudaDevice, shape: tuple[int, int, int, int]) -> None:
-    check_forward(checked, shape, "max", "out mask pooled choice")
+    check_forward(checked, shape, "max", "out mask pooled pool_argmax")
     check_forward(checked, shape, "average", "mask pooled")
     within(*backward(checked, shape, masked=True, accumulate=True), 9 * shape[3], BUDGET, what="gradient")
 
@@ -222,7 +226,7 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(
     seen = set()
     for seed in (0, 0, 1, 2):
         device = CudaDevice(runtime_called("emulator", seed=seed))
-        results = forward(device, shape, "max", "out mask pooled choice")
+        results = forward(device, shape, "max", "out mask pooled pool_argmax")
         gradient, _ = backward(device, shape, masked=True, accumulate=True)
         seen.add(b"".join(values.tobytes() for values in (*results.values(), gradient)))
     assert len(seen) == 1
@@ -235,7 +239,7 @@ NETWORK = [(size >> block, size >> block, c_in, c_out)
                                       (3, 256, 512), (3, 512, 512), (4, 512, 512)]]  # fmt: skip
 
 
-def covers(work: Work, shape: tuple[int, int, int, int]) -> bool:
+def covers(work: ConvPlan, shape: tuple[int, int, int, int]) -> bool:
     height, width, _, channels = shape
     squares = -(-height // 2) * -(-width // 2)
     rows, columns = work.down * work.tile.pixels, work.across * work.tile.channels
@@ -249,14 +253,14 @@ def test_tiles_cover_everything_and_slices_fill_at_most_one_wave(shape: tuple[in
     assert covers(work, shape)
     assert work.grid[0] < 2**31
     assert max(work.grid[1:]) < 65536
-    blocks = work.down * work.across * work.slices
-    assert work.slices == 1 or blocks <= SIMT_MULTIPROCESSORS * work.tile.resident
+    blocks = work.down * work.across * work.split_k
+    assert work.split_k == 1 or blocks <= SIMT_MULTIPROCESSORS * work.tile.resident
     steps = taps * -(-shape[2] // convolution.DEPTH)
-    assert work.slices == 1 or steps // work.slices >= convolution.WORTH_SPLITTING
+    assert work.split_k == 1 or steps // work.split_k >= convolution.WORTH_SPLITTING
 
 
 @pytest.mark.parametrize(
-    ("shape", "variant", "slices"),
+    ("shape", "variant", "split_k"),
     [
         ((512, 512, 64, 64), "128x64", 1),
         ((512, 512, 16, 24), "128x32", 1),
@@ -268,9 +272,9 @@ def test_tiles_cover_everything_and_slices_fill_at_most_one_wave(shape: tuple[in
     ],
     ids=str,
 )
-def test_the_tile_for_a_shape(shape: tuple[int, int, int, int], variant: str, slices: int) -> None:
+def test_the_tile_for_a_shape(shape: tuple[int, int, int, int], variant: str, split_k: int) -> None:
     work = choose_tile(*shape)
-    assert (work.tile.variant, work.slices) == (variant, slices)
+    assert (work.tile.variant, work.split_k) == (variant, split_k)
 
 
 def test_large_networks_keep_a_small_workspace() -> None:
@@ -287,7 +291,7 @@ def test_a_workspace_too_small_is_refused() -> None:
     small = np.zeros(convolution.workspace_bytes(*shape) - 1, np.uint8)
     for workspace in (None, small):
         with pytest.raises(ValueError, match="workspace"):
-            convolution.conv3x3_relu(x, filters, out=x, mask=None, pooling="max", pooled=None, choice=None,
+            convolution.conv3x3_relu(x, filters, out=x, mask=None, pooling="max", pooled=None, pool_argmax=None,
                                      workspace=workspace)  # fmt: skip
 
 
@@ -306,4 +310,4 @@ def test_packed_filters_hold_every_weight_once_and_zeros(channels_in: int, chann
 
 def test_masks_and_choices_take_a_bit_and_two() -> None:
     assert convolution.mask_layout((5, 7, 17)) == ((5, 7, 3), np.dtype(np.uint8))
-    assert convolution.choice_layout((5, 7, 17)) == ((5, 7, 5), np.dtype(np.uint8))
+    assert convolution.pool_argmax_layout((5, 7, 17)) == ((5, 7, 5), np.dtype(np.uint8))

@@ -53,7 +53,7 @@ def test_the_choice_covers_the_map_and_fits_the_chip(spec: GpuSpec, precision: s
         assert 0 <= work.across * TILE_WIDTH - width < TILE_WIDTH
         assert 0 <= work.columns * work.tile.channels - channels_out < work.tile.channels
         assert -(-channels_out // 64) * 64 % work.tile.channels == 0, "beyond the packed filters"
-        assert 1 <= work.slices <= -(-channels_in // PRODUCTS[precision].row_channels)
+        assert 1 <= work.split_k <= -(-channels_in // PRODUCTS[precision].row_channels)
         assert work.shared_bytes <= spec.block_shared_bytes
         assert resident_blocks(work, spec) >= 1
         assert work.grid[0] < 2**31
@@ -122,11 +122,11 @@ def test_a_slow_l2_is_felt_most_by_tiles_that_load_most() -> None:
 
 
 def test_small_maps_are_sliced_and_large_ones_are_not() -> None:
-    assert choose((16, 16, 512, 512), "bf16", H200).slices == 8
-    assert choose((32, 32, 512, 512), "bf16", H200).slices > 1
+    assert choose((16, 16, 512, 512), "bf16", H200).split_k == 8
+    assert choose((32, 32, 512, 512), "bf16", H200).split_k > 1
     for shape in NETWORK:
         if shape[0] >= 256:
-            assert choose(shape, "bf16", H200).slices == 1
+            assert choose(shape, "bf16", H200).split_k == 1
 
 
 @pytest.mark.parametrize("precision", PRODUCTS)
@@ -134,8 +134,8 @@ def test_slices_take_little_memory(precision: str) -> None:
     for spec in CHIPS.values():
         for shape in NETWORK + ODD:
             work = choose(shape, precision, spec)
-            if work.slices > 1:
-                assert work.slices * shape[0] * shape[1] * shape[3] * 4 <= 128 << 20
+            if work.split_k > 1:
+                assert work.split_k * shape[0] * shape[1] * shape[3] * 4 <= 128 << 20
 
 
 def test_the_tile_for_a_layer() -> None:

@@ -16,7 +16,7 @@ from nstgpu.kernels.cuda import self_test
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_fp32_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import TensorFilters
-from nstgpu.kernels.cuda.conv3x3.launch_wgmma_fp32_sm90 import PAIRS, SINGLE, Precision, Tile, Work
+from nstgpu.kernels.cuda.conv3x3.launch_wgmma_fp32_sm90 import PAIRS, SINGLE, ConvPlan, Precision, Tile
 from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import BOX_HEIGHT, THREADS
 from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.gpu_spec import MULTIPROCESSORS, WGMMA_PER_CLOCK
@@ -60,9 +60,9 @@ def packed(runtime: Runtime, kernel: Any, bias: Any, precision: Precision) -> ho
     return filters._replace(**on_device)
 
 
-def cut_up(tile: Tile, shape: Shape4, slices: int = 1) -> Work:
+def cut_up(tile: Tile, shape: Shape4, split_k: int = 1) -> ConvPlan:
     """In as many slices as there are k-tiles for."""
-    return hopper.cut_up(tile, *shape, min(slices, 3 * -(-shape[2] // tile.k_tile_channels)))
+    return hopper.cut_up(tile, *shape, min(split_k, 3 * -(-shape[2] // tile.k_tile_channels)))
 
 
 def run(runtime: Runtime, launches: list[Launch]) -> None:
@@ -71,9 +71,9 @@ def run(runtime: Runtime, launches: list[Launch]) -> None:
 
 
 # ---- forward --------------------------------------------------------------------------------------------------------
-def forward(runtime: Runtime, shape: Shape4, work: Work, pooling: Pooling, wanted: str, blocks: int = 2,
+def forward(runtime: Runtime, shape: Shape4, work: ConvPlan, pooling: Pooling, wanted: str, blocks: int = 2,
             inputs: tuple[Any, Any, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
-    """What conv3x3_relu leaves behind, of "out", "mask", "pooled" and "choice"; and the reference's."""
+    """What conv3x3_relu leaves behind, of "out", "mask", "pooled" and "pool_argmax"; and the reference's."""
     height, width, _, channels = shape
     x, kernel, bias = (values.astype(np.float32) for values in (inputs or layer(shape)))
     filters = packed(runtime, kernel, bias, work.tile.precision)
@@ -82,7 +82,7 @@ def forward(runtime: Runtime, shape: Shape4, work: Work, pooling: Pooling, wante
         "out": ((height, width, channels), np.float32),
         "mask": convolution.mask_layout((height, width, channels)),
         "pooled": (pooled, np.float32),
-        "choice": convolution.choice_layout(pooled),
+        "pool_argmax": convolution.pool_argmax_layout(pooled),
     }
     names = wanted.split()
     buffers = {name: empty(runtime, *layouts[name]) if name in names else None for name in layouts}
@@ -92,14 +92,14 @@ def forward(runtime: Runtime, shape: Shape4, work: Work, pooling: Pooling, wante
                                      target=tensor_map.target_of(runtime, blocks), **buffers))  # fmt: skip
     expected = {
         "out": np.empty((height, width, channels)), "mask": np.empty((height, width, channels), bool),
-        "pooled": np.empty(pooled), "choice": np.empty(pooled, np.uint8),
+        "pooled": np.empty(pooled), "pool_argmax": np.empty(pooled, np.uint8),
     }  # fmt: skip
     exact = reference.pack_filters(kernel.astype(np.float64), bias.astype(np.float64))
     reference.conv3x3_relu(x.astype(np.float64), exact, pooling=pooling, **expected)
     return {name: runtime.download(buffers[name]) for name in names}, expected
 
 
-def check_forward(runtime: Runtime, shape: Shape4, work: Work, pooling: Pooling, wanted: str) -> None:
+def check_forward(runtime: Runtime, shape: Shape4, work: ConvPlan, pooling: Pooling, wanted: str) -> None:
     results, expected = forward(runtime, shape, work, pooling, wanted)
     precision, y = work.tile.precision, expected["out"]
     unsure = 2 * LARGEST_ERROR[precision] * np.max(y)  # decisions this near to the edge may be rounding's
@@ -113,31 +113,32 @@ def check_forward(runtime: Runtime, shape: Shape4, work: Work, pooling: Pooling,
             np.testing.assert_array_equal(mask, results["out"] > 0)
     if "pooled" in results and results["pooled"].size:
         near(results["pooled"], expected["pooled"], precision)
-    if "choice" in results and results["choice"].size:
-        picked = results["choice"][..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & 3
-        picked = picked.reshape(expected["choice"].shape)
+    if "pool_argmax" in results and results["pool_argmax"].size:
+        picked = results["pool_argmax"][..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & 3
+        picked = picked.reshape(expected["pool_argmax"].shape)
         height, width = (side // 2 * 2 for side in shape[:2])
         quads = np.sort([y[r:height:2, s:width:2] for r in range(2) for s in range(2)], axis=0)
         sure = quads[3] - quads[2] > unsure
-        np.testing.assert_array_equal(picked[sure], expected["choice"][sure])
+        np.testing.assert_array_equal(picked[sure], expected["pool_argmax"][sure])
 
 
 @each_tile
-@pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
-def test_forward(on_hopper_fp32: Runtime, shape: Shape4, slices: int, tile: Tile) -> None:
-    check_forward(on_hopper_fp32, shape, cut_up(tile, shape, slices), "max", "out mask pooled choice")
+@pytest.mark.parametrize(("shape", "split_k"), CASES, ids=str)
+def test_forward(on_hopper_fp32: Runtime, shape: Shape4, split_k: int, tile: Tile) -> None:
+    check_forward(on_hopper_fp32, shape, cut_up(tile, shape, split_k), "max", "out mask pooled pool_argmax")
 
 
-@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize("split_k", [1, 2])
 @pytest.mark.parametrize(
-    ("pooling", "wanted"), [("max", "mask"), ("max", "pooled choice"), ("average", "out pooled"), ("average", "pooled")]
+    ("pooling", "wanted"),
+    [("max", "mask"), ("max", "pooled pool_argmax"), ("average", "out pooled"), ("average", "pooled")],
 )
 @each_tile
 def test_forward_stores_what_is_wanted(
-    on_hopper_fp32: Runtime, tile: Tile, pooling: Pooling, wanted: str, slices: int
+    on_hopper_fp32: Runtime, tile: Tile, pooling: Pooling, wanted: str, split_k: int
 ) -> None:
     shape = (9, 12, 16, 72)
-    check_forward(on_hopper_fp32, shape, cut_up(tile, shape, slices), pooling, wanted)
+    check_forward(on_hopper_fp32, shape, cut_up(tile, shape, split_k), pooling, wanted)
 
 
 @each_tile
@@ -196,7 +197,7 @@ def test_results_do_not_depend_on_how_many_blocks_there_are(on_hopper_fp32: Runt
 def test_results_do_not_depend_on_the_order_of_lanes(hopper_fp32_called: Runtimes, tile: Tile) -> None:
     shape = (17, 11, 40, 136)
     first, other = (
-        forward(hopper_fp32_called("emulator", seed=seed), shape, cut_up(tile, shape), "max", "out choice")[0]
+        forward(hopper_fp32_called("emulator", seed=seed), shape, cut_up(tile, shape), "max", "out pool_argmax")[0]
         for seed in (0, 7)
     )
     for name in first:
@@ -206,8 +207,8 @@ def test_results_do_not_depend_on_the_order_of_lanes(hopper_fp32_called: Runtime
 @each_tile
 def test_the_checking_build_has_nothing_to_say(hopper_fp32_called: Runtimes, tile: Tile) -> None:
     runtime, shape = hopper_fp32_called("checked"), (17, 18, 16, 72)
-    for slices in (1, 2):
-        check_forward(runtime, shape, cut_up(tile, shape, slices), "max", "out mask pooled choice")
+    for split_k in (1, 2):
+        check_forward(runtime, shape, cut_up(tile, shape, split_k), "max", "out mask pooled pool_argmax")
     check_backward(runtime, shape, cut_up(tile, (17, 18, 72, 16)), True, True)
 
 
@@ -248,7 +249,7 @@ def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch:
 
 
 # ---- backward -------------------------------------------------------------------------------------------------------
-def check_backward(runtime: Runtime, shape: Shape4, work: Work, masked: bool, accumulate: bool) -> None:
+def check_backward(runtime: Runtime, shape: Shape4, work: ConvPlan, masked: bool, accumulate: bool) -> None:
     height, width, channels_in, channels_out = shape
     _, kernel, bias = layer(shape)
     kernel = (kernel * np.sqrt(channels_in / channels_out)).astype(np.float32)
@@ -273,20 +274,20 @@ def check_backward(runtime: Runtime, shape: Shape4, work: Work, masked: bool, ac
 
 
 @each_tile
-@pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
-def test_backward(on_hopper_fp32: Runtime, shape: Shape4, slices: int, tile: Tile) -> None:
+@pytest.mark.parametrize(("shape", "split_k"), CASES, ids=str)
+def test_backward(on_hopper_fp32: Runtime, shape: Shape4, split_k: int, tile: Tile) -> None:
     height, width, channels_in, channels_out = shape
-    work = cut_up(tile, (height, width, channels_out, channels_in), slices)
+    work = cut_up(tile, (height, width, channels_out, channels_in), split_k)
     check_backward(on_hopper_fp32, shape, work, masked=True, accumulate=True)
 
 
-@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize("split_k", [1, 2])
 @pytest.mark.parametrize(("masked", "accumulate"), [(True, False), (False, True), (False, False)])
 def test_backward_masks_and_accumulates_as_asked(
-    on_hopper_fp32: Runtime, masked: bool, accumulate: bool, slices: int
+    on_hopper_fp32: Runtime, masked: bool, accumulate: bool, split_k: int
 ) -> None:
     for tile in TILES:
-        check_backward(on_hopper_fp32, (9, 12, 72, 16), cut_up(tile, (9, 12, 16, 72), slices), masked, accumulate)
+        check_backward(on_hopper_fp32, (9, 12, 72, 16), cut_up(tile, (9, 12, 16, 72), split_k), masked, accumulate)
 
 
 # ---- the self-test and the device -----------------------------------------------------------------------------------
@@ -331,12 +332,12 @@ def test_a_device_takes_them_after_a_test(
     shape = (9, 11, 8, 16)
     device.bind_workspace(device.allocate(device.workspace_bytes([shape])))
     x, y, back = random(9, 11, 8, seed=1), empty(device, (9, 11, 16)), empty(device, (9, 11, 8))
-    device.conv3x3_relu(held(device, x), filters, out=y, mask=None, pooling="max", pooled=None, choice=None)
+    device.conv3x3_relu(held(device, x), filters, out=y, mask=None, pooling="max", pooled=None, pool_argmax=None)
     device.conv3x3_input_gradient(y, filters, out=back, mask=None, accumulate=False)
     exact = reference.pack_filters(random(3, 3, 8, 16).astype(np.float64), random(16).astype(np.float64))
     expected = np.empty((9, 11, 16))
     reference.conv3x3_relu(
-        x.astype(np.float64), exact, out=expected, mask=None, pooling="max", pooled=None, choice=None
+        x.astype(np.float64), exact, out=expected, mask=None, pooling="max", pooled=None, pool_argmax=None
     )
     near(device.download(y), expected, "tf32")
     assert np.isfinite(device.download(back)).all()
@@ -389,14 +390,14 @@ def test_channels_must_be_multiples_of_eight() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "variant", "slices"),
+    ("shape", "variant", "split_k"),
     [((512, 512, 64, 64), "256x64", 1), ((256, 256, 128, 64), "256x64", 1), ((128, 128, 256, 256), "128x128", 1),
      ((64, 64, 512, 512), "128x128", 1), ((32, 32, 512, 512), "128x128", 4)],
     ids=str,
 )  # fmt: skip
-def test_the_tile_for_a_shape(shape: Shape4, variant: str, slices: int) -> None:
+def test_the_tile_for_a_shape(shape: Shape4, variant: str, split_k: int) -> None:
     work = hopper.choose_work(*shape, "3xtf32")
-    assert (work.tile.variant, work.slices) == (variant, slices)
+    assert (work.tile.variant, work.split_k) == (variant, split_k)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "3xtf32"])
@@ -417,7 +418,7 @@ def test_work_covers_everything_and_slices_fill_at_most_one_wave(shape: Shape4, 
     assert 0 <= work.down * BOX_HEIGHT - shape[0] < BOX_HEIGHT
     assert 0 <= work.across * work.tile.width - shape[1] < work.tile.width
     assert 0 <= work.channel_tiles * work.tile.channels - shape[3] < work.tile.channels
-    assert work.slices == 1 or work.items <= MULTIPROCESSORS
+    assert work.split_k == 1 or work.items <= MULTIPROCESSORS
     assert hopper.workspace_bytes(*shape, precision) >= hopper.partial_bytes(work, shape[0], shape[1], shape[3])
 
 

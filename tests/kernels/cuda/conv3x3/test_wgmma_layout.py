@@ -159,15 +159,15 @@ def test_the_epilogues_room_holds_everything_and_banks_are_not_asked_twice(probe
 
 # ---- the cutting up -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("tile", hopper.TILES, ids=lambda tile: tile.variant)
-@pytest.mark.parametrize(("shape", "slices"), [((33, 40, 64, 72), 1), ((16, 17, 136, 264), 4), ((1, 1, 8, 8), 3)])
+@pytest.mark.parametrize(("shape", "split_k"), [((33, 40, 64, 72), 1), ((16, 17, 136, 264), 4), ((1, 1, 8, 8), 3)])
 def test_items_cover_everything_once(
-    probe: Library, tile: hopper.Tile, shape: tuple[int, int, int, int], slices: int
+    probe: Library, tile: hopper.Tile, shape: tuple[int, int, int, int], split_k: int
 ) -> None:
     height, width, channels_in, channels_out = shape
-    work = hopper.cut_up(tile, *shape, slices=slices)
+    work = hopper.cut_up(tile, *shape, split_k=split_k)
     steps = 3 * -(-channels_in // STEP)
     items = np.empty((work.items, 6), np.int32)
-    ask(probe, "probe_items", items, work.items, work.across, work.channel_tiles, slices, steps,
+    ask(probe, "probe_items", items, work.items, work.across, work.channel_tiles, split_k, steps,
         work.down * work.across, tile.width, tile.channels)  # fmt: skip
     done = np.zeros((work.down * HEIGHT, work.across * tile.width, work.channel_tiles * tile.channels, steps), int)
     for y, x, channel, _, first, end in items:

@@ -49,7 +49,7 @@ def test_the_tile_is_within_3_percent_of_the_best_that_was_measured() -> None:
     slow = {}
     for (way, size, layer), tiles in found.items():
         work = conv.choose_work(*shape_of(size, layer, way), backward=way == "backward")
-        ratio = tiles[work.tile.variant, work.slices] / min(tiles.values())
+        ratio = tiles[work.tile.variant, work.split_k] / min(tiles.values())
         if ratio > 1.03:
             slow[way, size, layer] = ratio
     assert not slow
@@ -79,4 +79,4 @@ def test_slices_are_those_that_were_measured() -> None:
     for size in (64, 96, 128, 200, 256, 384):
         for layer in LAYERS:
             work = conv.choose_work(*shape_of(size, layer, "backward"), backward=True)
-            assert work.slices in conv.SLICES
+            assert work.split_k in conv.SLICES

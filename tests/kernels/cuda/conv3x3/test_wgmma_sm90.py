@@ -17,7 +17,7 @@ from harness.devices import OfLibrary, empty, held
 from nstgpu.kernels.cuda import self_test
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
-from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import TILES, Tile, Work
+from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import TILES, ConvPlan, Tile
 from nstgpu.kernels.cuda.gpu_spec import MULTIPROCESSORS
 from nstgpu.kernels.cuda.gram import launch_wgmma_sm90 as wgmma_gram
 from nstgpu.kernels.cuda.kernel_sets import WgmmaKernels
@@ -70,9 +70,9 @@ def run(runtime: Runtime, launches: list[Launch]) -> None:
 
 
 # ---- forward --------------------------------------------------------------------------------------------------------
-def forward(runtime: Runtime, shape: Shape4, element: Element, work: Work, pooling: Pooling, wanted: str,
+def forward(runtime: Runtime, shape: Shape4, element: Element, work: ConvPlan, pooling: Pooling, wanted: str,
             multiprocessors: int = 2) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
-    """What conv3x3_relu leaves behind, of "out", "mask", "pooled" and "choice", as bits; and the reference's."""
+    """What conv3x3_relu leaves behind, of "out", "mask", "pooled" and "pool_argmax", as bits; and the reference's."""
     height, width, _, channels = shape
     x, kernel, bias = layer(shape)
     x_bits = rounded(x, element)
@@ -82,7 +82,7 @@ def forward(runtime: Runtime, shape: Shape4, element: Element, work: Work, pooli
         "out": ((height, width, channels), MEMORY[element]),
         "mask": convolution.mask_layout((height, width, channels)),
         "pooled": (pooled, MEMORY[element]),
-        "choice": convolution.choice_layout(pooled),
+        "pool_argmax": convolution.pool_argmax_layout(pooled),
     }
     names = wanted.split()
     buffers: dict[str, Any] = {name: empty(runtime, *layouts[name]) if name in names else None for name in layouts}
@@ -92,7 +92,7 @@ def forward(runtime: Runtime, shape: Shape4, element: Element, work: Work, pooli
                                      target=tensor_map.target_of(runtime, multiprocessors), **buffers))  # fmt: skip
     expected = {
         "out": np.empty((height, width, channels)), "mask": np.empty((height, width, channels), bool),
-        "pooled": np.empty(pooled), "choice": np.empty(pooled, np.uint8),
+        "pooled": np.empty(pooled), "pool_argmax": np.empty(pooled, np.uint8),
     }  # fmt: skip
     reference.conv3x3_relu(widened(x_bits, element).astype(np.float64),
                            reference.pack_filters(exact, bias.astype(np.float64)), pooling=pooling,
@@ -100,7 +100,9 @@ def forward(runtime: Runtime, shape: Shape4, element: Element, work: Work, pooli
     return {name: runtime.download(buffers[name]) for name in names}, expected
 
 
-def check_forward(runtime: Runtime, shape: Shape4, element: Element, work: Work, pooling: Pooling, wanted: str) -> None:
+def check_forward(
+    runtime: Runtime, shape: Shape4, element: Element, work: ConvPlan, pooling: Pooling, wanted: str
+) -> None:
     results, expected = forward(runtime, shape, element, work, pooling, wanted)
     channels, terms = shape[3], 9 * shape[2] + 1
     y = expected["out"]
@@ -112,35 +114,36 @@ def check_forward(runtime: Runtime, shape: Shape4, element: Element, work: Work,
         np.testing.assert_array_equal(mask | (np.abs(y) < unsure), expected["mask"] | (np.abs(y) < unsure))
     if "pooled" in results:
         rounded_once(widened(results["pooled"], element), expected["pooled"], element, terms)
-    if "choice" in results and results["choice"].size:
-        picked = results["choice"][..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & 3
-        picked = picked.reshape(expected["choice"].shape)
+    if "pool_argmax" in results and results["pool_argmax"].size:
+        picked = results["pool_argmax"][..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & 3
+        picked = picked.reshape(expected["pool_argmax"].shape)
         height, width = (side // 2 * 2 for side in shape[:2])
         quads = np.sort([y[r:height:2, s:width:2] for r in range(2) for s in range(2)], axis=0)
         sure = quads[3] - quads[2] > unsure
-        np.testing.assert_array_equal(picked[sure], expected["choice"][sure])
+        np.testing.assert_array_equal(picked[sure], expected["pool_argmax"][sure])
         np.testing.assert_array_equal(picked[expected["pooled"] == 0], 0, "of equals the first")
     assert channels % 8 == 0
 
 
 @pytest.mark.parametrize("element", ["bf16", "fp16"])
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
-@pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
-def test_forward(on_hopper: Runtime, shape: Shape4, slices: int, tile: Tile, element: Element) -> None:
-    slices = min(slices, 3 * -(-shape[2] // tensor_map.STEP_CHANNELS))
-    check_forward(on_hopper, shape, element, hopper.cut_up(tile, *shape, slices), "max", "out mask pooled choice")
+@pytest.mark.parametrize(("shape", "split_k"), CASES, ids=str)
+def test_forward(on_hopper: Runtime, shape: Shape4, split_k: int, tile: Tile, element: Element) -> None:
+    split_k = min(split_k, 3 * -(-shape[2] // tensor_map.STEP_CHANNELS))
+    check_forward(on_hopper, shape, element, hopper.cut_up(tile, *shape, split_k), "max", "out mask pooled pool_argmax")
 
 
-@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize("split_k", [1, 2])
 @pytest.mark.parametrize(
-    ("pooling", "wanted"), [("max", "mask"), ("max", "pooled choice"), ("average", "out pooled"), ("average", "pooled")]
+    ("pooling", "wanted"),
+    [("max", "mask"), ("max", "pooled pool_argmax"), ("average", "out pooled"), ("average", "pooled")],
 )
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
 def test_forward_stores_what_is_wanted(
-    on_hopper: Runtime, tile: Tile, pooling: Pooling, wanted: str, slices: int
+    on_hopper: Runtime, tile: Tile, pooling: Pooling, wanted: str, split_k: int
 ) -> None:
     shape = (9, 12, 16, 72)
-    check_forward(on_hopper, shape, "bf16", hopper.cut_up(tile, *shape, slices), pooling, wanted)
+    check_forward(on_hopper, shape, "bf16", hopper.cut_up(tile, *shape, split_k), pooling, wanted)
 
 
 def test_what_is_not_a_number_stays_so(on_hopper: Runtime) -> None:
@@ -150,8 +153,9 @@ def test_what_is_not_a_number_stays_so(on_hopper: Runtime) -> None:
     x[4, 4, 0] = np.nan
     filters, _ = packed(on_hopper, kernel, bias, "bf16")
     out, x_held = empty(on_hopper, (9, 9, 8), np.uint16), held(on_hopper, rounded(x, "bf16"))
-    run(on_hopper, hopper.conv3x3_relu(x_held, filters, out=out, mask=None, pooling="max", pooled=None, choice=None,
-                                     workspace=None, target=tensor_map.target_of(on_hopper)))  # fmt: skip
+    run(on_hopper, hopper.conv3x3_relu(x_held, filters, out=out, mask=None, pooling="max", pooled=None,
+                                       pool_argmax=None, workspace=None,
+                                       target=tensor_map.target_of(on_hopper)))  # fmt: skip
     expected = np.zeros(out.shape, bool)
     expected[3:6, 3:6] = True
     np.testing.assert_array_equal(np.isnan(widened(on_hopper.download(out), "bf16")), expected)
@@ -171,7 +175,8 @@ def test_results_do_not_depend_on_the_order_of_lanes(hopper_called: Runtimes, ti
     shape = (19, 21, 72, 136)
     work = hopper.cut_up(tile, *shape)
     first, other = (
-        forward(hopper_called("emulator", seed=seed), shape, "bf16", work, "max", "out choice")[0] for seed in (0, 7)
+        forward(hopper_called("emulator", seed=seed), shape, "bf16", work, "max", "out pool_argmax")[0]
+        for seed in (0, 7)
     )
     for name in first:
         np.testing.assert_array_equal(first[name], other[name])
@@ -180,8 +185,10 @@ def test_results_do_not_depend_on_the_order_of_lanes(hopper_called: Runtimes, ti
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
 def test_the_checking_build_has_nothing_to_say(hopper_called: Runtimes, tile: Tile) -> None:
     runtime, shape = hopper_called("checked"), (17, 18, 16, 72)
-    for slices in (1, 2):
-        check_forward(runtime, shape, "bf16", hopper.cut_up(tile, *shape, slices), "max", "out mask pooled choice")
+    for split_k in (1, 2):
+        check_forward(
+            runtime, shape, "bf16", hopper.cut_up(tile, *shape, split_k), "max", "out mask pooled pool_argmax"
+        )
     check_backward(runtime, shape, "bf16", hopper.cut_up(tile, 17, 18, 72, 16), True, True)
 
 
@@ -252,7 +259,7 @@ def test_the_emulator_shows_a_mistake(mistake: str, tmp_path: Path, monkeypatch:
 
 # ---- backward -------------------------------------------------------------------------------------------------------
 def check_backward(
-    runtime: Runtime, shape: Shape4, element: Element, work: Work, masked: bool, accumulate: bool,
+    runtime: Runtime, shape: Shape4, element: Element, work: ConvPlan, masked: bool, accumulate: bool,
     styled: bool = False, in_place: bool = False,
 ) -> None:  # fmt: skip
     height, width, channels_in, channels_out = shape
@@ -267,19 +274,19 @@ def check_backward(
     partials = hopper.partial_bytes(work, height, width, channels_in)
     workspace = empty(runtime, (partials + 2 * channels_in**2 + hopper.DIFFERENCE_ALIGNMENT,), np.uint8)
     gradient_held = held(runtime, gradient)
-    features, difference, style = None, None, None
+    features, gram_error, style = None, None, None
     if styled:
         features = rounded(random(height, width, channels_in, seed=6), element)
-        difference = random(channels_in, channels_in, seed=7).astype(np.float32) / np.float32(np.sqrt(channels_in))
-        difference += difference.T.copy()
-        style = (held(runtime, features), held(runtime, difference))
+        gram_error = random(channels_in, channels_in, seed=7).astype(np.float32) / np.float32(np.sqrt(channels_in))
+        gram_error += gram_error.T.copy()
+        style = (held(runtime, features), held(runtime, gram_error))
         out = style[0] if in_place else out
     run(runtime, hopper.conv3x3_input_gradient(gradient_held, filters, out=out, mask=bits, accumulate=accumulate,
                                                workspace=workspace, target=tensor_map.target_of(runtime, 3),
                                                work=work, style=style))  # fmt: skip
     expected = widened(before, element).astype(np.float64) * accumulate
-    if features is not None and difference is not None:
-        exact_difference = widened(rounded(difference, element), element).astype(np.float64)
+    if features is not None and gram_error is not None:
+        exact_difference = widened(rounded(gram_error, element), element).astype(np.float64)
         expected += widened(features, element) @ exact_difference
         accumulate = True
     reference.conv3x3_input_gradient(widened(gradient, element).astype(np.float64),
@@ -293,19 +300,19 @@ def check_backward(
 
 @pytest.mark.parametrize("element", ["bf16", "fp16"])
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
-@pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
-def test_backward(on_hopper: Runtime, shape: Shape4, slices: int, tile: Tile, element: Element) -> None:
+@pytest.mark.parametrize(("shape", "split_k"), CASES, ids=str)
+def test_backward(on_hopper: Runtime, shape: Shape4, split_k: int, tile: Tile, element: Element) -> None:
     height, width, channels_in, channels_out = shape
-    work = hopper.cut_up(tile, height, width, channels_out, channels_in, min(slices, 3))
+    work = hopper.cut_up(tile, height, width, channels_out, channels_in, min(split_k, 3))
     check_backward(on_hopper, shape, element, work, masked=True, accumulate=True)
 
 
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
-@pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
-def test_backward_with_a_style_beside_it(on_hopper: Runtime, shape: Shape4, slices: int, tile: Tile) -> None:
+@pytest.mark.parametrize(("shape", "split_k"), CASES, ids=str)
+def test_backward_with_a_style_beside_it(on_hopper: Runtime, shape: Shape4, split_k: int, tile: Tile) -> None:
     height, width, channels_in, channels_out = shape
-    work = hopper.cut_up(tile, height, width, channels_out, channels_in, min(slices, 3))
-    check_backward(on_hopper, shape, "bf16", work, masked=True, accumulate=slices > 1, styled=True)
+    work = hopper.cut_up(tile, height, width, channels_out, channels_in, min(split_k, 3))
+    check_backward(on_hopper, shape, "bf16", work, masked=True, accumulate=split_k > 1, styled=True)
 
 
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
@@ -331,14 +338,14 @@ def test_the_emulator_shows_a_mistake_in_the_epilogue(
         check_backward(runtime, (65, 33, 136, 8), "bf16", hopper.cut_up(TILES[1], 65, 33, 8, 136), True, True)
 
 
-@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize("split_k", [1, 2])
 @pytest.mark.parametrize(("masked", "accumulate"), [(True, False), (False, True), (False, False)])
 def test_backward_masks_and_accumulates_as_asked(
-    on_hopper: Runtime, masked: bool, accumulate: bool, slices: int
+    on_hopper: Runtime, masked: bool, accumulate: bool, split_k: int
 ) -> None:
     shape = (9, 12, 72, 16)
     for tile in TILES:
-        check_backward(on_hopper, shape, "bf16", hopper.cut_up(tile, 9, 12, 16, 72, slices), masked, accumulate)
+        check_backward(on_hopper, shape, "bf16", hopper.cut_up(tile, 9, 12, 16, 72, split_k), masked, accumulate)
 
 
 @pytest.mark.parametrize(
@@ -353,10 +360,10 @@ def test_which_styles_are_carried(
     filters, _ = packed(runtime, np.zeros((3, 3, channels, 16)), np.zeros(16), precision)
     assert kernels.carries_style(filters) == place
     gradient, features = (held(runtime, np.zeros((8, 8, count), np.uint16)) for count in (16, channels))
-    difference = held(runtime, np.zeros((channels, channels), np.float32))
+    gram_error = held(runtime, np.zeros((channels, channels), np.float32))
     workspace = runtime.allocate(kernels.workspace_bytes(8, 8, channels, 16))
     launches = kernels.input_gradient(
-        gradient, filters, features, difference, out=features, mask=None, accumulate=False, workspace=workspace,
+        gradient, filters, features, gram_error, out=features, mask=None, accumulate=False, workspace=workspace,
         loss_scale=1.0,
     )  # fmt: skip
     assert ("round_gram_error" if place else "pack_gram_error") in launches[0].kernel
@@ -373,7 +380,7 @@ def test_filters_that_stay(on_hopper: Runtime, shape: Shape4, element: Element) 
     """Several work tiles to a block: the first loads them."""
     height, width, channels_in, channels_out = shape
     forward_work = hopper.cut_up(TILES[-1], *shape)._replace(tile=hopper.RESIDENT)
-    check_forward(on_hopper, shape, element, forward_work, "max", "out mask pooled choice")
+    check_forward(on_hopper, shape, element, forward_work, "max", "out mask pooled pool_argmax")
     work = hopper.cut_up(TILES[-1], height, width, channels_out, channels_in)._replace(tile=hopper.RESIDENT)
     check_backward(on_hopper, shape, element, work, True, True)
     if element == "bf16":
@@ -381,7 +388,7 @@ def test_filters_that_stay(on_hopper: Runtime, shape: Shape4, element: Element) 
 
 
 @pytest.mark.parametrize(
-    ("shape", "slices", "resident"),
+    ("shape", "split_k", "resident"),
     [
         ((32, 32, 64, 64), 1, True),
         ((32, 32, 8, 16), 1, True),
@@ -391,12 +398,12 @@ def test_filters_that_stay(on_hopper: Runtime, shape: Shape4, element: Element) 
     ],
     ids=str,
 )  # fmt: skip
-def test_filters_stay_where_they_fit(hopper_called: Runtimes, shape: Shape4, slices: int, resident: bool) -> None:
+def test_filters_stay_where_they_fit(hopper_called: Runtimes, shape: Shape4, split_k: int, resident: bool) -> None:
     runtime = hopper_called("emulator")
     filters, _ = packed(runtime, np.zeros((3, 3, *shape[2:])), np.zeros(shape[3]), "bf16")
     x, y = (held(runtime, np.zeros((*shape[:2], channels), np.uint16)) for channels in shape[2:])
-    work = hopper.cut_up(TILES[-1], *shape, slices)
-    launches = hopper.conv3x3_relu(x, filters, out=y, mask=None, pooling="max", pooled=None, choice=None,
+    work = hopper.cut_up(TILES[-1], *shape, split_k)
+    launches = hopper.conv3x3_relu(x, filters, out=y, mask=None, pooling="max", pooled=None, pool_argmax=None,
                                    workspace=np.zeros(hopper.partial_bytes(work, *shape[:2], shape[3]), np.uint8),
                                    target=tensor_map.target_of(runtime), work=work)  # fmt: skip
     assert launches[0].kernel.endswith("64x256_resident" if resident else "64x256")
@@ -523,14 +530,14 @@ def test_channels_must_be_multiples_of_eight() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "variant", "slices"),
+    ("shape", "variant", "split_k"),
     [((512, 512, 64, 64), "64x256", 1), ((256, 256, 128, 64), "64x256", 1), ((128, 128, 256, 256), "256x128", 1),
      ((64, 64, 512, 512), "128x128", 1), ((32, 32, 512, 512), "128x128", 4), ((64, 8, 512, 512), "128x128", 6)],
     ids=str,
 )  # fmt: skip
-def test_the_tile_for_a_shape(shape: Shape4, variant: str, slices: int) -> None:
+def test_the_tile_for_a_shape(shape: Shape4, variant: str, split_k: int) -> None:
     work = hopper.choose_work(*shape)
-    assert (work.tile.variant, work.slices) == (variant, slices)
+    assert (work.tile.variant, work.split_k) == (variant, split_k)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 8, 8), (37, 50, 72, 136), (4096, 4096, 64, 64), (16, 16, 512, 512)], ids=str)
@@ -539,7 +546,7 @@ def test_work_covers_everything_and_slices_fill_at_most_one_wave(shape: Shape4) 
     assert 0 <= work.down * hopper.BOX_HEIGHT - shape[0] < hopper.BOX_HEIGHT
     assert 0 <= work.across * work.tile.width - shape[1] < work.tile.width
     assert 0 <= work.channel_tiles * work.tile.channels - shape[3] < work.tile.channels
-    assert work.slices == 1 or work.items <= MULTIPROCESSORS
+    assert work.split_k == 1 or work.items <= MULTIPROCESSORS
     assert hopper.workspace_bytes(*shape) >= hopper.partial_bytes(work, shape[0], shape[1], shape[3])
 
 
@@ -557,7 +564,7 @@ def test_a_workspace_too_small_is_refused(hopper_called: Runtimes) -> None:
     x = held(runtime, np.zeros((8, 8, 64), np.uint16))
     for workspace, has in ((None, 0), (np.zeros(needed - 1, np.uint8), needed - 1)):
         with pytest.raises(ValueError, match=f"the workspace has {has} bytes of {needed}"):
-            hopper.conv3x3_relu(x, filters, out=x, mask=None, pooling="max", pooled=None, choice=None,
+            hopper.conv3x3_relu(x, filters, out=x, mask=None, pooling="max", pooled=None, pool_argmax=None,
                                 workspace=workspace, target=tensor_map.target_of(runtime), work=work)  # fmt: skip
 
 

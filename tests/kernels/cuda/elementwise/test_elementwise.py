@@ -33,8 +33,10 @@ def device(request: pytest.FixtureRequest, runtime_called: Runtimes) -> CudaDevi
     return gpu
 
 
-def choice_bits(choice: Any) -> Any:
-    padded = np.pad(choice, ((0, 0), (0, 0), (0, -choice.shape[2] % 4))).reshape(*choice.shape[:2], -1, 4)
+def choice_bits(pool_argmax: Any) -> Any:
+    padded = np.pad(pool_argmax, ((0, 0), (0, 0), (0, -pool_argmax.shape[2] % 4))).reshape(
+        *pool_argmax.shape[:2], -1, 4
+    )
     return (padded << np.array([0, 2, 4, 6], np.uint8)).sum(axis=3, dtype=np.uint8)
 
 
@@ -94,16 +96,16 @@ def test_pool2x2(device: CudaDevice, shape: tuple[int, int, int], pooling: Pooli
     height, width, channels = shape
     half = (height // 2, width // 2, channels)
     x = np.round(random(*shape), 1)  # with some that are equal
-    choice, expected, expected_choice = held(device, choice_bits(np.zeros(half, np.uint8))), np.empty(half), None
+    pool_argmax, expected, expected_choice = held(device, choice_bits(np.zeros(half, np.uint8))), np.empty(half), None
     if pooling == "max":
         expected_choice = np.empty(half, np.uint8)
-    for chosen in (None, choice) if pooling == "max" else (None,):
+    for chosen in (None, pool_argmax) if pooling == "max" else (None,):
         out = empty(device, half)
-        device.pool2x2(held(device, x), pooling=pooling, out=out, choice=chosen)
-        reference.pool2x2(x.astype(np.float64), pooling=pooling, out=expected, choice=expected_choice)
+        device.pool2x2(held(device, x), pooling=pooling, out=out, pool_argmax=chosen)
+        reference.pool2x2(x.astype(np.float64), pooling=pooling, out=expected, pool_argmax=expected_choice)
         within(device.download(out), expected, 4, factor=1)
     if expected_choice is not None:
-        np.testing.assert_array_equal(device.unpack_choice(choice, channels), expected_choice)
+        np.testing.assert_array_equal(device.unpack_pool_argmax(pool_argmax, channels), expected_choice)
 
 
 @pytest.mark.parametrize("accumulate", [False, True])
@@ -115,15 +117,21 @@ def test_pool_gradient(device: CudaDevice, shape: tuple[int, int, int], pooling:
     height, width, channels = shape
     half = (height // 2, width // 2, channels)
     gradient, mask, before = random(*half), random(*shape, seed=1) > 0, random(*shape, seed=3)
-    choice = np.random.default_rng(2).integers(0, 4, half, dtype=np.uint8)
+    pool_argmax = np.random.default_rng(2).integers(0, 4, half, dtype=np.uint8)
     out = held(device, before) if accumulate else empty(device, shape)
     device.pool_input_gradient(
-        held(device, gradient), pooling=pooling, choice=held(device, choice_bits(choice)) if pooling == "max" else None,
+        held(device, gradient), pooling=pooling,
+        pool_argmax=held(device, choice_bits(pool_argmax)) if pooling == "max" else None,
         out=out, mask=held(device, mask_bits(mask)), accumulate=accumulate,
     )  # fmt: skip
     expected = before.astype(np.float64)
     reference.pool_input_gradient(
-        gradient.astype(np.float64), pooling=pooling, choice=choice, out=expected, mask=mask, accumulate=accumulate
+        gradient.astype(np.float64),
+        pooling=pooling,
+        pool_argmax=pool_argmax,
+        out=expected,
+        mask=mask,
+        accumulate=accumulate,
     )
     within(device.download(out), expected, 2, factor=1)
 
@@ -156,7 +164,7 @@ def test_style_costs_together_are_those_one_by_one(device: CudaDevice) -> None:
                 for number, target in enumerate((first[n], second[n])):
                     at = 2 * n + number
                     device.style_cost(held(device, gram), held(device, target), 0.37, cost=costs[at : at + 1],
-                                      difference=differences[n], accumulate=number > 0)  # fmt: skip
+                                      gram_error=differences[n], accumulate=number > 0)  # fmt: skip
         device.on_launch = None
         return [device.download(values) for values in (costs, *differences)]
 
@@ -196,9 +204,9 @@ def test_what_comes_in_between_is_launched_in_its_order(device: CudaDevice) -> N
     costs = held(device, np.zeros(3, np.float32))
     device.on_launch = lambda launch: launched.append(launch.kernel)
     with device.together():
-        device.style_cost(gram, gram, 1.0, cost=costs[:1], difference=out)
+        device.style_cost(gram, gram, 1.0, cost=costs[:1], gram_error=out)
         device.zero(out)
-        device.style_cost(gram, held(device, random(8, 8, seed=1)), 1.0, cost=costs[1:2], difference=out)
+        device.style_cost(gram, held(device, random(8, 8, seed=1)), 1.0, cost=costs[1:2], gram_error=out)
     device.on_launch = None
     assert launched == ["style_cost", "zero_memory", "style_cost"]
     assert np.any(device.download(out))
@@ -209,13 +217,13 @@ def test_what_comes_in_between_is_launched_in_its_order(device: CudaDevice) -> N
 def test_style_cost(device: CudaDevice, channels: int, accumulate: bool) -> None:
     gram, target, before = (random(channels, channels, seed=seed) for seed in range(3))
     costs = held(device, np.zeros(3, np.float32))
-    difference = held(device, before) if accumulate else empty(device, gram.shape)
-    device.style_cost(held(device, gram), held(device, target), 0.37, cost=costs[1:2], difference=difference,
+    gram_error = held(device, before) if accumulate else empty(device, gram.shape)
+    device.style_cost(held(device, gram), held(device, target), 0.37, cost=costs[1:2], gram_error=gram_error,
                       accumulate=accumulate)  # fmt: skip
     expected, cost = before.astype(np.float64), np.empty(1)
-    reference.style_cost(gram.astype(np.float64), target.astype(np.float64), 0.37, cost=cost, difference=expected,
+    reference.style_cost(gram.astype(np.float64), target.astype(np.float64), 0.37, cost=cost, gram_error=expected,
                          accumulate=accumulate)  # fmt: skip
-    within(device.download(difference), expected, 2, factor=1)
+    within(device.download(gram_error), expected, 2, factor=1)
     within(device.download(costs), [0, *cost, 0], channels, factor=1)
 
 
@@ -223,20 +231,20 @@ def test_style_cost(device: CudaDevice, channels: int, accumulate: bool) -> None
 @pytest.mark.parametrize("channels", [*CHANNELS, 67])
 def test_moments_cost(device: CudaDevice, channels: int, accumulate: bool) -> None:
     matrices, vectors = ([random(*shape, seed=seed) for seed in (0, 1, 2)] for shape in ((channels,) * 2, (channels,)))
-    gram, target_gram, difference = (held(device, values) for values in matrices)
+    gram, target_gram, gram_error = (held(device, values) for values in matrices)
     mean, target_mean, shift = (held(device, values) for values in vectors)
     if not accumulate:
-        difference, shift = empty(device, (channels, channels)), empty(device, (channels,))
+        gram_error, shift = empty(device, (channels, channels)), empty(device, (channels,))
     costs = held(device, np.zeros(3, np.float32))
-    device.moments_cost(gram, mean, target_gram, target_mean, 0.37, cost=costs[1:2], difference=difference,
+    device.moments_cost(gram, mean, target_gram, target_mean, 0.37, cost=costs[1:2], gram_error=gram_error,
                         shift=shift, accumulate=accumulate)  # fmt: skip
     (gram64, target64, difference64), (mean64, target_mean64, shift64) = (
         [values.astype(np.float64) for values in some] for some in (matrices, vectors)
     )
     cost = np.empty(1)
-    reference.moments_cost(gram64, mean64, target64, target_mean64, 0.37, cost=cost, difference=difference64,
+    reference.moments_cost(gram64, mean64, target64, target_mean64, 0.37, cost=cost, gram_error=difference64,
                            shift=shift64, accumulate=accumulate)  # fmt: skip
-    within(device.download(difference), difference64, 4, factor=1)
+    within(device.download(gram_error), difference64, 4, factor=1)
     within(device.download(shift), shift64, channels, factor=1)
     within(device.download(costs), [0, *cost, 0], channels, factor=1)
 

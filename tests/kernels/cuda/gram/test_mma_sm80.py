@@ -87,7 +87,7 @@ class GramBench(Bench):
         )  # fmt: skip
         return self.runtime.download(out)
 
-    def style_gradient(self, features: Any, difference: Any, before: Any = None, shift: Any = None, weights: Any = None,
+    def style_gradient(self, features: Any, gram_error: Any, before: Any = None, shift: Any = None, weights: Any = None,
                        factor: float = 1.0) -> Any:  # fmt: skip
         """In float32; accumulated where there is something before."""
         memory = MEMORY[self.precision]
@@ -95,7 +95,7 @@ class GramBench(Bench):
         needed = tensor_gram.style_gradient_workspace_bytes(features.shape[2], self.precision)
         self.run(
             tensor_gram.style_gradient(
-                self.held(in_memory(features, self.precision)), self.held(difference), out=out,
+                self.held(in_memory(features, self.precision)), self.held(gram_error), out=out,
                 accumulate=before is not None, shift=None if shift is None else self.held(shift),
                 weights=None if weights is None else self.held(weights), workspace=self.empty((needed,), np.uint8),
                 precision=self.precision, spec=self.spec, factor=factor,
@@ -201,16 +201,16 @@ def test_the_style_gradient_of_integers_is_exact(
     """A difference that isn't symmetric is multiplied from the right."""
     height, width, channels = shape
     on, features = bench(precision, wide), integers(0, 3, *shape)
-    difference, shift = integers(-8, 8, channels, channels, seed=1), integers(-9, 9, channels, seed=2)
+    gram_error, shift = integers(-8, 8, channels, channels, seed=1), integers(-9, 9, channels, seed=2)
     weights, before = integers(0, 4, height, width, seed=3) / np.float32(2), integers(-20, 20, *shape, seed=4)
-    product = features.astype(np.float64) @ difference
+    product = features.astype(np.float64) @ gram_error
     cases: list[tuple[dict[str, Any], Any]] = [
         ({}, product),
         ({"before": before, "shift": shift, "weights": weights}, weights[..., None] * (product + shift) + before),
         ({"weights": weights, "factor": 0.25}, weights[..., None] * product / 4),
     ]
     for given, expected in cases:
-        result = on.style_gradient(features, difference, **given)
+        result = on.style_gradient(features, gram_error, **given)
         np.testing.assert_array_equal(result, widened(in_memory(expected.astype(np.float32), precision), precision))
 
 
@@ -221,12 +221,12 @@ def test_a_style_gradient_is_rounded_as_little_as_is_said(bench: Callable[..., G
     shape = height, width, channels = 9, 21, 136
     features, factor = activations(shape, precision), 2.0**15 if precision == "fp16" else 1.0
     sizes = (10 ** np.linspace(-9, -2, channels)).astype(np.float32)
-    difference, shift = random(channels, channels, seed=1) * sizes, random(channels, seed=2) * sizes
+    gram_error, shift = random(channels, channels, seed=1) * sizes, random(channels, seed=2) * sizes
     weights = np.random.default_rng(3).random((height, width), np.float32) * np.float32(2)
-    result = bench(precision).style_gradient(features, difference, shift=shift, weights=weights, factor=factor)
+    result = bench(precision).style_gradient(features, gram_error, shift=shift, weights=weights, factor=factor)
     wide, scale = features.astype(np.float64), factor * weights[..., None].astype(np.float64)
-    expected = scale * (wide @ difference + shift)
-    terms = scale * (wide @ np.abs(difference) + np.abs(shift))
+    expected = scale * (wide @ gram_error + shift)
+    terms = scale * (wide @ np.abs(gram_error) + np.abs(shift))
     least = 2.0**-25 if precision == "fp16" else 0  # of its numbers below 2^-14
     bound = (UNIT[precision] + additions(precision, channels)) * terms + OUTPUT[precision] * np.abs(expected) + least
     within_bound(result, expected, bound, "style gradient")
@@ -236,9 +236,9 @@ def test_a_style_gradient_is_rounded_as_little_as_is_said(bench: Callable[..., G
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_difference_of_nothing_or_of_no_numbers_stays_so(bench: Callable[..., GramBench], precision: str) -> None:
-    difference = integers(1, 3, 16, 16)
-    difference[:, 3], difference[5, 7], difference[2, 9] = 0, np.nan, np.inf
-    result = bench(precision).style_gradient(integers(1, 3, 4, 5, 16), difference)
+    gram_error = integers(1, 3, 16, 16)
+    gram_error[:, 3], gram_error[5, 7], gram_error[2, 9] = 0, np.nan, np.inf
+    result = bench(precision).style_gradient(integers(1, 3, 4, 5, 16), gram_error)
     assert not result[..., 3].any()
     assert np.isnan(result[..., 7]).all()
     assert np.isposinf(result[..., 9]).all() or precision == "3xtf32"  # the lower half of infinity is none
@@ -283,7 +283,7 @@ def test_turing_computes_the_same(checked: bool) -> None:
 def test_the_order_of_blocks_and_lanes_changes_no_byte(precision: str) -> None:
     shape, seen = (17, 33, 72), set()
     features, weights = activations(shape, precision), np.random.default_rng(1).random(shape[:2], np.float32)
-    assert choose_gram(*shape, precision, H200).slices > 1
+    assert choose_gram(*shape, precision, H200).split_k > 1
     for seed in (0, 0, 1, 2):
         on = GramBench(Emulated(precision, seed=seed), precision, H200)
         results = on.gram(features, weights), on.style_gradient(features, random(72, 72), features, weights=weights)
@@ -304,12 +304,12 @@ def test_the_gram_covers_the_triangle_and_fits_the_chip(spec: GpuSpec, precision
         work = choose_gram(*shape, precision, spec)
         across = -(-channels // work.side)
         assert work.tiles == len([(row, column) for row in range(across) for column in range(across) if row <= column])
-        assert work.slices == 1 or work.tiles * work.slices <= spec.multiprocessors * work.resident
+        assert work.split_k == 1 or work.tiles * work.split_k <= spec.multiprocessors * work.resident
         steps = -(-height * width * PRODUCTS[precision].itemsize * work.side // OPERAND_BYTES)
-        assert work.slices == 1 or steps // work.slices >= WORTH_SPLITTING
+        assert work.split_k == 1 or steps // work.split_k >= WORTH_SPLITTING
         products, sums = gram_launches(shape, precision, spec)
         assert products.kernel == f"gram_mma_sm80_{precision}_{work.side}x{work.side}"
-        assert products.grid[:2] == (work.tiles, work.slices)
+        assert products.grid[:2] == (work.tiles, work.split_k)
         assert products.shared_bytes <= spec.block_shared_bytes
         assert sums.grid[0] == work.tiles
         assert work.nbytes == tensor_gram.gram_workspace_bytes(*shape, precision, spec)
@@ -321,10 +321,10 @@ def gram_launches(shape: Shape, precision: str, spec: GpuSpec) -> list[Launch]:
     return tensor_gram.gram(features, np.zeros(1, np.float32), None, workspace, precision, spec)
 
 
-@pytest.mark.parametrize(("shape", "slices"), [((512, 512, 64), 264), ((256, 256, 128), 132), ((64, 64, 512), 13)])
-def test_slices_fill_a_gpu_where_there_is_work_for_it(shape: Shape, slices: int) -> None:
-    assert choose_gram(*shape, "bf16", H200).slices == slices
-    assert choose_gram(1, 1, shape[2], "bf16", H200).slices == 1
+@pytest.mark.parametrize(("shape", "split_k"), [((512, 512, 64), 264), ((256, 256, 128), 132), ((64, 64, 512), 13)])
+def test_slices_fill_a_gpu_where_there_is_work_for_it(shape: Shape, split_k: int) -> None:
+    assert choose_gram(*shape, "bf16", H200).split_k == split_k
+    assert choose_gram(1, 1, shape[2], "bf16", H200).split_k == 1
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

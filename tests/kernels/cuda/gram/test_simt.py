@@ -79,14 +79,14 @@ def check_moments(device: CudaDevice, shape: tuple[int, int, int], weighted: boo
 
 def style_gradient(device: CudaDevice, shape: tuple[int, int, int], accumulate: bool, moved: bool) -> tuple[Any, Any]:
     """F S [+ out], and the reference's; S symmetric, as it always is. `moved`: w (F S + shift) instead."""
-    features, before, difference = activations(shape), random(*shape, seed=1), random(shape[2], shape[2], seed=2)
-    difference += difference.T
+    features, before, gram_error = activations(shape), random(*shape, seed=1), random(shape[2], shape[2], seed=2)
+    gram_error += gram_error.T
     others = {"shift": 3 * random(shape[2], seed=3), "weights": mean_one(*shape[:2])} if moved else {}
     out = held(device, before) if accumulate else empty(device, shape)
     device.bind_workspace(device.allocate(gram.style_gradient_workspace_bytes(*shape)))
     device.style_gradient(
         held(device, features),
-        held(device, difference),
+        held(device, gram_error),
         out=out,
         accumulate=accumulate,
         **{name: held(device, values) for name, values in others.items()},
@@ -94,7 +94,7 @@ def style_gradient(device: CudaDevice, shape: tuple[int, int, int], accumulate: 
     expected = before.astype(np.float64)
     reference.style_gradient(
         features.astype(np.float64),
-        difference.astype(np.float64),
+        gram_error.astype(np.float64),
         out=expected,
         accumulate=accumulate,
         **{name: values.astype(np.float64) for name, values in others.items()},
@@ -118,15 +118,15 @@ def test_style_gradient(device: CudaDevice, shape: tuple[int, int, int], accumul
 
 @pytest.mark.parametrize("given", ["shift", "weights"])
 def test_shift_and_weights_come_alone_too(device: CudaDevice, given: str) -> None:
-    features, difference = activations((9, 11, 20)), random(20, 20, seed=2)
+    features, gram_error = activations((9, 11, 20)), random(20, 20, seed=2)
     values = random(20, seed=3) if given == "shift" else mean_one(9, 11)
     out, expected = empty(device, features.shape), np.empty(features.shape)
     device.style_gradient(
-        held(device, features), held(device, difference), out=out, accumulate=False, **{given: held(device, values)}
+        held(device, features), held(device, gram_error), out=out, accumulate=False, **{given: held(device, values)}
     )
     reference.style_gradient(
         features.astype(np.float64),
-        difference.astype(np.float64),
+        gram_error.astype(np.float64),
         out=expected,
         accumulate=False,
         **{given: values.astype(np.float64)},
@@ -135,10 +135,10 @@ def test_shift_and_weights_come_alone_too(device: CudaDevice, given: str) -> Non
 
 
 def test_a_difference_that_is_not_symmetric_is_multiplied_from_the_right(device: CudaDevice) -> None:
-    features, difference = activations((9, 11, 20)), random(20, 20, seed=2)
+    features, gram_error = activations((9, 11, 20)), random(20, 20, seed=2)
     out = empty(device, features.shape)
-    device.style_gradient(held(device, features), held(device, difference), out=out, accumulate=False)
-    within(device.download(out), features.astype(np.float64) @ difference.astype(np.float64), 20, BUDGET, what="F S")
+    device.style_gradient(held(device, features), held(device, gram_error), out=out, accumulate=False)
+    within(device.download(out), features.astype(np.float64) @ gram_error.astype(np.float64), 20, BUDGET, what="F S")
 
 
 @pytest.mark.parametrize("name", ["emulator", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -183,22 +183,22 @@ def test_the_checked_shapes_launch_every_kernel(runtime_called: Runtimes) -> Non
     }
 
 
-@pytest.mark.parametrize(("slices", "side", "channels"), [(1, 64, 33), (3, 128, 130), (16, 64, 64), (37, 64, 70)])
+@pytest.mark.parametrize(("split_k", "side", "channels"), [(1, 64, 33), (3, 128, 130), (16, 64, 64), (37, 64, 70)])
 def test_splits_are_added_up_in_one_order_however_many_threads_share_them(
-    device: CudaDevice, slices: int, side: int, channels: int
+    device: CudaDevice, split_k: int, side: int, channels: int
 ) -> None:
     tiles = -(-channels // side) * (-(-channels // side) + 1) // 2
-    partials, found = held(device, random(tiles, slices, side, side)), []
+    partials, found = held(device, random(tiles, split_k, side, side)), []
     for name, ranks in (("gram_by_16_split_k_sum", 16), ("gram_by_4_split_k_sum", 4)):
         out = held(device, np.zeros((channels, channels), np.float32))
-        sizes = (np.int32(slices), np.int32(side), np.int32(channels), np.float32(0.5))
+        sizes = (np.int32(split_k), np.int32(side), np.int32(channels), np.float32(0.5))
         grid = (tiles, side**2 * ranks // 1024, 1)
         device.stream.launch(Launch(name, grid, (256, 1, 1), (partials, out, *sizes)))
         found.append(device.download(out))
     np.testing.assert_array_equal(found[0], found[1])
-    first = 0.5 * random(tiles, slices, side, side)[0].astype(np.float64).sum(axis=0)
+    first = 0.5 * random(tiles, split_k, side, side)[0].astype(np.float64).sum(axis=0)
     inside = np.triu(first)[:channels, :channels]
-    within(np.triu(found[0])[: len(inside), : len(inside)], inside, slices, what="sum")
+    within(np.triu(found[0])[: len(inside), : len(inside)], inside, split_k, what="sum")
 
 
 @pytest.mark.parametrize("shape", [(33, 35, 64), (17, 16, 256), (40, 16, 7)], ids=str)
@@ -219,11 +219,11 @@ TAPS = [(size >> block, size >> block, 64 << min(block, 3)) for size in (224, 51
 @pytest.mark.parametrize("shape", [*SHAPES, *TAPS, (16384, 16384, 64)], ids=str)
 def test_the_slices_of_a_mean_keep_a_gpu_busy_and_none_is_empty(shape: tuple[int, int, int]) -> None:
     height, width, channels = shape
-    slices, groups = gram.mean_slices(*shape), -(-channels // gram.MEAN_CHANNELS)
-    assert 1 <= slices <= max(1, height * width // gram.MEAN_PIXELS)
-    assert slices * groups <= max(groups, 8 * SIMT_MULTIPROCESSORS)
+    split_k, groups = gram.mean_slices(*shape), -(-channels // gram.MEAN_CHANNELS)
+    assert 1 <= split_k <= max(1, height * width // gram.MEAN_PIXELS)
+    assert split_k * groups <= max(groups, 8 * SIMT_MULTIPROCESSORS)
     if height * width >= 512**2:
-        assert slices * groups >= 4 * SIMT_MULTIPROCESSORS
+        assert split_k * groups >= 4 * SIMT_MULTIPROCESSORS
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, *TAPS, (16384, 16384, 64)], ids=str)
@@ -231,10 +231,10 @@ def test_tiles_cover_the_upper_triangle_and_slices_fill_at_most_one_wave(shape: 
     work = choose_gram(*shape)
     across = -(-shape[2] // work.side)
     assert work.tiles == len([(row, column) for row in range(across) for column in range(across) if row <= column])
-    assert work.slices >= 1
-    assert work.slices == 1 or work.tiles * work.slices <= SIMT_MULTIPROCESSORS * work.resident
+    assert work.split_k >= 1
+    assert work.split_k == 1 or work.tiles * work.split_k <= SIMT_MULTIPROCESSORS * work.resident
     steps = -(-shape[0] * shape[1] // convolution.DEPTH)
-    assert work.slices == 1 or steps // work.slices >= gram.WORTH_SPLITTING
+    assert work.split_k == 1 or steps // work.split_k >= gram.WORTH_SPLITTING
     assert work.nbytes <= max(1, SIMT_MULTIPROCESSORS * 2) * 128 * 128 * 4
 
 

@@ -49,14 +49,14 @@ CASES: list[tuple[Shape, int]] = [
 ]
 
 
-def gram_by(runtime: Runtime, features: Any, element: Element, slices: int | None = None) -> Any:
+def gram_by(runtime: Runtime, features: Any, element: Element, split_k: int | None = None) -> Any:
     """Of float32 features that the element type holds exactly."""
     height, width, channels = features.shape
     out = held(runtime, np.full((channels, channels), np.nan, np.float32))
-    needed = wgmma_gram.choose_gram(height, width, channels, slices).nbytes
+    needed = wgmma_gram.choose_gram(height, width, channels, split_k).nbytes
     workspace = held(runtime, np.full(needed, 0xEE, np.uint8))
     features = held(runtime, rounded(features, element))
-    for launch in wgmma_gram.gram(features, out, workspace, tensor_map.target_of(runtime), slices):
+    for launch in wgmma_gram.gram(features, out, workspace, tensor_map.target_of(runtime), split_k):
         runtime.launch(launch)
     return runtime.download(out)
 
@@ -72,12 +72,12 @@ def exact(features: Any) -> Any:
 
 
 @pytest.mark.parametrize("element", ["bf16", "fp16"])
-@pytest.mark.parametrize(("shape", "slices"), CASES, ids=str)
+@pytest.mark.parametrize(("shape", "split_k"), CASES, ids=str)
 def test_the_gram_of_integers_is_exact_and_symmetric(
-    on_hopper: Runtime, shape: Shape, slices: int, element: Element
+    on_hopper: Runtime, shape: Shape, split_k: int, element: Element
 ) -> None:
     features = integers(shape)
-    result = gram_by(on_hopper, features, element, slices)
+    result = gram_by(on_hopper, features, element, split_k)
     np.testing.assert_array_equal(result, exact(features))
     np.testing.assert_array_equal(result, result.T)
 
@@ -218,16 +218,16 @@ def test_the_device_takes_it_where_nothing_is_weighted(monkeypatch: pytest.Monke
 
 # ---- tiles, slices, tensor maps -------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("shape", "variant", "tiles", "slices"),
+    ("shape", "variant", "tiles", "split_k"),
     [((512, 512, 64), "64x64", 1, 132), ((256, 256, 128), "128x128", 1, 132), ((128, 128, 256), "128x128", 3, 44),
      ((64, 64, 512), "128x128", 10, 13), ((32, 32, 512), "128x128", 10, 4), ((1, 1, 8), "64x64", 1, 1)],
     ids=str,
 )  # fmt: skip
-def test_the_tiles_for_a_shape(shape: Shape, variant: str, tiles: int, slices: int) -> None:
+def test_the_tiles_for_a_shape(shape: Shape, variant: str, tiles: int, split_k: int) -> None:
     work = wgmma_gram.choose_gram(*shape)
-    assert (work.variant, work.tiles, work.slices) == (variant, tiles, slices)
-    assert work.tiles * work.slices <= MULTIPROCESSORS
-    assert wgmma_gram.gram_workspace_bytes(*shape) == tiles * slices * work.side**2 * 4
+    assert (work.variant, work.tiles, work.split_k) == (variant, tiles, split_k)
+    assert work.tiles * work.split_k <= MULTIPROCESSORS
+    assert wgmma_gram.gram_workspace_bytes(*shape) == tiles * split_k * work.side**2 * 4
 
 
 def test_what_cannot_be_launched_is_refused(hopper_called: Runtimes) -> None:
