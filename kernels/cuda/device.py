@@ -62,14 +62,8 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
 
     image_dtype, in_host_memory = FLOAT, False
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        precision: str = "fp32",
-        *,
-        wgmma: bool | None = None,
-        on_launch: Callable[[Launch], None] | None = None,
-    ) -> None:
+    def __init__(self, runtime: Runtime, precision: str = "fp32", *, wgmma: bool | None = None,
+                 on_launch: Callable[[Launch], None] | None = None) -> None:  # fmt: skip
         self._kernels = choose_kernels(runtime, precision, wgmma)
         self.precision, self.activation_dtype = self._kernels.precision, self._kernels.storage
         self._search = self._kernels.nearest_neighbors
@@ -427,6 +421,12 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
         self._run(elementwise.combine(vectors, coefficients, out))
 
     # ---- launching ----------------------------------------------------------------------------------------------
+    def _run(self, launches: Sequence[Launch]) -> None:
+        for launch in self._as_few(launches):
+            if self.on_launch is not None:
+                self.on_launch(launch)
+            self._runtime.launch(launch)
+
     def _before(self, filters: Filters) -> np.dtype[Any]:
         """What a convolution's input is held in, and the gradient with respect to it."""
         return FLOAT if filters.channels_in == IMAGE_CHANNELS else self.activation_dtype

@@ -9,10 +9,10 @@ from .runtime.protocol import Runtime
 
 
 class Launching:
-    """What `CudaDevice` has of it."""
+    """What `CudaDevice` has of it, which launches what `_as_few` says."""
 
-    on_launch: Callable[[Launch], None] | None
     _runtime: Runtime
+    _run: Callable[[Sequence[Launch]], None]
     _held: list[Launch] | None = None
     """What may become one launch with what is still to come; None outside `together`."""
 
@@ -26,24 +26,20 @@ class Launching:
         self._held = []
         try:
             yield
-            self._release()
+            last, self._held = self._merged(), None
+            self._run(last)
         finally:
             self._held = None
 
-    def _run(self, launches: Sequence[Launch]) -> None:
+    def _as_few(self, launches: Sequence[Launch]) -> Iterator[Launch]:
+        """What is to be launched now, in order: these, and before them those that were held back."""
         for launch in launches:
             if self._held is not None and launch.kernel in merging.MERGEABLE:
                 self._held.append(launch)
             else:
-                self._release()
-                self._launch(launch)
+                yield from self._merged()
+                yield launch
 
-    def _release(self) -> None:
+    def _merged(self) -> list[Launch]:
         held, self._held = self._held, None if self._held is None else []
-        for launch in merging.merged(held or [], self._runtime.address):
-            self._launch(launch)
-
-    def _launch(self, launch: Launch) -> None:
-        if self.on_launch is not None:
-            self.on_launch(launch)
-        self._runtime.launch(launch)
+        return merging.merged(held or [], self._runtime.address)

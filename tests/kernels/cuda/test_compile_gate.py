@@ -96,7 +96,9 @@ def test_nothing_warns(cubins: dict[str, Cubin]) -> None:
 
 @pytest.mark.slow
 def test_each_source_has_kernels_and_no_name_is_used_twice(cubins: dict[str, Cubin]) -> None:
-    assert all(cubin.kernels and cubin.image.startswith(b"\x7fELF") for cubin in cubins.values())
+    assert all(cubin.image.startswith(b"\x7fELF") for cubin in cubins.values())
+    empty = {source for source, cubin in cubins.items() if not cubin.kernels}
+    assert empty <= {"instantiations/sm90_fp32.cu"}  # all of which is for one architecture
     names = [kernel for cubin in cubins.values() for kernel in cubin.kernels]
     assert len(set(names)) == len(names)
     assert {source: set(cubin.names) for source, cubin in cubins.items()} == {

@@ -364,6 +364,9 @@ class Described:
     def allocate(self, nbytes: int) -> Any:
         return np.empty(nbytes, np.uint8)
 
+    def upload(self, values: Any, out: Any) -> None:
+        out[...] = values
+
     def address(self, array: Any) -> int:
         return int(array.ctypes.data)
 
