@@ -273,14 +273,49 @@ class Mma16BitKernels(MmaKernels):
         return costs.content_gradient_16bit(features, target, scale, out, accumulate, weights, self.precision)
 
 
-class WgmmaKernels(Mma16BitKernels):
-    """The same on Hopper: convolutions and unweighted Grams by wgmma and TMA, the image's convolution by mma.sync."""
+class OnHopper(MmaKernels):
+    """What the sets below share: convolutions by wgmma and TMA, for filters that these kernels have packed."""
 
     by_default_emulated = False  # since emulating it is slow
 
     def __init__(self, runtime: Runtime, precision: str) -> None:
         super().__init__(runtime, precision)
         self._target = target_of(runtime, runtime.spec.multiprocessors)
+
+    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+                     pooled: Array | None, pool_argmax: Array | None,
+                     workspace: Array | None) -> list[Launch]:  # fmt: skip
+        if isinstance(filters, launch_wgmma_sm90.PackedFilters):
+            return launch_wgmma_sm90.conv3x3_relu(
+                x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax,
+                workspace=workspace, target=self._target,
+            )  # fmt: skip
+        if isinstance(filters, launch_wgmma_fp32_sm90.PackedFilters):
+            return launch_wgmma_fp32_sm90.conv3x3_relu(
+                x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax,
+                workspace=workspace, target=self._target,
+            )  # fmt: skip
+        return super().conv3x3_relu(x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled,
+                                    pool_argmax=pool_argmax, workspace=workspace)  # fmt: skip
+
+    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
+                               accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
+        if isinstance(filters, launch_wgmma_sm90.PackedFilters):
+            return launch_wgmma_sm90.conv3x3_input_gradient(
+                gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace, target=self._target
+            )
+        if isinstance(filters, launch_wgmma_fp32_sm90.PackedFilters):
+            return launch_wgmma_fp32_sm90.conv3x3_input_gradient(
+                gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace, target=self._target
+            )
+        return super().conv3x3_input_gradient(
+            gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace
+        )
+
+
+class WgmmaKernels(OnHopper, Mma16BitKernels):
+    """Activations in 16 bits on Hopper: convolutions and unweighted Grams by wgmma and TMA, the image's convolution by
+    mma.sync."""
 
     @classmethod
     def problem_with(cls, runtime: Runtime, precision: str) -> str | None:
@@ -301,27 +336,6 @@ class WgmmaKernels(Mma16BitKernels):
         if not launch_wgmma_sm90.serves(*kernel.shape[2:]):
             return super().pack_filters(kernel, bias)
         return launch_wgmma_sm90.pack_filters(kernel, bias, _as_element(self.precision))
-
-    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
-                     pooled: Array | None, pool_argmax: Array | None,
-                     workspace: Array | None) -> list[Launch]:  # fmt: skip
-        if not isinstance(filters, launch_wgmma_sm90.PackedFilters):
-            return super().conv3x3_relu(x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled,
-                                        pool_argmax=pool_argmax, workspace=workspace)  # fmt: skip
-        return launch_wgmma_sm90.conv3x3_relu(
-            x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax,
-            workspace=workspace, target=self._target,
-        )  # fmt: skip
-
-    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
-                               accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
-        if not isinstance(filters, launch_wgmma_sm90.PackedFilters):
-            return super().conv3x3_input_gradient(
-                gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace
-            )
-        return launch_wgmma_sm90.conv3x3_input_gradient(
-            gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace, target=self._target
-        )
 
     def carries_style(self, filters: Filters) -> StylePlace | None:
         """In bf16: fp16 wants a scale for every column of the difference."""
@@ -355,14 +369,8 @@ class WgmmaKernels(Mma16BitKernels):
         return gram_wgmma_sm90.gram(features, out, workspace, self._target)
 
 
-class WgmmaFloat32Kernels(MmaKernels):
+class WgmmaFloat32Kernels(OnHopper):
     """Activations in float32 on Hopper: convolutions by wgmma and TMA, Grams and the rest as before."""
-
-    by_default_emulated = False  # since emulating it is slow
-
-    def __init__(self, runtime: Runtime, precision: str) -> None:
-        super().__init__(runtime, precision)
-        self._target = target_of(runtime, runtime.spec.multiprocessors)
 
     @classmethod
     def problem_with(cls, runtime: Runtime, precision: str) -> str | None:
@@ -379,27 +387,6 @@ class WgmmaFloat32Kernels(MmaKernels):
             return super().pack_filters(kernel, bias)
         precision = launch_wgmma_fp32_sm90.as_precision(self.precision)
         return launch_wgmma_fp32_sm90.pack_filters(kernel, bias, precision)
-
-    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
-                     pooled: Array | None, pool_argmax: Array | None,
-                     workspace: Array | None) -> list[Launch]:  # fmt: skip
-        if not isinstance(filters, launch_wgmma_fp32_sm90.PackedFilters):
-            return super().conv3x3_relu(x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled,
-                                        pool_argmax=pool_argmax, workspace=workspace)  # fmt: skip
-        return launch_wgmma_fp32_sm90.conv3x3_relu(
-            x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax,
-            workspace=workspace, target=self._target,
-        )  # fmt: skip
-
-    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
-                               accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
-        if not isinstance(filters, launch_wgmma_fp32_sm90.PackedFilters):
-            return super().conv3x3_input_gradient(
-                gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace
-            )
-        return launch_wgmma_fp32_sm90.conv3x3_input_gradient(
-            gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace, target=self._target
-        )
 
 
 def _plain(filters: Filters) -> launch_simt.PackedFilters:
