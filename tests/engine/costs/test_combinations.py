@@ -1,4 +1,5 @@
-"""Several style statistics at once: how they are written, and that their cost is the weighted sum of their own."""
+"""Several style statistics at once: how they are written, that their cost is the weighted sum of their own, and that
+devices agree."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,8 @@ from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.optimizers.coarse_to_fine import Progress, RunState
 from nstgpu.engine.style import Style
 from nstgpu.engine.transfer import StyleTransfer
+from nstgpu.kernels import open_device
+from nstgpu.kernels.errors import DeviceError
 from nstgpu.weights import Weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:the weights")  # short networks lack the classic deep taps
@@ -120,3 +123,25 @@ def test_a_run_of_several_resumes_to_the_same_bytes_and_tells_itself_from_others
     for other in ("gram", "gram=1,w2=2"):
         with pytest.raises(SettingsError, match="other pictures, weights or settings"):
             new(other).run([3, 4], min_size=20, scales=2, resume=states[0])
+
+
+@pytest.mark.parametrize("statistics", ["gram+neighbors", "sliced"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_emulator_agrees_with_the_reference(thin: Thin, precision: str, statistics: str) -> None:
+    try:
+        device = open_device("emulator", precision)
+    except DeviceError as error:
+        pytest.skip(str(error))
+    pictures = np.random.default_rng(0).random((3, 32, 40, 3)).astype(np.float32)
+    results = []
+    for each in (device, open_device("reference")):
+        transfer = StyleTransfer(
+            pictures[0], pictures[1], weights=thin(((8,), (16,))), device=each, style_statistics=statistics,
+            content_layers=["relu1_1"], style_layers=["relu1_1", "relu2_1"],
+        )  # fmt: skip
+        results.append(transfer.cost_and_gradient(pictures[2]))
+    (costs, gradient), (right, expected) = results
+    budget = {"fp32": 1e-5, "bf16": 2e-2}[precision]
+    assert costs.style == pytest.approx(right.style, rel=budget)
+    # To sliced, pixels that are alike change places by rounding: a gradient moves by as much as the gap between ranks.
+    assert np.linalg.norm(gradient - expected) <= 4 * budget * np.linalg.norm(expected)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.neighbors import HALF_STEP, Opened, held, kept, random
+from harness.neighbors import HALF_STEP, Opened, check_what_is_no_number, held, kept, random
 from nstgpu.kernels.cuda.device import CudaDevice
 from nstgpu.kernels.cuda.neighbors import launch as neighbors
 from nstgpu.kernels.reference import Reference
@@ -69,16 +69,7 @@ def test_the_search_takes_any_number_of_channels_in_float32(
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("count", [1, 70, 600])
 def test_what_is_no_number_gets_some_candidate(opened: Opened, precision: str, count: int) -> None:
-    features, candidates = random(3, 5, 16), random(count, 16, seed=1)
-    features[0, 1], features[1, 1, 3], features[2, 2, 0], features[2, 4] = np.nan, np.nan, np.inf, -np.inf
-    with np.errstate(invalid="ignore"):
-        matches = found(opened(precision), features, np.zeros(16, np.float32), candidates)
-    assert matches.min() >= 0
-    assert matches.max() < count
-    assert matches[0, 1] == matches[1, 1] == 0  # every product is no number
-    alone = found(opened(precision), np.nan_to_num(features, posinf=0, neginf=0), np.zeros(16, np.float32), candidates)
-    finite = np.isfinite(features).all(axis=2)
-    np.testing.assert_array_equal(matches[finite], alone[finite])
+    check_what_is_no_number(opened(precision), found, count)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
