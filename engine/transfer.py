@@ -60,7 +60,7 @@ class StyleTransfer:
     content_weight, style_weight, tv_weight: alpha, beta, gamma. What is left open, here or above, is chosen by
         measuring the images, and can be read afterwards under the same names.
     content_reduction: "mean" keeps alpha and beta's balance from size to size; "sum" is the paper's.
-    style_statistics: "gram" (the paper's), "moments" or "w2"; or several, "gram+w2", "gram=1,w2=0.5", or a mapping.
+    style_statistics: a name of `costs.statistics.registry`, or several: "gram+w2", "gram=1,w2=0.5", or a mapping.
     border: pixels by which the network sees beyond the edges of a picture, the nearest ones repeated; with 1 or more
         its zero padding leaves no trace along them.
     content_mask: white where the content is to be left as it is, any size. Where it is white, and where no style is
