@@ -80,7 +80,7 @@ def plan(
     with named("--tile"):
         setting = tiles.setting(tile)
         tiles.check(setting)
-        check_division(statistics, setting, 1)
+    check_division(statistics, setting, 1)
     registry.check(optimizer, None)
     if memory is not None and not 0 < memory < float("inf"):
         raise SettingsError(f"--memory is {memory} GiB; it must be a finite number above zero")

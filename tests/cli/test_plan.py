@@ -102,6 +102,8 @@ def test_the_emulator_has_no_times(small_weights: Path) -> None:
         (("--optimizer", "sgd"), "adam, lbfgs, descent"),
         (("--size", "1000000"), "at most 131072"),
         (("nowhere.png",), "nowhere.png"),
+        (("--style-statistics", "w2+w2"), "nstgpu: the style statistics w2 are given twice"),
+        (("--style-statistics", "sliced", "--tile", "64"), "nstgpu: the style statistics sliced look at a whole"),
     ],
 )
 def test_what_cannot_be_planned_is_named(small_weights: Path, options: tuple[str, ...], message: str) -> None:
