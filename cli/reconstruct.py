@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..engine.wording import counted
+from ..runs.settings import is_same_file
 from .options import Debug, DeviceName, Preprocessing, Quiet, Threads, WeightsFile
 from .painting.destinations import STANDARD, fresh, is_folder, refuse_existing, refuse_standard_output
-from .painting.run_options import is_same_file
 from .terminal.messages import notes, say
 from .terminal.progress import on_terminal, pulse
 from .terminal.streams import output_alone

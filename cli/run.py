@@ -1,4 +1,4 @@
-"""`nstgpu run`: the options, as typer reads them; `painting` acts on `run_options.Options`."""
+"""`nstgpu run`: the options, as typer reads them; `painting` acts on `runs.settings.Options`."""
 
 # ruff: noqa: ARG001  (the options are read from typer's context, which knows what was given and what is a default)
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..engine.optimizers import registry
+from ..runs.settings import CHECKPOINT_SECONDS, DEFAULT_SIZE, PRESETS, Options, described
 from .options import (
     DEVICE_HELP,
     PRECISION_HELP,
@@ -24,7 +25,6 @@ from .options import (
 from .painting import repeating
 from .painting.destinations import default_name, fresh, is_folder, saved_on_the_way
 from .painting.paint import paint
-from .painting.run_options import CHECKPOINT_SECONDS, DEFAULT_SIZE, PRESETS, Options, described
 from .version import VERSION
 
 PICTURES, SCALES, COST, METHOD, OUTPUT, MACHINE = (

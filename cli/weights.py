@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..runs.settings import is_same_file
 from .options import Debug, Preprocessing
 from .painting.destinations import refuse_existing
-from .painting.run_options import is_same_file
 from .terminal import usage
 from .terminal.messages import printable
 

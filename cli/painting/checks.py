@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .run_options import LIMITS, Options, iterations_of, layers_of, settled_of
+from ...runs.settings import LIMITS, Options, iterations_of, layers_of, settled_of
 
 if TYPE_CHECKING:
     from ...engine.transfer import Style

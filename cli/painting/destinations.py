@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...runs.settings import DEFAULT_SIZE, Options, is_same_file, iterations_of, split_weight
 from ..terminal.streams import is_closed
-from .run_options import DEFAULT_SIZE, Options, is_same_file, iterations_of, split_weight
 
 if TYPE_CHECKING:
     from ...engine.transfer import Style

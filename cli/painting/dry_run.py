@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...engine.wording import counted
+from ...runs.settings import Options, method_of
 from ..terminal.messages import printable
 from .destinations import STANDARD
-from .run_options import Options, method_of
 
 if TYPE_CHECKING:
     from ...engine.imaging.files import Picture

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ...runs.settings import Settings, split_weight
 from ..terminal.messages import say
-from .run_options import Settings, split_weight
 
 if TYPE_CHECKING:
     from ...weights import Weights

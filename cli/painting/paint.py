@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import typer
 
 from ...engine.wording import counted
+from ...runs.settings import DEFAULT_SIZE, Options, layers_of, method_of, settled_of, styles_of
 from ..terminal.messages import notes, printable, say
 from ..terminal.progress import shown
 from ..terminal.stopping import asked_to_stop
@@ -19,7 +20,6 @@ from ..terminal.streams import complain, output_alone
 from . import inputs, repeating, rescue, side_outputs
 from .checks import check_options
 from .destinations import SIDES, STANDARD, check_files, default_name, folders, make_folders
-from .run_options import DEFAULT_SIZE, Options, layers_of, method_of, settled_of, styles_of
 
 if TYPE_CHECKING:
     from ...engine.optimizers.coarse_to_fine import Progress, RunState

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...engine.wording import counted
+from ...runs.settings import Options, Settings, checked, is_same_file, iterations_of
 from ..terminal.messages import say
 from . import inputs
 from .inputs import SUMS, Source
-from .run_options import Options, Settings, checked, is_same_file, iterations_of
 
 if TYPE_CHECKING:
     from ...engine.optimizers.coarse_to_fine import RunState

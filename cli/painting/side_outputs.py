@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from ...runs.settings import Options
 from ..terminal import streams
 from ..terminal.messages import say
 from .destinations import STANDARD, default_name, numbered
-from .run_options import Options
 
 if TYPE_CHECKING:
     from ...engine.imaging.files import Picture

@@ -145,7 +145,7 @@ def test_a_run_in_a_run_is_told(thin: Thin) -> None:
 def test_the_librarys_defaults_are_the_command_lines() -> None:
     import inspect
 
-    from nstgpu.cli.painting.run_options import Options
+    from nstgpu.runs.settings import Options
 
     options, library = Options(), inspect.signature(StyleTransfer.__init__).parameters
     run = inspect.signature(StyleTransfer.run).parameters

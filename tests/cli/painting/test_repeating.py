@@ -14,12 +14,12 @@ from typer.testing import CliRunner, Result
 from harness.commands import fill, nstgpu
 from nstgpu.cli import app
 from nstgpu.cli.painting import repeating
-from nstgpu.cli.painting.run_options import Options, Settings
 from nstgpu.engine.imaging import files as images
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.reporting import recipe
 from nstgpu.kernels.cpu.thread_pool import default_count
 from nstgpu.kernels.open import open_devices
+from nstgpu.runs.settings import Options, Settings
 from nstgpu.weights import load_weights
 from nstgpu.weights.official import store
 from nstgpu.weights.writer import write_canonical

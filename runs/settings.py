@@ -10,13 +10,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from ...engine.optimizers.scales import ITERATIONS
-from ...engine.wording import counted
+from ..engine.optimizers.scales import ITERATIONS
+from ..engine.wording import counted
 
 if TYPE_CHECKING:
-    from ...engine.balance import Layers
-    from ...engine.optimizers.settling import Settled
-    from ...engine.transfer import Style
+    from ..engine.balance import Layers
+    from ..engine.optimizers.settling import Settled
+    from ..engine.transfer import Style
 
 DEFAULT_SIZE = 512
 CHECKPOINT_SECONDS = 30.0
@@ -132,7 +132,7 @@ def checked(values: Mapping[str, Any], kind: type[Settings], source: str) -> dic
 
     Raises SettingsError for what no field is called, or can be.
     """
-    from ...engine.errors import SettingsError
+    from ..engine.errors import SettingsError
 
     known = {field.name: field.default for field in fields(kind)}
     hints = get_type_hints(kind)
@@ -179,7 +179,7 @@ def _is_a(value: Any, hint: Any) -> bool:
 
 
 def method_of(options: Options) -> dict[str, Any]:
-    from ...engine.optimizers.scales import MIN_SIZE
+    from ..engine.optimizers.scales import MIN_SIZE
 
     return {
         "iterations": iterations_of(options.iterations),
@@ -193,7 +193,7 @@ def method_of(options: Options) -> dict[str, Any]:
 
 
 def settled_of(options: Options) -> "Settled | None":
-    from ...engine.optimizers.settling import Settled
+    from ..engine.optimizers.settling import Settled
 
     if options.settled_fall is not None:
         return Settled(options.settled_fall)
@@ -201,7 +201,7 @@ def settled_of(options: Options) -> "Settled | None":
 
 
 def iterations_of(text: str) -> int | list[int]:
-    from ...engine.errors import SettingsError
+    from ..engine.errors import SettingsError
 
     parts = text.split(",")
     if not all(part.strip().isdecimal() and len(part.strip()) < 10 for part in parts):
@@ -215,8 +215,8 @@ def iterations_of(text: str) -> int | list[int]:
 
 def styles_of(options: Options) -> "list[Style]":
     """The styles with their weights, scales, masks and regions, which are given in the same order."""
-    from ...engine.errors import SettingsError
-    from ...engine.transfer import Style
+    from ..engine.errors import SettingsError
+    from ..engine.transfer import Style
 
     if not options.styles:
         raise SettingsError("no style was given; name a picture after the content, or with --style")
@@ -271,8 +271,8 @@ def split_weight(text: str) -> tuple[str, float]:
 
 def layers_of(relative: tuple[str, ...], exact: tuple[str, ...], cost: str) -> "Layers":
     """What --style-layer and --style-lambda (or their like for the content's `cost`) say, as the library takes it."""
-    from ...engine.balance import Relative
-    from ...engine.errors import SettingsError
+    from ..engine.balance import Relative
+    from ..engine.errors import SettingsError
 
     layer, formula = {"content": ("--content-layer", "--content-w"), "style": ("--style-layer", "--style-lambda")}[cost]
     if relative and exact:
@@ -290,8 +290,8 @@ def _numbered(given: tuple[str, ...], option: str, default: float | None) -> dic
 
     Names are checked as far as they can be without the weights.
     """
-    from ...engine.errors import SettingsError
-    from ...engine.model.taps import canonical
+    from ..engine.errors import SettingsError
+    from ..engine.model.taps import canonical
 
     numbered: dict[str, float] = {}
     for text in given:
