@@ -18,7 +18,7 @@ else:
 import nstgpu
 
 ROOT = Path(nstgpu.__file__).parent
-PACKAGES = ("cli", "engine", "kernels", "weights")
+PACKAGES = ("cli", "runs", "engine", "kernels", "weights")
 MODULES = sorted(
     {path for package in PACKAGES for path in (ROOT / package).rglob("*.py")} - {ROOT / "weights/training/distill.py"}
 )
@@ -45,8 +45,9 @@ def test_import_is_lazy() -> None:
 
 
 def test_imports_run_one_way() -> None:
-    allowed = {"cli": {"cli", "engine", "kernels", "weights", ""}, "engine": {"engine", "kernels", "weights", ""}}
-    allowed |= {"kernels": {"kernels"}, "weights": {"weights"}}
+    allowed = {"kernels": {"kernels"}, "weights": {"weights"}, "engine": {"engine", "kernels", "weights", ""}}
+    allowed["runs"] = {"runs", *allowed["engine"]}
+    allowed["cli"] = {"cli", *allowed["runs"]}
     for path in MODULES:
         place = ["nstgpu", *path.relative_to(ROOT).with_suffix("").parts]
         for node in ast.walk(ast.parse(path.read_text())):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import typer
 
 from ...engine.wording import counted
-from ...runs.settings import DEFAULT_SIZE, Options, layers_of, method_of, settled_of, styles_of
+from ...runs.settings import Options, method_of, styles_of
 from ..terminal.messages import notes, printable, say
 from ..terminal.progress import shown
 from ..terminal.stopping import asked_to_stop
@@ -48,8 +48,7 @@ def paint(
     from ...engine.optimizers import checkpoint
     from ...engine.reporting import recipe
     from ...engine.reporting.animation import Animation
-    from ...engine.tiling import geometry as tiles
-    from ...engine.transfer import StyleTransfer
+    from ...runs.transfer import taken, transfer_of
     from ...weights.official.store import BUNDLED
 
     styles = styles_of(options)
@@ -62,30 +61,7 @@ def paint(
         network = inputs.open_weights(options) if network is None else network
     with notes(options.quiet):
         picture = images.read(options.content)
-        transfer = StyleTransfer(
-            picture,
-            styles,
-            weights=network,
-            device=options.device,
-            precision=options.precision,
-            threads=options.threads,
-            size=_size(options, picture.pixels.shape),
-            content_layers=layers_of(options.content_layers, options.content_ws, "content"),
-            style_layers=layers_of(options.style_layers, options.style_lambdas, "style"),
-            content_weight=options.content_weight,
-            style_weight=options.style_weight,
-            tv_weight=options.tv_weight,
-            content_reduction=options.content_reduction,  # type: ignore[arg-type]  # all checked there
-            style_statistics=options.statistics,
-            content_mask=options.content_mask,
-            mask_feather=options.mask_feather,
-            border=options.border,
-            colors=options.colors,  # type: ignore[arg-type]
-            # Untrained filters are all alike to a max: it keeps their noise, where an average keeps the picture.
-            pooling=_pooling(options, network),  # type: ignore[arg-type]
-            seed=options.seed,
-            tile=tiles.setting(options.tile),
-        )
+        transfer = transfer_of(options, picture, network)
     if options.output != STANDARD:  # PNG, which is of any size
         images.check_size(options.output, transfer.shape[:2])
     if dry_run:
@@ -102,7 +78,7 @@ def paint(
             )
         _introduce(network, transfer.device.name, transfer.shape, picture.pixels.shape)
 
-    options = _taken(options, transfer)
+    options = taken(options, transfer)
     if resume is not None and more is not None:
         options, resume = _extended(options, transfer, resume, more)
     method = method_of(options)
@@ -168,40 +144,6 @@ def paint(
 def _pipe(result: "Result", file: BinaryIO, depth: Literal[8, 16]) -> None:
     result.write(file, depth=depth)
     file.flush()
-
-
-def _size(options: Options, content: tuple[int, ...]) -> int:
-    return min(options.size_at_most or DEFAULT_SIZE, max(content[:2])) if options.size is None else options.size
-
-
-def _pooling(options: Options, network: "Weights") -> str:
-    return options.pooling or ("average" if network.layout == "generated" else "max")
-
-
-def _taken(options: Options, transfer: "StyleTransfer") -> Options:
-    """The options with what was taken for those left open, where that may be another one another day."""
-    from ...engine.optimizers.scales import MIN_SIZE
-    from ...kernels.cpu.thread_pool import default_count
-    from ...weights import default_weights
-    from ...weights.model import PREPROCESSINGS
-
-    settled = settled_of(options)
-    network, preprocessing = transfer.weights, transfer.weights.preprocessing.name
-    return replace(
-        options,
-        size=max(transfer.shape),
-        size_at_most=None,
-        settled_fall=None if settled is None else settled.fall,
-        min_size=MIN_SIZE if options.min_size is None else options.min_size,
-        weights=options.weights or default_weights(),
-        weights_sha256=network.checksum,
-        preprocessing=preprocessing if preprocessing in PREPROCESSINGS else options.preprocessing,
-        device=transfer.device.name if options.device == "auto" else options.device,
-        threads=(options.threads or default_count()) if transfer.device.name == "cpu" else None,
-        precision=transfer.device.precision if options.precision == "auto" else options.precision,
-        tile="off" if options.tile == "auto" and transfer.objective().tiling.count == 1 else options.tile,
-        pooling=_pooling(options, network),
-    )
 
 
 def _extended(options: Options, transfer: "StyleTransfer", state: "RunState", more: str) -> "tuple[Options, RunState]":

@@ -1,0 +1,79 @@
+"""A run's options, and what the engine makes of them: a `StyleTransfer`, and the options with nothing left open."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .settings import DEFAULT_SIZE, Options, layers_of, settled_of, styles_of
+
+if TYPE_CHECKING:
+    from ..engine.imaging.picture import Picture
+    from ..engine.transfer import StyleTransfer
+    from ..weights import Weights
+
+
+def transfer_of(options: Options, content: "Picture", network: "Weights") -> "StyleTransfer":
+    """What paints `content` as the options say; everything else that they name is read here.
+
+    Raises SettingsError, ImageError, DeviceError and WeightsError, each one line.
+    """
+    from ..engine.tiling import geometry as tiles
+    from ..engine.transfer import StyleTransfer
+
+    return StyleTransfer(
+        content,
+        styles_of(options),
+        weights=network,
+        device=options.device,
+        precision=options.precision,
+        threads=options.threads,
+        size=_size(options, content.pixels.shape),
+        content_layers=layers_of(options.content_layers, options.content_ws, "content"),
+        style_layers=layers_of(options.style_layers, options.style_lambdas, "style"),
+        content_weight=options.content_weight,
+        style_weight=options.style_weight,
+        tv_weight=options.tv_weight,
+        content_reduction=options.content_reduction,  # type: ignore[arg-type]  # all checked there
+        style_statistics=options.statistics,
+        content_mask=options.content_mask,
+        mask_feather=options.mask_feather,
+        border=options.border,
+        colors=options.colors,  # type: ignore[arg-type]
+        # Untrained filters are all alike to a max: it keeps their noise, where an average keeps the picture.
+        pooling=_pooling(options, network),  # type: ignore[arg-type]
+        seed=options.seed,
+        tile=tiles.setting(options.tile),
+    )
+
+
+def taken(options: Options, transfer: "StyleTransfer") -> Options:
+    """The options with what was taken for those left open, where that may be another one another day."""
+    from ..engine.optimizers.scales import MIN_SIZE
+    from ..kernels.cpu.thread_pool import default_count
+    from ..weights import default_weights
+    from ..weights.model import PREPROCESSINGS
+
+    settled = settled_of(options)
+    network, preprocessing = transfer.weights, transfer.weights.preprocessing.name
+    return replace(
+        options,
+        size=max(transfer.shape),
+        size_at_most=None,
+        settled_fall=None if settled is None else settled.fall,
+        min_size=MIN_SIZE if options.min_size is None else options.min_size,
+        weights=options.weights or default_weights(),
+        weights_sha256=network.checksum,
+        preprocessing=preprocessing if preprocessing in PREPROCESSINGS else options.preprocessing,
+        device=transfer.device.name if options.device == "auto" else options.device,
+        threads=(options.threads or default_count()) if transfer.device.name == "cpu" else None,
+        precision=transfer.device.precision if options.precision == "auto" else options.precision,
+        tile="off" if options.tile == "auto" and transfer.objective().tiling.count == 1 else options.tile,
+        pooling=_pooling(options, network),
+    )
+
+
+def _size(options: Options, content: tuple[int, ...]) -> int:
+    return min(options.size_at_most or DEFAULT_SIZE, max(content[:2])) if options.size is None else options.size
+
+
+def _pooling(options: Options, network: "Weights") -> str:
+    return options.pooling or ("average" if network.layout == "generated" else "max")
