@@ -11,8 +11,8 @@ import typer
 
 from ..engine.optimizers import registry
 from ..engine.optimizers.scales import ITERATIONS
+from ..runs.checks import named
 from .options import Debug, DeviceName, Precision, Preprocessing, StyleStatistics, Threads, WeightsFile
-from .painting.checks import named
 from .terminal.messages import notes, printable
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .options import Debug, Quiet, Yes
-from .painting import inputs, repeating
+from .painting import repeating
 from .painting.paint import paint
 
 
@@ -52,10 +52,11 @@ def resume(
     del debug  # acted on where errors are reported
     from ..engine.imaging.files import pipes_read_once
     from ..engine.optimizers.checkpoint import read
+    from ..runs.transfer import open_weights
 
     state, text = read(checkpoint)
     anew = repeating.Anew(output, weights, iterations, yes, quiet, tuple(pictures or ()))
     with pipes_read_once():
         options = repeating.from_checkpoint(checkpoint, text, anew)
-        network = None if weights is None else inputs.open_weights(options, only_named=True)
+        network = None if weights is None else open_weights(options, only_named=True)
         paint(options, state, more=iterations, network=network)

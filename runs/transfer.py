@@ -3,12 +3,44 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .settings import DEFAULT_SIZE, Options, layers_of, settled_of, styles_of
+from .settings import DEFAULT_SIZE, Options, Settings, layers_of, settled_of, styles_of
 
 if TYPE_CHECKING:
     from ..engine.imaging.picture import Picture
     from ..engine.transfer import StyleTransfer
     from ..weights import Weights
+
+
+def open_weights(settings: Settings, *, only_named: bool = False) -> "Weights":
+    """The weights that were asked for; where a checksum is said, whatever file has them.
+
+    They are looked for in the file that is named and, without `only_named`, among the bundled and fetched ones. Raises
+    WeightsError.
+    """
+    from ..weights import WeightsError, default_weights, known_weights, load_weights
+
+    wanted = settings.weights_sha256
+    if wanted is None:
+        return load_weights(settings.weights or default_weights(), preprocessing=settings.preprocessing)
+    known = [] if only_named else [entry.name for entry in known_weights() if entry.cached]
+    problem, asked = "", settings.weights or default_weights()
+    for spec in dict.fromkeys([asked, *known]):
+        try:
+            network = load_weights(spec, preprocessing=settings.preprocessing)
+        except WeightsError as error:
+            problem = problem or str(error)
+            continue
+        if network.checksum == wanted:
+            return network
+        problem = problem or f"{spec} holds others, {network.checksum[:16]}"
+    reason, _, remedy = problem.partition("; ")
+    if only_named:
+        raise WeightsError(f"{reason}; --weights takes the run's own, which have the checksum {wanted[:16]}")
+    fetch = f"{remedy}, or " if "weights fetch" in remedy else ""
+    raise WeightsError(
+        f"the run's weights, {asked} with the checksum {wanted[:16]}, are not to be had: {reason}; "
+        f"{fetch}give the file that has them with --weights FILE"
+    )
 
 
 def transfer_of(options: Options, content: "Picture", network: "Weights") -> "StyleTransfer":

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import typer
 
 from ...engine.wording import counted
+from ...runs.checks import check_options
+from ...runs.files import checksums
+from ...runs.recipes import recipe_of
 from ...runs.settings import Options, method_of, styles_of
 from ..terminal.messages import notes, printable, say
 from ..terminal.progress import shown
 from ..terminal.stopping import asked_to_stop
 from ..terminal.streams import complain, output_alone
-from . import inputs, repeating, rescue, side_outputs
-from .checks import check_options
+from . import repeating, rescue, side_outputs
 from .destinations import SIDES, STANDARD, check_files, default_name, folders, make_folders
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def paint(
     from ...engine.optimizers import checkpoint
     from ...engine.reporting import recipe
     from ...engine.reporting.animation import Animation
-    from ...runs.transfer import taken, transfer_of
+    from ...runs.transfer import open_weights, taken, transfer_of
     from ...weights.official.store import BUNDLED
 
     styles = styles_of(options)
@@ -56,9 +58,9 @@ def paint(
     unwritable = check_files(options, styles, resumed=resume is not None)
     for folder in () if dry_run else folders(options):
         whole_file.clean(folder)
-    sums = inputs.checksums(options)
+    sums = checksums(options)
     with notes(options.quiet):
-        network = inputs.open_weights(options) if network is None else network
+        network = open_weights(options) if network is None else network
     with notes(options.quiet):
         picture = images.read(options.content)
         transfer = transfer_of(options, picture, network)
@@ -120,7 +122,7 @@ def paint(
         result = transfer.run(
             **method, init=options.init, noise=options.noise, on_iteration=on_iteration, resume=resume
         )
-        result = replace(result, recipe={**result.recipe, recipe.KEY: repeating.recipe_of(options, sums)})
+        result = replace(result, recipe={**result.recipe, recipe.KEY: recipe_of(options, sums)})
         kept = replace(result, recipe={}) if options.no_recipe else result
         try:
             place, problem = rescue.written(

@@ -1,4 +1,4 @@
-"""Runs told so that they can be done again: a recipe's text for others, a checkpoint's for going on; and read back.
+"""Runs done again: a recipe read back, and the text of a checkpoint, for going on, written and read.
 
 What stands in either is refused unless this version knows it. A recipe has nothing that says where to write; what a
 checkpoint says of that is obeyed if this user wrote it, and asked about otherwise.
@@ -6,16 +6,19 @@ checkpoint says of that is obeyed if this user wrote it, and asked about otherwi
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...engine.wording import counted
+from ...runs import files
+from ...runs.files import SUMS
+from ...runs.recipes import Sums
 from ...runs.settings import Options, Settings, checked, is_same_file, iterations_of
 from ..terminal.messages import say
 from . import inputs
-from .inputs import SUMS, Source
+from .inputs import Source
 
 if TYPE_CHECKING:
     from ...engine.optimizers.coarse_to_fine import RunState
@@ -33,28 +36,8 @@ EITHER = (
 OUTPUTS = ("output", "json_file", "animation", "report", "checkpoint")
 """The options that name files to write."""
 
-Sums = Mapping[str, Sequence[str]]
-
 
 # ---- recipes ----------------------------------------------------------------------------------------------------
-
-
-def recipe_of(options: Options, sums: Sums) -> str:
-    """The recipe of a run whose options were all taken, as text; defaults included, since those may change."""
-    from ... import __version__
-    from ...engine.reporting import recipe
-
-    folder = Path(options.output).absolute().parent if options.relative_paths else None
-    named = inputs.named_for(options, folder)
-    told: dict[str, Any] = {recipe.VERSION_KEY: __version__}
-    for field in fields(Settings):
-        value = getattr(named, field.name)
-        if value not in (None, ()):
-            told[field.name] = list(value) if isinstance(value, tuple) else value
-        if any(sums.get(field.name, ())):
-            listed = list(sums[field.name])
-            told[field.name + SUMS] = listed if isinstance(value, tuple) else listed[0]
-    return recipe.dump(told)
 
 
 def from_recipe(file: Path, given: Mapping[str, Any], *, yes: bool, quiet: bool) -> dict[str, Any]:
@@ -133,14 +116,14 @@ def checkpoint_text(options: Options, sums: Sums) -> str:
     from ... import __version__
     from .ownership import sealed
 
-    absolute = inputs.renamed(
-        options, lambda _, __, path: inputs.STANDARD_INPUT if inputs.is_piped(path) else os.path.abspath(path)
+    absolute = files.renamed(
+        options, lambda _, __, path: files.STANDARD_INPUT if files.is_piped(path) else os.path.abspath(path)
     )
     outputs = {name: getattr(options, name) for name in OUTPUTS}
     absolute = replace(
         absolute, **{name: os.path.abspath(path) for name, path in outputs.items() if path and path != "-"}
     )
-    if absolute.weights and inputs.is_file_spec(absolute.weights):
+    if absolute.weights and files.is_file_spec(absolute.weights):
         absolute = replace(absolute, weights=os.path.abspath(absolute.weights))
     told = json.dumps({"nstgpu": __version__, "options": asdict(absolute), "sha256": sums})
     return json.dumps({"run": told, "seal": sealed(told)})

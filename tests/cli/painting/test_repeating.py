@@ -310,7 +310,7 @@ def test_what_is_read_is_said_first(monkeypatch: pytest.MonkeyPatch) -> None:
         return "0"
 
     monkeypatch.setattr("nstgpu.engine.imaging.files.read", noted)
-    monkeypatch.setattr("nstgpu.cli.painting.inputs._checksum", noted_sum)
+    monkeypatch.setattr("nstgpu.cli.painting.inputs.checksum", noted_sum)
     monkeypatch.setattr("nstgpu.cli.painting.inputs.say", read.append)
     refused("run", "--recipe", "out.png", "-o", "again.png")
     assert read[0] == "the recipe in out.png names content.jpg, style.png, small.h5"

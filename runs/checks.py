@@ -9,22 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ...runs.settings import LIMITS, Options, iterations_of, layers_of, settled_of
+from .files import INIT_WORDS
+from .settings import LIMITS, Options, iterations_of, layers_of, settled_of
 
 if TYPE_CHECKING:
-    from ...engine.transfer import Style
-
-INITS = ("content", "style", "gray", "noise")
+    from ..engine.transfer import Style
 
 
 def check_options(options: Options, styles: "list[Style]") -> None:
     """Raises SettingsError, ImageError or DeviceError, each one line that names the option and what it may be."""
-    from ...engine import balance
-    from ...engine.checks import check_choices
-    from ...engine.optimizers import registry
-    from ...engine.optimizers.loop import check_average, check_noise
-    from ...engine.tiling import geometry as tiles
-    from ...kernels.open import check_names
+    from ..engine import balance
+    from ..engine.checks import check_choices
+    from ..engine.optimizers import registry
+    from ..engine.optimizers.loop import check_average, check_noise
+    from ..engine.tiling import geometry as tiles
+    from ..kernels.open import check_names
 
     _check_limits(options)
     check_choices(options.content_reduction, options.statistics, options.colors, options.pooling or "max")
@@ -58,7 +57,7 @@ def check_options(options: Options, styles: "list[Style]") -> None:
 @contextmanager
 def named(option: str) -> Iterator[None]:
     """What the library says of a value that it can't have, with the option before it."""
-    from ...engine.errors import SettingsError
+    from ..engine.errors import SettingsError
 
     try:
         yield
@@ -67,7 +66,7 @@ def named(option: str) -> Iterator[None]:
 
 
 def _check_limits(options: Options) -> None:
-    from ...engine.errors import SettingsError
+    from ..engine.errors import SettingsError
 
     if options.depth not in (8, 16):
         raise SettingsError(f"--depth is {options.depth}; it must be 8 or 16")
@@ -80,8 +79,8 @@ def _check_limits(options: Options) -> None:
 
 
 def _check_iterations(options: Options) -> None:
-    from ...engine.errors import SettingsError
-    from ...engine.optimizers.scales import MOST_ITERATIONS
+    from ..engine.errors import SettingsError
+    from ..engine.optimizers.scales import MOST_ITERATIONS
 
     iterations = iterations_of(options.iterations)
     for number in [iterations] if isinstance(iterations, int) else iterations:
@@ -92,7 +91,7 @@ def _check_iterations(options: Options) -> None:
 
 
 def _above_zero(what: str, value: float) -> None:
-    from ...engine.errors import SettingsError
+    from ..engine.errors import SettingsError
 
     if not 0 < value < math.inf:
         raise SettingsError(f"{what} is {value}; it must be a finite number above zero")
@@ -100,12 +99,13 @@ def _above_zero(what: str, value: float) -> None:
 
 def _check_inputs(options: Options, styles: "list[Style]") -> None:
     """That the files are there; what is in them is found out when they are read."""
-    from ...engine.errors import SettingsError
-    from ...engine.imaging.files import ImageError
+    from ..engine.errors import SettingsError
+    from ..engine.imaging.files import ImageError
 
-    if options.init not in INITS and not _is_there(options.init):
+    if options.init not in INIT_WORDS and not _is_there(options.init):
         raise SettingsError(
-            f"--init {options.init!r} is neither {', '.join(INITS[:-1])} or {INITS[-1]}, nor a picture that is there"
+            f"--init {options.init!r} is neither {', '.join(INIT_WORDS[:-1])} or {INIT_WORDS[-1]}, nor a picture that "
+            "is there"
         )
     named = [(options.content, "the content"), *((str(style.picture), "the style") for style in styles)]
     named += [(mask, "the mask") for mask in options.style_masks if mask != "none"]
