@@ -45,7 +45,7 @@ def test_a_picture_is_painted_and_a_run_resumed(here: Path, platform: str) -> No
         "--animation", f"{platform}.webp", "--json", f"{platform}.json",
     )  # fmt: skip
     nstgpu_there("resume", checkpoint, "--iterations", "3", "--quiet")
-    assert np.array_equal(*(np.asarray(Image.open(here / name)) for name in ("here.png", picture)))
+    assert np.array_equal(np.asarray(Image.open(here / "here.png")), np.asarray(Image.open(here / picture)))
 
 
 @pytest.mark.parametrize("module", elsewhere.MODULES["win32"])
