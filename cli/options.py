@@ -29,3 +29,12 @@ Yes = Annotated[
     bool,
     typer.Option("--yes", "-y", help="Read, and on resume write, what the file names anywhere, without asking."),
 ]
+LiveLines = Annotated[
+    str | None,
+    typer.Option(
+        "--live-lines",
+        metavar="FRAME.webp",
+        hidden=True,
+        help="Speak with another program on standard input and output, as cli/painting/live.py says.",
+    ),
+]

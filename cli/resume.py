@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Debug, Quiet, Yes
+from .options import Debug, LiveLines, Quiet, Yes
 from .painting import repeating
 from .painting.paint import paint
 
@@ -41,6 +41,7 @@ def resume(
         ),
     ] = None,
     yes: Yes = False,
+    live_lines: LiveLines = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -59,4 +60,4 @@ def resume(
     with pipes_read_once():
         options = repeating.from_checkpoint(checkpoint, text, anew)
         network = None if weights is None else open_weights(options, only_named=True)
-        paint(options, state, more=iterations, network=network)
+        paint(options, state, more=iterations, network=network, live_frame=live_lines)

@@ -19,6 +19,7 @@ from .options import (
     WEIGHTS_DEFAULT,
     WEIGHTS_HELP,
     Debug,
+    LiveLines,
     Quiet,
     Yes,
 )
@@ -379,6 +380,7 @@ def run(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    live_lines: LiveLines = None,
     quiet: Quiet = False,
     debug: Debug = False,
     version: Annotated[bool, VERSION] = False,
@@ -389,7 +391,14 @@ def run(
     """
     given = {name: value for name, value in context.params.items() if _was_given(context, name)}
     presets = [name for name in PRESETS if given.pop(name, False)]
-    for name in ("recipe", "yes", "debug", "version", "dry_run"):  # acted on here, and where errors are reported
+    for name in (
+        "recipe",
+        "yes",
+        "debug",
+        "version",
+        "dry_run",
+        "live_lines",
+    ):  # acted on here, and where errors are reported
         given.pop(name, None)
     from ..engine.imaging.files import pipes_read_once
     from ..kernels.errors import DeviceError
@@ -397,7 +406,7 @@ def run(
     options = _options(dict(given), recipe, presets, yes=yes)
     try:
         with pipes_read_once():
-            paint(options, dry_run=dry_run)
+            paint(options, dry_run=dry_run, live_frame=live_lines)
     except DeviceError as error:
         if recipe is None or "device" in given:
             raise

@@ -20,7 +20,7 @@ from ..terminal.messages import notes, printable, say
 from ..terminal.progress import shown
 from ..terminal.stopping import asked_to_stop
 from ..terminal.streams import complain, output_alone
-from . import repeating, rescue, side_outputs
+from . import live, repeating, rescue, side_outputs
 from .destinations import SIDES, STANDARD, check_files, default_name, folders, make_folders
 
 if TYPE_CHECKING:
@@ -38,12 +38,14 @@ def paint(
     more: str | None = None,
     network: "Weights | None" = None,
     dry_run: bool = False,
+    live_frame: str | None = None,
 ) -> None:
     """Reads, paints and writes, or only says what would be done; errors are the library's.
 
     resume: the state to go on from, to `more` iterations than it was begun with if that is given. network: the weights,
-    where they are opened already. Nothing but the picture itself can cost the picture; raises typer.Exit where it or
-    something else could not be written where it should be, and where a signal has ended the run.
+    where they are opened already. live_frame: the file of `live`, for a run that another program watches. Nothing but
+    the picture itself can cost the picture; raises typer.Exit where it or something else could not be written where it
+    should be, and where a signal has ended the run.
     """
     from ...engine.imaging import files as images
     from ...engine.imaging.codecs import whole_file
@@ -56,6 +58,8 @@ def paint(
     styles = styles_of(options)
     check_options(options, styles)
     unwritable = check_files(options, styles, resumed=resume is not None)
+    if live_frame is not None:
+        live.check(live_frame, options)
     for folder in () if dry_run else folders(options):
         whole_file.clean(folder)
     sums = checksums(options)
@@ -88,6 +92,7 @@ def paint(
     done = 0 if resume is None else len(resume.history)
     with ExitStack() as stack:
         standard = stack.enter_context(output_alone()) if options.output == STANDARD else None
+        watcher = None if live_frame is None else stack.enter_context(live.watched(live_frame))
         stopped_by = stack.enter_context(asked_to_stop())
         sides = side_outputs.Sides()
         unwritable.pop("checkpoint", None)  # which is tried again and again, and says so
@@ -111,13 +116,17 @@ def paint(
         if options.checkpoint is not None:
             text, seconds = repeating.checkpoint_text(options, sums), options.checkpoint_seconds
             sides.add(side_outputs.checkpointer(options.checkpoint, text, seconds, animation, resume))
+        if watcher is not None:
+            for side in watcher.sides():
+                sides.add(side)
+            watcher.begun(options, transfer, transfer.method(**method), done)
         show = None if options.quiet else stack.enter_context(shown(sum(scale.iterations for scale in planned)))
 
         def on_iteration(progress: "Progress") -> bool:
             if show is not None:
                 show(progress)
             sides.report(progress)
-            return stopped_by() is None
+            return stopped_by() is None and (watcher is None or watcher.goes_on(progress, stopped_by))
 
         result = transfer.run(
             **method, init=options.init, noise=options.noise, on_iteration=on_iteration, resume=resume
@@ -132,6 +141,8 @@ def paint(
             )
         finally:  # also where the picture can go nowhere: the checkpoint still has it
             sides.finish(result)
+        if watcher is not None:
+            watcher.done(result)
         stopping = stopped_by()
     if problem is not None:
         complain(f"nstgpu: {printable(f'{problem}; the picture is in {place}')}")
