@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .engine.errors import NonFiniteCostError, SettingsError
     from .engine.imaging.files import ImageError
-    from .engine.transfer import Costs, Progress, Relative, Result, RunState, Settled, Style, StyleTransfer
+    from .engine.transfer import Costs, FromTo, Progress, Relative, Result, RunState, Settled, Style, StyleTransfer
     from .kernels import DeviceError, OutOfMemoryError
     from .weights import Weights, WeightsError, load_weights
 
@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Costs",
     "DeviceError",
+    "FromTo",
     "ImageError",
     "NonFiniteCostError",
     "OutOfMemoryError",
@@ -36,6 +37,7 @@ __all__ = [
 _HOMES = {
     "Costs": "engine.transfer",
     "DeviceError": "kernels.errors",
+    "FromTo": "engine.transfer",
     "ImageError": "engine.errors",
     "NonFiniteCostError": "engine.errors",
     "OutOfMemoryError": "kernels.errors",

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine.optimizers import registry
-from ..engine.optimizers.scales import ITERATIONS
+from ..engine.optimizers.scales import ITERATIONS, Iterations
 from ..runs.checks import named
+from ..runs.settings import iterations_of
 from .options import Debug, DeviceName, Precision, Preprocessing, StyleStatistics, Threads, WeightsFile
 from .terminal.messages import notes, printable
 
@@ -47,7 +48,9 @@ def plan(
         float | None, typer.Option(metavar="GIB", help="Memory to keep to.", show_default="most of what is free")
     ] = None,
     tile: Annotated[str, typer.Option(metavar="auto|off|N", help="Tiles, as for nstgpu run.")] = "auto",
-    iterations: Annotated[int, typer.Option(min=1, help="Steps at each scale.")] = ITERATIONS,
+    iterations: Annotated[
+        str, typer.Option(metavar="N|N..M", help="Steps at each scale, or from the first scale's to the last's.")
+    ] = str(ITERATIONS),
     optimizer: Annotated[str, typer.Option(help=f"{registry.choices()}.")] = "adam",
     statistics: StyleStatistics = "gram",
     weights: WeightsFile = None,
@@ -80,6 +83,7 @@ def plan(
     with named("--tile"):
         setting = tiles.setting(tile)
         tiles.check(setting)
+    steps = _steps(iterations)
     check_division(statistics, setting, 1)
     registry.check(optimizer, None)
     if memory is not None and not 0 < memory < float("inf"):
@@ -118,7 +122,7 @@ def plan(
     while min(size_of(first)) < least:
         first *= 2
     disk = disk_space()
-    row = _rows(planned, setting, limit, disk, size_of, iterations)
+    row = _rows(planned, setting, limit, disk, size_of, steps)
     rows = _listed(row, first, wanted)
     largest = None
     if limit is not None:
@@ -147,13 +151,26 @@ def plan(
         _say(_advice(rows[wanted], str(image or "CONTENT"), wanted, tile, statistics, limited=memory is not None))
 
 
+def _steps(text: str) -> Iterations:
+    """At each scale; raises SettingsError for a list, since the sizes have different numbers of scales."""
+    from ..engine.errors import SettingsError
+    from ..engine.optimizers.scales import at_each
+
+    steps = iterations_of(text)
+    if isinstance(steps, list):
+        raise SettingsError(f"--iterations {text} is a list; sizes differ in their scales: give a number, or 100..50")
+    if min(at_each(steps, count=2)) < 1:
+        raise SettingsError(f"--iterations {text}: at least 1 is needed at every scale")
+    return steps
+
+
 def _rows(
     planned: "Plan",
     tile: Any,
     limit: int | None,
     disk: int | None,
     size_of: Callable[[int], tuple[int, int]],
-    iterations: int,
+    iterations: Iterations,
 ) -> Callable[[int], Row]:
     """Every size's row, by its long side."""
     from ..engine.model.network import least_side

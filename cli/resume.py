@@ -27,7 +27,7 @@ def resume(
     iterations: Annotated[
         str | None,
         typer.Option(
-            metavar="N[,N...]",
+            metavar="N|N..M|N,N...",
             help="How many, from the scale on at which the run is: more than it was begun with.",
             show_default="the run's own",
         ),

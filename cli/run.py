@@ -136,7 +136,9 @@ def run(
     iterations: Annotated[
         str,
         typer.Option(
-            metavar="N[,N...]", help="Steps of the optimiser: at each scale, or a list.", rich_help_panel=SCALES
+            metavar="N|N..M|N,N...",
+            help="Steps of the optimiser: at each scale, from the first scale's to the last's, or a list.",
+            rich_help_panel=SCALES,
         ),
     ] = Options.iterations,
     min_size: Annotated[

@@ -30,7 +30,7 @@ from .memory.spill import fetched
 from .optimizers import registry
 from .optimizers.coarse_to_fine import Method, Progress, Run, RunState
 from .optimizers.loop import check_average, check_noise
-from .optimizers.scales import ITERATIONS, MIN_SIZE, Scale, plan_scales
+from .optimizers.scales import ITERATIONS, MIN_SIZE, FromTo, Iterations, Scale, plan_scales
 from .optimizers.settling import Settled
 from .reporting import provenance
 from .result import Result
@@ -38,7 +38,7 @@ from .style import Source, Style
 from .tiling import geometry as tiles
 from .types import Image
 
-__all__ = ["Costs", "Progress", "Relative", "Result", "RunState", "Settled", "Style", "StyleTransfer"]
+__all__ = ["Costs", "FromTo", "Progress", "Relative", "Result", "RunState", "Settled", "Style", "StyleTransfer"]
 
 
 class StyleTransfer:
@@ -248,7 +248,7 @@ class StyleTransfer:
         return canvas.initial_image(self._inputs, init, self.shape[:2] if size is None else size, noise)
 
     def plan(
-        self, iterations: int | Sequence[int] = ITERATIONS, *, min_size: int = MIN_SIZE, count: int | None = None
+        self, iterations: Iterations = ITERATIONS, *, min_size: int = MIN_SIZE, count: int | None = None
     ) -> tuple[Scale, ...]:
         """The scales that `run` goes through, from coarse to fine: from the first that carries the layers on."""
         problem = partial(sizes.problem, self._inputs)
@@ -256,7 +256,7 @@ class StyleTransfer:
 
     def method(
         self,
-        iterations: int | Sequence[int] = ITERATIONS,
+        iterations: Iterations = ITERATIONS,
         *,
         optimizer: str = "adam",
         learning_rate: float | None = None,
@@ -273,7 +273,7 @@ class StyleTransfer:
 
     def run(
         self,
-        iterations: int | Sequence[int] = ITERATIONS,
+        iterations: Iterations = ITERATIONS,
         *,
         optimizer: str = "adam",
         learning_rate: float | None = None,
@@ -288,13 +288,13 @@ class StyleTransfer:
     ) -> Result:
         """Optimises the pixels from coarse to fine; the callback may return False to stop.
 
-        iterations: per scale, or a list of them. min_size, scales: the first scale's long side at least, in pixels, and
-        how many scales; 1 works at the full size only. optimizer: "adam", "lbfgs" or "descent" (G := G - eta dJ/dG).
-        learning_rate: in units of a pixel's range for Adam, eta for descent; None takes a good one. average: decay of
-        the exponential average of the iterates, which is what is kept; 0 keeps the last iterate, None remembers a tenth
-        of the scale. init, noise: see `initial_image`. settled: a scale ends early once its cost has, as with
-        `Settled()` when it falls by less than 1% in 25 iterations. resume: goes on from a `Progress.state` of a run
-        with these very arguments.
+        iterations: at each scale, a list of them, or FromTo(100, 50), from the first scale's to the last's. min_size,
+        scales: the first scale's long side at least, in pixels, and how many; 1 is the full size only. optimizer:
+        "adam", "lbfgs" or "descent" (G := G - eta dJ/dG). learning_rate: in units of a pixel's range for Adam, eta for
+        descent; None takes a good one. average: decay of the exponential average of the iterates, which is what is
+        kept; 0 keeps the last iterate, None remembers a tenth of the scale. init, noise: see `initial_image`. settled:
+        a scale ends early once its cost has, as with `Settled()` when it falls by less than 1% in 25 iterations.
+        resume: goes on from a `Progress.state` of a run with these very arguments.
 
         Ctrl-C ends the run and keeps the image (`Result.interrupted`). Raises SettingsError, ImageError, or
         NonFiniteCostError when the cost diverges in spite of shorter steps.

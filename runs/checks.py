@@ -80,10 +80,9 @@ def _check_limits(options: Options) -> None:
 
 def _check_iterations(options: Options) -> None:
     from ..engine.errors import SettingsError
-    from ..engine.optimizers.scales import MOST_ITERATIONS
+    from ..engine.optimizers.scales import MOST_ITERATIONS, at_each
 
-    iterations = iterations_of(options.iterations)
-    for number in [iterations] if isinstance(iterations, int) else iterations:
+    for number in at_each(iterations_of(options.iterations), count=2):
         if number < 1:
             raise SettingsError(f"--iterations {options.iterations}: at least 1 is needed at every scale")
         if number > MOST_ITERATIONS:

@@ -15,6 +15,7 @@ from ..engine.wording import counted
 
 if TYPE_CHECKING:
     from ..engine.balance import Layers
+    from ..engine.optimizers.scales import Iterations
     from ..engine.optimizers.settling import Settled
     from ..engine.transfer import Style
 
@@ -200,16 +201,21 @@ def settled_of(options: Options) -> "Settled | None":
     return Settled() if options.stop_when_settled else None
 
 
-def iterations_of(text: str) -> int | list[int]:
+def iterations_of(text: str) -> "Iterations":
+    """ "100", "200,100,50" or "100..50"."""
     from ..engine.errors import SettingsError
+    from ..engine.optimizers.scales import FromTo
 
-    parts = text.split(",")
+    falling = text.count("..") == 1
+    parts = text.split(".." if falling else ",")
     if not all(part.strip().isdecimal() and len(part.strip()) < 10 for part in parts):
         raise SettingsError(
-            f"--iterations {text[:40]!r}: give a number for every scale, or a list such as 200,100,50; "
-            f"at most {MOST_ITERATIONS - 1:,}"
+            f"--iterations {text[:40]!r}: give a number for every scale, 100..50 from the first scale to the last, "
+            f"or a list such as 200,100,50; at most {MOST_ITERATIONS - 1:,}"
         )
     numbers = [int(part) for part in parts]
+    if falling:
+        return FromTo(*numbers)
     return numbers if len(numbers) > 1 else numbers[0]
 
 

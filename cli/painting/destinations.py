@@ -239,17 +239,12 @@ def _number(name: str, output: Path) -> int | None:
 
 def _last(options: Options) -> int:
     """Iterations that the run has at most; its scales are known for sure once the pictures are."""
-    from ...engine.optimizers.scales import MIN_SIZE, plan_scales
+    from ...engine.optimizers.scales import MIN_SIZE, at_each, plan_scales
 
-    iterations = iterations_of(options.iterations)
-    if isinstance(iterations, list):
-        return sum(iterations)
-    if options.scales is not None:
-        return iterations * options.scales
-    most = plan_scales(
-        max(1, options.size or DEFAULT_SIZE), min_size=max(1, options.min_size or MIN_SIZE), iterations=1
+    most = options.scales or len(
+        plan_scales(max(1, options.size or DEFAULT_SIZE), min_size=max(1, options.min_size or MIN_SIZE), iterations=1)
     )
-    return iterations * len(most)
+    return sum(at_each(iterations_of(options.iterations), most))
 
 
 def _place(path: str) -> str:

@@ -72,7 +72,9 @@ def from_recipe(file: Path, given: Mapping[str, Any], *, yes: bool, quiet: bool)
 
 
 def _as_this_version_says(values: dict[str, Any]) -> None:
-    """What pictures of earlier versions say otherwise: a layer's weight was the formula's own, for all if for one."""
+    """What pictures of earlier versions say otherwise: a layer's weight was the formula's own, for all if for one; and
+    what was left alone was left out, where iterations were 100 at each scale."""
+    values.setdefault("iterations", "100")
     for earlier, now in (("content_layers", "content_ws"), ("style_layers", "style_lambdas")):
         layers = values.get(earlier)
         if isinstance(layers, list) and any("=" in str(layer) for layer in layers):
@@ -200,20 +202,20 @@ def with_more(options: Options, asked: str, state: "RunState", decay: float, sca
     The average goes on with the decay that it had, so that the picture can be repeated in one go.
     """
     from ...engine.errors import SettingsError
+    from ...engine.optimizers.scales import at_each
 
-    before, now = iterations_of(options.iterations), iterations_of(asked)
-    earlier = before if isinstance(before, list) else [before] * scales
-    if isinstance(now, list):
-        if len(now) != scales:
-            raise SettingsError(
-                f"--iterations {asked} is given for {counted(len(now), 'scale')}, and the run has {scales}"
-            )
-        if now[: state.scale] != earlier[: state.scale]:
-            done = counted(state.scale, "scale")
-            raise SettingsError(f"--iterations {asked}: the first {done} went with {earlier[: state.scale]}; keep them")
-        each = now
-    else:
-        each = [*earlier[: state.scale], *[now] * (scales - state.scale)]
+    now = iterations_of(asked)
+    earlier, each = (at_each(given, scales) for given in (iterations_of(options.iterations), now))
+    if len(each) != scales:
+        raise SettingsError(
+            f"--iterations {asked} is given for {counted(len(each), 'scale')}, and the run has {scales}"
+        )
+    if isinstance(now, list) and each[: state.scale] != earlier[: state.scale]:
+        done = counted(state.scale, "scale")
+        raise SettingsError(
+            f"--iterations {asked}: the first {done} went with {list(earlier[: state.scale])}; keep them"
+        )
+    each = (*earlier[: state.scale], *each[state.scale :])
     if each[state.scale] < state.iteration:
         raise SettingsError(
             f"--iterations {asked}: {state.iteration} are done already at this scale; give more than that"

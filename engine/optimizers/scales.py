@@ -6,14 +6,35 @@ Only numbers: what is carried from one scale to the next, and the painting itsel
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ..errors import SettingsError
 from ..wording import counted
 
-ITERATIONS = 100  # at each scale, unless something else is asked for
 MOST_ITERATIONS = 10**8  # at each scale: what a checkpoint still counts
 MIN_SIZE = 128  # px; below it VGG's deepest classic tap, relu5_1, has fewer than 8x8 pixels
 FULL_TV_SIZE = 512  # px; up to here total variation counts in full
+
+
+@dataclass(frozen=True)
+class FromTo:
+    """Iterations at each scale that go evenly from the first, coarsest one's to the last's; the only one has `first`.
+
+    The forms are found at the coarse scales, which cost next to nothing; the last one adds brushwork, and costs half of
+    the run.
+    """
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}..{self.last}"
+
+
+Iterations: TypeAlias = int | Sequence[int] | FromTo
+"""At each scale, the same; of each scale, the coarsest first; or from the first to the last."""
+ITERATIONS = FromTo(100, 50)
+"""Unless something else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +51,14 @@ def plan_scales(
     *,
     min_size: int = MIN_SIZE,
     count: int | None = None,
-    iterations: int | Sequence[int],
+    iterations: Iterations,
     problem: Callable[[int], str | None] = lambda _: None,
 ) -> tuple[Scale, ...]:
     """The scales up to exactly `long_side`, each √2 larger than the one before it (to the nearest pixel).
 
     They begin at the smallest size that is not below `min_size` and has no `problem`, which tells of a long side what
     is too small there; a target below √2 min_size has one scale. `count` fixes how many there are, 1 being no
-    coarse-to-fine at all, and then both are only what they may not begin below. `iterations` is of each scale, or a
-    list with one number per scale, the coarsest first.
+    coarse-to-fine at all, and then both are only what they may not begin below. `iterations` is as `at_each` takes it.
 
     Raises SettingsError for numbers below 1, more scales than fit, and a list of another length.
     """
@@ -67,7 +87,7 @@ def plan_scales(
         )
     count = fitting if count is None else count
     sides = tuple(side(steps) for steps in reversed(range(count)))
-    each = (iterations,) * count if isinstance(iterations, int) else tuple(iterations)
+    each = at_each(iterations, count)
     if len(each) != count:
         there = f"there {'is' if count == 1 else 'are'} {count} ({_listed(sides)} px)"
         remedy = f"give {count} numbers, or one for all" if count > 1 else "give 1 number"
@@ -78,6 +98,16 @@ def plan_scales(
         if number > MOST_ITERATIONS:
             raise SettingsError(f"{number} iterations were asked for; at most {MOST_ITERATIONS} are possible")
     return tuple(Scale(side, number, tv_factor(side)) for side, number in zip(sides, each, strict=True))
+
+
+def at_each(iterations: Iterations, count: int) -> tuple[int, ...]:
+    """The iterations of `count` scales, the coarsest first; a list is as long as it is given."""
+    if isinstance(iterations, int):
+        return (iterations,) * count
+    if isinstance(iterations, FromTo):
+        steps, span = max(1, count - 1), iterations.last - iterations.first
+        return tuple(iterations.first + (2 * number * span + steps) // (2 * steps) for number in range(count))
+    return tuple(iterations)
 
 
 def tv_factor(long_side: int) -> float:

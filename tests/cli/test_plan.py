@@ -137,3 +137,19 @@ def test_panoramas_are_planned_from_the_first_scale_they_run_at(small_weights: P
     assert "banner.png is 128x1 px, too small for relu2_1, which needs 2 px on the short side" in small.stderr
     assert "take a size of 150" in small.stderr
     assert nstgpu(*common, "--size", "150", "--memory", "0.05").exit_code == 0
+
+
+def test_iterations_that_fall(small_weights: Path, photo: str) -> None:
+    common = ("plan", photo, "--device", "cpu", "--threads", "1", "--weights", str(small_weights), "--json")
+
+    def seconds(iterations: str) -> float:
+        shown = nstgpu(*common, "--iterations", iterations)
+        assert shown.exit_code == 0, shown.output
+        asked = json.loads(shown.stdout)["asked"]
+        return float(asked["seconds"] / asked["seconds_per_iteration"])
+
+    assert seconds("100..50") == pytest.approx(100)  # 90 px have one scale
+    for wrong, said in (("3,2", "is a list"), ("0", "at least 1"), ("5..0", "at least 1"), ("1..2..3", "--iterations")):
+        refused = nstgpu(*common, "--iterations", wrong)
+        assert refused.exit_code == 2
+        assert said in refused.stderr

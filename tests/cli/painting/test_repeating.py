@@ -238,8 +238,37 @@ def test_more_iterations_and_the_recipe_of_that(folder: Path) -> None:
     assert "give more than that" in refused("resume", "state.h5", "--iterations", "2")
     assert "scales" in refused("resume", "state.h5", "--iterations", "2,3,4,5,6,7,8,9")
     assert "give a number" in refused("resume", "state.h5", "--iterations", "many")
+    falling = done("resume", "state.h5", "-o", "falling.png", "--iterations", "3..10")
+    assert f"{3 * (scales - 1) + 10} iterations" in " ".join(falling.stderr.split())  # the scales done stay as they are
     again = done("resume", "state.h5")  # goes where it went last
-    assert "more.png" in again.stderr
+    assert "falling.png" in again.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_iterations_left_alone_were_a_hundred_in_earlier_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {"content": "content.jpg", "styles": ["style.png"]}
+    monkeypatch.setattr(recipe, "load", lambda _: dict(told))
+    Path("recipe.toml").touch()
+
+    def read() -> dict[str, Any]:
+        return repeating.from_recipe(Path("recipe.toml"), {}, yes=True, quiet=True)
+
+    assert "iterations" not in read()
+    told[recipe.VERSION_KEY] = ""  # what a picture of an earlier version is read as
+    assert read()["iterations"] == "100"
+    told["iterations"] = "7"
+    assert read()["iterations"] == "7"
+
+
+def test_what_is_painted_by_default_falls_from_scale_to_scale(folder: Path) -> None:
+    given = ["--size", "32", "--min-size", "16", "--weights", "small.h5", "--threads", "1", "--device", "cpu"]
+    done("run", "content.jpg", "style.png", *given, "-o", "out.png")
+    assert images.read_recipe("out.png")["scales"] == "16 px x 100, 23 px x 75, 32 px x 50"
+    assert 'iterations = "100..50"' in images.read_recipe("out.png")[recipe.KEY]
+    done("run", "--recipe", "out.png", "-o", "again.png")
+    assert (folder / "again.png").read_bytes() == (folder / "out.png").read_bytes()
+    done("run", "--recipe", "out.png", "-o", "larger.png", "--size", "46", "--iterations", "3..1")
+    assert images.read_recipe("larger.png")["scales"] == "16 px x 3, 23 px x 2, 33 px x 2, 46 px x 1"
 
 
 # ---- what files from others may not do ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nstgpu.engine.errors import SettingsError
-from nstgpu.engine.optimizers.scales import Scale, plan_scales, remaining_seconds, tv_factor
+from nstgpu.engine.optimizers.scales import FromTo, Scale, at_each, plan_scales, remaining_seconds, tv_factor
 
 
 def sides(long_side: int, **options: Any) -> list[int]:
@@ -52,11 +52,27 @@ def test_iterations_for_all_or_for_each() -> None:
 
 
 @pytest.mark.parametrize(
+    ("steps", "each"),
+    [
+        (FromTo(100, 50), [(100,), (100, 50), (100, 75, 50), (100, 83, 67, 50), (100, 88, 75, 63, 50)]),
+        (FromTo(10, 40), [(10,), (10, 40), (10, 25, 40), (10, 20, 30, 40)]),
+        (FromTo(1, 2), [(1,), (1, 2), (1, 2, 2), (1, 1, 2, 2)]),
+        (FromTo(10**8, 1), [(10**8,), (10**8, 1)]),
+    ],
+)
+def test_iterations_from_the_first_scales_to_the_last(steps: FromTo, each: list[tuple[int, ...]]) -> None:
+    assert [at_each(steps, count) for count in range(1, len(each) + 1)] == each
+    long_side = {2: 182, 4: 400, 5: 512}[len(each)]
+    assert tuple(scale.iterations for scale in plan_scales(long_side, iterations=steps)) == each[-1]
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"iterations": [100, 50]}, "for 2 scales, but there are 5 (128, 181, 256, 362, 512 px); give 5 numbers"),
         ({"iterations": [100, 50], "count": 1}, "for 2 scales, but there is 1 (512 px); give 1 number"),
         ({"iterations": 0}, "0 iterations were asked for"),
+        ({"iterations": FromTo(5, 0)}, "0 iterations were asked for"),
         ({"iterations": [5, 5, -3, 5, 5]}, "-3 iterations were asked for"),
         ({"iterations": 1, "count": 0}, "0 scales were asked for"),
         ({"iterations": 1, "count": 7}, "would begin at 64 px, below the smallest size of 128; ask for 5 at most"),
