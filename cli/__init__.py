@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cache, doctor, layers, plan, profile, reconstruct, resume, run, weights
+from . import cache, doctor, layers, plan, profile, reconstruct, resume, run, serve, weights
 from .terminal import streams, usage
 from .terminal.messages import Lines, is_for_users, printable, say
 from .version import VERSION
@@ -104,6 +104,7 @@ app: typer.Typer = typer.Typer(
 )
 app.command(name="run", cls=usage.Command)(run.run)
 app.command(name="resume", cls=usage.Command)(resume.resume)
+app.command(name="serve", cls=usage.Command)(serve.serve)
 app.command(name="layers", cls=usage.Command)(layers.layers)
 app.command(name="reconstruct", cls=usage.Command)(reconstruct.reconstruct)
 app.command(name="plan", cls=usage.Command)(plan.plan)

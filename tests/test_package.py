@@ -18,7 +18,7 @@ else:
 import nstgpu
 
 ROOT = Path(nstgpu.__file__).parent
-PACKAGES = ("cli", "runs", "engine", "kernels", "weights")
+PACKAGES = ("cli", "studio", "runs", "engine", "kernels", "weights")
 MODULES = sorted(
     {path for package in PACKAGES for path in (ROOT / package).rglob("*.py")} - {ROOT / "weights/training/distill.py"}
 )
@@ -34,7 +34,7 @@ def test_public_names() -> None:
 
 
 def test_import_is_lazy() -> None:
-    heavy = ["numpy", "PIL", "h5py", "rich", "cupy", "typer", "platformdirs", "urllib.request"]
+    heavy = ["numpy", "PIL", "h5py", "rich", "cupy", "typer", "platformdirs", "urllib.request", "starlette", "uvicorn"]
     code = f"import sys, nstgpu; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     code = (
@@ -47,7 +47,8 @@ def test_import_is_lazy() -> None:
 def test_imports_run_one_way() -> None:
     allowed = {"kernels": {"kernels"}, "weights": {"weights"}, "engine": {"engine", "kernels", "weights", ""}}
     allowed["runs"] = {"runs", *allowed["engine"]}
-    allowed["cli"] = {"cli", *allowed["runs"]}
+    allowed["studio"] = {"studio", *allowed["runs"]}
+    allowed["cli"] = {"cli", *allowed["studio"]}
     for path in MODULES:
         place = ["nstgpu", *path.relative_to(ROOT).with_suffix("").parts]
         for node in ast.walk(ast.parse(path.read_text())):
@@ -76,6 +77,7 @@ def test_all_that_is_imported_is_declared() -> None:
     declared = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     distributions = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in declared}
     called = {"pillow": "PIL", "pillow-heif": "pillow_heif", "cupy-cuda12x": "cupy", "cupy-cuda13x": "cupy"}
+    called["python-multipart"] = "python_multipart"
     standard = {*sys.stdlib_module_names, "tomllib"}  # which Python 3.10 lacks, and does without
     known = {called.get(name, name) for name in distributions} - {"torch"} | standard
     for path in MODULES:

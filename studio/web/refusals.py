@@ -1,0 +1,36 @@
+"""What a client is told that asks for what cannot be: one line, and a status."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+
+class Refused(Exception):
+    """A request that is not answered as it would like; the message is one line."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+def refusal(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status)
+
+
+async def answer_refused(request: Request, error: Exception) -> Response:
+    """Starlette's handler of `Refused`."""
+    del request
+    assert isinstance(error, Refused)
+    return refusal(error.status, error.message)
+
+
+async def answer_http(request: Request, error: Exception) -> Response:
+    """Starlette's handler of its own errors: routes that are not there, methods that they have not."""
+    status = int(getattr(error, "status_code", 500))
+    what = {404: "there is nothing at this address", 405: f"this address knows no {request.method}"}
+    return refusal(status, what.get(status, str(getattr(error, "detail", "this cannot be answered"))))
+
+
+async def answer_failure(request: Request, error: Exception) -> Response:
+    """Starlette's handler of all else, which is said on the server's side."""
+    del request
+    return refusal(500, f"the server failed over this ({type(error).__name__}); its terminal may say more")

@@ -1,0 +1,93 @@
+"""A studio whose runs are painted by nobody: `fake_child.py` says what a run says."""
+
+import asyncio
+import io
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from nstgpu.cli.serve import program
+from nstgpu.studio.jobs.shelf import Shelf
+from nstgpu.studio.jobs.studio import Studio
+from nstgpu.studio.limits import Limits
+from nstgpu.studio.settings import Program
+from nstgpu.studio.web.app import application
+from nstgpu.studio.web.guard import Access
+
+MARK = {"X-Nstgpu": "1"}
+"""The header of requests that change anything."""
+FAKE = (sys.executable, str(Path(__file__).parents[1] / "studio" / "fake_child.py"))
+LIMITS, LOCAL = Limits(), Access()
+
+
+def fake_program() -> Program:
+    """`nstgpu run` as the studio knows it, but for what starts it."""
+    return replace(program(), command=FAKE)
+
+
+def png(size: tuple[int, int] = (40, 30), mode: str = "RGB", kind: str = "PNG", **options: Any) -> bytes:
+    """A picture as a file."""
+    encoded = io.BytesIO()
+    Image.new(mode, size, 128 if mode == "L" else (90, 60, 30)).save(encoded, kind, **options)
+    return encoded.getvalue()
+
+
+@asynccontextmanager
+async def opened(
+    folder: Path, limits: Limits = LIMITS, access: Access = LOCAL, devices: tuple[str, ...] = ("auto",)
+) -> AsyncIterator[tuple[httpx.AsyncClient, Studio]]:
+    """A client of an application in this process, and its studio."""
+    shelf = Shelf(folder)
+    studio = Studio(shelf, fake_program(), limits, devices, say=lambda line: pytest.fail(line))
+    app = application(studio, access, devices)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    try:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8642", headers=MARK) as client,
+        ):
+            yield client, studio
+    finally:
+        shelf.close()
+
+
+async def begun(client: httpx.AsyncClient, **settings: Any) -> str:
+    """A run of two small pictures; its ID."""
+    files = {"content": ("a.png", png()), "style": ("b.png", png((35, 25)))}
+    answer = await client.post("/api/runs", files=files, data={"settings": json.dumps(settings), "name": "small"})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+async def state_of(client: httpx.AsyncClient, run: str) -> dict[str, Any]:
+    answer = await client.get(f"/api/runs/{run}")
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+async def until(what: Callable[[], Awaitable[Any]], seconds: float = 15.0) -> Any:
+    """Waits until what is asked for is so; returns it."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while not (found := await what()):
+        assert loop.time() < end, "waited in vain"
+        await asyncio.sleep(0.02)
+    return found
+
+
+async def ended(client: httpx.AsyncClient, run: str, *states: str) -> dict[str, Any]:
+    """The run, once it is in one of these states."""
+
+    async def look() -> Any:
+        found = await state_of(client, run)
+        return found if found["state"] in (states or ("done", "stopped", "failed")) else None
+
+    return dict(await until(look))
