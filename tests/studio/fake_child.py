@@ -25,7 +25,14 @@ def replaced(path: Path, content: bytes) -> None:
 
 
 def main() -> None:
-    plan: dict[str, Any] = {"iterations": 10, "pace": 0.01, "frame_every": 1, "checkpoint_every": 1, "fail_at": 0, "complaint": ""}
+    plan: dict[str, Any] = {
+        "iterations": 10,
+        "pace": 0.01,
+        "frame_every": 1,
+        "checkpoint_every": 1,
+        "fail_at": 0,
+        "complaint": "",
+    }
     plan |= json.loads(os.environ.get("FAKE_CHILD", "{}"))
     frame, result = Path(option("live-lines")), Path(option("output"))
     checkpoint = result.with_name("run.ckpt")
