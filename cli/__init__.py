@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from . import cache, doctor, layers, plan, profile, reconstruct, resume, run, serve, weights
+from .options import VERSION
 from .terminal import streams, usage
 from .terminal.messages import Lines, is_for_users, printable, say
-from .version import VERSION
 
 _PARAMETERS = ("content_weight", "style_weight", "tv_weight", "style_scale", "mask_feather", "threads")
 _PARAMETER = re.compile(rf"(^|: )({'|'.join(_PARAMETERS)})(?= is )")

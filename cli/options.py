@@ -1,6 +1,6 @@
 """Options that several commands take, as typer reads them: one text for each, so that they say the same."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,3 +38,14 @@ LiveLines = Annotated[
         help="Speak with another program on standard input and output, as cli/painting/live.py says.",
     ),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"nstgpu {__version__}")
+        raise typer.Exit
+
+
+VERSION: Any = typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")

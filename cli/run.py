@@ -16,6 +16,7 @@ from .options import (
     PREPROCESSING_HELP,
     STATISTICS_HELP,
     THREADS_HELP,
+    VERSION,
     WEIGHTS_DEFAULT,
     WEIGHTS_HELP,
     Debug,
@@ -26,7 +27,6 @@ from .options import (
 from .painting import repeating
 from .painting.destinations import default_name, fresh, is_folder, saved_on_the_way
 from .painting.paint import paint
-from .version import VERSION
 
 PICTURES, SCALES, COST, METHOD, OUTPUT, MACHINE = (
     "Pictures",
