@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from . import cache, doctor, layers, plan, profile, reconstruct, resume, run, serve, weights
+from .many import batch
 from .options import VERSION
 from .terminal import streams, usage
 from .terminal.messages import Lines, is_for_users, printable, say
@@ -103,6 +104,7 @@ app: typer.Typer = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(name="run", cls=usage.Command)(run.run)
+app.command(name="batch", cls=usage.Command)(batch.batch)
 app.command(name="resume", cls=usage.Command)(resume.resume)
 app.command(name="serve", cls=usage.Command)(serve.serve)
 app.command(name="layers", cls=usage.Command)(layers.layers)

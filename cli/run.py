@@ -391,7 +391,7 @@ def run(
 
     Ctrl-C ends the run early and still writes the picture.
     """
-    given = {name: value for name, value in context.params.items() if _was_given(context, name)}
+    given = {name: value for name, value in context.params.items() if was_given(context, name)}
     presets = [name for name in PRESETS if given.pop(name, False)]
     for name in (
         "recipe",
@@ -415,7 +415,7 @@ def run(
         raise DeviceError(f"{error}; the recipe is of a run on {options.device}, --device auto paints here") from error
 
 
-def _was_given(context: typer.Context, name: str) -> bool:
+def was_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 

@@ -1,6 +1,7 @@
 """The files that a run's options name: checksummed, and named as its recipe names them."""
 
 import os
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -46,14 +47,17 @@ def _joined(path: str, weight: float) -> str:
     return f"{path}={weight!r}" if weight != 1 or "=" in path else path
 
 
-def checksums(settings: Settings) -> dict[str, list[str]]:
-    """SHA-256 (hex) of every file and of what comes out of pipes, by setting and in its order; "" for what is none."""
+def checksums(settings: Settings, of: Callable[[Path], str] | None = None) -> dict[str, list[str]]:
+    """SHA-256 (hex) of every file and of what comes out of pipes, by setting and in its order; "" for what is none.
+
+    of: how the checksum of a file is found, where some are known.
+    """
     sums: dict[str, list[str]] = {}
 
     def add(name: str, number: int, path: str) -> str:
         listed = sums.setdefault(name, [])
         listed += [""] * (number - len(listed))
-        listed.append(checksum(Path(path)))
+        listed.append((of or checksum)(Path(path)))
         return path
 
     renamed(settings, add)
@@ -82,6 +86,16 @@ def checksum(path: Path) -> str:
 def is_piped(path: str) -> bool:
     """Whether a picture comes out of standard input or a pipe, which gives it once."""
     return path == STANDARD_INPUT or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path))
+
+
+def place(path: str) -> str:
+    """A file that need not be there yet, so that names of one place are equal, also where letters have no case."""
+    return path if path == STANDARD_INPUT else folded(os.path.realpath(path))
+
+
+def folded(name: str) -> str:
+    """A name as file systems compare it that know no case, and spell letters with accents in one way."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def named_for(settings: AnySettings, folder: Path | None) -> AnySettings:

@@ -1,5 +1,6 @@
 """A run's options, and what the engine makes of them: a `StyleTransfer`, and the options with nothing left open."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ from .settings import DEFAULT_SIZE, Options, Settings, layers_of, settled_of, st
 
 if TYPE_CHECKING:
     from ..engine.imaging.picture import Picture
+    from ..engine.style import Style
     from ..engine.transfer import StyleTransfer
     from ..weights import Weights
 
@@ -43,8 +45,12 @@ def open_weights(settings: Settings, *, only_named: bool = False) -> "Weights":
     )
 
 
-def transfer_of(options: Options, content: "Picture", network: "Weights") -> "StyleTransfer":
+def transfer_of(
+    options: Options, content: "Picture", network: "Weights", styles: "Sequence[Style] | None" = None
+) -> "StyleTransfer":
     """What paints `content` as the options say; everything else that they name is read here.
+
+    styles: those of the options, where their pictures are read already.
 
     Raises SettingsError, ImageError, DeviceError and WeightsError, each one line.
     """
@@ -53,12 +59,12 @@ def transfer_of(options: Options, content: "Picture", network: "Weights") -> "St
 
     return StyleTransfer(
         content,
-        styles_of(options),
+        styles_of(options) if styles is None else styles,
         weights=network,
         device=options.device,
         precision=options.precision,
         threads=options.threads,
-        size=_size(options, content.pixels.shape),
+        size=size_of(options, max(content.pixels.shape[:2])),
         content_layers=layers_of(options.content_layers, options.content_ws, "content"),
         style_layers=layers_of(options.style_layers, options.style_lambdas, "style"),
         content_weight=options.content_weight,
@@ -79,32 +85,40 @@ def transfer_of(options: Options, content: "Picture", network: "Weights") -> "St
 
 def taken(options: Options, transfer: "StyleTransfer") -> Options:
     """The options with what was taken for those left open, where that may be another one another day."""
-    from ..engine.optimizers.scales import MIN_SIZE
     from ..kernels.cpu.thread_pool import default_count
+
+    return replace(
+        decided(options, max(transfer.shape), transfer.weights),
+        device=transfer.device.name if options.device == "auto" else options.device,
+        threads=(options.threads or default_count()) if transfer.device.name == "cpu" else None,
+        precision=transfer.device.precision if options.precision == "auto" else options.precision,
+        tile="off" if options.tile == "auto" and transfer.objective().tiling.count == 1 else options.tile,
+    )
+
+
+def decided(options: Options, long_side: int, network: "Weights") -> Options:
+    """The same as far as the picture's long side in pixels and the weights tell: all but what is the device's."""
+    from ..engine.optimizers.scales import MIN_SIZE
     from ..weights import default_weights
     from ..weights.model import PREPROCESSINGS
 
-    settled = settled_of(options)
-    network, preprocessing = transfer.weights, transfer.weights.preprocessing.name
+    settled, preprocessing = settled_of(options), network.preprocessing.name
     return replace(
         options,
-        size=max(transfer.shape),
+        size=long_side,
         size_at_most=None,
         settled_fall=None if settled is None else settled.fall,
         min_size=MIN_SIZE if options.min_size is None else options.min_size,
         weights=options.weights or default_weights(),
         weights_sha256=network.checksum,
         preprocessing=preprocessing if preprocessing in PREPROCESSINGS else options.preprocessing,
-        device=transfer.device.name if options.device == "auto" else options.device,
-        threads=(options.threads or default_count()) if transfer.device.name == "cpu" else None,
-        precision=transfer.device.precision if options.precision == "auto" else options.precision,
-        tile="off" if options.tile == "auto" and transfer.objective().tiling.count == 1 else options.tile,
         pooling=_pooling(options, network),
     )
 
 
-def _size(options: Options, content: tuple[int, ...]) -> int:
-    return min(options.size_at_most or DEFAULT_SIZE, max(content[:2])) if options.size is None else options.size
+def size_of(options: Options, content: int) -> int:
+    """The long side of the picture in pixels, by the content's."""
+    return min(options.size_at_most or DEFAULT_SIZE, content) if options.size is None else options.size
 
 
 def _pooling(options: Options, network: "Weights") -> str:

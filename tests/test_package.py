@@ -18,7 +18,7 @@ else:
 import nstgpu
 
 ROOT = Path(nstgpu.__file__).parent
-PACKAGES = ("cli", "studio", "runs", "engine", "kernels", "weights")
+PACKAGES = ("cli", "batch", "studio", "runs", "engine", "kernels", "weights")
 MODULES = sorted(
     {path for package in PACKAGES for path in (ROOT / package).rglob("*.py")} - {ROOT / "weights/training/distill.py"}
 )
@@ -48,7 +48,8 @@ def test_imports_run_one_way() -> None:
     allowed = {"kernels": {"kernels"}, "weights": {"weights"}, "engine": {"engine", "kernels", "weights", ""}}
     allowed["runs"] = {"runs", *allowed["engine"]}
     allowed["studio"] = {"studio", *allowed["runs"]}
-    allowed["cli"] = {"cli", *allowed["studio"]}
+    allowed["batch"] = {"batch", *allowed["runs"]}
+    allowed["cli"] = {"cli", *allowed["batch"], *allowed["studio"]}
     for path in MODULES:
         place = ["nstgpu", *path.relative_to(ROOT).with_suffix("").parts]
         for node in ast.walk(ast.parse(path.read_text())):

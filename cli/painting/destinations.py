@@ -2,11 +2,11 @@
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...runs.files import folded, place
 from ...runs.settings import DEFAULT_SIZE, Options, is_same_file, iterations_of, split_weight
 from ..terminal.streams import is_closed
 
@@ -185,16 +185,16 @@ def _refuse_twice(options: Options, named: dict[str, str]) -> None:
 
     seen: dict[str, str] = {}
     for option, path in named.items():
-        place = _place(path)
-        if place in seen:
+        at = place(path)
+        if at in seen:
             where = "standard output" if path == STANDARD else path
-            raise SettingsError(f"{seen[place]} and {option} both go to {where}; give each a name of its own")
-        seen[place] = option
+            raise SettingsError(f"{seen[at]} and {option} both go to {where}; give each a name of its own")
+        seen[at] = option
     if not options.save_every or options.output == STANDARD:
         return
-    output, last = Path(_place(options.output)), _last(options)
+    output, last = Path(place(options.output)), _last(options)
     for option, path in named.items():
-        other = Path(_place(path))
+        other = Path(place(path))
         number = _number(other.name, output)
         if other.parent == output.parent and number and number % options.save_every == 0 and number <= last:
             raise SettingsError(f"{path} is a name that --save-every gives; choose another {option}")
@@ -234,7 +234,7 @@ def _number(name: str, output: Path) -> int | None:
     if match is None or len(match[2]) > 10 or f"{int(match[2]):04d}" != match[2]:
         return None
     same = match[1] == output.stem and suffix == output.suffix
-    return int(match[2]) if same or _folded(match[1] + suffix) == _folded(output.name) else None
+    return int(match[2]) if same or folded(match[1] + suffix) == folded(output.name) else None
 
 
 def _last(options: Options) -> int:
@@ -245,12 +245,3 @@ def _last(options: Options) -> int:
         plan_scales(max(1, options.size or DEFAULT_SIZE), min_size=max(1, options.min_size or MIN_SIZE), iterations=1)
     )
     return sum(at_each(iterations_of(options.iterations), most))
-
-
-def _place(path: str) -> str:
-    """A file that need not be there yet, so that names of one place are equal, also where letters have no case."""
-    return path if path == STANDARD else _folded(os.path.realpath(path))
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()

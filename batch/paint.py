@@ -1,0 +1,198 @@
+"""The pictures of a batch, one after the other in this process.
+
+While one is painted the next is read and the last is written, each in a thread of its own. What pictures share is read
+once (`kept`). A picture has the bytes, and the recipe, that `nstgpu run` would give it.
+"""
+
+import io
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..runs.files import checksum, checksums
+from ..runs.recipes import recipe_of
+from ..runs.settings import method_of
+from ..runs.transfer import taken, transfer_of
+from .kept import Kept
+from .tasks import OnProgress, Outcome, Stopped, Task, one_line
+
+if TYPE_CHECKING:
+    from ..engine.imaging.picture import Picture
+    from ..engine.optimizers.coarse_to_fine import Progress
+    from ..engine.transfer import Result
+
+THUMBNAIL = 240
+"""Long side in pixels of the small pictures in a report."""
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What of a task can be read while another one is painted."""
+
+    content: "Picture"
+    sums: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """A picture that is yet to be written."""
+
+    result: "Result"
+    seconds: float
+
+
+def read(task: Task, kept: Kept) -> Read:
+    """Raises ImageError."""
+    from ..engine.imaging import files as images
+
+    content = Path(task.options.content)
+    sums = checksums(task.options, lambda path: checksum(path) if path == content else kept.checksum(path))
+    return Read(images.read(content), sums)
+
+
+def paint(task: Task, given: Read, kept: Kept, on_progress: OnProgress | None, stopped: Stopped) -> Painted:
+    """Paints one picture, unless it is stopped: then the result is `interrupted`.
+
+    Raises what `StyleTransfer` does, and whatever `on_progress` raises.
+    """
+    from ..engine.imaging import files as images
+    from ..engine.reporting import recipe
+
+    began = time.perf_counter()
+    network = kept.network(task.options)
+    transfer = transfer_of(task.options, given.content, network, kept.styles(task.options))
+    images.check_size(task.output, transfer.shape[:2])
+    options = taken(task.options, transfer)
+    raised: list[Exception] = []
+
+    def on_iteration(progress: "Progress") -> bool:
+        try:
+            going_on = on_progress is None or on_progress(task, progress) is not False
+        except Exception as error:  # the caller's, and not this picture's
+            raised.append(error)
+            return False
+        return going_on and not stopped()
+
+    result = transfer.run(**method_of(options), init=options.init, noise=options.noise, on_iteration=on_iteration)
+    if raised:
+        raise CallbackError(raised[0])
+    result = replace(result, recipe={**result.recipe, recipe.KEY: recipe_of(options, given.sums)})
+    return Painted(result, time.perf_counter() - began)
+
+
+def write(task: Task, painted: Painted, attempts: int) -> Outcome:
+    """Writes a picture whole or not at all; raises ImageError."""
+    result, options = painted.result, task.options
+    result.save(task.output, depth=options.depth, quality=options.quality)  # type: ignore[arg-type]
+    costs = (result.history[0].total, result.history[-1].total) if result.history else None
+    height, width = result.image.shape[:2]
+    small = thumbnail(result.image)
+    return Outcome(task, "painted", "", attempts, painted.seconds, (height, width), costs, small)
+
+
+def thumbnail(pixels: Any) -> bytes:
+    """A JPEG of a picture (H, W, 3) in [0, 1], `THUMBNAIL` pixels long."""
+    from ..engine.imaging import files as images
+
+    encoded = io.BytesIO()
+    images.preview(pixels, THUMBNAIL).save(encoded, "JPEG", quality=85)
+    return encoded.getvalue()
+
+
+class CallbackError(Exception):
+    """What a callback raised: it ends the batch, and no picture has failed by it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Line:
+    """Tasks on their way through reading, painting and writing."""
+
+    def __init__(
+        self, tasks: Sequence[Task], kept: Kept, retry: int, on_progress: OnProgress | None, stopped: Stopped
+    ) -> None:
+        self._pending = deque((task, 1) for task in tasks)
+        self._kept, self._retry, self._on_progress, self._stopped = kept, retry, on_progress, stopped
+        self._ahead: tuple[Task, Future[Read]] | None = None
+        self._writing: deque[tuple[Task, int, Future[Outcome]]] = deque()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="nstgpu-read")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="nstgpu-write")
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Each as it is known. Ends early where it is stopped; what has been painted by then is written."""
+        try:
+            while self._pending or self._writing:
+                if self._pending and not self._stopped():
+                    going_on = yield from self._paint_next()
+                    if not going_on:
+                        break
+                elif not self._writing:
+                    break
+                yield from self._written(all_of_them=not self._pending)
+            yield from self._written(all_of_them=True)
+        except KeyboardInterrupt:  # while one is written
+            yield from self._written(all_of_them=True)
+        finally:
+            self._reader.shutdown(cancel_futures=True)
+            self._writer.shutdown()
+
+    def _paint_next(self) -> "Iterator[Outcome] | Any":
+        """Whether to go on."""
+        task, attempt = self._pending.popleft()
+        try:
+            reading = self._read(task)
+            if self._pending:
+                self._ahead = (self._pending[0][0], self._reader.submit(read, self._pending[0][0], self._kept))
+            painted = paint(task, reading.result(), self._kept, self._on_progress, self._stopped)
+        except KeyboardInterrupt:
+            return False
+        except CallbackError as error:
+            raise error.error from None
+        except Exception as error:
+            yield from self._failed(task, attempt, error)
+            return True
+        if painted.result.interrupted:
+            return False
+        self._writing.append((task, attempt, self._writer.submit(write, task, painted, attempt)))
+        return True
+
+    def _read(self, task: Task) -> "Future[Read]":
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead is not None and ahead[0] is task else self._reader.submit(read, task, self._kept)
+
+    def _written(self, *, all_of_them: bool) -> Iterator[Outcome]:
+        """What is written by now: all, or all but what has just been painted."""
+        while self._writing and (all_of_them or len(self._writing) > 1 or self._writing[0][2].done()):
+            task, attempt, outcome = self._writing.popleft()
+            try:
+                yield outcome.result()
+            except Exception as error:
+                yield from self._failed(task, attempt, error)
+
+    def _failed(self, task: Task, attempt: int, error: Exception) -> Iterator[Outcome]:
+        if attempt <= self._retry:
+            self._pending.append((task, attempt + 1))
+        else:
+            yield Outcome(task, "failed", one_line(error), attempt)
+
+
+def paint_all(
+    tasks: Sequence[Task],
+    kept: Kept,
+    *,
+    retry: int = 0,
+    on_progress: OnProgress | None = None,
+    stopped: Stopped = lambda: False,
+) -> Iterator[Outcome]:
+    """Paints and writes every task, and yields what came of each as soon as it is known.
+
+    A task that fails is tried again `retry` times, after all others, and never ends the rest. Ctrl-C, or `stopped`,
+    ends the batch: the picture under way is given up, and of tasks that were not done nothing is yielded.
+    """
+    return Line(tasks, kept, retry, on_progress, stopped).outcomes()
