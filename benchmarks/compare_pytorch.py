@@ -135,7 +135,7 @@ def one_layer(convolution: Convolution, side: int, rounds: int) -> dict[str, flo
     filters = device.pack_filters(convolution.kernel, convolution.bias)
     device.bind_workspace(device.allocate(device.workspace_bytes([(side, side, channels, width)])))
     out, dx = np.empty_like(g), np.empty_like(x)
-    mask = np.empty(*device.mask_layout((side, side, width)))
+    relu_mask = np.empty(*device.relu_mask_layout((side, side, width)))
 
     def channels_last(array: Any) -> Any:
         return torch.from_numpy(array.copy()).contiguous(memory_format=torch.channels_last)
@@ -144,10 +144,10 @@ def one_layer(convolution: Convolution, side: int, rounds: int) -> dict[str, flo
     kernel, bias = channels_last(convolution.kernel.transpose(3, 2, 0, 1)), torch.from_numpy(convolution.bias.copy())
     work: dict[str, Callable[[], Any]] = {
         "forward nstgpu": lambda: device.conv3x3_relu(
-            x, filters, out=out, mask=mask, pooling="max", pooled=None, pool_argmax=None
+            x, filters, out=out, relu_mask=relu_mask, pooling="max", pooled=None, pool_argmax=None
         ),
         "forward pytorch": lambda: functional.relu(functional.conv2d(tx, kernel, bias, padding=1), inplace=True),
-        "gradient nstgpu": lambda: device.conv3x3_input_gradient(g, filters, out=dx, mask=None, accumulate=False),
+        "gradient nstgpu": lambda: device.conv3x3_input_gradient(g, filters, out=dx, relu_mask=None, accumulate=False),
         "gradient pytorch": lambda: torch.ops.aten.convolution_backward(
             tg, tx, kernel, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False]
         ),

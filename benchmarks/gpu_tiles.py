@@ -65,7 +65,7 @@ class Sweep:
         self.back = self._like((side, side, inner))
         self.pooled = self._like((side // 2, side // 2, outer))
         self.pool_argmax = self._empty(*device.pool_argmax_layout((side // 2, side // 2, outer)))
-        self.masks = {n: self._empty(*device.mask_layout((side, side, n))) for n in {inner, outer}}
+        self.masks = {n: self._empty(*device.relu_mask_layout((side, side, n))) for n in {inner, outer}}
         self._workspaces: dict[int, Any] = {}
 
     def forward(self, work: conv.ConvPlan, variant: str) -> list[Launch]:
@@ -74,7 +74,7 @@ class Sweep:
         needed = conv.partial_bytes(work, layer.side, layer.side, layer.channels_out)
         return conv.conv3x3_relu(
             self.x, self.filters, out=None if pools else self.out, pooling="max",
-            mask=self.masks[layer.channels_out] if "mask" in variant else None,
+            relu_mask=self.masks[layer.channels_out] if "mask" in variant else None,
             pooled=self.pooled if pools else None, pool_argmax=self.pool_argmax if pools else None,
             workspace=self.workspace(needed), target=self.target, work=work,
         )  # fmt: skip
@@ -85,7 +85,7 @@ class Sweep:
         needed = conv.partial_bytes(work, layer.side, layer.side, layer.channels_in)
         return conv.conv3x3_input_gradient(
             self.gradient, self.filters, out=self.back, accumulate="acc" in variant,
-            mask=self.masks[layer.channels_in] if "mask" in variant else None,
+            relu_mask=self.masks[layer.channels_in] if "mask" in variant else None,
             workspace=self.workspace(needed), target=self.target, work=work,
         )  # fmt: skip
 

@@ -74,15 +74,15 @@ def moments_cost(gram: A, mean: A, target_gram: A, target_mean: A, *, pixels: in
     vectors = _vectors(call, channels, mean=mean, target_mean=target_mean)
     given = out or (None, None, None)
     cost = call.scalar("cost", given[0])
-    error = call.output("gram_error", given[1], (channels, channels), call.images)
-    shift = call.output("mean_error", given[2], (channels,), call.images)
+    gram_error = call.output("gram_error", given[1], (channels, channels), call.images)
+    mean_error = call.output("mean_error", given[2], (channels,), call.images)
     scale = 1 / (channels**2 * _positive("moments_cost", pixels))
     with call.running() as on:
         on.moments_cost(
             matrices[0], vectors[0], matrices[1], vectors[1], scale,
-            cost=cost.memory, gram_error=error.memory, shift=shift.memory,
+            cost=cost.memory, gram_error=gram_error.memory, mean_error=mean_error.memory,
         )  # fmt: skip
-    return call.result(cost), call.result(error), call.result(shift)
+    return call.result(cost), call.result(gram_error), call.result(mean_error)
 
 
 def w2_root(gram: A, mean: A, *, ridge: float, out: A | None = None, stream: Any = None,
@@ -118,16 +118,16 @@ def w2_cost(gram: A, mean: A, target_root: A, target_mean: A, *, ridge: float, p
     vectors = _vectors(call, channels, mean=mean, target_mean=target_mean)
     given = out or (None, None, None)
     cost = call.scalar("cost", given[0])
-    error = call.output("gram_error", given[1], (channels, channels), call.images)
-    shift = call.output("mean_error", given[2], (channels,), call.images)
+    gram_error = call.output("gram_error", given[1], (channels, channels), call.images)
+    mean_error = call.output("mean_error", given[2], (channels,), call.images)
     scratch = call.scratch((W2_SCRATCH, channels, channels), call.images)
     scale = 2 / (channels * _positive("w2_cost", pixels))
     with call.running() as on:
         on.w2_cost(
             matrices[0], vectors[0], matrices[1], vectors[1], ridge, scale,
-            cost=cost.memory, gram_error=error.memory, shift=shift.memory, scratch=scratch,
+            cost=cost.memory, gram_error=gram_error.memory, mean_error=mean_error.memory, scratch=scratch,
         )  # fmt: skip
-    return call.result(cost), call.result(error), call.result(shift)
+    return call.result(cost), call.result(gram_error), call.result(mean_error)
 
 
 def style_gradient(features: A, gram_error: A, mean_error: A | None = None, *, weights: A | None = None,
@@ -142,11 +142,11 @@ def style_gradient(features: A, gram_error: A, mean_error: A | None = None, *, w
     call, values, weighing = _features("style_gradient", features, weights, precision, stream, device)
     height, width, channels = values.shape
     error = call.input("gram_error", gram_error, (channels, channels), call.images)
-    shift = call.optional("mean_error", mean_error, (channels,), call.images)
+    of_mean = call.optional("mean_error", mean_error, (channels,), call.images)
     result = call.output("out", _added_to(out, accumulate, "style_gradient"), values.shape, call.activations)
     with call.running([(height, width, IMAGE_CHANNELS, channels)]) as on:
         on.style_gradient(
-            values, error, out=result.memory, accumulate=accumulate, shift=shift, weights=weighing
+            values, error, out=result.memory, accumulate=accumulate, mean_error=of_mean, weights=weighing
         )  # fmt: skip
     return call.result(result)  # type: ignore[no-any-return]
 

@@ -4,11 +4,11 @@ The engine is written once against these operations. Every one writes into buffe
 so nothing is allocated in the loop; every one has the same meaning on every device, and `kernels.reference` is that
 meaning in a few lines of NumPy. How a device computes, packs its filters or stores its masks is its own business.
 
-Shapes. An image is (H, W, 3); activations are (H, W, C), channels contiguous, batch 1. A `mask` says where a ReLU let
-its input through, a `pool_argmax` which of four pixels a max pool took; their layouts belong to the device
-(`mask_layout`, `choice_layout`). A `cost` is a view of one element of a vector on the device. `weights` of pixels are
-(H, W), of image_dtype, with a mean of one; None stands for ones. `accumulate` adds to what an output holds; it never
-concerns a cost. Nothing written may overlap anything read, except where an operation says so.
+Shapes. An image is (H, W, 3); activations are (H, W, C), channels contiguous, batch 1. A `relu_mask` says where a ReLU
+let its input through, a `pool_argmax` which of four pixels a max pool took; their layouts belong to the device
+(`relu_mask_layout`, `pool_argmax_layout`). A `cost` is a view of one element of a vector on the device. `weights` of
+pixels are (H, W), of image_dtype, with a mean of one; None stands for ones. `accumulate` adds to what an output holds;
+it never concerns a cost. Nothing written may overlap anything read, except where an operation says so.
 """
 
 from collections.abc import Callable, Sequence
@@ -95,14 +95,14 @@ class Device(Protocol[A]):
     def zero(self, out: A) -> None:
         """out := 0."""
 
-    def mask_layout(self, shape: tuple[int, int, int]) -> Layout:
-        """Shape and dtype of the mask of activations of this shape."""
+    def relu_mask_layout(self, shape: tuple[int, int, int]) -> Layout:
+        """Shape and dtype of the relu_mask of activations of this shape."""
 
     def pool_argmax_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
         """Shape and dtype of the choices of a max pool with this output."""
 
-    def unpack_mask(self, mask: A, channels: int) -> NDArray[np.bool_]:
-        """A mask as (H, W, channels) booleans in host memory, to look at."""
+    def unpack_relu_mask(self, relu_mask: A, channels: int) -> NDArray[np.bool_]:
+        """A relu_mask as (H, W, channels) booleans in host memory, to look at."""
 
     def unpack_pool_argmax(self, pool_argmax: A, channels: int) -> NDArray[np.uint8]:
         """Choices as (H, W, channels) in host memory, each 2 r + s of the pixel chosen, to look at."""
@@ -134,18 +134,18 @@ class Device(Protocol[A]):
                             out: A) -> None:  # fmt: skip
         """out[..., channels[k]] := gradient[..., k] * scale[k]."""
 
-    def conv3x3_relu(self, x: A, filters: Filters, *, out: A | None, mask: A | None, pooling: Pooling,
+    def conv3x3_relu(self, x: A, filters: Filters, *, out: A | None, relu_mask: A | None, pooling: Pooling,
                      pooled: A | None, pool_argmax: A | None) -> None:  # fmt: skip
-        """y := relu(conv(x, kernel) + bias), zero padding 1; out := y; mask := y > 0; pooled := pool2x2(y).
+        """y := relu(conv(x, kernel) + bias), zero padding 1; out := y; relu_mask := y > 0; pooled := pool2x2(y).
 
         Outputs that are None are not wanted. `pool_argmax` belongs to max pooling alone.
         """
 
-    def conv3x3_input_gradient(self, gradient: A, filters: Filters, *, out: A, mask: A | None, accumulate: bool,
+    def conv3x3_input_gradient(self, gradient: A, filters: Filters, *, out: A, relu_mask: A | None, accumulate: bool,
                                features: A | None = None, gram_error: A | None = None) -> None:  # fmt: skip
-        """out := (conv^T(gradient, kernel) [+ features difference] [+ out]) [* mask].
+        """out := (conv^T(gradient, kernel) [+ features gram_error] [+ out]) [* relu_mask].
 
-        features like `out`, difference (C, C) of image_dtype and symmetric: as `style_gradient` has them, both or none.
+        features like `out`, gram_error (C, C) of image_dtype and symmetric: as `style_gradient` has them, both or none.
         """
 
     def carries_style(self, filters: Filters) -> StylePlace | None:
@@ -156,11 +156,11 @@ class Device(Protocol[A]):
         """out := pool2x2(x), where no convolution does it on the way. `pool_argmax` as there."""
 
     def pool_input_gradient(self, gradient: A, *, pooling: Pooling, pool_argmax: A | None, out: A,
-                            mask: A, accumulate: bool) -> None:  # fmt: skip
-        """out := (pool^T(gradient) [+ out]) * mask."""
+                            relu_mask: A, accumulate: bool) -> None:  # fmt: skip
+        """out := (pool^T(gradient) [+ out]) * relu_mask."""
 
-    def relu_gradient(self, gradient: A, mask: A) -> None:
-        """gradient := gradient * mask, in place."""
+    def relu_gradient(self, gradient: A, relu_mask: A) -> None:
+        """gradient := gradient * relu_mask, in place."""
 
     # ---- costs --------------------------------------------------------------------------------------------------
     def gram(self, features: A, out: A, *, weights: A | None = None) -> None:
@@ -171,13 +171,13 @@ class Device(Protocol[A]):
 
     def style_cost(self, gram: A, target: A, scale: float, *, cost: A, gram_error: A,
                    accumulate: bool = False) -> None:  # fmt: skip
-        """cost := 1/(4 C^2) sum (gram - target)^2; difference := scale * (gram - target) [+ difference]."""
+        """cost := 1/(4 C^2) sum (gram - target)^2; gram_error := scale * (gram - target) [+ gram_error]."""
 
     def moments_cost(self, gram: A, mean: A, target_gram: A, target_mean: A, scale: float, *,
-                     cost: A, gram_error: A, shift: A, accumulate: bool = False) -> None:  # fmt: skip
+                     cost: A, gram_error: A, mean_error: A, accumulate: bool = False) -> None:  # fmt: skip
         """cost := 1/(4 C^2) (sum dS^2 + sum dM^2), where M = mean mean^T, S = gram - M, and dS and dM are the
-        differences from the same of the target; difference := scale * dS [+ difference];
-        shift (C,) := scale * (dM - dS) mean [+ shift]. `style_gradient` with both is the gradient."""
+        differences from the same of the target; gram_error := scale * dS [+ gram_error];
+        mean_error (C,) := scale * (dM - dS) mean [+ mean_error]. `style_gradient` with both is the gradient."""
 
     def w2_root(self, gram: A, mean: A, ridge: float, out: A, *, scratch: A) -> None:
         """out (C, C) := (gram - mean mean^T + ridge I)^(1/2), the root of a covariance, for `w2_cost`.
@@ -187,22 +187,22 @@ class Device(Protocol[A]):
         """
 
     def w2_cost(self, gram: A, mean: A, target_root: A, target_mean: A, ridge: float, scale: float, *,
-                cost: A, gram_error: A, shift: A, scratch: A,
+                cost: A, gram_error: A, mean_error: A, scratch: A,
                 accumulate: bool = False) -> None:  # fmt: skip
         """The squared 2-Wasserstein distance of normal distributions, divided by C, with S = gram - mean mean^T +
         ridge I, R = target_root of the same ridge and Q = R S R:
 
             cost := 1/C (|mean - target_mean|^2 + tr S + tr R^2 - 2 tr Q^(1/2))
             E = I - R Q^(-1/2) R
-            difference := scale * E [+ difference]
-            shift (C,) := scale * (mean - target_mean - E mean) [+ shift]
+            gram_error := scale * E [+ gram_error]
+            mean_error (C,) := scale * (mean - target_mean - E mean) [+ mean_error]
 
         scratch (W2_SCRATCH, C, C) of image_dtype.
         """
 
     def style_gradient(self, features: A, gram_error: A, *, out: A, accumulate: bool,
-                       shift: A | None = None, weights: A | None = None) -> None:  # fmt: skip
-        """out[p] := weights[p] (features[p] difference + shift) [+ out[p]]; a shift of None is zero."""
+                       mean_error: A | None = None, weights: A | None = None) -> None:  # fmt: skip
+        """out[p] := weights[p] (features[p] gram_error + mean_error) [+ out[p]]; a mean_error of None is zero."""
 
     def content_cost(self, features: A, target: A, scale: float, *, cost: A,
                      weights: A | None = None) -> None:  # fmt: skip

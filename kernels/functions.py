@@ -99,14 +99,14 @@ def conv3x3_relu(x: Any, filters: Any, *, out: Any | None = None, relu_mask: Any
     shape, pooled = (height, width, packed.channels_out), (height // 2, width // 2, packed.channels_out)
     _check_pooling("conv3x3_relu", pool, pool_argmax, pooled if pool else shape)
     y = call.output("out", out, pooled if pool else shape, call.activations)
-    mask_shape, mask_dtype = call.device.mask_layout(shape)
+    mask_shape, mask_dtype = call.device.relu_mask_layout(shape)
     argmax_shape, argmax_dtype = call.device.pool_argmax_layout(pooled)
     mask = call.wanted("relu_mask", relu_mask, mask_shape, mask_dtype.name)
     argmax = call.wanted("pool_argmax", pool_argmax, argmax_shape, argmax_dtype.name)
     with call.running([(height, width, packed.channels_in, packed.channels_out)]) as on:
         on.conv3x3_relu(
             values, call.filters(packed, packed.kernel, packed.bias),
-            out=None if pool else y.memory, mask=mask and mask.memory, pooling=pool or "max",
+            out=None if pool else y.memory, relu_mask=mask and mask.memory, pooling=pool or "max",
             pooled=y.memory if pool else None, pool_argmax=argmax and argmax.memory,
         )  # fmt: skip
     return call.results([y, mask, argmax])
@@ -128,12 +128,16 @@ def conv3x3_input_gradient(gradient: A, filters: Any, *, relu_mask: A | None = N
     above = call.input("gradient", gradient, ("H", "W", packed.channels_out), call.activations)
     height, width = above.shape[:2]
     shape = (height, width, packed.channels_in)
-    mask_shape, mask_dtype = call.device.mask_layout(shape)
+    mask_shape, mask_dtype = call.device.relu_mask_layout(shape)
     mask = call.optional("relu_mask", relu_mask, mask_shape, mask_dtype.name)
     below = call.output("out", _added_to(out, accumulate, "conv3x3_input_gradient"), shape, _before(packed, call))
     with call.running([(height, width, packed.channels_in, packed.channels_out)]) as on:
         on.conv3x3_input_gradient(
-            above, call.filters(packed, packed.kernel, packed.bias), out=below.memory, mask=mask, accumulate=accumulate
+            above,
+            call.filters(packed, packed.kernel, packed.bias),
+            out=below.memory,
+            relu_mask=mask,
+            accumulate=accumulate,
         )
     return call.result(below)  # type: ignore[no-any-return]
 
@@ -179,7 +183,7 @@ def pool_input_gradient(gradient: A, relu_mask: A, *, pool: Pooling = "max", poo
     call = Call("pool_input_gradient", gradient, stream=stream, device=device)
     above = call.input("gradient", gradient, ("H // 2", "W // 2", "C"), call.activations)
     channels = above.shape[2]
-    (*_, packed_channels), mask_dtype = call.device.mask_layout((1, 1, channels))
+    (*_, packed_channels), mask_dtype = call.device.relu_mask_layout((1, 1, channels))
     mask = call.input("relu_mask", relu_mask, ("H", "W", packed_channels), mask_dtype.name)
     height, width = mask.shape[:2]
     if above.shape[:2] != (height // 2, width // 2):
@@ -196,7 +200,7 @@ def pool_input_gradient(gradient: A, relu_mask: A, *, pool: Pooling = "max", poo
     below = call.output("out", _added_to(out, accumulate, "pool_input_gradient"), shape, call.activations)
     with call.running() as on:
         on.pool_input_gradient(
-            above, pooling=pool, pool_argmax=argmax, out=below.memory, mask=mask, accumulate=accumulate
+            above, pooling=pool, pool_argmax=argmax, out=below.memory, relu_mask=mask, accumulate=accumulate
         )
     return call.result(below)  # type: ignore[no-any-return]
 
@@ -212,7 +216,7 @@ def relu_gradient(gradient: A, relu_mask: A, *, out: A | None = None, stream: An
     else:
         values = call.input("gradient", gradient, ("H", "W", "C"), call.activations)
         below = call.output("out", out, values.shape, call.activations)
-    mask_shape, mask_dtype = call.device.mask_layout(values.shape)
+    mask_shape, mask_dtype = call.device.relu_mask_layout(values.shape)
     mask = call.input("relu_mask", relu_mask, mask_shape, mask_dtype.name)
     with call.running() as on:
         if not in_place:
@@ -225,10 +229,10 @@ def unpack_relu_mask(relu_mask: Any, channels: int, *, stream: Any = None,
                      device: str | None = None) -> NDArray[np.bool_]:  # fmt: skip
     """A relu_mask of so many channels as (H, W, channels) booleans in host memory, to look at."""
     call = Call("unpack_relu_mask", relu_mask, precision="fp32", stream=stream, device=device)
-    (*_, packed_channels), dtype = call.device.mask_layout((1, 1, channels))
+    (*_, packed_channels), dtype = call.device.relu_mask_layout((1, 1, channels))
     mask = call.input("relu_mask", relu_mask, ("H", "W", packed_channels), dtype.name)
     with call.running() as on:
-        return on.unpack_mask(mask, channels)
+        return on.unpack_relu_mask(mask, channels)
 
 
 def adam_step(image: A, gradient: A, first: A, second: A, step: A, *, learning_rate: float, beta1: float = 0.9,

@@ -58,14 +58,14 @@ class Reference(OneByOne):
     def zero(self, out: NDArray[Any]) -> None:
         out[...] = 0
 
-    def mask_layout(self, shape: tuple[int, int, int]) -> Layout:
+    def relu_mask_layout(self, shape: tuple[int, int, int]) -> Layout:
         return shape, np.dtype(bool)
 
     def pool_argmax_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
         return pooled_shape, np.dtype(np.uint8)
 
-    def unpack_mask(self, mask: NDArray[np.bool_], channels: int) -> NDArray[np.bool_]:  # noqa: ARG002
-        return mask.copy()
+    def unpack_relu_mask(self, relu_mask: NDArray[np.bool_], channels: int) -> NDArray[np.bool_]:  # noqa: ARG002
+        return relu_mask.copy()
 
     def unpack_pool_argmax(self, pool_argmax: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:  # noqa: ARG002
         return pool_argmax.copy()
@@ -98,20 +98,20 @@ class Reference(OneByOne):
         """out[..., channels[k]] = gradient[..., k] scale[k]"""
         out[..., list(channels)] = gradient * np.asarray(scale)
 
-    def conv3x3_relu(self, x: Floats, filters: ReferenceFilters, *, out: Floats | None, mask: NDArray[np.bool_] | None,
-                     pooling: Pooling, pooled: Floats | None,
+    def conv3x3_relu(self, x: Floats, filters: ReferenceFilters, *, out: Floats | None,
+                     relu_mask: NDArray[np.bool_] | None, pooling: Pooling, pooled: Floats | None,
                      pool_argmax: NDArray[np.uint8] | None) -> None:  # fmt: skip
         """y[i, j, k] = max(0, b[k] + sum_{r,s,c} x[i+r-1, j+s-1, c] w[r, s, c, k]), x zero outside; then the pool"""
         y = np.maximum(_convolve(x, filters.kernel) + filters.bias, 0)
         if out is not None:
             out[...] = y
-        if mask is not None:
-            mask[...] = y > 0
+        if relu_mask is not None:
+            relu_mask[...] = y > 0
         if pooled is not None:
             self.pool2x2(y, pooling=pooling, out=pooled, pool_argmax=pool_argmax)
 
     def conv3x3_input_gradient(self, gradient: Floats, filters: ReferenceFilters, *, out: Floats,
-                               mask: NDArray[np.bool_] | None, accumulate: bool, features: Floats | None = None,
+                               relu_mask: NDArray[np.bool_] | None, accumulate: bool, features: Floats | None = None,
                                gram_error: Floats | None = None) -> None:  # fmt: skip
         """dx[i, j, c] = sum_{r,s,k} dz[i-r+1, j-s+1, k] w[r, s, c, k]: the same convolution with the filters turned by
         180 degrees and their channels swapped; and with a style, sum_k F[i, j, k] D[k, c] beside it."""
@@ -119,8 +119,8 @@ class Reference(OneByOne):
         if features is not None and gram_error is not None:
             result += features @ gram_error
         _store(result, out, accumulate)
-        if mask is not None:
-            out *= mask
+        if relu_mask is not None:
+            out *= relu_mask
 
     def carries_style(self, filters: ReferenceFilters) -> StylePlace | None:  # noqa: ARG002
         return None
@@ -133,7 +133,7 @@ class Reference(OneByOne):
             pool_argmax[...] = quads.argmax(axis=0)
 
     def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, pool_argmax: NDArray[np.uint8] | None,
-                            out: Floats, mask: NDArray[np.bool_], accumulate: bool) -> None:  # fmt: skip
+                            out: Floats, relu_mask: NDArray[np.bool_], accumulate: bool) -> None:  # fmt: skip
         """Each pooled gradient goes to the pixel that was chosen, or a quarter of it to each of the four; the odd last
         row and column, which no pool saw, get none."""
         result = np.zeros_like(out)
@@ -142,11 +142,11 @@ class Reference(OneByOne):
             share = gradient / 4 if pooling == "average" else gradient * (pool_argmax == index)
             result[r : 2 * height : 2, s : 2 * width : 2] = share
         _store(result, out, accumulate)
-        out *= mask
+        out *= relu_mask
 
-    def relu_gradient(self, gradient: Floats, mask: NDArray[np.bool_]) -> None:
+    def relu_gradient(self, gradient: Floats, relu_mask: NDArray[np.bool_]) -> None:
         """dz = da where z > 0, else 0"""
-        gradient *= mask
+        gradient *= relu_mask
 
     # ---- costs --------------------------------------------------------------------------------------------------
     def gram(self, features: Floats, out: Floats, *, weights: Floats | None = None) -> None:
@@ -165,7 +165,8 @@ class Reference(OneByOne):
         _store(scale * (gram - target), gram_error, accumulate)
 
     def moments_cost(self, gram: Floats, mean: Floats, target_gram: Floats, target_mean: Floats, scale: float, *,
-                     cost: Floats, gram_error: Floats, shift: Floats, accumulate: bool = False) -> None:  # fmt: skip
+                     cost: Floats, gram_error: Floats, mean_error: Floats,
+                     accumulate: bool = False) -> None:  # fmt: skip
         """J = 1/(4 C^2) (sum dS^2 + sum dM^2) with M = m m^T, S = G - M, dS and dM their differences from the target;
         D = scale dS;  s = scale (dM - dS) m"""
         outer, target_outer = np.outer(mean, mean), np.outer(target_mean, target_mean)
@@ -173,14 +174,14 @@ class Reference(OneByOne):
         covariances = (gram - outer) - (target_gram - target_outer)
         cost[...] = (np.sum(covariances**2) + np.sum(outers**2)) / (4 * len(gram) ** 2)
         _store(scale * covariances, gram_error, accumulate)
-        _store(scale * (outers - covariances) @ mean, shift, accumulate)
+        _store(scale * (outers - covariances) @ mean, mean_error, accumulate)
 
     def w2_root(self, gram: Floats, mean: Floats, ridge: float, out: Floats, *, scratch: Floats) -> None:  # noqa: ARG002
         """R = (G - m m^T + ridge I)^(1/2)"""
         out[...] = _power(_covariance(gram, mean, ridge), 0.5)
 
     def w2_cost(self, gram: Floats, mean: Floats, target_root: Floats, target_mean: Floats, ridge: float,
-                scale: float, *, cost: Floats, gram_error: Floats, shift: Floats,
+                scale: float, *, cost: Floats, gram_error: Floats, mean_error: Floats,
                 scratch: Floats, accumulate: bool = False) -> None:  # fmt: skip # noqa: ARG002
         """J = 1/C (|m - n|^2 + tr S + tr T - 2 tr Q^(1/2)) with S = G - m m^T + ridge I, T = R R, Q = R S R, n the
         target's mean;  E = I - R Q^(-1/2) R;  D = scale E;  s = scale (m - n - E m)"""
@@ -190,12 +191,12 @@ class Reference(OneByOne):
         cost[...] = (np.sum((mean - target_mean) ** 2) + traces) / len(gram)
         change = np.eye(len(gram)) - root @ _power(product, -0.5) @ root
         _store(scale * change, gram_error, accumulate)
-        _store(scale * (mean - target_mean - change @ mean), shift, accumulate)
+        _store(scale * (mean - target_mean - change @ mean), mean_error, accumulate)
 
     def style_gradient(self, features: Floats, gram_error: Floats, *, out: Floats, accumulate: bool,
-                       shift: Floats | None = None, weights: Floats | None = None) -> None:  # fmt: skip
+                       mean_error: Floats | None = None, weights: Floats | None = None) -> None:  # fmt: skip
         """dJ/da[i, j] = w[i, j] (a[i, j] D + s), since D is symmetric"""
-        _store(_weighted(features @ gram_error + (0 if shift is None else shift), weights), out, accumulate)
+        _store(_weighted(features @ gram_error + (0 if mean_error is None else mean_error), weights), out, accumulate)
 
     def content_cost(self, features: Floats, target: Floats, scale: float, *, cost: Floats,
                      weights: Floats | None = None) -> None:  # fmt: skip

@@ -83,8 +83,8 @@ OPERATIONS: dict[str, tuple[Callable[[Arguments], Work], tuple[str, ...]]] = {
     "gram": (_gram, ("out",)),
     "mean": (_sum_of("features"), ("out",)),
     "style_cost": (_sum_of("gram"), ("cost", "gram_error")),
-    "moments_cost": (_sum_of("gram"), ("cost", "gram_error", "shift")),
-    "w2_cost": (_w2, ("cost", "gram_error", "shift")),
+    "moments_cost": (_sum_of("gram"), ("cost", "gram_error", "mean_error")),
+    "w2_cost": (_w2, ("cost", "gram_error", "mean_error")),
     "content_cost": (_sum_of("features"), ("cost",)),
     "style_gradient": (_style_gradient, ("out",)),
     "content_gradient": (_elementwise, ("out",)),
@@ -113,7 +113,7 @@ OPERATIONS: dict[str, tuple[Callable[[Arguments], Work], tuple[str, ...]]] = {
 
 # What makes a gradient within the network out of the costs, and so is to be as much larger as those are.
 SCALED = {
-    "style_gradient": ("gram_error", "shift"), "content_gradient": ("scale",), "neighbors_gradient": ("scale",),
+    "style_gradient": ("gram_error", "mean_error"), "content_gradient": ("scale",), "neighbors_gradient": ("scale",),
     "sliced_gradient": ("residual",),
 }  # fmt: skip
 
@@ -235,9 +235,9 @@ class Recorder:
             return next(reference for packed, reference in self._packed if packed is value)
         if isinstance(value, tuple):
             return value
-        if key in ("mask", "pool_argmax"):
+        if key in ("relu_mask", "pool_argmax"):
             whole = next(arguments[name] for name in ("out", "pooled", "gradient") if arguments.get(name) is not None)
-            unpack = self.inner.unpack_mask if key == "mask" else self.inner.unpack_pool_argmax
+            unpack = self.inner.unpack_relu_mask if key == "relu_mask" else self.inner.unpack_pool_argmax
             return unpack(value, whole.shape[2])
         values = self.inner.download(value)
         # What an output holds before it is written may be anything, and converting a signalling NaN warns.

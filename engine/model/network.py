@@ -40,7 +40,7 @@ class LayerBuffers(NamedTuple):
     """One layer's part of the arena. None: not needed here."""
 
     output: Array | None
-    mask: Array | None
+    relu_mask: Array | None
     pooled: Array | None
     pool_argmax: Array | None
     gradient: Array | None
@@ -155,7 +155,7 @@ def plan(
         if backward:
             arrived = n + 1 if i == n - 1 else passed_on(i + 1)
             masked = arrived + 2 if layer.pooled else arrived
-            buffers.append(Buffer(f"{i}.mask", *device.mask_layout(shape), forward, masked))
+            buffers.append(Buffer(f"{i}.relu_mask", *device.relu_mask_layout(shape), forward, masked))
             if place != "in place":
                 first = taken_in if tapped and place is None else masked
                 buffers.append(Buffer(f"{i}.gradient", shape, real, first, passed_on(i)))
@@ -182,7 +182,7 @@ def views(network: Network, rooms: Mapping[str, Array]) -> Buffers:
     layers: list[LayerBuffers] = []
     for i in range(len(network.layers)):
         own = LayerBuffers(*(rooms.get(f"{i}.{field}") for field in LayerBuffers._fields))
-        if own.mask is not None and own.gradient is None:  # a gradient in place of the features
+        if own.relu_mask is not None and own.gradient is None:  # a gradient in place of the features
             own = own._replace(gradient=own.output)
         layers.append(own)
     return Buffers(rooms["input"], rooms.get("input_gradient"), rooms["workspace"], tuple(layers))
@@ -201,7 +201,7 @@ def forward(device: Device, network: Network, buffers: Buffers, image: Array) ->
             x,
             layer.filters,
             out=b.output,
-            mask=b.mask,
+            relu_mask=b.relu_mask,
             pooling=network.pooling,
             pooled=b.pooled,
             pool_argmax=b.pool_argmax,
@@ -235,14 +235,14 @@ def backward(
     if not tapped(deepest):
         raise AssertionError(f"the deepest layer {layers[deepest][0].tap} has no cost")
     yield from entering(deepest)
-    device.relu_gradient(layers[deepest][1].gradient, layers[deepest][1].mask)
+    device.relu_gradient(layers[deepest][1].gradient, layers[deepest][1].relu_mask)
     yield from entering(deepest - 1)
     for i in range(deepest, 0, -1):
         (before, into), (layer, b) = layers[i - 1], layers[i]
-        target, mask = (into.pooled_gradient, None) if before.pooled else (into.gradient, into.mask)
+        target, relu_mask = (into.pooled_gradient, None) if before.pooled else (into.gradient, into.relu_mask)
         gram_error = carried.get(before.tap)
         device.conv3x3_input_gradient(
-            b.gradient, layer.filters, out=target, mask=mask, accumulate=tapped(i - 1) and not before.pooled,
+            b.gradient, layer.filters, out=target, relu_mask=relu_mask, accumulate=tapped(i - 1) and not before.pooled,
             features=None if gram_error is None else into.output, gram_error=gram_error,
         )  # fmt: skip
         # One layer ahead, so that the tap's activation is gone before the pool below unfolds a gradient as large.
@@ -253,10 +253,12 @@ def backward(
                 pooling=network.pooling,
                 pool_argmax=into.pool_argmax,
                 out=into.gradient,
-                mask=into.mask,
+                relu_mask=into.relu_mask,
                 accumulate=tapped(i - 1),
             )
     layer, b = layers[0]
-    device.conv3x3_input_gradient(b.gradient, layer.filters, out=buffers.input_gradient, mask=None, accumulate=False)
+    device.conv3x3_input_gradient(
+        b.gradient, layer.filters, out=buffers.input_gradient, relu_mask=None, accumulate=False
+    )
     p = network.preprocessing
     device.preprocess_gradient(buffers.input_gradient, p.channels, [p.scale / std for std in p.std], out)

@@ -76,7 +76,7 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
     def zero(self, out: NDArray[Any]) -> None:
         out[...] = 0
 
-    def mask_layout(self, shape: tuple[int, int, int]) -> Layout:
+    def relu_mask_layout(self, shape: tuple[int, int, int]) -> Layout:
         height, width, channels = shape
         return (height, width, byte_count(channels)), np.dtype(np.uint8)
 
@@ -85,8 +85,8 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
         height, width, channels = pooled_shape
         return (2, height, width, byte_count(channels)), np.dtype(np.uint8)
 
-    def unpack_mask(self, mask: Bits, channels: int) -> NDArray[np.bool_]:
-        return unpack(mask, channels)
+    def unpack_relu_mask(self, relu_mask: Bits, channels: int) -> NDArray[np.bool_]:
+        return unpack(relu_mask, channels)
 
     def unpack_pool_argmax(self, pool_argmax: Bits, channels: int) -> NDArray[np.uint8]:
         row, column = (unpack(plane, channels).view(np.uint8) for plane in pool_argmax)
@@ -132,14 +132,14 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
         for k, channel in enumerate(channels):
             np.multiply(gradient[..., k], np.float32(scale[k]), out=out[..., channel])
 
-    def conv3x3_relu(self, x: Floats, filters: CpuFilters, *, out: Floats | None, mask: Bits | None,
+    def conv3x3_relu(self, x: Floats, filters: CpuFilters, *, out: Floats | None, relu_mask: Bits | None,
                      pooling: Pooling, pooled: Floats | None, pool_argmax: Bits | None) -> None:  # fmt: skip
         def finish(strip: Strip, y: Floats) -> None:
             rows = y.reshape(len(y), -1)
             rows += biases[: rows.shape[1]]  # in long rows, since adding channel by channel is five times slower
             np.maximum(rows, zeros[: rows.shape[1]], out=rows)  # NumPy vectorises this for an array, not for a scalar
-            if mask is not None:
-                mask[strip.window] = pack(y > 0)
+            if relu_mask is not None:
+                relu_mask[strip.window] = pack(y > 0)
             if pooled is not None:
                 rows_of, columns_of = strip.pooled
                 chosen = None if pool_argmax is None else pool_argmax[:, rows_of, columns_of]
@@ -147,12 +147,11 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
 
         biases = np.tile(filters.bias, x.shape[1])
         zeros = np.zeros_like(biases)
-
         convolve(x, filters.transformed, filters.forward, FORWARD, out, len(filters.bias), finish, self._workers,
                  self._workspace)  # fmt: skip
 
     def conv3x3_input_gradient(self, gradient: Floats, filters: CpuFilters, *, out: Floats,
-                               mask: Bits | None, accumulate: bool, features: Floats | None = None,
+                               relu_mask: Bits | None, accumulate: bool, features: Floats | None = None,
                                gram_error: Floats | None = None) -> None:  # fmt: skip
         if features is not None and gram_error is not None:
             self.style_gradient(features, gram_error, out=out, accumulate=accumulate)
@@ -162,8 +161,8 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
             own = out[strip.window]
             if accumulate:
                 own += y
-            if mask is not None:
-                own *= unpack(mask[strip.window], out.shape[2])
+            if relu_mask is not None:
+                own *= unpack(relu_mask[strip.window], out.shape[2])
 
         swapped = None if filters.transformed is None else filters.transformed.swapaxes(1, 2)
         target = None if accumulate else out
@@ -183,7 +182,7 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
         self._workers.run(task, blocks_of(out, self._workers.count))
 
     def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, pool_argmax: Bits | None,
-                            out: Floats, mask: Bits, accumulate: bool) -> None:  # fmt: skip
+                            out: Floats, relu_mask: Bits, accumulate: bool) -> None:  # fmt: skip
         height, width, channels = gradient.shape
         corners = [(r, c) for r in range(2) for c in range(2)]
 
@@ -191,7 +190,7 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
             g = gradient[rows]
             top, bottom = 2 * rows.start, 2 * rows.stop
             places = [out[top + r : bottom : 2, c : 2 * width : 2] for r, c in corners]
-            let = [mask[top + r : bottom : 2, c : 2 * width : 2] for r, c in corners]
+            let = [relu_mask[top + r : bottom : 2, c : 2 * width : 2] for r, c in corners]
             if pooling == "average":
                 shares = [g * np.float32(0.25)] * 4
             else:
@@ -207,15 +206,15 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
                     np.multiply(share, unpack(bits, channels), out=place)
 
         if accumulate:  # what was there is masked as a whole
-            self.relu_gradient(out, mask)
+            self.relu_gradient(out, relu_mask)
         else:
             out[2 * height :] = 0
             out[:, 2 * width :] = 0
         self._workers.run(task, blocks_of(gradient, self._workers.count))
 
-    def relu_gradient(self, gradient: Floats, mask: Bits) -> None:
+    def relu_gradient(self, gradient: Floats, relu_mask: Bits) -> None:
         def task(_: int, rows: slice) -> None:
-            gradient[rows] *= unpack(mask[rows], gradient.shape[2])
+            gradient[rows] *= unpack(relu_mask[rows], gradient.shape[2])
 
         self._workers.run(task, blocks_of(gradient, self._workers.count))
 
@@ -264,14 +263,15 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
         store(change, gram_error, accumulate)
 
     def moments_cost(self, gram: Floats, mean: Floats, target_gram: Floats, target_mean: Floats, scale: float, *,
-                     cost: Floats, gram_error: Floats, shift: Floats, accumulate: bool = False) -> None:  # fmt: skip
+                     cost: Floats, gram_error: Floats, mean_error: Floats,
+                     accumulate: bool = False) -> None:  # fmt: skip
         outers = np.outer(mean, mean)
         outers -= np.outer(target_mean, target_mean)
         covariances = gram - target_gram
         covariances -= outers
         cost[...] = (squares(covariances) + squares(outers)) / (4 * len(gram) ** 2)
         outers -= covariances
-        store(np.float32(scale) * (outers @ mean), shift, accumulate)
+        store(np.float32(scale) * (outers @ mean), mean_error, accumulate)
         covariances *= np.float32(scale)
         store(covariances, gram_error, accumulate)
 
@@ -279,20 +279,20 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
         wasserstein.w2_root(gram, mean, ridge, out)
 
     def w2_cost(self, gram: Floats, mean: Floats, target_root: Floats, target_mean: Floats, ridge: float,
-                scale: float, *, cost: Floats, gram_error: Floats, shift: Floats,
+                scale: float, *, cost: Floats, gram_error: Floats, mean_error: Floats,
                 scratch: Floats, accumulate: bool = False) -> None:  # fmt: skip # noqa: ARG002
         wasserstein.w2_cost(gram, mean, target_root, target_mean, ridge, scale, cost=cost, gram_error=gram_error,
-                            shift=shift, accumulate=accumulate)  # fmt: skip
+                            mean_error=mean_error, accumulate=accumulate)  # fmt: skip
 
     def style_gradient(self, features: Floats, gram_error: Floats, *, out: Floats, accumulate: bool,
-                       shift: Floats | None = None, weights: Floats | None = None) -> None:  # fmt: skip
+                       mean_error: Floats | None = None, weights: Floats | None = None) -> None:  # fmt: skip
         flat, result = (a.reshape(-1, features.shape[2]) for a in (features, out))
         column = None if weights is None else weights.reshape(-1, 1)
 
         def task(_: int, rows: slice) -> None:
             target = np.matmul(flat[rows], gram_error, out=None if accumulate else result[rows])
-            if shift is not None:
-                target += shift
+            if mean_error is not None:
+                target += mean_error
             if column is not None:
                 target *= column[rows]
             if accumulate:

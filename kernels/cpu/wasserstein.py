@@ -23,7 +23,7 @@ def w2_root(gram: Floats, mean: Floats, ridge: float, out: Floats) -> None:
 
 
 def w2_cost(gram: Floats, mean: Floats, target_root: Floats, target_mean: Floats, ridge: float, scale: float, *,
-            cost: Floats, gram_error: Floats, shift: Floats, accumulate: bool) -> None:  # fmt: skip
+            cost: Floats, gram_error: Floats, mean_error: Floats, accumulate: bool) -> None:  # fmt: skip
     """`Device.w2_cost`. Float64 keeps the small eigenvalues of Q. 45 ms at 512 channels on one core, where the sixty
     products of the GPU's iteration take 140."""
     channels = len(gram)
@@ -38,7 +38,7 @@ def w2_cost(gram: Floats, mean: Floats, target_root: Floats, target_mean: Floats
     change.flat[:: channels + 1] += 1
     traces = np.trace(covariance) + np.vdot(root, root) - 2 * np.sum(sqrt)
     cost[...] = (moved @ moved + traces) / channels
-    store(scale * (moved - change @ mean), shift, accumulate)
+    store(scale * (moved - change @ mean), mean_error, accumulate)
     change *= scale
     store(change, gram_error, accumulate)
 

@@ -30,7 +30,7 @@ from .arguments import (
     permutation,
     row_alignment,
 )
-from .conv3x3.launch_simt import IMAGE_CHANNELS, mask_layout, pool_argmax_layout
+from .conv3x3.launch_simt import IMAGE_CHANNELS, pool_argmax_layout, relu_mask_layout
 from .costs import launch as costs
 from .elementwise import launch as elementwise
 from .grids import MOST_TICKETS, WORKSPACE_BYTES, Sums
@@ -123,14 +123,14 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
         self._check("zero", out=(out, out.shape, out.dtype))
         self._run(elementwise.zero(out))
 
-    def mask_layout(self, shape: tuple[int, int, int]) -> Layout:
-        return mask_layout(shape)
+    def relu_mask_layout(self, shape: tuple[int, int, int]) -> Layout:
+        return relu_mask_layout(shape)
 
     def pool_argmax_layout(self, pooled_shape: tuple[int, int, int]) -> Layout:
         return pool_argmax_layout(pooled_shape)
 
-    def unpack_mask(self, mask: Array, channels: int) -> NDArray[np.bool_]:
-        bits = np.unpackbits(self.download(mask), axis=2, count=channels, bitorder="little")
+    def unpack_relu_mask(self, relu_mask: Array, channels: int) -> NDArray[np.bool_]:
+        bits = np.unpackbits(self.download(relu_mask), axis=2, count=channels, bitorder="little")
         return bits.astype(bool)
 
     def unpack_pool_argmax(self, pool_argmax: Array, channels: int) -> NDArray[np.uint8]:
@@ -178,7 +178,7 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
         scale = [factor / self.loss_scale for factor in scale]
         self._run(elementwise.preprocess_gradient(gradient, permutation(channels), scale, out))
 
-    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, relu_mask: Array | None, pooling: Pooling,
                      pooled: Array | None, pool_argmax: Array | None) -> None:  # fmt: skip
         height, width = x.shape[:2]
         shape, pooled_shape = ((h, w, filters.channels_out) for h, w in ((height, width), (height // 2, width // 2)))
@@ -186,19 +186,19 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
             "conv3x3_relu",
             x=(x, (height, width, filters.channels_in), self._before(filters)),
             out=(out, shape, self.activation_dtype),
-            mask=(mask, *mask_layout(shape)),
+            relu_mask=(relu_mask, *relu_mask_layout(shape)),
             pooled=(pooled, pooled_shape, self.activation_dtype),
             pool_argmax=(pool_argmax, *pool_argmax_layout(pooled_shape)),
         )
         self._run(
-            self._kernels.conv3x3_relu(x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled,
+            self._kernels.conv3x3_relu(x, filters, out=out, relu_mask=relu_mask, pooling=pooling, pooled=pooled,
                                        pool_argmax=pool_argmax, workspace=self._workspace)
         )  # fmt: skip
 
     def carries_style(self, filters: Filters) -> StylePlace | None:
         return self._kernels.carries_style(filters)
 
-    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
+    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, relu_mask: Array | None,
                                accumulate: bool, features: Array | None = None,
                                gram_error: Array | None = None) -> None:  # fmt: skip
         height, width, channels = shape = (*gradient.shape[:2], filters.channels_in)
@@ -206,13 +206,13 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
             "conv3x3_input_gradient",
             gradient=(gradient, (height, width, filters.channels_out), self.activation_dtype),
             out=(out, shape, self._before(filters)),
-            mask=(mask, *mask_layout(shape)),
+            relu_mask=(relu_mask, *relu_mask_layout(shape)),
             features=(features, shape, self.activation_dtype),
             gram_error=(gram_error, (channels, channels), FLOAT),
         )
         if (features is None) != (gram_error is None):
-            raise ValueError("conv3x3_input_gradient: features and a difference belong together")
-        self._run(self._kernels.input_gradient(gradient, filters, features, gram_error, out=out, mask=mask,
+            raise ValueError("conv3x3_input_gradient: features and a gram_error belong together")
+        self._run(self._kernels.input_gradient(gradient, filters, features, gram_error, out=out, relu_mask=relu_mask,
                                                accumulate=accumulate, workspace=self._workspace,
                                                loss_scale=self.loss_scale))  # fmt: skip
 
@@ -225,7 +225,7 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
         self._run(self._kernels.pool2x2(x, out, pool_argmax, pooling))
 
     def pool_input_gradient(self, gradient: Array, *, pooling: Pooling, pool_argmax: Array | None, out: Array,
-                            mask: Array, accumulate: bool) -> None:  # fmt: skip
+                            relu_mask: Array, accumulate: bool) -> None:  # fmt: skip
         height, width, channels = shape = activations_shape(out)
         pooled_shape = (height // 2, width // 2, channels)
         if (pool_argmax is not None) != (pooling == "max"):
@@ -236,17 +236,17 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
             gradient=(gradient, pooled_shape, self.activation_dtype),
             pool_argmax=(pool_argmax, *pool_argmax_layout(pooled_shape)),
             out=(out, shape, self.activation_dtype),
-            mask=(mask, *mask_layout(shape)),
+            relu_mask=(relu_mask, *relu_mask_layout(shape)),
         )
         self._check_channels("pool_input_gradient", channels)
-        self._run(self._kernels.pool_input_gradient(gradient, pool_argmax, out, mask, accumulate))
+        self._run(self._kernels.pool_input_gradient(gradient, pool_argmax, out, relu_mask, accumulate))
 
-    def relu_gradient(self, gradient: Array, mask: Array) -> None:
+    def relu_gradient(self, gradient: Array, relu_mask: Array) -> None:
         shape = activations_shape(gradient)
         self._check("relu_gradient", gradient=(gradient, shape, self.activation_dtype),
-                    mask=(mask, *mask_layout(shape)))  # fmt: skip
+                    relu_mask=(relu_mask, *relu_mask_layout(shape)))  # fmt: skip
         self._check_channels("relu_gradient", shape[2])
-        self._run(self._kernels.relu_gradient(gradient, mask))
+        self._run(self._kernels.relu_gradient(gradient, relu_mask))
 
     # ---- costs --------------------------------------------------------------------------------------------------
     def gram(self, features: Array, out: Array, *, weights: Array | None = None) -> None:
@@ -270,13 +270,13 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
         self._run(costs.style_cost(gram, target, scale, cost, gram_error, accumulate, self._sums))
 
     def moments_cost(self, gram: Array, mean: Array, target_gram: Array, target_mean: Array, scale: float, *,
-                     cost: Array, gram_error: Array, shift: Array, accumulate: bool = False) -> None:  # fmt: skip
+                     cost: Array, gram_error: Array, mean_error: Array, accumulate: bool = False) -> None:  # fmt: skip
         self._check_sums("moments_cost", cost)
         matrices = {"gram": gram, "target_gram": target_gram, "gram_error": gram_error}
-        vectors = {"mean": mean, "target_mean": target_mean, "shift": shift}
+        vectors = {"mean": mean, "target_mean": target_mean, "mean_error": mean_error}
         self._check("moments_cost", **moments(len(gram), matrices, vectors))
         self._run(
-            costs.moments_cost(gram, mean, target_gram, target_mean, scale, cost, gram_error, shift, accumulate,
+            costs.moments_cost(gram, mean, target_gram, target_mean, scale, cost, gram_error, mean_error, accumulate,
                                    self._sums)
         )  # fmt: skip
 
@@ -287,28 +287,28 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
         self._run(wasserstein.w2_root(gram, mean, ridge, out, scratch, self._workspace))
 
     def w2_cost(self, gram: Array, mean: Array, target_root: Array, target_mean: Array, ridge: float, scale: float, *,
-                cost: Array, gram_error: Array, shift: Array, scratch: Array,
+                cost: Array, gram_error: Array, mean_error: Array, scratch: Array,
                 accumulate: bool = False) -> None:  # fmt: skip
         """`wasserstein` says how accurate it is, and with what ridge."""
         self._check_sums("w2_cost", cost)
         matrices = {"gram": gram, "target_root": target_root, "gram_error": gram_error}
-        vectors = {"mean": mean, "target_mean": target_mean, "shift": shift}
+        vectors = {"mean": mean, "target_mean": target_mean, "mean_error": mean_error}
         self._check("w2_cost", **moments(len(gram), matrices, vectors),
                     scratch=(scratch, (W2_SCRATCH, *gram.shape), FLOAT))  # fmt: skip
         self._run(
             wasserstein.w2_cost(gram, mean, target_root, target_mean, ridge, scale, cost=cost, gram_error=gram_error,
-                                shift=shift, scratch=scratch, accumulate=accumulate, sums=self._sums)
+                                mean_error=mean_error, scratch=scratch, accumulate=accumulate, sums=self._sums)
         )  # fmt: skip
 
     def style_gradient(self, features: Array, gram_error: Array, *, out: Array, accumulate: bool,
-                       shift: Array | None = None, weights: Array | None = None) -> None:  # fmt: skip
+                       mean_error: Array | None = None, weights: Array | None = None) -> None:  # fmt: skip
         shape = activations_shape(features)
         self._check("style_gradient", features=(features, shape, self.activation_dtype),
                     out=(out, shape, self.activation_dtype), gram_error=(gram_error, (shape[2], shape[2]), FLOAT),
-                    shift=(shift, shape[2:], FLOAT), weights=(weights, shape[:2], FLOAT))  # fmt: skip
+                    mean_error=(mean_error, shape[2:], FLOAT), weights=(weights, shape[:2], FLOAT))  # fmt: skip
         self._check_channels("style_gradient", shape[2])
         self._run(
-            self._kernels.style_gradient(features, gram_error, out=out, accumulate=accumulate, shift=shift,
+            self._kernels.style_gradient(features, gram_error, out=out, accumulate=accumulate, mean_error=mean_error,
                                          weights=weights, workspace=self._workspace, loss_scale=self.loss_scale)
         )  # fmt: skip
 

@@ -90,16 +90,16 @@ class SimtKernels:
         """In host memory. Raises DeviceError for channels that the precision can't take."""
         return launch_simt.pack_filters(kernel, bias)
 
-    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, relu_mask: Array | None, pooling: Pooling,
                      pooled: Array | None, pool_argmax: Array | None,
                      workspace: Array | None) -> list[Launch]:  # fmt: skip
-        return launch_simt.conv3x3_relu(x, _plain(filters), out=out, mask=mask, pooling=pooling, pooled=pooled,
-                                        pool_argmax=pool_argmax, workspace=workspace)  # fmt: skip
+        return launch_simt.conv3x3_relu(x, _plain(filters), out=out, relu_mask=relu_mask, pooling=pooling,
+                                        pooled=pooled, pool_argmax=pool_argmax, workspace=workspace)  # fmt: skip
 
-    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
+    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, relu_mask: Array | None,
                                accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
         return launch_simt.conv3x3_input_gradient(
-            gradient, _plain(filters), out=out, mask=mask, accumulate=accumulate, workspace=workspace
+            gradient, _plain(filters), out=out, relu_mask=relu_mask, accumulate=accumulate, workspace=workspace
         )
 
     def pool2x2(self, x: Array, out: Array, pool_argmax: Array | None, pooling: Pooling) -> list[Launch]:
@@ -111,25 +111,25 @@ class SimtKernels:
         return None
 
     def input_gradient(self, gradient: Array, filters: Filters, features: Array | None, gram_error: Array | None, *,
-                       out: Array, mask: Array | None, accumulate: bool, workspace: Array,
+                       out: Array, relu_mask: Array | None, accumulate: bool, workspace: Array,
                        loss_scale: float) -> list[Launch]:  # fmt: skip
         """With a style or without, the one after the other."""
         before: list[Launch] = []
         if features is not None and gram_error is not None:
             before = self.style_gradient(
-                features, gram_error, out=out, accumulate=accumulate, shift=None, weights=None, workspace=workspace,
-                loss_scale=loss_scale,
+                features, gram_error, out=out, accumulate=accumulate, mean_error=None, weights=None,
+                workspace=workspace, loss_scale=loss_scale,
             )  # fmt: skip
         return before + self.conv3x3_input_gradient(
-            gradient, filters, out=out, mask=mask, accumulate=accumulate or bool(before), workspace=workspace
+            gradient, filters, out=out, relu_mask=relu_mask, accumulate=accumulate or bool(before), workspace=workspace
         )
 
-    def pool_input_gradient(self, gradient: Array, pool_argmax: Array | None, out: Array, mask: Array,
+    def pool_input_gradient(self, gradient: Array, pool_argmax: Array | None, out: Array, relu_mask: Array,
                             accumulate: bool) -> list[Launch]:  # fmt: skip
-        return elementwise.pool_input_gradient(gradient, pool_argmax, out, mask, accumulate)
+        return elementwise.pool_input_gradient(gradient, pool_argmax, out, relu_mask, accumulate)
 
-    def relu_gradient(self, gradient: Array, mask: Array) -> list[Launch]:
-        return elementwise.relu_gradient(gradient, mask)
+    def relu_gradient(self, gradient: Array, relu_mask: Array) -> list[Launch]:
+        return elementwise.relu_gradient(gradient, relu_mask)
 
     def gram(self, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
         return gram_simt.gram(features, out, weights, workspace)
@@ -137,12 +137,12 @@ class SimtKernels:
     def mean(self, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
         return gram_simt.mean(features, out, weights, workspace)
 
-    def style_gradient(self, features: Array, gram_error: Array, *, out: Array, accumulate: bool, shift: Array | None,
-                       weights: Array | None, workspace: Array, loss_scale: float) -> list[Launch]:  # fmt: skip
+    def style_gradient(self, features: Array, gram_error: Array, *, out: Array, accumulate: bool,
+                       mean_error: Array | None, weights: Array | None, workspace: Array,
+                       loss_scale: float) -> list[Launch]:  # fmt: skip
         assert loss_scale == 1.0, "float32 needs none"
-        return gram_simt.style_gradient(
-            features, gram_error, out=out, accumulate=accumulate, shift=shift, weights=weights, workspace=workspace
-        )
+        return gram_simt.style_gradient(features, gram_error, out=out, accumulate=accumulate, mean_error=mean_error,
+                                        weights=weights, workspace=workspace)  # fmt: skip
 
     def content_cost(self, features: Array, target: Array, scale: float, cost: Array, weights: Array | None,
                      sums: Sums) -> list[Launch]:  # fmt: skip
@@ -182,25 +182,25 @@ class MmaKernels(SimtKernels):
         except ValueError as problem:
             raise DeviceError(str(problem)) from None
 
-    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, relu_mask: Array | None, pooling: Pooling,
                      pooled: Array | None, pool_argmax: Array | None,
                      workspace: Array | None) -> list[Launch]:  # fmt: skip
         if not isinstance(filters, launch_mma_sm80.TensorFilters):
-            return super().conv3x3_relu(x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled,
+            return super().conv3x3_relu(x, filters, out=out, relu_mask=relu_mask, pooling=pooling, pooled=pooled,
                                         pool_argmax=pool_argmax, workspace=workspace)  # fmt: skip
         return launch_mma_sm80.conv3x3_relu(
-            x, filters, self.spec, out=out, mask=mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax,
-            workspace=workspace,
+            x, filters, self.spec, out=out, relu_mask=relu_mask, pooling=pooling, pooled=pooled,
+            pool_argmax=pool_argmax, workspace=workspace,
         )  # fmt: skip
 
-    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
+    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, relu_mask: Array | None,
                                accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
         if not isinstance(filters, launch_mma_sm80.TensorFilters):
             return super().conv3x3_input_gradient(
-                gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace
+                gradient, filters, out=out, relu_mask=relu_mask, accumulate=accumulate, workspace=workspace
             )
         return launch_mma_sm80.conv3x3_input_gradient(
-            gradient, filters, self.spec, out=out, mask=mask, accumulate=accumulate, workspace=workspace
+            gradient, filters, self.spec, out=out, relu_mask=relu_mask, accumulate=accumulate, workspace=workspace
         )
 
     def gram(self, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
@@ -208,16 +208,17 @@ class MmaKernels(SimtKernels):
             return super().gram(features, out, weights, workspace)
         return gram_mma_sm80.gram(features, out, weights, workspace, self.precision, self.spec)
 
-    def style_gradient(self, features: Array, gram_error: Array, *, out: Array, accumulate: bool, shift: Array | None,
-                       weights: Array | None, workspace: Array, loss_scale: float) -> list[Launch]:  # fmt: skip
+    def style_gradient(self, features: Array, gram_error: Array, *, out: Array, accumulate: bool,
+                       mean_error: Array | None, weights: Array | None, workspace: Array,
+                       loss_scale: float) -> list[Launch]:  # fmt: skip
         if not gram_mma_sm80.serves(features.shape[2], self.precision):
             return super().style_gradient(
-                features, gram_error, out=out, accumulate=accumulate, shift=shift, weights=weights,
+                features, gram_error, out=out, accumulate=accumulate, mean_error=mean_error, weights=weights,
                 workspace=workspace, loss_scale=loss_scale,
             )  # fmt: skip
         return gram_mma_sm80.style_gradient(
-            features, gram_error, out=out, accumulate=accumulate, shift=shift, weights=weights, workspace=workspace,
-            precision=self.precision, spec=self.spec, factor=loss_scale,
+            features, gram_error, out=out, accumulate=accumulate, mean_error=mean_error, weights=weights,
+            workspace=workspace, precision=self.precision, spec=self.spec, factor=loss_scale,
         )  # fmt: skip
 
     def search_workspace_bytes(self, height: int, width: int, channels: int, candidates: int) -> int:
@@ -254,12 +255,12 @@ class Mma16BitKernels(MmaKernels):
     def pool2x2(self, x: Array, out: Array, pool_argmax: Array | None, pooling: Pooling) -> list[Launch]:
         return elementwise.pool2x2_16bit(x, out, pool_argmax, pooling, self.precision)
 
-    def pool_input_gradient(self, gradient: Array, pool_argmax: Array | None, out: Array, mask: Array,
+    def pool_input_gradient(self, gradient: Array, pool_argmax: Array | None, out: Array, relu_mask: Array,
                             accumulate: bool) -> list[Launch]:  # fmt: skip
-        return elementwise.pool_input_gradient_16bit(gradient, pool_argmax, out, mask, accumulate, self.precision)
+        return elementwise.pool_input_gradient_16bit(gradient, pool_argmax, out, relu_mask, accumulate, self.precision)
 
-    def relu_gradient(self, gradient: Array, mask: Array) -> list[Launch]:
-        return elementwise.relu_gradient_16bit(gradient, mask, self.precision)
+    def relu_gradient(self, gradient: Array, relu_mask: Array) -> list[Launch]:
+        return elementwise.relu_gradient_16bit(gradient, relu_mask, self.precision)
 
     def mean(self, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
         return gram_simt.mean_16bit(features, out, weights, workspace, self.precision)
@@ -282,34 +283,46 @@ class OnHopper(MmaKernels):
         super().__init__(runtime, precision)
         self._target = target_of(runtime, runtime.spec.multiprocessors)
 
-    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, relu_mask: Array | None, pooling: Pooling,
                      pooled: Array | None, pool_argmax: Array | None,
                      workspace: Array | None) -> list[Launch]:  # fmt: skip
         if isinstance(filters, launch_wgmma_sm90.PackedFilters):
             return launch_wgmma_sm90.conv3x3_relu(
-                x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax,
+                x, filters, out=out, relu_mask=relu_mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax,
                 workspace=workspace, target=self._target,
             )  # fmt: skip
         if isinstance(filters, launch_wgmma_fp32_sm90.PackedFilters):
             return launch_wgmma_fp32_sm90.conv3x3_relu(
-                x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax,
+                x, filters, out=out, relu_mask=relu_mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax,
                 workspace=workspace, target=self._target,
             )  # fmt: skip
-        return super().conv3x3_relu(x, filters, out=out, mask=mask, pooling=pooling, pooled=pooled,
+        return super().conv3x3_relu(x, filters, out=out, relu_mask=relu_mask, pooling=pooling, pooled=pooled,
                                     pool_argmax=pool_argmax, workspace=workspace)  # fmt: skip
 
-    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, mask: Array | None,
+    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, relu_mask: Array | None,
                                accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
         if isinstance(filters, launch_wgmma_sm90.PackedFilters):
             return launch_wgmma_sm90.conv3x3_input_gradient(
-                gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace, target=self._target
+                gradient,
+                filters,
+                out=out,
+                relu_mask=relu_mask,
+                accumulate=accumulate,
+                workspace=workspace,
+                target=self._target,
             )
         if isinstance(filters, launch_wgmma_fp32_sm90.PackedFilters):
             return launch_wgmma_fp32_sm90.conv3x3_input_gradient(
-                gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace, target=self._target
+                gradient,
+                filters,
+                out=out,
+                relu_mask=relu_mask,
+                accumulate=accumulate,
+                workspace=workspace,
+                target=self._target,
             )
         return super().conv3x3_input_gradient(
-            gradient, filters, out=out, mask=mask, accumulate=accumulate, workspace=workspace
+            gradient, filters, out=out, relu_mask=relu_mask, accumulate=accumulate, workspace=workspace
         )
 
 
@@ -319,7 +332,7 @@ class WgmmaKernels(OnHopper, Mma16BitKernels):
 
     @classmethod
     def problem_with(cls, runtime: Runtime, precision: str) -> str | None:
-        return self_test.known_problem(runtime, _as_element(precision))
+        return self_test.known_problem(runtime, _as_half(precision))
 
     def conv_workspace_bytes(self, height: int, width: int, channels_in: int, channels_out: int) -> int:
         if not launch_wgmma_sm90.serves(channels_in, channels_out):
@@ -335,7 +348,7 @@ class WgmmaKernels(OnHopper, Mma16BitKernels):
     def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Filters:
         if not launch_wgmma_sm90.serves(*kernel.shape[2:]):
             return super().pack_filters(kernel, bias)
-        return launch_wgmma_sm90.pack_filters(kernel, bias, _as_element(self.precision))
+        return launch_wgmma_sm90.pack_filters(kernel, bias, _as_half(self.precision))
 
     def carries_style(self, filters: Filters) -> StylePlace | None:
         """In bf16: fp16 wants a scale for every column of the difference."""
@@ -344,19 +357,19 @@ class WgmmaKernels(OnHopper, Mma16BitKernels):
         return "in place" if filters.channels_in <= launch_wgmma_sm90.IN_PLACE_CHANNELS else "beside"
 
     def input_gradient(self, gradient: Array, filters: Filters, features: Array | None, gram_error: Array | None, *,
-                       out: Array, mask: Array | None, accumulate: bool, workspace: Array,
+                       out: Array, relu_mask: Array | None, accumulate: bool, workspace: Array,
                        loss_scale: float) -> list[Launch]:  # fmt: skip
         apart = features is None or gram_error is None or self.carries_style(filters) is None
         if apart or not isinstance(filters, launch_wgmma_sm90.PackedFilters):
             return super().input_gradient(
-                gradient, filters, features, gram_error, out=out, mask=mask, accumulate=accumulate,
+                gradient, filters, features, gram_error, out=out, relu_mask=relu_mask, accumulate=accumulate,
                 workspace=workspace, loss_scale=loss_scale,
             )  # fmt: skip
         return launch_wgmma_sm90.conv3x3_input_gradient(
             gradient,
             filters,
             out=out,
-            mask=mask,
+            relu_mask=relu_mask,
             accumulate=accumulate,
             workspace=workspace,
             target=self._target,
@@ -395,7 +408,7 @@ def _plain(filters: Filters) -> launch_simt.PackedFilters:
     return filters
 
 
-def _as_element(precision: str) -> Element:
+def _as_half(precision: str) -> Element:
     return "fp16" if precision == "fp16" else "bf16"
 
 

@@ -152,8 +152,8 @@ def _self_test_error(
     on_device = filters._replace(
         forward=held(filters.forward), backward=held(filters.backward), bias=held(filters.bias)
     )
-    mask = random.standard_normal(x.shape) > 0
-    x_held, gradient_held, mask_held = held(x), held(gradient), held(np.packbits(mask, axis=2, bitorder="little"))
+    relu_mask = random.standard_normal(x.shape) > 0
+    x_held, gradient_held, mask_held = held(x), held(gradient), held(np.packbits(relu_mask, axis=2, bitorder="little"))
     y, back = held(np.zeros_like(gradient)), held(x)
     forward = launcher.cut_up(tile, height, width, channels_in, channels_out, split_k)
     backward = launcher.cut_up(tile, height, width, channels_out, channels_in, split_k)
@@ -163,9 +163,9 @@ def _self_test_error(
     )
     workspace = runtime.allocate(max(needs))
     for launch in (
-        *launcher.conv3x3_relu(x_held, on_device, out=y, mask=None, pooling="max", pooled=None, pool_argmax=None,
+        *launcher.conv3x3_relu(x_held, on_device, out=y, relu_mask=None, pooling="max", pooled=None, pool_argmax=None,
                       workspace=workspace, target=target, work=forward),
-        *launcher.conv3x3_input_gradient(gradient_held, on_device, out=back, mask=mask_held, accumulate=True,
+        *launcher.conv3x3_input_gradient(gradient_held, on_device, out=back, relu_mask=mask_held, accumulate=True,
                                 workspace=workspace, target=target, work=backward),
     ):  # fmt: skip
         runtime.launch(launch)
@@ -174,10 +174,10 @@ def _self_test_error(
     exact = reference.pack_filters(widened(kernel, precision), filters.bias)
     expected_y = np.empty(gradient.shape)
     expected_back = widened(x, precision).astype(np.float64)
-    reference.conv3x3_relu(widened(x, precision).astype(np.float64), exact, out=expected_y, mask=None, pooling="max",
-                           pooled=None, pool_argmax=None)  # fmt: skip
+    reference.conv3x3_relu(widened(x, precision).astype(np.float64), exact, out=expected_y, relu_mask=None,
+                           pooling="max", pooled=None, pool_argmax=None)  # fmt: skip
     reference.conv3x3_input_gradient(widened(gradient, precision).astype(np.float64), exact, out=expected_back,
-                                     mask=mask, accumulate=True)  # fmt: skip
+                                     relu_mask=relu_mask, accumulate=True)  # fmt: skip
     return max(
         float(np.max(np.abs(widened(runtime.download(ours), precision) - expected)) / np.max(np.abs(expected)))
         for ours, expected in ((y, expected_y), (back, expected_back))

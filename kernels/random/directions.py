@@ -21,7 +21,9 @@ def directions(seed: int, counter: int, count: int, channels: int) -> NDArray[np
     component, direction = np.meshgrid(np.arange(channels, dtype=np.uint64), np.arange(count, dtype=np.uint64))
     turn = np.full_like(component, counter & 0xFFFFFFFF)
     words = philox((component, direction, turn, np.zeros_like(turn)), (seed & 0xFFFFFFFF, seed >> 32))
-    total = np.sum([word >> np.uint64(shift) & np.uint64(255) for word in words for shift in (0, 8, 16, 24)], axis=0)
+    total = np.sum(
+        [word >> np.uint64(mean_error) & np.uint64(255) for word in words for mean_error in (0, 8, 16, 24)], axis=0
+    )
     x = 2.0 * total - BYTES_OFFSET
     rows: NDArray[np.float64] = x / np.sqrt(np.sum(x**2, axis=1, keepdims=True))
     return rows

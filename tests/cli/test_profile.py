@@ -53,10 +53,10 @@ def test_a_wrong_operation_shows_in_its_row(thin: Any) -> None:
     right = device.style_gradient
 
     def slightly_wrong(
-        features: Any, gram_error: Any, *, out: Any, accumulate: bool, shift: Any = None, weights: Any = None
+        features: Any, gram_error: Any, *, out: Any, accumulate: bool, mean_error: Any = None, weights: Any = None
     ) -> None:
         wrong = gram_error * np.float32(1.001)
-        right(features, wrong, out=out, accumulate=accumulate, shift=shift, weights=weights)
+        right(features, wrong, out=out, accumulate=accumulate, mean_error=mean_error, weights=weights)
 
     device.style_gradient = slightly_wrong  # type: ignore[method-assign]
     result = profile(device, thin([[8, 8], [16, 16]]), (24, 24), rounds=2)

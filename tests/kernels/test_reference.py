@@ -20,7 +20,7 @@ def forward(x: Any, kernel: Any, bias: Any, pooling: Pooling = "max") -> dict[st
     channels = kernel.shape[3]
     out: dict[str, Any] = {
         "out": np.empty((height, width, channels)),
-        "mask": np.empty((height, width, channels), bool),
+        "relu_mask": np.empty((height, width, channels), bool),
         "pooled": np.empty((height // 2, width // 2, channels)),
         "pool_argmax": np.empty((height // 2, width // 2, channels), np.uint8) if pooling == "max" else None,
     }
@@ -36,7 +36,7 @@ def test_convolution_is_the_sum_over_its_neighbourhood() -> None:
             expected[i, j] += x[i + r - 1, j + s - 1] @ kernel[r, s]
     result = forward(x, kernel, bias)
     np.testing.assert_allclose(result["out"], np.maximum(expected, 0), atol=1e-12)
-    np.testing.assert_array_equal(result["mask"], result["out"] > 0)
+    np.testing.assert_array_equal(result["relu_mask"], result["out"] > 0)
 
 
 @pytest.mark.parametrize("pooling", ["max", "average"])
@@ -62,9 +62,14 @@ def test_layer_gradient_against_central_differences(pooling: Pooling) -> None:
     result = forward(x, kernel, bias, pooling)
     dz, dx = np.full((*SHAPE[:2], 4), np.nan), np.full(SHAPE, np.nan)
     device.pool_input_gradient(
-        probe, pooling=pooling, pool_argmax=result["pool_argmax"], out=dz, mask=result["mask"], accumulate=False
+        probe,
+        pooling=pooling,
+        pool_argmax=result["pool_argmax"],
+        out=dz,
+        relu_mask=result["relu_mask"],
+        accumulate=False,
     )
-    device.conv3x3_input_gradient(dz, filters, out=dx, mask=None, accumulate=False)
+    device.conv3x3_input_gradient(dz, filters, out=dx, relu_mask=None, accumulate=False)
     step = 1e-6
     numeric = (cost(x + step * direction) - cost(x - step * direction)) / (2 * step)
     assert np.sum(dx * direction) == pytest.approx(numeric, rel=1e-7)
@@ -73,11 +78,11 @@ def test_layer_gradient_against_central_differences(pooling: Pooling) -> None:
 def test_gradients_accumulate_and_are_masked() -> None:
     filters = device.pack_filters(random64(3, 3, 3, 4), random64(4))
     gradient, before = random64(7, 10, 4, seed=1), random64(*SHAPE, seed=2)
-    mask = random64(*SHAPE, seed=3) > 0
+    relu_mask = random64(*SHAPE, seed=3) > 0
     alone, added = np.empty(SHAPE), before.copy()
-    device.conv3x3_input_gradient(gradient, filters, out=alone, mask=None, accumulate=False)
-    device.conv3x3_input_gradient(gradient, filters, out=added, mask=mask, accumulate=True)
-    np.testing.assert_allclose(added, (alone + before) * mask)
+    device.conv3x3_input_gradient(gradient, filters, out=alone, relu_mask=None, accumulate=False)
+    device.conv3x3_input_gradient(gradient, filters, out=added, relu_mask=relu_mask, accumulate=True)
+    np.testing.assert_allclose(added, (alone + before) * relu_mask)
 
 
 def test_style_cost_is_the_paper_formula_and_its_gradient_is_right() -> None:
@@ -134,7 +139,7 @@ def test_every_style_cost_has_the_gradient_that_its_difference_and_shift_make(st
     def cost(features: Any) -> tuple[float, Any, Any]:
         gram, mean = moments(features, weights)
         gram_error = np.full((4, 4), np.nan)
-        shift: Any = None if statistics == "gram" else np.full(4, np.nan)
+        mean_error: Any = None if statistics == "gram" else np.full(4, np.nan)
         total, value = 0.0, np.empty(1)
         for number, ((target, target_mean), share) in enumerate(zip(targets, shares, strict=True)):
             arguments: dict[str, Any] = {"cost": value, "gram_error": gram_error, "accumulate": number > 0}
@@ -142,18 +147,20 @@ def test_every_style_cost_has_the_gradient_that_its_difference_and_shift_make(st
             if statistics == "gram":
                 device.style_cost(gram, target, squared, **arguments)
             elif statistics == "moments":
-                device.moments_cost(gram, mean, target, target_mean, squared, shift=shift, **arguments)
+                device.moments_cost(gram, mean, target, target_mean, squared, mean_error=mean_error, **arguments)
             else:
                 root = np.empty((4, 4))
                 device.w2_root(target, target_mean, RIDGE, root, scratch=SCRATCH)
-                device.w2_cost(gram, mean, root, target_mean, RIDGE, linear, shift=shift, scratch=SCRATCH, **arguments)
+                device.w2_cost(
+                    gram, mean, root, target_mean, RIDGE, linear, mean_error=mean_error, scratch=SCRATCH, **arguments
+                )
             total += share * float(value[0])
-        return total, gram_error, shift
+        return total, gram_error, mean_error
 
-    _, gram_error, shift = cost(features)
+    _, gram_error, mean_error = cost(features)
     gradient = random64(6, 5, 4, seed=5)
     before = gradient.copy()
-    device.style_gradient(features, gram_error, out=gradient, accumulate=True, shift=shift, weights=weights)
+    device.style_gradient(features, gram_error, out=gradient, accumulate=True, mean_error=mean_error, weights=weights)
     numeric = (cost(features + step * direction)[0] - cost(features - step * direction)[0]) / (2 * step)
     assert np.sum((gradient - before) * direction) == pytest.approx(numeric, rel=1e-7)
 
@@ -161,8 +168,8 @@ def test_every_style_cost_has_the_gradient_that_its_difference_and_shift_make(st
 def test_moments_cost_parts_covariances_from_means() -> None:
     features, target = random64(6, 5, 4), random64(7, 4, 4, seed=1)
     (gram, mean), (target_gram, target_mean) = moments(features), moments(target)
-    cost, gram_error, shift = np.empty(1), np.empty((4, 4)), np.empty(4)
-    outputs: dict[str, Any] = {"cost": cost, "gram_error": gram_error, "shift": shift}
+    cost, gram_error, mean_error = np.empty(1), np.empty((4, 4)), np.empty(4)
+    outputs: dict[str, Any] = {"cost": cost, "gram_error": gram_error, "mean_error": mean_error}
     device.moments_cost(gram, mean, target_gram, target_mean, 1.0, **outputs)
     covariances = [np.cov(x.reshape(-1, 4).T, bias=True) for x in (features, target)]
     outers = [np.outer(m, m) for m in (mean, target_mean)]
@@ -176,13 +183,13 @@ def test_moments_cost_parts_covariances_from_means() -> None:
 def test_w2_is_the_distance_of_normal_distributions() -> None:
     features, target = random64(6, 5, 4), random64(7, 4, 4, seed=1)
     (gram, mean), (target_gram, target_mean) = moments(features), moments(target)
-    root, cost, gram_error, shift = np.empty((4, 4)), np.empty(1), np.empty((4, 4)), np.empty(4)
+    root, cost, gram_error, mean_error = np.empty((4, 4)), np.empty(1), np.empty((4, 4)), np.empty(4)
     device.w2_root(target_gram, target_mean, RIDGE, root, scratch=SCRATCH)
     covariance, target_covariance = (
         np.cov(x.reshape(-1, 4).T, bias=True) + RIDGE * np.eye(4) for x in (features, target)
     )
     np.testing.assert_allclose(root @ root, target_covariance, atol=1e-12)
-    outputs: dict[str, Any] = {"cost": cost, "gram_error": gram_error, "shift": shift, "scratch": SCRATCH}
+    outputs: dict[str, Any] = {"cost": cost, "gram_error": gram_error, "mean_error": mean_error, "scratch": SCRATCH}
     device.w2_cost(gram, mean, root, target_mean, RIDGE, 2.0, **outputs)
     # The trace of a root of S T is the sum of the roots of its eigenvalues, with no root of a matrix in sight.
     roots = np.sqrt(np.linalg.eigvals(covariance @ target_covariance).real)
@@ -190,7 +197,7 @@ def test_w2_is_the_distance_of_normal_distributions() -> None:
     assert cost[0] == pytest.approx((np.sum((mean - target_mean) ** 2) + traces) / 4)
     transport = np.eye(4) - gram_error / 2  # the map that takes one covariance to the other
     np.testing.assert_allclose(transport @ covariance @ transport, target_covariance, atol=1e-10)
-    np.testing.assert_allclose(shift, 2 * (mean - target_mean) - gram_error @ mean)
+    np.testing.assert_allclose(mean_error, 2 * (mean - target_mean) - gram_error @ mean)
     device.w2_root(gram, mean, RIDGE, root, scratch=SCRATCH)
     device.w2_cost(gram, mean, root, mean, RIDGE, 1.0, **outputs)
     assert cost[0] == pytest.approx(0, abs=1e-12)

@@ -21,7 +21,7 @@ def expected(accumulate: bool) -> np.ndarray:
     features, gram_error = random(height, width, channels_in, seed=6), random(channels_in, channels_in, seed=7)
     reference.style_gradient(features, gram_error + gram_error.T, out=out, accumulate=accumulate)
     reference.conv3x3_input_gradient(random(height, width, channels_out, seed=3), reference.pack_filters(kernel, bias),
-                                     out=out, mask=None, accumulate=True)  # fmt: skip
+                                     out=out, relu_mask=None, accumulate=True)  # fmt: skip
     return out
 
 
@@ -40,7 +40,7 @@ def by(device: Any, accumulate: bool) -> np.ndarray:
     gram_error = random(channels_in, channels_in, seed=7)
     out = held(device, random(height, width, channels_in, seed=4), real)
     device.conv3x3_input_gradient(
-        held(device, random(height, width, channels_out, seed=3), real), filters, out=out, mask=None,
+        held(device, random(height, width, channels_out, seed=3), real), filters, out=out, relu_mask=None,
         accumulate=accumulate, features=held(device, random(height, width, channels_in, seed=6), real),
         gram_error=held(device, gram_error + gram_error.T, device.image_dtype),
     )  # fmt: skip
@@ -64,5 +64,5 @@ def test_one_without_the_other_is_refused(device: CudaDevice) -> None:
     _, kernel, bias = layer(SHAPE)
     filters = device.pack_filters(kernel.astype(np.float32), bias.astype(np.float32))
     gradient, out = empty(device, (6, 7, 9)), empty(device, (6, 7, 5))
-    with pytest.raises(ValueError, match="conv3x3_input_gradient: features and a difference belong together"):
-        device.conv3x3_input_gradient(gradient, filters, out=out, mask=None, accumulate=False, features=out)
+    with pytest.raises(ValueError, match="conv3x3_input_gradient: features and a gram_error belong together"):
+        device.conv3x3_input_gradient(gradient, filters, out=out, relu_mask=None, accumulate=False, features=out)

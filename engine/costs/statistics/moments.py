@@ -20,7 +20,7 @@ class CovarianceAndMean(OfSquaredErrors):
         for number, style in enumerate(term.targets):
             device.moments_cost(
                 term.sums.gram, term.sums.mean, style.target.gram, style.target.mean, self.scale(term, style.share),
-                cost=style.cost, gram_error=term.errors.gram_error, shift=term.errors.mean_error,
+                cost=style.cost, gram_error=term.errors.gram_error, mean_error=term.errors.mean_error,
                 accumulate=number > 0,
             )  # fmt: skip
 

@@ -60,7 +60,7 @@ class SecondOrder(Statistic[T, Moments, MomentErrors]):
     ) -> None:
         errors = term.errors
         device.style_gradient(
-            seen.features, errors.gram_error, out=out, accumulate=accumulate, shift=errors.mean_error,
+            seen.features, errors.gram_error, out=out, accumulate=accumulate, mean_error=errors.mean_error,
             weights=seen.weights,
         )  # fmt: skip
 

@@ -70,7 +70,7 @@ class Wasserstein2(SecondOrder[RootAndMean]):
             linear = 2 * term.weight * style.share / (term.channels * term.pixels)
             device.w2_cost(
                 term.sums.gram, term.sums.mean, style.target.root, style.target.mean, style.target.ridge, linear,
-                cost=style.cost, gram_error=term.errors.gram_error, shift=term.errors.mean_error,
+                cost=style.cost, gram_error=term.errors.gram_error, mean_error=term.errors.mean_error,
                 scratch=term.scratch.matrices, accumulate=number > 0,
             )  # fmt: skip
 

@@ -1,6 +1,6 @@
 // Sums over a warp, over a block and over a grid, for the kernels that reduce: always the same tree, so two runs give the
 // same bytes, and the error grows with log n. Used by costs/terms.cu, elementwise/blas1.cu and wasserstein/newton_schulz.cu
-// and tested through them, in tests/kernels/cuda/elementwise/test_elementwise.py and
+// and tested through them, in tests/kernels/cuda/elementwise/test_kernels.py and
 // tests/kernels/cuda/wasserstein/test_newton_schulz.py.
 #pragma once
 

@@ -92,13 +92,13 @@ def partial_bytes(work: ConvPlan, shape: tuple[int, int, int, int]) -> int:
     return split_k_bytes(work.split_k, height * width * channels_out)
 
 
-def conv3x3_relu(x: Array, filters: TensorFilters, spec: GpuSpec, *, out: Array | None, mask: Array | None,
+def conv3x3_relu(x: Array, filters: TensorFilters, spec: GpuSpec, *, out: Array | None, relu_mask: Array | None,
                  pooling: Pooling, pooled: Array | None, pool_argmax: Array | None, workspace: Array | None,
                  work: ConvPlan | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_relu`; `workspace` is uint8, `workspace_bytes` long. `work` overrides the model's choice."""
     height, width, channels_in = x.shape
     shape = (height, width, channels_in, filters.channels_out)
-    outputs = (filters.bias, out, mask, pooled, pool_argmax)
+    outputs = (filters.bias, out, relu_mask, pooled, pool_argmax)
     results = (np.int32(height), np.int32(width), np.int32(filters.channels_out), np.int32(pooling == "average"))
     if channels_in == IMAGE_CHANNELS:
         tiles = ceil_div(height, IMAGE_TILE_HEIGHT) * ceil_div(width, TILE_WIDTH)
@@ -117,28 +117,28 @@ def conv3x3_relu(x: Array, filters: TensorFilters, spec: GpuSpec, *, out: Array 
     return [launch, Launch(name, finish_grid(height, width, shape[3]), (256, 1, 1), args)]
 
 
-def conv3x3_input_gradient(gradient: Array, filters: TensorFilters, spec: GpuSpec, *, out: Array, mask: Array | None,
-                           accumulate: bool, workspace: Array | None,
+def conv3x3_input_gradient(gradient: Array, filters: TensorFilters, spec: GpuSpec, *, out: Array,
+                           relu_mask: Array | None, accumulate: bool, workspace: Array | None,
                            work: ConvPlan | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_input_gradient`; `workspace` is uint8, `workspace_bytes` long. `work` overrides the choice."""
     height, width, channels_out = gradient.shape
     shape = (height, width, channels_out, filters.channels_in)
     if filters.channels_in == IMAGE_CHANNELS:
         grid = (ceil_div(height, GRADIENT_TILE_HEIGHT) * ceil_div(width, TILE_WIDTH), 1, 1)
-        args = (gradient, filters.backward, out, mask, *map(np.int32, shape[:3]), np.int32(accumulate))
+        args = (gradient, filters.backward, out, relu_mask, *map(np.int32, shape[:3]), np.int32(accumulate))
         halo_bytes = (GRADIENT_TILE_HEIGHT + 2) * (TILE_WIDTH + 2) * ROW_BYTES
         name = MMA_SM80["input_gradient", filters.precision, "rgb"]
         return [Launch(name, grid, (128, 1, 1), args, halo_bytes)]
     work = work or choose(shape, filters.precision, spec)
     partials = partials_in(workspace, partial_bytes(work, shape))
     name = MMA_SM80["input_gradient", filters.precision, work.tile.name]
-    args = (gradient, filters.backward, out, mask, partials, *map(np.int32, shape), np.int32(accumulate))
+    args = (gradient, filters.backward, out, relu_mask, partials, *map(np.int32, shape), np.int32(accumulate))
     launch = Launch(name, work.grid, (work.tile.threads, 1, 1), args, work.shared_bytes)
     if work.split_k == 1:
         return [launch]
     sizes = (np.int32(work.split_k), np.int32(height), np.int32(width), np.int32(filters.channels_in))
     name = MMA_SM80["input_gradient", filters.precision, "split_k_sum"]
-    args = (partials, out, mask, *sizes, np.int32(accumulate))
+    args = (partials, out, relu_mask, *sizes, np.int32(accumulate))
     return [launch, Launch(name, finish_grid(height, width, shape[3]), (256, 1, 1), args)]
 
 

@@ -83,7 +83,7 @@ class ConvPlan(NamedTuple):
         return self.down * self.tile.pixels
 
 
-def mask_layout(shape: tuple[int, int, int]) -> Layout:
+def relu_mask_layout(shape: tuple[int, int, int]) -> Layout:
     """(H, W, ceil(C / 8)) bytes: bit c % 8 of byte c / 8 says that channel c is positive."""
     height, width, channels = shape
     return (height, width, ceil_div(channels, 8)), np.dtype(np.uint8)
@@ -142,13 +142,13 @@ def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int
     )
 
 
-def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, relu_mask: Array | None, pooling: Pooling,
                  pooled: Array | None, pool_argmax: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_relu`; `workspace` is uint8, `workspace_bytes` long."""
     height, width, channels_in = x.shape
     channels_out = filters.channels_out
     average = np.int32(pooling == "average")
-    outputs = (filters.bias, out, mask, pooled, pool_argmax)
+    outputs = (filters.bias, out, relu_mask, pooled, pool_argmax)
     sizes = (np.int32(height), np.int32(width))
     if channels_in == IMAGE_CHANNELS:
         grid = (ceil_div(width, 16), ceil_div(height, 8), ceil_div(channels_out, 64))
@@ -169,14 +169,14 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
     return [launch, Launch(SIMT["relu", "split_k_sum"], grid, (256, 1, 1), args)]
 
 
-def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Array, mask: Array | None,
+def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Array, relu_mask: Array | None,
                            accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_input_gradient`; `workspace` is uint8, `workspace_bytes` long."""
     height, width, channels_out = gradient.shape
     channels_in = filters.channels_in
     if channels_in == IMAGE_CHANNELS:
         grid = (ceil_div(width, 32), ceil_div(height, 16), 1)
-        args = (gradient, filters.backward, out, mask, np.int32(height), np.int32(width), np.int32(channels_out),
+        args = (gradient, filters.backward, out, relu_mask, np.int32(height), np.int32(width), np.int32(channels_out),
                 np.int32(accumulate))  # fmt: skip
         return [Launch(SIMT["input_gradient", "rgb"], _flat(grid), (128, 1, 1), args)]
     work = choose_tile(height, width, channels_out, channels_in)
@@ -185,20 +185,20 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
         SIMT["input_gradient", work.tile.variant],
         work.grid,
         (work.tile.threads, 1, 1),
-        (gradient, filters.backward, out, mask, partials, np.int32(height), np.int32(width),
+        (gradient, filters.backward, out, relu_mask, partials, np.int32(height), np.int32(width),
          *_walk(width, channels_out, channels_in), np.int32(accumulate)),
     )  # fmt: skip
-    return [launch, *add_slices(work, partials, out, mask, accumulate)]
+    return [launch, *add_slices(work, partials, out, relu_mask, accumulate)]
 
 
 def add_slices(
-    work: ConvPlan, partials: Array | None, out: Array, mask: Array | None, accumulate: bool
+    work: ConvPlan, partials: Array | None, out: Array, relu_mask: Array | None, accumulate: bool
 ) -> list[Launch]:
-    """The second launch, if there are slices: out := (their sum [+ out]) [* mask]."""
+    """The second launch, if there are slices: out := (their sum [+ out]) [* relu_mask]."""
     if work.split_k == 1:
         return []
     height, width, channels = out.shape
-    args = (partials, out, mask, np.int32(work.split_k), np.int32(work.rows), np.int32(height), np.int32(width),
+    args = (partials, out, relu_mask, np.int32(work.split_k), np.int32(work.rows), np.int32(height), np.int32(width),
             np.int32(channels), np.int32(accumulate))  # fmt: skip
     grid = slices_grid(height, width, channels)
     return [Launch(SIMT["input_gradient", "split_k_sum"], grid, (256, 1, 1), args)]

@@ -220,7 +220,7 @@ def workspace_bytes(height: int, width: int, channels_in: int, channels_out: int
 
 
 # ---- launches -------------------------------------------------------------------------------------------------------
-def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, relu_mask: Array | None, pooling: Pooling,
                  pooled: Array | None, pool_argmax: Array | None, workspace: Array | None, target: Target,
                  work: ConvPlan | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_relu`; `workspace` is uint8, `workspace_bytes` long.
@@ -232,7 +232,7 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
     channels_out, precision = filters.channels_out, filters.precision
     work = work or choose_work(height, width, channels_in, channels_out, precision)
     partials = partials_in(workspace, partial_bytes(work, height, width, channels_out))
-    outputs = (filters.bias, out, mask, pooled, pool_argmax)
+    outputs = (filters.bias, out, relu_mask, pooled, pool_argmax)
     average = np.int32(pooling == "average")
     maps = _maps(x, filters.forward, work.tile, target)
     args = (*maps, *outputs, partials, *int32s(height, width, channels_in, channels_out, work.split_k), average,
@@ -244,7 +244,7 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
     return launches
 
 
-def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Array, mask: Array | None,
+def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Array, relu_mask: Array | None,
                            accumulate: bool, workspace: Array | None, target: Target,
                            work: ConvPlan | None = None) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_input_gradient`; otherwise as `conv3x3_relu`."""
@@ -253,11 +253,11 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
     work = work or choose_work(height, width, channels_out, channels_in, precision)
     partials = partials_in(workspace, partial_bytes(work, height, width, channels_in))
     maps = _maps(gradient, filters.backward, work.tile, target)
-    args = (*maps, out, mask, partials, *int32s(height, width, channels_out, channels_in, work.split_k),
+    args = (*maps, out, relu_mask, partials, *int32s(height, width, channels_out, channels_in, work.split_k),
             np.int32(accumulate), filters.unscale)  # fmt: skip
     launches = [_launch("input_gradient", work, args, target)]
     if work.split_k > 1:
-        sliced = (partials, out, mask, *int32s(work.split_k, height, width, channels_in), np.int32(accumulate))
+        sliced = (partials, out, relu_mask, *int32s(work.split_k, height, width, channels_in), np.int32(accumulate))
         launches.append(_finish("input_gradient", precision, (height, width, channels_in), sliced))
     return launches
 

@@ -212,7 +212,7 @@ def _difference_memory(workspace: Array | None, before: int, channels: int) -> A
 
 
 # ---- launches -------------------------------------------------------------------------------------------------------
-def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: Array | None, pooling: Pooling,
+def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, relu_mask: Array | None, pooling: Pooling,
                  pooled: Array | None, pool_argmax: Array | None, workspace: Array | None, target: Target,
                  work: ConvPlan | None = None, resident: bool = True) -> list[Launch]:  # fmt: skip
     """`Device.conv3x3_relu` on 16-bit activations; `workspace` is uint8, `workspace_bytes` long.
@@ -225,7 +225,7 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
     channels_out = filters.channels_out
     work = work or choose_work(height, width, channels_in, channels_out)
     partials = partials_in(workspace, partial_bytes(work, height, width, channels_out))
-    outputs = (filters.bias, out, mask, pooled, pool_argmax)
+    outputs = (filters.bias, out, relu_mask, pooled, pool_argmax)
     average = np.int32(pooling == "average")
     work = _with_resident_filters(work, channels_in, resident)
     maps = _maps(x, filters.forward, filters.element, work.tile, target)
@@ -237,7 +237,7 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, mask: A
     return launches
 
 
-def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Array, mask: Array | None,
+def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Array, relu_mask: Array | None,
                            accumulate: bool, workspace: Array | None, target: Target, work: ConvPlan | None = None,
                            style: StyleOperands | None = None,
                            resident: bool = True) -> list[Launch]:  # fmt: skip
@@ -266,10 +266,10 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
             target.encode(difference_map(target.address(held), filters.element, channels_in, work.tile)),
         )
     sizes = int32s(height, width, channels_out, channels_in, work.split_k, accumulate, style_k_tiles)
-    args = (*maps, results, *of_style, mask, partials, *sizes)
+    args = (*maps, results, *of_style, relu_mask, partials, *sizes)
     launches.append(_launch("input_gradient", work, filters.element, args, target))
     if work.split_k > 1:
-        sliced = (partials, out, mask, *int32s(work.split_k, height, width, channels_in), np.int32(accumulate))
+        sliced = (partials, out, relu_mask, *int32s(work.split_k, height, width, channels_in), np.int32(accumulate))
         launches.append(_finish("input_gradient", filters.element, (height, width, channels_in), sliced))
     return launches
 

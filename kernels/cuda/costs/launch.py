@@ -21,10 +21,10 @@ def style_cost(gram: Array, target: Array, scale: float, cost: Array, gram_error
 
 
 def moments_cost(gram: Array, mean: Array, target_gram: Array, target_mean: Array, scale: float, cost: Array,
-                 gram_error: Array, shift: Array, accumulate: bool, sums: Sums) -> list[Launch]:  # fmt: skip
+                 gram_error: Array, mean_error: Array, accumulate: bool, sums: Sums) -> list[Launch]:  # fmt: skip
     total = sums.args(1 / (4 * gram.size), cost)
-    args = (gram, mean, target_gram, target_mean, np.int32(len(gram)), np.float32(scale), gram_error, shift, *total,
-            np.int32(accumulate))  # fmt: skip
+    args = (gram, mean, target_gram, target_mean, np.int32(len(gram)), np.float32(scale), gram_error, mean_error,
+            *total, np.int32(accumulate))  # fmt: skip
     return [Launch("moments_cost", rows_grid(len(gram)), BLOCK, args)]
 
 

@@ -11,7 +11,7 @@
 // Each reads its arrays once and is bound by device memory where they are large, and by the launch where they are
 // Grams: an H100 takes 3 us for the cost of any Gram, 5.7 us for a content cost of 64x64x512, 97% of memory's roofline
 // (benchmarks/results/h100_2026-11-26.md). Launched by elementwise/launch.py;
-// tests/kernels/cuda/elementwise/test_elementwise.py runs every kernel against float64.
+// tests/kernels/cuda/elementwise/test_kernels.py runs every kernel against float64.
 #include "common/indexing.cuh"
 #include "common/reduce.cuh"
 #include "common/tile_constants.cuh"

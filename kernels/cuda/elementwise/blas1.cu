@@ -3,7 +3,7 @@
 // one; else by fours. kernels/cuda/elementwise/launch.py launches them.
 //
 // Bound by device memory: every number is read once. Launched by elementwise/launch.py;
-// tests/kernels/cuda/elementwise/test_elementwise.py runs every kernel against float64.
+// tests/kernels/cuda/elementwise/test_kernels.py runs every kernel against float64.
 #include "common/indexing.cuh"
 #include "common/reduce.cuh"
 #include "common/tile_constants.cuh"

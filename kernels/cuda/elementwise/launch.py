@@ -74,7 +74,7 @@ def _pool2x2(x: Array, out: Array, pool_argmax: Array | None, pooling: Pooling, 
     return [Launch(kernel, grid, BLOCK, (x, out, pool_argmax, np.int32(x.shape[1]), np.int32(channels)))]
 
 
-def pool_input_gradient(gradient: Array, pool_argmax: Array | None, out: Array, mask: Array,
+def pool_input_gradient(gradient: Array, pool_argmax: Array | None, out: Array, relu_mask: Array,
                         accumulate: bool) -> list[Launch]:  # fmt: skip
     """Max pooling where there is a choice, average pooling where there is none."""
     height, width, channels = out.shape
@@ -82,32 +82,32 @@ def pool_input_gradient(gradient: Array, pool_argmax: Array | None, out: Array, 
     kernel = (AVERAGE_POOL_INPUT_GRADIENT if pool_argmax is None else MAX_POOL_INPUT_GRADIENT)[variant]
     grid = (math.ceil(math.ceil(width / 2) * groups / THREADS), math.ceil(height / 2), 1)
     sizes = (np.int32(height), np.int32(width), np.int32(channels))
-    return [Launch(kernel, grid, BLOCK, (gradient, pool_argmax, out, mask, *sizes, np.int32(accumulate)))]
+    return [Launch(kernel, grid, BLOCK, (gradient, pool_argmax, out, relu_mask, *sizes, np.int32(accumulate)))]
 
 
-def pool_input_gradient_16bit(gradient: Array, pool_argmax: Array | None, out: Array, mask: Array, accumulate: bool,
-                              precision: str) -> list[Launch]:  # fmt: skip
+def pool_input_gradient_16bit(gradient: Array, pool_argmax: Array | None, out: Array, relu_mask: Array,
+                              accumulate: bool, precision: str) -> list[Launch]:  # fmt: skip
     """`pool_input_gradient` of gradients in bf16 or fp16."""
     height, width, channels = out.shape
     name = (AVERAGE_POOL_INPUT_GRADIENT if pool_argmax is None else MAX_POOL_INPUT_GRADIENT)[precision]
     grid = (math.ceil(math.ceil(width / 2) * (channels // 8) / THREADS), math.ceil(height / 2), 1)
     sizes = (np.int32(height), np.int32(width), np.int32(channels))
-    return [Launch(name, grid, BLOCK, (gradient, pool_argmax, out, mask, *sizes, np.int32(accumulate)))]
+    return [Launch(name, grid, BLOCK, (gradient, pool_argmax, out, relu_mask, *sizes, np.int32(accumulate)))]
 
 
-def relu_gradient(gradient: Array, mask: Array) -> list[Launch]:
+def relu_gradient(gradient: Array, relu_mask: Array) -> list[Launch]:
     height, width, channels = gradient.shape
     grid = grid_of(gradient.size, 4)
     if channels % 8 == 0:
-        return [Launch(RELU_GRADIENT["fp32"], grid, BLOCK, (gradient, mask, np.int64(mask.size)))]
-    args = (gradient, mask, np.int64(height * width), np.int32(channels))
+        return [Launch(RELU_GRADIENT["fp32"], grid, BLOCK, (gradient, relu_mask, np.int64(relu_mask.size)))]
+    args = (gradient, relu_mask, np.int64(height * width), np.int32(channels))
     return [Launch(RELU_GRADIENT["fp32_any"], grid, BLOCK, args)]
 
 
-def relu_gradient_16bit(gradient: Array, mask: Array, precision: str) -> list[Launch]:
+def relu_gradient_16bit(gradient: Array, relu_mask: Array, precision: str) -> list[Launch]:
     """`relu_gradient` of gradients in bf16 or fp16."""
-    grid = grid_of(mask.size, 1)
-    return [Launch(RELU_GRADIENT[precision], grid, BLOCK, (gradient, mask, np.int64(mask.size)))]
+    grid = grid_of(relu_mask.size, 1)
+    return [Launch(RELU_GRADIENT[precision], grid, BLOCK, (gradient, relu_mask, np.int64(relu_mask.size)))]
 
 
 def weigh(image: Array, weights: Array) -> list[Launch]:

@@ -1,6 +1,6 @@
 // Copying and zeroing device memory, so that even these are launches of ours that a CUDA graph can hold. Sixteen
 // bytes a thread while they last, then one; both ends of a copy start on a 16-byte boundary, or it goes by words.
-// Bound by device memory. Launched by elementwise/launch.py; tests/kernels/cuda/elementwise/test_elementwise.py runs
+// Bound by device memory. Launched by elementwise/launch.py; tests/kernels/cuda/elementwise/test_kernels.py runs
 // every kernel.
 #include "common/indexing.cuh"
 

@@ -4,7 +4,7 @@
 //
 // A thread takes a pixel, or one number of a grid-stride loop. Each is bound by device memory, or by the launch: 3 us
 // each on an H100 at 512 px (benchmarks/results/h100_2026-11-26.md). Launched by elementwise/launch.py;
-// tests/kernels/cuda/elementwise/test_elementwise.py runs every kernel against float64.
+// tests/kernels/cuda/elementwise/test_kernels.py runs every kernel against float64.
 #include "common/indexing.cuh"
 
 // out[., k] := image[., channel_k] * scale_k + shift_k

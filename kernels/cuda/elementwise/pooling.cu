@@ -9,7 +9,7 @@
 // no multiple of four), so every pooled gradient and pool_argmax is read once and every store is a float4.
 //
 // An H100 reaches 86 to 112% of what its copies do (benchmarks/results/h100_2026-11-26.md: what fits L2 is faster).
-// Launched by elementwise/launch.py; tests/kernels/cuda/elementwise/test_elementwise.py runs every kernel against the
+// Launched by elementwise/launch.py; tests/kernels/cuda/elementwise/test_kernels.py runs every kernel against the
 // reference.
 #include "common/indexing.cuh"
 

@@ -1,7 +1,7 @@
 // Lanczos-3 resampling, separable: an image is resized down its columns and then across its rows. Not in the loop: a
 // run resizes two or three images.
 // A thread per number of the result; bound by loads of L1, two dozen for each. Launched by elementwise/launch.py;
-// tests/kernels/cuda/elementwise/test_elementwise.py runs both kernels against the reference.
+// tests/kernels/cuda/elementwise/test_kernels.py runs both kernels against the reference.
 #include "common/platform.cuh"
 
 // L(t) = sinc(t) sinc(t / 3) for |t| < 3, else 0

@@ -108,11 +108,11 @@ def style_gradient_workspace_bytes(channels: int, precision: str) -> int:
     return columns * (blocks * ROW_BYTES + 4)
 
 
-def style_gradient(features: Array, gram_error: Array, *, out: Array, accumulate: bool, shift: Array | None,
+def style_gradient(features: Array, gram_error: Array, *, out: Array, accumulate: bool, mean_error: Array | None,
                    weights: Array | None, workspace: Array, precision: str, spec: GpuSpec,
                    factor: float = 1.0) -> list[Launch]:  # fmt: skip
     """`Device.style_gradient`, times `factor`: features and out (H, W, C) in MEMORY[precision], difference (C, C),
-    shift (C,) and weights (H, W) float32; `workspace` is uint8, `style_gradient_workspace_bytes` long. Raises
+    mean_error (C,) and weights (H, W) float32; `workspace` is uint8, `style_gradient_workspace_bytes` long. Raises
     ValueError for one that is shorter."""
     height, width, channels = features.shape
     work = choose_style_gradient(height, width, channels, precision, spec)
@@ -124,7 +124,10 @@ def style_gradient(features: Array, gram_error: Array, *, out: Array, accumulate
     name = STYLE_GRADIENT_MMA_SM80[precision, f"{PIXELS}x{work.channels}"]
     sizes = (np.int32(height * width), np.int32(channels), np.float32(factor), np.int32(accumulate))
     grid, block = (work.down * work.across, 1, 1), (work.threads, 1, 1)
-    return [packing, Launch(name, grid, block, (features, workspace, shift, weights, out, *sizes), work.shared_bytes)]
+    return [
+        packing,
+        Launch(name, grid, block, (features, workspace, mean_error, weights, out, *sizes), work.shared_bytes),
+    ]
 
 
 def _depth(side: int, precision: str) -> int:

@@ -131,16 +131,16 @@ def style_gradient_workspace_bytes(height: int, width: int, channels: int) -> in
     return partial_bytes(choose_tile(height, width, channels, channels, taps=1), channels)
 
 
-def style_gradient(features: Array, gram_error: Array, *, out: Array, accumulate: bool, shift: Array | None,
+def style_gradient(features: Array, gram_error: Array, *, out: Array, accumulate: bool, mean_error: Array | None,
                    weights: Array | None, workspace: Array | None) -> list[Launch]:  # fmt: skip
     """`Device.style_gradient`; `workspace` is uint8, `style_gradient_workspace_bytes` long."""
     height, width, channels = features.shape
     work = choose_tile(height, width, channels, channels, taps=1)
     partials = partials_in(workspace, partial_bytes(work, channels))
     sizes = (np.int32(height), np.int32(width), np.int32(channels), np.int32(accumulate))
-    args = (features, gram_error, shift, weights, out, partials, *sizes)
+    args = (features, gram_error, mean_error, weights, out, partials, *sizes)
     launch = Launch(STYLE_GRADIENT_SIMT[work.tile.variant], work.grid, (work.tile.threads, 1, 1), args)
     if work.split_k == 1:
         return [launch]
-    adds = (partials, shift, weights, out, np.int32(work.split_k), np.int32(work.rows), *sizes)
+    adds = (partials, mean_error, weights, out, np.int32(work.split_k), np.int32(work.rows), *sizes)
     return [launch, Launch("style_gradient_simt_split_k_sum", slices_grid(height, width, channels), BLOCK, adds)]

@@ -3,7 +3,7 @@
 //
 // A thread takes four neighbouring numbers of a grid-stride loop. Each is bound by device memory, or by the launch: 3
 // us each on an H100 at 512 px (benchmarks/results/h100_2026-11-26.md). Launched by optimizer_steps/launch.py;
-// tests/kernels/cuda/elementwise/test_elementwise.py runs every kernel against float64.
+// tests/kernels/cuda/elementwise/test_kernels.py runs every kernel against float64.
 #include "common/indexing.cuh"
 #include "optimizer_steps/clamped.cuh"
 

@@ -1,4 +1,4 @@
-// A pixel kept in [0, 1], as every optimizer's step ends. tests/kernels/cuda/elementwise/test_elementwise.py runs the
+// A pixel kept in [0, 1], as every optimizer's step ends. tests/kernels/cuda/elementwise/test_kernels.py runs the
 // steps.
 #pragma once
 

@@ -71,14 +71,14 @@ def w2_root(gram: Array, mean: Array, ridge: float, out: Array, scratch: Array, 
 
 
 def w2_cost(gram: Array, mean: Array, target_root: Array, target_mean: Array, ridge: float, scale: float, *,
-            cost: Array, gram_error: Array, shift: Array, scratch: Array, accumulate: bool,
+            cost: Array, gram_error: Array, mean_error: Array, scratch: Array, accumulate: bool,
             sums: Sums) -> list[Launch]:  # fmt: skip
     """`Device.w2_cost`."""
     workspace = sums.workspace
     y, z, *others = (scratch[index] for index in range(W2_SCRATCH))
     rounds, y_last, p, change, covariance, moved = _iterate(y, z, *others)
     a, b = ROUNDS[-1]
-    args = (change, moved, mean, target_mean, np.int32(len(gram)), np.float32(scale), gram_error, shift,
+    args = (change, moved, mean, target_mean, np.int32(len(gram)), np.float32(scale), gram_error, mean_error,
             *sums.args(1 / len(gram), cost), np.int32(accumulate))  # fmt: skip
     return [
         _product((target_root, target_root, None, y)),

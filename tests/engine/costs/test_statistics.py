@@ -66,7 +66,7 @@ class OfMeans(Statistic[Mean, Mean, Errors]):
     ) -> None:
         errors = term.errors
         device.style_gradient(
-            seen.features, errors.nothing, out=out, accumulate=accumulate, shift=errors.mean, weights=seen.weights
+            seen.features, errors.nothing, out=out, accumulate=accumulate, mean_error=errors.mean, weights=seen.weights
         )
 
 

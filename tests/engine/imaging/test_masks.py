@@ -151,7 +151,9 @@ def test_pyramid_is_the_average_pool_of_the_network(thin: Callable[..., Weights]
     below = mask[..., None].astype(np.float64)
     for level, size in ((2, (18, 26)), (3, (9, 13))):
         pooled = np.zeros((*size, 1))
-        device.conv3x3_relu(below, copying, out=None, mask=None, pooling="average", pooled=pooled, pool_argmax=None)
+        device.conv3x3_relu(
+            below, copying, out=None, relu_mask=None, pooling="average", pooled=pooled, pool_argmax=None
+        )
         np.testing.assert_allclose(levels[level], pooled[..., 0], atol=1e-6)
         below = pooled
     np.testing.assert_array_equal(levels[0], mask)

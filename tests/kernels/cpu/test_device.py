@@ -66,7 +66,7 @@ def test_convolution(shape: tuple[int, int, int, int], pooling: Pooling) -> None
     for which, real in ((device, np.float32), (reference, np.float64)):
         result: dict[str, Any] = {
             "out": np.full(full, np.nan, real),
-            "mask": np.zeros(*which.mask_layout(full)),
+            "relu_mask": np.zeros(*which.relu_mask_layout(full)),
             "pooled": np.full(half, np.nan, real),
             "pool_argmax": np.zeros(*which.pool_argmax_layout(half)) if pooling == "max" else None,
         }
@@ -75,7 +75,7 @@ def test_convolution(shape: tuple[int, int, int, int], pooling: Pooling) -> None
     ours, theirs = results
     within(ours["out"], theirs["out"], 9 * channels_in)
     within(ours["pooled"], theirs["pooled"], 9 * channels_in)
-    np.testing.assert_array_equal(device.unpack_mask(ours["mask"], channels_out), ours["out"] > 0)
+    np.testing.assert_array_equal(device.unpack_relu_mask(ours["relu_mask"], channels_out), ours["out"] > 0)
     if pooling == "max":
         squares = np.stack(
             [ours["out"][r : height // 2 * 2 : 2, s : width // 2 * 2 : 2] for r in (0, 1) for s in (0, 1)]
@@ -86,7 +86,7 @@ def test_convolution(shape: tuple[int, int, int, int], pooling: Pooling) -> None
 
     alone = np.full(half, np.nan, np.float32)  # the full-size output need not be kept
     filters = device.pack_filters(kernel, bias)
-    device.conv3x3_relu(x, filters, out=None, mask=None, pooling=pooling, pooled=alone, pool_argmax=None)
+    device.conv3x3_relu(x, filters, out=None, relu_mask=None, pooling=pooling, pooled=alone, pool_argmax=None)
     np.testing.assert_array_equal(alone, ours["pooled"])
 
 
@@ -98,20 +98,20 @@ def test_input_gradient(shape: tuple[int, int, int, int], masked: bool, accumula
     height, width, channels_in, channels_out = shape
     device = prepared(shape)
     gradient, kernel = random(height, width, channels_out), random(3, 3, channels_in, channels_out, seed=1)
-    mask = random(height, width, channels_in, seed=2) > 0 if masked else None
+    relu_mask = random(height, width, channels_in, seed=2) > 0 if masked else None
     bias = random(channels_out)
     out, expected = both((height, width, channels_in))
     if accumulate:
         out[...] = expected[...] = random(height, width, channels_in, seed=3)
-    bits = None if mask is None else np.packbits(mask, axis=2)
+    bits = None if relu_mask is None else np.packbits(relu_mask, axis=2)
     device.conv3x3_input_gradient(
-        gradient, device.pack_filters(kernel, bias), out=out, mask=bits, accumulate=accumulate
+        gradient, device.pack_filters(kernel, bias), out=out, relu_mask=bits, accumulate=accumulate
     )
     reference.conv3x3_input_gradient(
         gradient.astype(np.float64),
         reference.pack_filters(kernel, bias),
         out=expected,
-        mask=mask,
+        relu_mask=relu_mask,
         accumulate=accumulate,
     )
     within(out, expected, 9 * channels_out)
@@ -139,22 +139,22 @@ def test_pool_gradient(size: tuple[int, int], pooling: Pooling, accumulate: bool
     height, width = size
     which: Any
     device, half = Cpu(), (height // 2, width // 2, 5)
-    gradient, mask = random(*half), random(height, width, 5, seed=1) > 0
+    gradient, relu_mask = random(*half), random(height, width, 5, seed=1) > 0
     pool_argmax = np.random.default_rng(2).integers(0, 4, half, dtype=np.uint8)
     out, expected = both((height, width, 5))
     if accumulate:
         out[...] = expected[...] = random(height, width, 5, seed=3)
     planes = np.stack([np.packbits(pool_argmax // 2, axis=2), np.packbits(pool_argmax % 2, axis=2)])
     for which, target, chosen, let in (
-        (device, out, planes, np.packbits(mask, axis=2)),
-        (reference, expected, pool_argmax, mask),
+        (device, out, planes, np.packbits(relu_mask, axis=2)),
+        (reference, expected, pool_argmax, relu_mask),
     ):
         which.pool_input_gradient(
             gradient,
             pooling=pooling,
             pool_argmax=chosen if pooling == "max" else None,
             out=target,
-            mask=let,
+            relu_mask=let,
             accumulate=accumulate,
         )
     within(out, expected, 1)
@@ -173,7 +173,7 @@ def test_costs_at_a_tap(shape: tuple[int, int, int], accumulate: bool) -> None:
     within(gram, gram64, height * width)
 
     style = gram64.astype(np.float32)[::-1, ::-1]
-    gram_error, difference64 = both((channels, channels))
+    gram_error, gram_error64 = both((channels, channels))
     cost, cost64 = both((1,))
     device.style_cost(gram64.astype(np.float32), style, 0.5, cost=cost, gram_error=gram_error)
     reference.style_cost(
@@ -181,9 +181,9 @@ def test_costs_at_a_tap(shape: tuple[int, int, int], accumulate: bool) -> None:
         style.astype(np.float64),
         0.5,
         cost=cost64,
-        gram_error=difference64,
+        gram_error=gram_error64,
     )
-    within(gram_error, difference64, 1)
+    within(gram_error, gram_error64, 1)
     within(cost, cost64, channels)
 
     out, expected = both(shape)
@@ -223,28 +223,28 @@ def test_weights_and_moments_at_a_tap(shape: tuple[int, int, int], weighted: boo
     within(gram, gram64, height * width)
     within(mean, mean64, height * width)
 
-    gram_error, difference64 = both((channels, channels))
-    shift, shift64 = both((channels,))
+    gram_error, gram_error64 = both((channels, channels))
+    mean_error, mean_error64 = both((channels,))
     cost, cost64 = both((1,))
     out, expected = both(shape)
     if accumulate:
-        gram_error[...] = difference64[...] = random(channels, channels, seed=4)
-        shift[...] = shift64[...] = random(channels, seed=5)
+        gram_error[...] = gram_error64[...] = random(channels, channels, seed=4)
+        mean_error[...] = mean_error64[...] = random(channels, seed=5)
         out[...] = expected[...] = random(*shape, seed=6)
     style = random(3 * channels, channels, seed=2)
     style_gram, style_mean = style.T @ style / len(style), style.mean(axis=0)
-    device.moments_cost(gram, mean, style_gram, style_mean, 0.5, cost=cost, gram_error=gram_error, shift=shift,
-                        accumulate=accumulate)  # fmt: skip
+    device.moments_cost(gram, mean, style_gram, style_mean, 0.5, cost=cost, gram_error=gram_error,
+                        mean_error=mean_error, accumulate=accumulate)  # fmt: skip
     exact = [a.astype(np.float64) for a in (gram, mean, style_gram, style_mean)]
-    reference.moments_cost(exact[0], exact[1], exact[2], exact[3], 0.5, cost=cost64, gram_error=difference64,
-                           shift=shift64, accumulate=accumulate)  # fmt: skip
-    within(gram_error, difference64, 4)
-    within(shift, shift64, channels)
+    reference.moments_cost(exact[0], exact[1], exact[2], exact[3], 0.5, cost=cost64, gram_error=gram_error64,
+                           mean_error=mean_error64, accumulate=accumulate)  # fmt: skip
+    within(gram_error, gram_error64, 4)
+    within(mean_error, mean_error64, channels)
     within(cost, cost64, channels)
 
-    device.style_gradient(features, gram_error, out=out, accumulate=accumulate, shift=shift, weights=weights)
+    device.style_gradient(features, gram_error, out=out, accumulate=accumulate, mean_error=mean_error, weights=weights)
     reference.style_gradient(features64, gram_error.astype(np.float64), out=expected, accumulate=accumulate,
-                             shift=shift.astype(np.float64), weights=weights64)  # fmt: skip
+                             mean_error=mean_error.astype(np.float64), weights=weights64)  # fmt: skip
     within(out, expected, channels)
     device.content_gradient(features, target, 0.3, out=out, accumulate=accumulate, weights=weights)
     reference.content_gradient(features64, target64, 0.3, out=expected, accumulate=accumulate, weights=weights64)
@@ -253,8 +253,8 @@ def test_weights_and_moments_at_a_tap(shape: tuple[int, int, int], weighted: boo
     reference.content_cost(features64, target64, 0.3, cost=cost64, weights=weights64)
     within(cost, cost64, height * width * channels)
     device.style_cost(gram, style_gram, 0.5, cost=cost, gram_error=gram_error, accumulate=accumulate)
-    reference.style_cost(exact[0], exact[2], 0.5, cost=cost64, gram_error=difference64, accumulate=accumulate)
-    within(gram_error, difference64, channels)
+    reference.style_cost(exact[0], exact[2], 0.5, cost=cost64, gram_error=gram_error64, accumulate=accumulate)
+    within(gram_error, gram_error64, channels)
     within(cost, cost64, channels)
 
 
@@ -271,18 +271,19 @@ def test_w2(channels: int, accumulate: bool) -> None:
     exact = [a.astype(np.float64) for a in (gram, mean, style_gram, style_mean)]
     reference.w2_root(exact[2], exact[3], ridge, root64, scratch=scratch)
     within(root, root64, 1)
-    gram_error, difference64 = both((channels, channels))
-    shift, shift64 = both((channels,))
+    gram_error, gram_error64 = both((channels, channels))
+    mean_error, mean_error64 = both((channels,))
     cost, cost64 = both((1,))
     if accumulate:
-        gram_error[...] = difference64[...] = random(channels, channels, seed=4)
-        shift[...] = shift64[...] = random(channels, seed=5)
-    device.w2_cost(gram, mean, root, style_mean, ridge, 0.5, cost=cost, gram_error=gram_error, shift=shift,
+        gram_error[...] = gram_error64[...] = random(channels, channels, seed=4)
+        mean_error[...] = mean_error64[...] = random(channels, seed=5)
+    device.w2_cost(gram, mean, root, style_mean, ridge, 0.5, cost=cost, gram_error=gram_error, mean_error=mean_error,
                    scratch=scratch, accumulate=accumulate)  # fmt: skip
     reference.w2_cost(exact[0], exact[1], root.astype(np.float64), exact[3], ridge, 0.5, cost=cost64,
-                      gram_error=difference64, shift=shift64, scratch=scratch, accumulate=accumulate)  # fmt: skip
-    within(gram_error, difference64, 1)
-    within(shift, shift64, 1)
+                      gram_error=gram_error64, mean_error=mean_error64, scratch=scratch,
+                      accumulate=accumulate)  # fmt: skip
+    within(gram_error, gram_error64, 1)
+    within(mean_error, mean_error64, 1)
     within(cost, cost64, 1)
 
 

@@ -283,9 +283,9 @@ def filters(device: CudaDevice, channels_in: int, channels_out: int) -> Any:
 
 
 def pool_gradient(device: CudaDevice, pool_argmax: Any) -> None:
-    out, mask = floats(device, 2, 2, 4), bytes_of(device, 2, 2, 1)
+    out, relu_mask = floats(device, 2, 2, 4), bytes_of(device, 2, 2, 1)
     device.pool_input_gradient(
-        floats(device, 1, 1, 4), pooling="max", pool_argmax=pool_argmax, out=out, mask=mask, accumulate=False
+        floats(device, 1, 1, 4), pooling="max", pool_argmax=pool_argmax, out=out, relu_mask=relu_mask, accumulate=False
     )
 
 
@@ -295,7 +295,7 @@ BAD_CALLS: dict[str, tuple[str, Callable[[CudaDevice], Any]]] = {
         lambda d: d.preprocess(floats(d, 4, 6, 3), (2, 1, 0), (1,) * 3, (0,) * 3, floats(d, 4, 5, 3)),
     ),
     "dtype": (
-        "relu_gradient: mask has shape .* and dtype float32; it must be .* uint8",
+        "relu_gradient: relu_mask has shape .* and dtype float32; it must be .* uint8",
         lambda d: d.relu_gradient(floats(d, 4, 4, 8), floats(d, 4, 4, 1)),
     ),
     "contiguity": (
@@ -324,13 +324,17 @@ BAD_CALLS: dict[str, tuple[str, Callable[[CudaDevice], Any]]] = {
     "filters": (
         r"conv3x3_relu: x has shape \(8, 8, 4\)",
         lambda d: d.conv3x3_relu(
-            floats(d, 8, 8, 4), filters(d, 8, 8), out=None, mask=None, pooling="max", pooled=None, pool_argmax=None
+            floats(d, 8, 8, 4), filters(d, 8, 8), out=None, relu_mask=None, pooling="max", pooled=None, pool_argmax=None
         ),
     ),
     "gradient": (
-        r"conv3x3_input_gradient: mask has shape \(8, 8, 2\)",
+        r"conv3x3_input_gradient: relu_mask has shape \(8, 8, 2\)",
         lambda d: d.conv3x3_input_gradient(
-            floats(d, 8, 8, 4), filters(d, 8, 4), out=floats(d, 8, 8, 8), mask=bytes_of(d, 8, 8, 2), accumulate=False
+            floats(d, 8, 8, 4),
+            filters(d, 8, 4),
+            out=floats(d, 8, 8, 8),
+            relu_mask=bytes_of(d, 8, 8, 2),
+            accumulate=False,
         ),
     ),
     "weights": (
@@ -358,7 +362,7 @@ BAD_CALLS: dict[str, tuple[str, Callable[[CudaDevice], Any]]] = {
             1.0,
             cost=floats(d, 1),
             gram_error=floats(d, 8, 8),
-            shift=floats(d, 8),
+            mean_error=floats(d, 8),
         ),
     ),
     "vectors": (
@@ -728,13 +732,15 @@ def test_masks_and_choices_can_be_looked_at(gpu: CudaDevice, channels: int) -> N
     x, kernel = photo(0, 9, 14), np.random.default_rng(1).standard_normal((3, 3, 3, channels)).astype(np.float32)
     full, half = (9, 14, channels), (4, 7, channels)
     out, pooled = floats(gpu, *full), floats(gpu, *half)
-    mask, pool_argmax = (
-        held(gpu, np.zeros(*layout)) for layout in (gpu.mask_layout(full), gpu.pool_argmax_layout(half))
+    relu_mask, pool_argmax = (
+        held(gpu, np.zeros(*layout)) for layout in (gpu.relu_mask_layout(full), gpu.pool_argmax_layout(half))
     )
     filters = gpu.pack_filters(kernel, np.zeros(channels, np.float32))
-    gpu.conv3x3_relu(held(gpu, x), filters, out=out, mask=mask, pooling="max", pooled=pooled, pool_argmax=pool_argmax)
+    gpu.conv3x3_relu(
+        held(gpu, x), filters, out=out, relu_mask=relu_mask, pooling="max", pooled=pooled, pool_argmax=pool_argmax
+    )
     y = gpu.download(out)
-    np.testing.assert_array_equal(gpu.unpack_mask(mask, channels), y > 0)
+    np.testing.assert_array_equal(gpu.unpack_relu_mask(relu_mask, channels), y > 0)
     squares = np.stack([y[r:8:2, s:14:2] for r in (0, 1) for s in (0, 1)])
     np.testing.assert_array_equal(gpu.unpack_pool_argmax(pool_argmax, channels), squares.argmax(axis=0))
 

@@ -198,15 +198,15 @@ def test_gram_and_style_gradient(called: Callable[[str], CudaDevice], element: s
     reference.gram(features.astype(np.float64), expected, weights=weights)
     within_share(device.download(ours), expected, HALF_STEP[element], "gram")
     matrix = (matrix + matrix.T) / np.float32(device.loss_scale)
-    for shift in (None, moved / np.float32(device.loss_scale)):
+    for mean_error in (None, moved / np.float32(device.loss_scale)):
         out, expected = stored(device, before), before.astype(np.float64)
         device.style_gradient(
             stored(device, features), held(device, matrix, np.float32), out=out, accumulate=True,
-            shift=None if shift is None else held(device, shift, np.float32), weights=held(device, weights, np.float32),
-        )  # fmt: skip
+            mean_error=None if mean_error is None else held(device, mean_error, np.float32), weights=held(device,
+        weights, np.float32), )  # fmt: skip
         reference.style_gradient(
             features.astype(np.float64), device.loss_scale * matrix.astype(np.float64), out=expected,
-            accumulate=True, shift=None if shift is None else device.loss_scale * shift, weights=weights,
+            accumulate=True, mean_error=None if mean_error is None else device.loss_scale * mean_error, weights=weights,
         )  # fmt: skip
         within_share(device.download(out), expected, HALF_STEP[element], "style gradient")
 
@@ -232,12 +232,12 @@ class Noting(CudaDevice):
         super().__init__(*args, **kwargs)
         self.decisions: list[tuple[Any, Any]] = []
 
-    def conv3x3_relu(self, x: Any, filters: Any, *, mask: Any, pool_argmax: Any, **outputs: Any) -> None:
-        super().conv3x3_relu(x, filters, mask=mask, pool_argmax=pool_argmax, **outputs)
-        if mask is not None:
+    def conv3x3_relu(self, x: Any, filters: Any, *, relu_mask: Any, pool_argmax: Any, **outputs: Any) -> None:
+        super().conv3x3_relu(x, filters, relu_mask=relu_mask, pool_argmax=pool_argmax, **outputs)
+        if relu_mask is not None:
             channels = filters.channels_out
             chosen = None if pool_argmax is None else self.unpack_pool_argmax(pool_argmax, channels)
-            self.decisions.append((self.unpack_mask(mask, channels), chosen))
+            self.decisions.append((self.unpack_relu_mask(relu_mask, channels), chosen))
 
 
 class Following(Reference):
@@ -248,10 +248,10 @@ class Following(Reference):
         super().__init__()
         self._decisions = iter(decisions)
 
-    def conv3x3_relu(self, x: Any, filters: Any, *, mask: Any, pool_argmax: Any, **outputs: Any) -> None:
-        super().conv3x3_relu(x, filters, mask=mask, pool_argmax=pool_argmax, **outputs)
-        if mask is not None:
-            mask[...], chosen = next(self._decisions)
+    def conv3x3_relu(self, x: Any, filters: Any, *, relu_mask: Any, pool_argmax: Any, **outputs: Any) -> None:
+        super().conv3x3_relu(x, filters, relu_mask=relu_mask, pool_argmax=pool_argmax, **outputs)
+        if relu_mask is not None:
+            relu_mask[...], chosen = next(self._decisions)
             if pool_argmax is not None:
                 pool_argmax[...] = chosen
 
@@ -452,7 +452,7 @@ def test_one_layer_by_wgmma_is_what_the_launcher_computes(monkeypatch: pytest.Mo
     filters = device.pack_filters(kernel, random(24, seed=2))
     assert isinstance(filters, hopper.PackedFilters)
     x, ours, theirs = (stored(device, values) for values in (x, np.zeros((9, 11, 24)), np.zeros((9, 11, 24))))
-    wanted: dict[str, Any] = {"mask": None, "pooling": "max", "pooled": None, "pool_argmax": None}
+    wanted: dict[str, Any] = {"relu_mask": None, "pooling": "max", "pooled": None, "pool_argmax": None}
     device.conv3x3_relu(x, filters, out=ours, **wanted)
     for launch in hopper.conv3x3_relu(x, filters, out=theirs, workspace=device.allocate(1 << 16),
                                       target=tensor_map.target_of(on, 7), **wanted):  # fmt: skip

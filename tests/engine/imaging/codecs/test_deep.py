@@ -307,6 +307,7 @@ def test_an_unusable_profile_is_ignored_with_a_warning(tmp_path: Path) -> None:
         (b"x\0\5" + zlib.compress(srgb_profile()), "that is packed in an unknown way"),
         (b"", "that is packed in an unknown way"),
     ],
+    ids=["large", "damaged", "short", "unknown", "empty"],  # a profile tells the time, and its bytes would be a name
 )
 def test_a_profile_that_is_left_out_is_told_of(tmp_path: Path, body: bytes, said: str) -> None:
     (tmp_path / "a.png").write_bytes(make_png(samples(), (b"iCCP", body)))

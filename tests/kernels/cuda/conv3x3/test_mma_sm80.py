@@ -17,7 +17,7 @@ from nstgpu.kernels.cuda.conv3x3 import launch_mma_sm80 as tensor_convolution
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3 import tile_model as tensor_tiles
 from nstgpu.kernels.cuda.conv3x3.launch_mma_sm80 import pack_filters, partial_bytes
-from nstgpu.kernels.cuda.conv3x3.launch_simt import mask_layout, pool_argmax_layout
+from nstgpu.kernels.cuda.conv3x3.launch_simt import pool_argmax_layout, relu_mask_layout
 from nstgpu.kernels.cuda.conv3x3.tile_model import PRODUCTS, ConvPlan, cut
 from nstgpu.kernels.cuda.elementwise import launch as pointwise
 from nstgpu.kernels.cuda.gpu_spec import spec_of
@@ -111,14 +111,14 @@ def works(precision: str, shape: Shape, channels_out: int) -> Iterator[ConvPlan]
 
 # ---- forward --------------------------------------------------------------------------------------------------------
 def forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, work: ConvPlan | None = None) -> dict[str, Any]:
-    """What conv3x3_relu leaves behind, in host memory, of "out", "mask", "pooled" and "pool_argmax"."""
+    """What conv3x3_relu leaves behind, in host memory, of "out", "relu_mask", "pooled" and "pool_argmax"."""
     height, width, channels_in, channels = shape
     x, kernel, bias = layer(shape)
     pooled = (height // 2, width // 2, channels)
     memory = MEMORY[bench.precision]
     layouts = {
         "out": ((height, width, channels), memory),
-        "mask": mask_layout((height, width, channels)),
+        "relu_mask": relu_mask_layout((height, width, channels)),
         "pooled": (pooled, memory),
         "pool_argmax": pool_argmax_layout(pooled),
     }
@@ -145,12 +145,12 @@ def check_forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, wor
     precision, terms = bench.precision, 9 * channels_in + 1
     x, kernel, bias = layer(shape)
     results = forward(bench, shape, pooling, wanted, work)
-    y, mask = np.empty((height, width, channels)), np.empty((height, width, channels), bool)
+    y, relu_mask = np.empty((height, width, channels)), np.empty((height, width, channels), bool)
     pooled = np.empty((height // 2, width // 2, channels))
     pool_argmax = np.empty(pooled.shape, np.uint8)
     filters = ReferenceFilters(as_given(kernel, precision), bias.astype(np.float64))
     given = x.astype(np.float64) if channels_in == 3 else as_given(x, precision)
-    buffers = {"mask": mask, "pooled": pooled, "pool_argmax": pool_argmax}
+    buffers = {"relu_mask": relu_mask, "pooled": pooled, "pool_argmax": pool_argmax}
     reference.conv3x3_relu(given, filters, out=y, pooling=pooling, **buffers)
     budget = budget_of(precision, terms)
     unsure = 8 * budget_of("3xtf32" if precision == "3xtf32" else "tf32", terms)
@@ -160,12 +160,12 @@ def check_forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, wor
         within_few(results["out"], y, budget, "out")
         exact = np.empty_like(y)
         plain = ReferenceFilters(kernel.astype(np.float64), bias.astype(np.float64))
-        reference.conv3x3_relu(x.astype(np.float64), plain, out=exact, mask=None, pooling=pooling, pooled=None,
+        reference.conv3x3_relu(x.astype(np.float64), plain, out=exact, relu_mask=None, pooling=pooling, pooled=None,
                                pool_argmax=None)  # fmt: skip
         within_few(results["out"], exact, WHOLE[precision], "out, and what went in")
-    if "mask" in results:
-        bits = np.unpackbits(results["mask"], axis=2, bitorder="little").astype(bool)
-        np.testing.assert_array_equal(bits | (np.abs(y) < unsure), mask | (np.abs(y) < unsure))
+    if "relu_mask" in results:
+        bits = np.unpackbits(results["relu_mask"], axis=2, bitorder="little").astype(bool)
+        np.testing.assert_array_equal(bits | (np.abs(y) < unsure), relu_mask | (np.abs(y) < unsure))
     if "pooled" in results:
         within_few(results["pooled"], pooled, budget, "pooled")
     if "pool_argmax" in results and pool_argmax.size:
@@ -181,17 +181,17 @@ def check_forward(bench: Bench, shape: Shape, pooling: Pooling, wanted: str, wor
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_forward(bench: Callable[[str], Bench], precision: str, shape: Shape) -> None:
     for work in works(precision, shape, shape[3]):
-        check_forward(bench(precision), shape, "max", "out mask pooled pool_argmax", work)
+        check_forward(bench(precision), shape, "max", "out relu_mask pooled pool_argmax", work)
 
 
 @pytest.mark.parametrize("precision", HALVES)
 @pytest.mark.parametrize("shape", IMAGE_SHAPES, ids=str)
 def test_forward_from_an_image(bench: Callable[[str], Bench], precision: str, shape: Shape) -> None:
-    check_forward(bench(precision), shape, "max", "out mask pooled pool_argmax")
+    check_forward(bench(precision), shape, "max", "out relu_mask pooled pool_argmax")
 
 
 @pytest.mark.parametrize(
-    "wanted", ["out", "mask", "pooled", "pooled pool_argmax", "mask pooled pool_argmax", "out pooled"]
+    "wanted", ["out", "relu_mask", "pooled", "pooled pool_argmax", "relu_mask pooled pool_argmax", "out pooled"]
 )
 @pytest.mark.parametrize(("shape", "split_k"), [((9, 12, 3, 16), 1), ((7, 18, 16, 24), 1), ((5, 6, 136, 8), 3)])
 def test_forward_stores_what_is_wanted(bench: Callable[[str], Bench], shape: Shape, split_k: int, wanted: str) -> None:
@@ -209,7 +209,7 @@ def test_of_equal_pixels_the_first_is_chosen(bench: Callable[[str], Bench], prec
     pool_argmax = on.empty(*pool_argmax_layout((4, 4, 8)))
     on.run(
         tensor_convolution.conv3x3_relu(
-            on.held(in_memory(random(8, 8, 8), precision)), filters, on.spec, out=None, mask=None, pooling="max",
+            on.held(in_memory(random(8, 8, 8), precision)), filters, on.spec, out=None, relu_mask=None, pooling="max",
             pooled=on.empty((4, 4, 8), MEMORY[precision]), pool_argmax=pool_argmax, workspace=None,
         )
     )  # fmt: skip
@@ -225,7 +225,7 @@ def test_what_is_not_a_number_stays_so(bench: Callable[[str], Bench], precision:
     values = on.held(x if shape[2] == 3 else in_memory(x, precision))
     on.run(
         tensor_convolution.conv3x3_relu(
-            values, held_filters(on, kernel, bias), on.spec, out=out, mask=None, pooling="max", pooled=None,
+            values, held_filters(on, kernel, bias), on.spec, out=out, relu_mask=None, pooling="max", pooled=None,
             pool_argmax=None, workspace=None,
         )
     )  # fmt: skip
@@ -243,7 +243,7 @@ def backward(
     precision = bench.precision
     _, kernel, bias = layer(shape)
     gradient, before = random(height, width, channels_out, seed=3), random(height, width, channels_in, seed=4)
-    mask = random(height, width, channels_in, seed=5) > 0 if masked else None
+    relu_mask = random(height, width, channels_in, seed=5) > 0 if masked else None
     start = before if channels_in == 3 else in_memory(before, precision)
     out = bench.held(start) if accumulate else bench.empty(before.shape, start.dtype)
     turned = (height, width, channels_out, channels_in)
@@ -251,18 +251,18 @@ def backward(
     bench.run(
         tensor_convolution.conv3x3_input_gradient(
             bench.held(in_memory(gradient, precision)), held_filters(bench, kernel, bias), bench.spec, out=out,
-            mask=None if mask is None else bench.held(np.packbits(mask, axis=2, bitorder="little")),
+            relu_mask=None if relu_mask is None else bench.held(np.packbits(relu_mask, axis=2, bitorder="little")),
             accumulate=accumulate, workspace=workspace, work=work,
         )
     )  # fmt: skip
     expected = before.astype(np.float64) if channels_in == 3 else widened(start, precision).astype(np.float64)
     filters = ReferenceFilters(as_given(kernel, precision), bias)
     reference.conv3x3_input_gradient(
-        as_given(gradient, precision), filters, out=expected, mask=mask, accumulate=accumulate
+        as_given(gradient, precision), filters, out=expected, relu_mask=relu_mask, accumulate=accumulate
     )
     actual = bench.runtime.download(out) if channels_in == 3 else bench.fetched(out)
-    if mask is not None:
-        assert not actual[~mask].any()
+    if relu_mask is not None:
+        assert not actual[~relu_mask].any()
     return actual, expected
 
 
@@ -299,7 +299,7 @@ def test_pool_input_gradient(
     height, width = size
     gradient = rounded(random(height // 2, width // 2, channels), precision)
     before = rounded(random(height, width, channels, seed=1), precision)
-    mask = random(height, width, channels, seed=2) > 0
+    relu_mask = random(height, width, channels, seed=2) > 0
     picks = np.random.default_rng(3).integers(0, 4, gradient.shape).astype(np.uint8)
     fours = picks.reshape(*picks.shape[:2], channels // 4, 4)
     packed = (fours << np.array([0, 2, 4, 6], np.uint8)).sum(-1).astype(np.uint8)
@@ -307,12 +307,12 @@ def test_pool_input_gradient(
     on.run(
         pointwise.pool_input_gradient_16bit(
             on.held(gradient), on.held(packed) if pooling == "max" else None, out,
-            on.held(np.packbits(mask, axis=2, bitorder="little")), accumulate, precision,
+            on.held(np.packbits(relu_mask, axis=2, bitorder="little")), accumulate, precision,
         )
     )  # fmt: skip
     expected = widened(before, precision).astype(np.float64)
     reference.pool_input_gradient(widened(gradient, precision).astype(np.float64), pooling=pooling, pool_argmax=picks,
-                                  out=expected, mask=mask, accumulate=accumulate)  # fmt: skip
+                                  out=expected, relu_mask=relu_mask, accumulate=accumulate)  # fmt: skip
     np.testing.assert_array_equal(on.fetched(out), as_given(expected, precision))
 
 
@@ -338,11 +338,11 @@ def test_pool2x2(
 @pytest.mark.parametrize("precision", HALVES)
 def test_relu_gradient(bench: Callable[[str], Bench], precision: str) -> None:
     on = bench(precision)
-    gradient, mask = rounded(random(7, 9, 16), precision), random(7, 9, 16, seed=1) > 0
+    gradient, relu_mask = rounded(random(7, 9, 16), precision), random(7, 9, 16, seed=1) > 0
     held = on.held(gradient)
-    packed = on.held(np.packbits(mask, axis=2, bitorder="little"))
+    packed = on.held(np.packbits(relu_mask, axis=2, bitorder="little"))
     on.run(pointwise.relu_gradient_16bit(held, packed, precision))
-    np.testing.assert_array_equal(on.fetched(held), np.where(mask, widened(gradient, precision), 0))
+    np.testing.assert_array_equal(on.fetched(held), np.where(relu_mask, widened(gradient, precision), 0))
 
 
 # ---- what no single result shows ------------------------------------------------------------------------------------
@@ -353,14 +353,16 @@ def test_the_checking_build_finds_nothing(precision: str) -> None:
     row = PRODUCTS[precision].row_channels
     for tile in PRODUCTS[precision].tiles:
         narrow = (3, 5, row + 8, tile.channels)  # two blocks of channels: both halos
-        check_forward(on, narrow, "max", "out mask pooled pool_argmax", cut(tile, narrow, 1, PRODUCTS[precision], 90))
+        check_forward(
+            on, narrow, "max", "out relu_mask pooled pool_argmax", cut(tile, narrow, 1, PRODUCTS[precision], 90)
+        )
         turned = cut(tile, (3, 5, row + 8, tile.channels), 2, PRODUCTS[precision], 90)
         backward(on, (3, 5, tile.channels, row + 8), masked=True, accumulate=True, work=turned)
         backward(on, (3, 5, tile.channels, 8), masked=True, accumulate=True)
     sliced = (3, 5, row + 8, 64)
-    check_forward(on, sliced, "average", "mask pooled", cut(tile, sliced, 2, PRODUCTS[precision], 90))
+    check_forward(on, sliced, "average", "relu_mask pooled", cut(tile, sliced, 2, PRODUCTS[precision], 90))
     if precision in HALVES:
-        check_forward(on, (5, 17, 3, 24), "max", "out mask pooled pool_argmax")
+        check_forward(on, (5, 17, 3, 24), "max", "out relu_mask pooled pool_argmax")
         backward(on, (5, 17, 3, 72), masked=True, accumulate=True)
         test_pool2x2(lambda _: on, precision, "max", (3, 5))
         test_pool2x2(lambda _: on, precision, "average", (3, 5))
@@ -384,7 +386,7 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(precision: str) -> None:
     seen = set()
     for seed in (0, 0, 1, 2):
         on = Bench(Emulated(precision, seed=seed), precision, HOPPER)
-        results = forward(on, shape, "max", "out mask pooled pool_argmax", work)
+        results = forward(on, shape, "max", "out relu_mask pooled pool_argmax", work)
         seen.add(b"".join(values.tobytes() for values in results.values()))
     assert len(seen) == 1
 
@@ -398,12 +400,14 @@ def test_turing_computes_the_same(check: bool) -> None:
     turing = Bench(Emulated("fp16", check=check, ARCHITECTURE=750), "fp16", TURING)
     work = cut(tile, shape, 1, PRODUCTS["fp16"], 75)
     assert work.shared_bytes <= 64 << 10
-    results = forward(turing, shape, "max", "out mask", work)
+    results = forward(turing, shape, "max", "out relu_mask", work)
     hopper = Bench(Emulated("fp16"), "fp16", HOPPER)
-    for name, values in forward(hopper, shape, "max", "out mask", cut(tile, shape, 1, PRODUCTS["fp16"], 90)).items():
+    for name, values in forward(
+        hopper, shape, "max", "out relu_mask", cut(tile, shape, 1, PRODUCTS["fp16"], 90)
+    ).items():
         np.testing.assert_array_equal(results[name], values)
     if check:
-        check_forward(turing, (5, 17, 3, 24), "max", "out mask pooled pool_argmax")
+        check_forward(turing, (5, 17, 3, 24), "max", "out relu_mask pooled pool_argmax")
         backward(turing, (5, 17, 3, 72), masked=True, accumulate=True)
 
 
@@ -423,7 +427,7 @@ def test_a_network_there_and_back(bench: Callable[[str], Bench], precision: str)
     workspace = on.empty((1 << 20,), np.uint8)
 
     activations = [on.empty((20, 18, 64), memory), on.empty((10, 9, 64), memory), on.empty((10, 9, 128), memory)]
-    masks = [on.empty(*mask_layout((*shape[:2], shape[3]))) for shape in shapes]
+    masks = [on.empty(*relu_mask_layout((*shape[:2], shape[3]))) for shape in shapes]
     pool_argmax = on.empty(*pool_argmax_layout((10, 9, 64)))
     x = on.held(100 * random(20, 18, 3))
     for i, y in enumerate(activations):
@@ -432,9 +436,11 @@ def test_a_network_there_and_back(bench: Callable[[str], Bench], precision: str)
             if i == 1
             else {"out": y, "pooled": None, "pool_argmax": None}
         )
-        on.run(kernel_set.conv3x3_relu(x, filters[i], mask=masks[i], pooling="max", workspace=workspace, **outputs))
+        on.run(
+            kernel_set.conv3x3_relu(x, filters[i], relu_mask=masks[i], pooling="max", workspace=workspace, **outputs)
+        )
         x = y
-    passed = [np.unpackbits(on.fetched(mask), axis=2, bitorder="little").astype(bool) for mask in masks]
+    passed = [np.unpackbits(on.fetched(relu_mask), axis=2, bitorder="little").astype(bool) for relu_mask in masks]
     picks = (on.fetched(pool_argmax)[..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & np.uint8(3)).reshape(10, 9, 64)
 
     start = rounded(random(10, 9, 128), precision) if memory != np.float32 else random(10, 9, 128)
@@ -442,14 +448,14 @@ def test_a_network_there_and_back(bench: Callable[[str], Bench], precision: str)
     on.run(pointwise.relu_gradient_16bit(gradient, masks[2], precision) if precision in HALVES
            else pointwise.relu_gradient(gradient, masks[2]))  # fmt: skip
 
-    def convolve_back(i: int, mask: int | None) -> tuple[Any, Any]:
+    def convolve_back(i: int, relu_mask: int | None) -> tuple[Any, Any]:
         out = on.empty((*gradient.shape[:2], shapes[i][2]), memory if i > 0 else np.float32)
         on.run(kernel_set.conv3x3_input_gradient(
-            gradient, filters[i], out=out, mask=None if mask is None else masks[mask], accumulate=False,
+            gradient, filters[i], out=out, relu_mask=None if relu_mask is None else masks[relu_mask], accumulate=False,
             workspace=workspace))  # fmt: skip
         expected = np.empty(out.shape)
-        reference.conv3x3_input_gradient(exact, exact_filters[i], out=expected,
-                                         mask=None if mask is None else passed[mask], accumulate=False)  # fmt: skip
+        mask = None if relu_mask is None else passed[relu_mask]
+        reference.conv3x3_input_gradient(exact, exact_filters[i], out=expected, relu_mask=mask, accumulate=False)
         return out, expected
 
     gradient, exact = convolve_back(2, None)
@@ -460,7 +466,7 @@ def test_a_network_there_and_back(bench: Callable[[str], Bench], precision: str)
         else pointwise.pool_input_gradient(gradient, pool_argmax, unpooled, masks[1], False)
     )
     reference.pool_input_gradient(
-        exact, pooling="max", pool_argmax=picks, out=expected, mask=passed[1], accumulate=False
+        exact, pooling="max", pool_argmax=picks, out=expected, relu_mask=passed[1], accumulate=False
     )
     gradient, exact = unpooled, expected
     gradient, exact = convolve_back(1, 0)
@@ -498,10 +504,10 @@ def test_filters_of_other_widths_go_to_the_kernels_without_tensor_cores() -> Non
         kernels = MmaKernels(cast(Runtime, SimpleNamespace(spec=HOPPER)), precision)
         x, out = np.zeros((8, 8, channels), np.float32), np.zeros((8, 8, 12), np.float32)
         (launch,) = kernels.conv3x3_relu(
-            x, packed, out=out, mask=None, pooling="max", pooled=None, pool_argmax=None, workspace=None
+            x, packed, out=out, relu_mask=None, pooling="max", pooled=None, pool_argmax=None, workspace=None
         )
         assert launch.kernel.startswith("conv3x3_relu_simt_")
-        gradients = kernels.conv3x3_input_gradient(out, packed, out=x, mask=None, accumulate=False, workspace=None)
+        gradients = kernels.conv3x3_input_gradient(out, packed, out=x, relu_mask=None, accumulate=False, workspace=None)
         assert gradients[0].kernel.startswith("conv3x3_input_gradient_simt_")
     for precision in HALVES:
         with pytest.raises(
@@ -519,7 +525,7 @@ def test_a_workspace_too_small_is_refused() -> None:
     small = np.zeros(tensor_convolution.workspace_bytes(*shape, "bf16", HOPPER) - 1, np.uint8)
     for workspace in (None, small):
         with pytest.raises(ValueError, match="workspace"):
-            tensor_convolution.conv3x3_relu(x, filters, HOPPER, out=x, mask=None, pooling="max", pooled=None,
+            tensor_convolution.conv3x3_relu(x, filters, HOPPER, out=x, relu_mask=None, pooling="max", pooled=None,
                                             pool_argmax=None, workspace=workspace)  # fmt: skip
 
 

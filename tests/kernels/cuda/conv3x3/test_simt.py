@@ -46,13 +46,13 @@ def bind_workspace(device: CudaDevice, shape: tuple[int, int, int, int]) -> None
 
 # ---- forward --------------------------------------------------------------------------------------------------------
 def forward(device: CudaDevice, shape: tuple[int, int, int, int], pooling: Pooling, wanted: str) -> dict[str, Any]:
-    """What conv3x3_relu leaves behind, in host memory, of "out", "mask", "pooled" and "pool_argmax"."""
+    """What conv3x3_relu leaves behind, in host memory, of "out", "relu_mask", "pooled" and "pool_argmax"."""
     height, width, _, channels = shape
     x, kernel, bias = layer(shape)
     pooled = (height // 2, width // 2, channels)
     layouts = {
         "out": ((height, width, channels), np.dtype(np.float32)),
-        "mask": device.mask_layout((height, width, channels)),
+        "relu_mask": device.relu_mask_layout((height, width, channels)),
         "pooled": (pooled, np.dtype(np.float32)),
         "pool_argmax": device.pool_argmax_layout(pooled),
     }
@@ -67,21 +67,27 @@ def check_forward(device: CudaDevice, shape: tuple[int, int, int, int], pooling:
     height, width, channels_in, channels = shape
     x, kernel, bias = layer(shape)
     results = forward(device, shape, pooling, wanted)
-    y, mask = np.empty((height, width, channels)), np.empty((height, width, channels), bool)
+    y, relu_mask = np.empty((height, width, channels)), np.empty((height, width, channels), bool)
     pooled = np.empty((height // 2, width // 2, channels))
     pool_argmax = np.empty(pooled.shape, np.uint8)
     filters = reference.pack_filters(kernel, bias)
     reference.conv3x3_relu(
-        x.astype(np.float64), filters, out=y, mask=mask, pooling=pooling, pooled=pooled, pool_argmax=pool_argmax
+        x.astype(np.float64),
+        filters,
+        out=y,
+        relu_mask=relu_mask,
+        pooling=pooling,
+        pooled=pooled,
+        pool_argmax=pool_argmax,
     )
     terms = 9 * channels_in + 1
     if "out" in results:
         within(results["out"], y, terms, BUDGET, what="out")
-    if "mask" in results:
-        ours = device.unpack_mask(held(device, results["mask"]), channels)
-        np.testing.assert_array_equal(mask_bits(ours), results["mask"], "bits beyond the last channel")
+    if "relu_mask" in results:
+        ours = device.unpack_relu_mask(held(device, results["relu_mask"]), channels)
+        np.testing.assert_array_equal(mask_bits(ours), results["relu_mask"], "bits beyond the last channel")
         unsure = np.abs(y) < 8 * EPSILON * np.sqrt(terms)
-        np.testing.assert_array_equal(ours | unsure, mask | unsure)
+        np.testing.assert_array_equal(ours | unsure, relu_mask | unsure)
         if "out" in results:
             np.testing.assert_array_equal(ours, results["out"] > 0)
     if "pooled" in results:
@@ -101,11 +107,11 @@ def check_forward(device: CudaDevice, shape: tuple[int, int, int, int], pooling:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_forward(device: CudaDevice, shape: tuple[int, int, int, int]) -> None:
-    check_forward(device, shape, "max", "out mask pooled pool_argmax")
+    check_forward(device, shape, "max", "out relu_mask pooled pool_argmax")
 
 
 @pytest.mark.parametrize(
-    "wanted", ["out", "mask", "pooled", "pooled pool_argmax", "mask pooled pool_argmax", "out pooled"]
+    "wanted", ["out", "relu_mask", "pooled", "pooled pool_argmax", "relu_mask pooled pool_argmax", "out pooled"]
 )
 @pytest.mark.parametrize("pooling", ["max", "average"])
 @pytest.mark.parametrize("shape", [(17, 19, 3, 20), (15, 18, 16, 30), (13, 9, 64, 64), (9, 12, 7, 9)], ids=str)
@@ -121,7 +127,7 @@ def test_of_equal_pixels_the_first_is_chosen(device: CudaDevice) -> None:
     filters = device.pack_filters(np.zeros((3, 3, 8, 8), np.float32), np.ones(8, np.float32))
     pool_argmax = empty(device, *device.pool_argmax_layout((4, 4, 8)))
     bind_workspace(device, (8, 8, 8, 8))
-    device.conv3x3_relu(held(device, random(8, 8, 8)), filters, out=None, mask=None, pooling="max",
+    device.conv3x3_relu(held(device, random(8, 8, 8)), filters, out=None, relu_mask=None, pooling="max",
                         pooled=empty(device, (4, 4, 8)), pool_argmax=pool_argmax)  # fmt: skip
     assert not device.download(pool_argmax).any()
 
@@ -132,7 +138,7 @@ def test_what_is_not_a_number_stays_so(device: CudaDevice, shape: tuple[int, int
     x[4, 4, 0] = np.nan
     out = empty(device, (*shape[:2], shape[3]))
     bind_workspace(device, shape)
-    device.conv3x3_relu(held(device, x), device.pack_filters(kernel, bias), out=out, mask=None, pooling="max",
+    device.conv3x3_relu(held(device, x), device.pack_filters(kernel, bias), out=out, relu_mask=None, pooling="max",
                         pooled=None, pool_argmax=None)  # fmt: skip
     expected = np.zeros(out.shape, bool)
     expected[3:6, 3:6] = True
@@ -145,20 +151,20 @@ def backward(device: CudaDevice, shape: tuple[int, int, int, int], masked: bool,
     height, width, channels_in, channels_out = shape
     _, kernel, bias = layer(shape)
     gradient, before = random(height, width, channels_out, seed=3), random(height, width, channels_in, seed=4)
-    mask = random(height, width, channels_in, seed=5) > 0 if masked else None
+    relu_mask = random(height, width, channels_in, seed=5) > 0 if masked else None
     out = held(device, before) if accumulate else empty(device, before.shape)
     bind_workspace(device, shape)
     device.conv3x3_input_gradient(
         held(device, gradient), device.pack_filters(kernel, bias), out=out,
-        mask=None if mask is None else held(device, mask_bits(mask)), accumulate=accumulate,
+        relu_mask=None if relu_mask is None else held(device, mask_bits(relu_mask)), accumulate=accumulate,
     )  # fmt: skip
     expected = before.astype(np.float64)
     filters = reference.pack_filters(kernel, bias)
     reference.conv3x3_input_gradient(
-        gradient.astype(np.float64), filters, out=expected, mask=mask, accumulate=accumulate
+        gradient.astype(np.float64), filters, out=expected, relu_mask=relu_mask, accumulate=accumulate
     )
-    if mask is not None:
-        assert not device.download(out)[~mask].any()
+    if relu_mask is not None:
+        assert not device.download(out)[~relu_mask].any()
     return device.download(out), expected
 
 
@@ -185,7 +191,7 @@ def test_naive_kernels_agree_with_the_reference_and_the_fast_ones(
     arguments = (held(device, x), held(device, kernel), held(device, bias), out, *sizes)
     runtime.launch(Launch("conv3x3_relu_naive", (out.size // 64 + 1, 1, 1), (64, 1, 1), arguments))
     expected = np.empty(out.shape)
-    reference.conv3x3_relu(x.astype(np.float64), reference.pack_filters(kernel, bias), out=expected, mask=None,
+    reference.conv3x3_relu(x.astype(np.float64), reference.pack_filters(kernel, bias), out=expected, relu_mask=None,
                            pooling="max", pooled=None, pool_argmax=None)  # fmt: skip
     within(device.download(out), expected, 9 * channels_in + 1, BUDGET, what="naive")
     within(forward(device, shape, "max", "out")["out"], device.download(out), 9 * channels_in + 1, BUDGET, what="fast")
@@ -201,8 +207,8 @@ def test_naive_kernels_agree_with_the_reference_and_the_fast_ones(
 # ---- what no single result shows ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("shape", CHECKED_SHAPES, ids=str)
 def test_the_checking_build_finds_nothing(checked: CudaDevice, shape: tuple[int, int, int, int]) -> None:
-    check_forward(checked, shape, "max", "out mask pooled pool_argmax")
-    check_forward(checked, shape, "average", "mask pooled")
+    check_forward(checked, shape, "max", "out relu_mask pooled pool_argmax")
+    check_forward(checked, shape, "average", "relu_mask pooled")
     within(*backward(checked, shape, masked=True, accumulate=True), 9 * shape[3], BUDGET, what="gradient")
 
 
@@ -226,7 +232,7 @@ def test_the_order_of_blocks_and_lanes_changes_no_byte(
     seen = set()
     for seed in (0, 0, 1, 2):
         device = CudaDevice(runtime_called("emulator", seed=seed))
-        results = forward(device, shape, "max", "out mask pooled pool_argmax")
+        results = forward(device, shape, "max", "out relu_mask pooled pool_argmax")
         gradient, _ = backward(device, shape, masked=True, accumulate=True)
         seen.add(b"".join(values.tobytes() for values in (*results.values(), gradient)))
     assert len(seen) == 1
@@ -291,7 +297,7 @@ def test_a_workspace_too_small_is_refused() -> None:
     small = np.zeros(convolution.workspace_bytes(*shape) - 1, np.uint8)
     for workspace in (None, small):
         with pytest.raises(ValueError, match="workspace"):
-            convolution.conv3x3_relu(x, filters, out=x, mask=None, pooling="max", pooled=None, pool_argmax=None,
+            convolution.conv3x3_relu(x, filters, out=x, relu_mask=None, pooling="max", pooled=None, pool_argmax=None,
                                      workspace=workspace)  # fmt: skip
 
 
@@ -309,5 +315,5 @@ def test_packed_filters_hold_every_weight_once_and_zeros(channels_in: int, chann
 
 
 def test_masks_and_choices_take_a_bit_and_two() -> None:
-    assert convolution.mask_layout((5, 7, 17)) == ((5, 7, 3), np.dtype(np.uint8))
+    assert convolution.relu_mask_layout((5, 7, 17)) == ((5, 7, 3), np.dtype(np.uint8))
     assert convolution.pool_argmax_layout((5, 7, 17)) == ((5, 7, 5), np.dtype(np.uint8))

@@ -73,14 +73,14 @@ def run(runtime: Runtime, launches: list[Launch]) -> None:
 # ---- forward --------------------------------------------------------------------------------------------------------
 def forward(runtime: Runtime, shape: Shape4, work: ConvPlan, pooling: Pooling, wanted: str, blocks: int = 2,
             inputs: tuple[Any, Any, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
-    """What conv3x3_relu leaves behind, of "out", "mask", "pooled" and "pool_argmax"; and the reference's."""
+    """What conv3x3_relu leaves behind, of "out", "relu_mask", "pooled" and "pool_argmax"; and the reference's."""
     height, width, _, channels = shape
     x, kernel, bias = (values.astype(np.float32) for values in (inputs or layer(shape)))
     filters = packed(runtime, kernel, bias, work.tile.precision)
     pooled = (height // 2, width // 2, channels)
     layouts: dict[str, Any] = {
         "out": ((height, width, channels), np.float32),
-        "mask": convolution.mask_layout((height, width, channels)),
+        "relu_mask": convolution.relu_mask_layout((height, width, channels)),
         "pooled": (pooled, np.float32),
         "pool_argmax": convolution.pool_argmax_layout(pooled),
     }
@@ -91,7 +91,7 @@ def forward(runtime: Runtime, shape: Shape4, work: ConvPlan, pooling: Pooling, w
     run(runtime, hopper.conv3x3_relu(x_held, filters, pooling=pooling, workspace=workspace, work=work,
                                      target=tensor_map.target_of(runtime, blocks), **buffers))  # fmt: skip
     expected = {
-        "out": np.empty((height, width, channels)), "mask": np.empty((height, width, channels), bool),
+        "out": np.empty((height, width, channels)), "relu_mask": np.empty((height, width, channels), bool),
         "pooled": np.empty(pooled), "pool_argmax": np.empty(pooled, np.uint8),
     }  # fmt: skip
     exact = reference.pack_filters(kernel.astype(np.float64), bias.astype(np.float64))
@@ -105,12 +105,12 @@ def check_forward(runtime: Runtime, shape: Shape4, work: ConvPlan, pooling: Pool
     unsure = 2 * LARGEST_ERROR[precision] * np.max(y)  # decisions this near to the edge may be rounding's
     if "out" in results:
         near(results["out"], y, precision)
-    if "mask" in results:
-        mask = np.unpackbits(results["mask"], axis=2, bitorder="little").astype(bool)
+    if "relu_mask" in results:
+        relu_mask = np.unpackbits(results["relu_mask"], axis=2, bitorder="little").astype(bool)
         sure = y > unsure
-        np.testing.assert_array_equal(mask[sure], expected["mask"][sure])
+        np.testing.assert_array_equal(relu_mask[sure], expected["relu_mask"][sure])
         if "out" in results:
-            np.testing.assert_array_equal(mask, results["out"] > 0)
+            np.testing.assert_array_equal(relu_mask, results["out"] > 0)
     if "pooled" in results and results["pooled"].size:
         near(results["pooled"], expected["pooled"], precision)
     if "pool_argmax" in results and results["pool_argmax"].size:
@@ -125,13 +125,13 @@ def check_forward(runtime: Runtime, shape: Shape4, work: ConvPlan, pooling: Pool
 @each_tile
 @pytest.mark.parametrize(("shape", "split_k"), CASES, ids=str)
 def test_forward(on_hopper_fp32: Runtime, shape: Shape4, split_k: int, tile: Tile) -> None:
-    check_forward(on_hopper_fp32, shape, cut_up(tile, shape, split_k), "max", "out mask pooled pool_argmax")
+    check_forward(on_hopper_fp32, shape, cut_up(tile, shape, split_k), "max", "out relu_mask pooled pool_argmax")
 
 
 @pytest.mark.parametrize("split_k", [1, 2])
 @pytest.mark.parametrize(
     ("pooling", "wanted"),
-    [("max", "mask"), ("max", "pooled pool_argmax"), ("average", "out pooled"), ("average", "pooled")],
+    [("max", "relu_mask"), ("max", "pooled pool_argmax"), ("average", "out pooled"), ("average", "pooled")],
 )
 @each_tile
 def test_forward_stores_what_is_wanted(
@@ -188,7 +188,7 @@ def test_what_is_not_a_number_stays_so(on_hopper_fp32: Runtime, tile: Tile) -> N
 @each_tile
 def test_results_do_not_depend_on_how_many_blocks_there_are(on_hopper_fp32: Runtime, tile: Tile) -> None:
     shape = (17, 18, 40, 136)
-    one, many = (forward(on_hopper_fp32, shape, cut_up(tile, shape), "max", "out mask", n)[0] for n in (1, 132))
+    one, many = (forward(on_hopper_fp32, shape, cut_up(tile, shape), "max", "out relu_mask", n)[0] for n in (1, 132))
     for name in one:
         np.testing.assert_array_equal(one[name], many[name])
 
@@ -208,7 +208,7 @@ def test_results_do_not_depend_on_the_order_of_lanes(hopper_fp32_called: Runtime
 def test_the_checking_build_has_nothing_to_say(hopper_fp32_called: Runtimes, tile: Tile) -> None:
     runtime, shape = hopper_fp32_called("checked"), (17, 18, 16, 72)
     for split_k in (1, 2):
-        check_forward(runtime, shape, cut_up(tile, shape, split_k), "max", "out mask pooled pool_argmax")
+        check_forward(runtime, shape, cut_up(tile, shape, split_k), "max", "out relu_mask pooled pool_argmax")
     check_backward(runtime, shape, cut_up(tile, (17, 18, 72, 16)), True, True)
 
 
@@ -256,21 +256,23 @@ def check_backward(runtime: Runtime, shape: Shape4, work: ConvPlan, masked: bool
     filters = packed(runtime, kernel, bias, work.tile.precision)
     gradient = random(height, width, channels_out, seed=3)
     before = random(height, width, channels_in, seed=4)
-    mask = random(height, width, channels_in, seed=5) > 0 if masked else None
+    relu_mask = random(height, width, channels_in, seed=5) > 0 if masked else None
     out = held(runtime, before) if accumulate else empty(runtime, before.shape)
-    bits = None if mask is None else held(runtime, np.packbits(mask, axis=2, bitorder="little"))
+    bits = None if relu_mask is None else held(runtime, np.packbits(relu_mask, axis=2, bitorder="little"))
     workspace = empty(runtime, (hopper.partial_bytes(work, height, width, channels_in),), np.uint8)
     gradient_held = held(runtime, gradient)
-    run(runtime, hopper.conv3x3_input_gradient(gradient_held, filters, out=out, mask=bits, accumulate=accumulate,
+    run(runtime, hopper.conv3x3_input_gradient(gradient_held, filters, out=out, relu_mask=bits, accumulate=accumulate,
                                                workspace=workspace, target=tensor_map.target_of(runtime, 3),
                                                work=work))  # fmt: skip
     expected = before.astype(np.float64)
     exact = reference.pack_filters(kernel.astype(np.float64), bias.astype(np.float64))
-    reference.conv3x3_input_gradient(gradient.astype(np.float64), exact, out=expected, mask=mask, accumulate=accumulate)
+    reference.conv3x3_input_gradient(
+        gradient.astype(np.float64), exact, out=expected, relu_mask=relu_mask, accumulate=accumulate
+    )
     ours = runtime.download(out)
     near(ours, expected, work.tile.precision)
-    if mask is not None:
-        assert not ours[~mask].any()
+    if relu_mask is not None:
+        assert not ours[~relu_mask].any()
 
 
 @each_tile
@@ -332,12 +334,12 @@ def test_a_device_takes_them_after_a_test(
     shape = (9, 11, 8, 16)
     device.bind_workspace(device.allocate(device.workspace_bytes([shape])))
     x, y, back = random(9, 11, 8, seed=1), empty(device, (9, 11, 16)), empty(device, (9, 11, 8))
-    device.conv3x3_relu(held(device, x), filters, out=y, mask=None, pooling="max", pooled=None, pool_argmax=None)
-    device.conv3x3_input_gradient(y, filters, out=back, mask=None, accumulate=False)
+    device.conv3x3_relu(held(device, x), filters, out=y, relu_mask=None, pooling="max", pooled=None, pool_argmax=None)
+    device.conv3x3_input_gradient(y, filters, out=back, relu_mask=None, accumulate=False)
     exact = reference.pack_filters(random(3, 3, 8, 16).astype(np.float64), random(16).astype(np.float64))
     expected = np.empty((9, 11, 16))
     reference.conv3x3_relu(
-        x.astype(np.float64), exact, out=expected, mask=None, pooling="max", pooled=None, pool_argmax=None
+        x.astype(np.float64), exact, out=expected, relu_mask=None, pooling="max", pooled=None, pool_argmax=None
     )
     near(device.download(y), expected, "tf32")
     assert np.isfinite(device.download(back)).all()

@@ -72,7 +72,8 @@ def run(runtime: Runtime, launches: list[Launch]) -> None:
 # ---- forward --------------------------------------------------------------------------------------------------------
 def forward(runtime: Runtime, shape: Shape4, element: Element, work: ConvPlan, pooling: Pooling, wanted: str,
             multiprocessors: int = 2) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
-    """What conv3x3_relu leaves behind, of "out", "mask", "pooled" and "pool_argmax", as bits; and the reference's."""
+    """What conv3x3_relu leaves behind, of "out", "relu_mask", "pooled" and "pool_argmax", as bits; and the
+    reference's."""
     height, width, _, channels = shape
     x, kernel, bias = layer(shape)
     x_bits = rounded(x, element)
@@ -80,7 +81,7 @@ def forward(runtime: Runtime, shape: Shape4, element: Element, work: ConvPlan, p
     pooled = (height // 2, width // 2, channels)
     layouts: dict[str, Any] = {
         "out": ((height, width, channels), MEMORY[element]),
-        "mask": convolution.mask_layout((height, width, channels)),
+        "relu_mask": convolution.relu_mask_layout((height, width, channels)),
         "pooled": (pooled, MEMORY[element]),
         "pool_argmax": convolution.pool_argmax_layout(pooled),
     }
@@ -91,7 +92,7 @@ def forward(runtime: Runtime, shape: Shape4, element: Element, work: ConvPlan, p
     run(runtime, hopper.conv3x3_relu(x_held, filters, pooling=pooling, workspace=workspace, work=work,
                                      target=tensor_map.target_of(runtime, multiprocessors), **buffers))  # fmt: skip
     expected = {
-        "out": np.empty((height, width, channels)), "mask": np.empty((height, width, channels), bool),
+        "out": np.empty((height, width, channels)), "relu_mask": np.empty((height, width, channels), bool),
         "pooled": np.empty(pooled), "pool_argmax": np.empty(pooled, np.uint8),
     }  # fmt: skip
     reference.conv3x3_relu(widened(x_bits, element).astype(np.float64),
@@ -109,9 +110,9 @@ def check_forward(
     unsure = 8 * EPSILON * np.sqrt(terms)  # decisions this near to the edge may be rounding's
     if "out" in results:
         rounded_once(widened(results["out"], element), y, element, terms)
-    if "mask" in results:
-        mask = np.unpackbits(results["mask"], axis=2, bitorder="little").astype(bool)
-        np.testing.assert_array_equal(mask | (np.abs(y) < unsure), expected["mask"] | (np.abs(y) < unsure))
+    if "relu_mask" in results:
+        relu_mask = np.unpackbits(results["relu_mask"], axis=2, bitorder="little").astype(bool)
+        np.testing.assert_array_equal(relu_mask | (np.abs(y) < unsure), expected["relu_mask"] | (np.abs(y) < unsure))
     if "pooled" in results:
         rounded_once(widened(results["pooled"], element), expected["pooled"], element, terms)
     if "pool_argmax" in results and results["pool_argmax"].size:
@@ -130,13 +131,15 @@ def check_forward(
 @pytest.mark.parametrize(("shape", "split_k"), CASES, ids=str)
 def test_forward(on_hopper: Runtime, shape: Shape4, split_k: int, tile: Tile, element: Element) -> None:
     split_k = min(split_k, 3 * -(-shape[2] // tensor_map.STEP_CHANNELS))
-    check_forward(on_hopper, shape, element, hopper.cut_up(tile, *shape, split_k), "max", "out mask pooled pool_argmax")
+    check_forward(
+        on_hopper, shape, element, hopper.cut_up(tile, *shape, split_k), "max", "out relu_mask pooled pool_argmax"
+    )
 
 
 @pytest.mark.parametrize("split_k", [1, 2])
 @pytest.mark.parametrize(
     ("pooling", "wanted"),
-    [("max", "mask"), ("max", "pooled pool_argmax"), ("average", "out pooled"), ("average", "pooled")],
+    [("max", "relu_mask"), ("max", "pooled pool_argmax"), ("average", "out pooled"), ("average", "pooled")],
 )
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: tile.variant)
 def test_forward_stores_what_is_wanted(
@@ -153,7 +156,7 @@ def test_what_is_not_a_number_stays_so(on_hopper: Runtime) -> None:
     x[4, 4, 0] = np.nan
     filters, _ = packed(on_hopper, kernel, bias, "bf16")
     out, x_held = empty(on_hopper, (9, 9, 8), np.uint16), held(on_hopper, rounded(x, "bf16"))
-    run(on_hopper, hopper.conv3x3_relu(x_held, filters, out=out, mask=None, pooling="max", pooled=None,
+    run(on_hopper, hopper.conv3x3_relu(x_held, filters, out=out, relu_mask=None, pooling="max", pooled=None,
                                        pool_argmax=None, workspace=None,
                                        target=tensor_map.target_of(on_hopper)))  # fmt: skip
     expected = np.zeros(out.shape, bool)
@@ -165,7 +168,7 @@ def test_what_is_not_a_number_stays_so(on_hopper: Runtime) -> None:
 def test_results_do_not_depend_on_how_many_blocks_there_are(on_hopper: Runtime, tile: Tile) -> None:
     shape = (33, 18, 72, 136)
     work = hopper.cut_up(tile, *shape)
-    one, many = (forward(on_hopper, shape, "bf16", work, "max", "out mask", blocks)[0] for blocks in (1, 132))
+    one, many = (forward(on_hopper, shape, "bf16", work, "max", "out relu_mask", blocks)[0] for blocks in (1, 132))
     for name in one:
         np.testing.assert_array_equal(one[name], many[name])
 
@@ -187,7 +190,7 @@ def test_the_checking_build_has_nothing_to_say(hopper_called: Runtimes, tile: Ti
     runtime, shape = hopper_called("checked"), (17, 18, 16, 72)
     for split_k in (1, 2):
         check_forward(
-            runtime, shape, "bf16", hopper.cut_up(tile, *shape, split_k), "max", "out mask pooled pool_argmax"
+            runtime, shape, "bf16", hopper.cut_up(tile, *shape, split_k), "max", "out relu_mask pooled pool_argmax"
         )
     check_backward(runtime, shape, "bf16", hopper.cut_up(tile, 17, 18, 72, 16), True, True)
 
@@ -268,9 +271,9 @@ def check_backward(
     filters, exact = packed(runtime, kernel, bias, element)
     gradient = rounded(random(height, width, channels_out, seed=3), element)
     before = rounded(random(height, width, channels_in, seed=4), element)
-    mask = random(height, width, channels_in, seed=5) > 0 if masked else None
+    relu_mask = random(height, width, channels_in, seed=5) > 0 if masked else None
     out = held(runtime, before) if accumulate else empty(runtime, before.shape, MEMORY[element])
-    bits = None if mask is None else held(runtime, np.packbits(mask, axis=2, bitorder="little"))
+    bits = None if relu_mask is None else held(runtime, np.packbits(relu_mask, axis=2, bitorder="little"))
     partials = hopper.partial_bytes(work, height, width, channels_in)
     workspace = empty(runtime, (partials + 2 * channels_in**2 + hopper.DIFFERENCE_ALIGNMENT,), np.uint8)
     gradient_held = held(runtime, gradient)
@@ -281,7 +284,7 @@ def check_backward(
         gram_error += gram_error.T.copy()
         style = (held(runtime, features), held(runtime, gram_error))
         out = style[0] if in_place else out
-    run(runtime, hopper.conv3x3_input_gradient(gradient_held, filters, out=out, mask=bits, accumulate=accumulate,
+    run(runtime, hopper.conv3x3_input_gradient(gradient_held, filters, out=out, relu_mask=bits, accumulate=accumulate,
                                                workspace=workspace, target=tensor_map.target_of(runtime, 3),
                                                work=work, style=style))  # fmt: skip
     expected = widened(before, element).astype(np.float64) * accumulate
@@ -290,12 +293,12 @@ def check_backward(
         expected += widened(features, element) @ exact_difference
         accumulate = True
     reference.conv3x3_input_gradient(widened(gradient, element).astype(np.float64),
-                                     reference.pack_filters(exact, bias.astype(np.float64)), out=expected, mask=mask,
-                                     accumulate=accumulate)  # fmt: skip
+                                     reference.pack_filters(exact, bias.astype(np.float64)), out=expected,
+                                     relu_mask=relu_mask, accumulate=accumulate)  # fmt: skip
     ours = widened(runtime.download(out), element)
     rounded_once(ours, expected, element, 9 * channels_out + 1 + styled * channels_in)
-    if mask is not None:
-        assert not ours[~mask].any()
+    if relu_mask is not None:
+        assert not ours[~relu_mask].any()
 
 
 @pytest.mark.parametrize("element", ["bf16", "fp16"])
@@ -363,12 +366,20 @@ def test_which_styles_are_carried(
     gram_error = held(runtime, np.zeros((channels, channels), np.float32))
     workspace = runtime.allocate(kernels.workspace_bytes(8, 8, channels, 16))
     launches = kernels.input_gradient(
-        gradient, filters, features, gram_error, out=features, mask=None, accumulate=False, workspace=workspace,
+        gradient, filters, features, gram_error, out=features, relu_mask=None, accumulate=False, workspace=workspace,
         loss_scale=1.0,
     )  # fmt: skip
     assert ("round_gram_error" if place else "pack_gram_error") in launches[0].kernel
     plain = kernels.input_gradient(
-        gradient, filters, None, None, out=features, mask=None, accumulate=False, workspace=workspace, loss_scale=1.0
+        gradient,
+        filters,
+        None,
+        None,
+        out=features,
+        relu_mask=None,
+        accumulate=False,
+        workspace=workspace,
+        loss_scale=1.0,
     )
     assert len(launches) == len(plain) + (1 if place else 2)
 
@@ -380,7 +391,7 @@ def test_filters_that_stay(on_hopper: Runtime, shape: Shape4, element: Element) 
     """Several work tiles to a block: the first loads them."""
     height, width, channels_in, channels_out = shape
     forward_work = hopper.cut_up(TILES[-1], *shape)._replace(tile=hopper.RESIDENT)
-    check_forward(on_hopper, shape, element, forward_work, "max", "out mask pooled pool_argmax")
+    check_forward(on_hopper, shape, element, forward_work, "max", "out relu_mask pooled pool_argmax")
     work = hopper.cut_up(TILES[-1], height, width, channels_out, channels_in)._replace(tile=hopper.RESIDENT)
     check_backward(on_hopper, shape, element, work, True, True)
     if element == "bf16":
@@ -403,7 +414,7 @@ def test_filters_stay_where_they_fit(hopper_called: Runtimes, shape: Shape4, spl
     filters, _ = packed(runtime, np.zeros((3, 3, *shape[2:])), np.zeros(shape[3]), "bf16")
     x, y = (held(runtime, np.zeros((*shape[:2], channels), np.uint16)) for channels in shape[2:])
     work = hopper.cut_up(TILES[-1], *shape, split_k)
-    launches = hopper.conv3x3_relu(x, filters, out=y, mask=None, pooling="max", pooled=None, pool_argmax=None,
+    launches = hopper.conv3x3_relu(x, filters, out=y, relu_mask=None, pooling="max", pooled=None, pool_argmax=None,
                                    workspace=np.zeros(hopper.partial_bytes(work, *shape[:2], shape[3]), np.uint8),
                                    target=tensor_map.target_of(runtime), work=work)  # fmt: skip
     assert launches[0].kernel.endswith("64x256_resident" if resident else "64x256")
@@ -564,7 +575,7 @@ def test_a_workspace_too_small_is_refused(hopper_called: Runtimes) -> None:
     x = held(runtime, np.zeros((8, 8, 64), np.uint16))
     for workspace, has in ((None, 0), (np.zeros(needed - 1, np.uint8), needed - 1)):
         with pytest.raises(ValueError, match=f"the workspace has {has} bytes of {needed}"):
-            hopper.conv3x3_relu(x, filters, out=x, mask=None, pooling="max", pooled=None, pool_argmax=None,
+            hopper.conv3x3_relu(x, filters, out=x, relu_mask=None, pooling="max", pooled=None, pool_argmax=None,
                                 workspace=workspace, target=tensor_map.target_of(runtime), work=work)  # fmt: skip
 
 

@@ -87,8 +87,8 @@ class GramBench(Bench):
         )  # fmt: skip
         return self.runtime.download(out)
 
-    def style_gradient(self, features: Any, gram_error: Any, before: Any = None, shift: Any = None, weights: Any = None,
-                       factor: float = 1.0) -> Any:  # fmt: skip
+    def style_gradient(self, features: Any, gram_error: Any, before: Any = None, mean_error: Any = None,
+                       weights: Any = None, factor: float = 1.0) -> Any:  # fmt: skip
         """In float32; accumulated where there is something before."""
         memory = MEMORY[self.precision]
         out = self.empty(features.shape, memory) if before is None else self.held(in_memory(before, self.precision))
@@ -96,7 +96,7 @@ class GramBench(Bench):
         self.run(
             tensor_gram.style_gradient(
                 self.held(in_memory(features, self.precision)), self.held(gram_error), out=out,
-                accumulate=before is not None, shift=None if shift is None else self.held(shift),
+                accumulate=before is not None, mean_error=None if mean_error is None else self.held(mean_error),
                 weights=None if weights is None else self.held(weights), workspace=self.empty((needed,), np.uint8),
                 precision=self.precision, spec=self.spec, factor=factor,
             )
@@ -201,12 +201,15 @@ def test_the_style_gradient_of_integers_is_exact(
     """A difference that isn't symmetric is multiplied from the right."""
     height, width, channels = shape
     on, features = bench(precision, wide), integers(0, 3, *shape)
-    gram_error, shift = integers(-8, 8, channels, channels, seed=1), integers(-9, 9, channels, seed=2)
+    gram_error, mean_error = integers(-8, 8, channels, channels, seed=1), integers(-9, 9, channels, seed=2)
     weights, before = integers(0, 4, height, width, seed=3) / np.float32(2), integers(-20, 20, *shape, seed=4)
     product = features.astype(np.float64) @ gram_error
     cases: list[tuple[dict[str, Any], Any]] = [
         ({}, product),
-        ({"before": before, "shift": shift, "weights": weights}, weights[..., None] * (product + shift) + before),
+        (
+            {"before": before, "mean_error": mean_error, "weights": weights},
+            weights[..., None] * (product + mean_error) + before,
+        ),
         ({"weights": weights, "factor": 0.25}, weights[..., None] * product / 4),
     ]
     for given, expected in cases:
@@ -221,12 +224,14 @@ def test_a_style_gradient_is_rounded_as_little_as_is_said(bench: Callable[..., G
     shape = height, width, channels = 9, 21, 136
     features, factor = activations(shape, precision), 2.0**15 if precision == "fp16" else 1.0
     sizes = (10 ** np.linspace(-9, -2, channels)).astype(np.float32)
-    gram_error, shift = random(channels, channels, seed=1) * sizes, random(channels, seed=2) * sizes
+    gram_error, mean_error = random(channels, channels, seed=1) * sizes, random(channels, seed=2) * sizes
     weights = np.random.default_rng(3).random((height, width), np.float32) * np.float32(2)
-    result = bench(precision).style_gradient(features, gram_error, shift=shift, weights=weights, factor=factor)
+    result = bench(precision).style_gradient(
+        features, gram_error, mean_error=mean_error, weights=weights, factor=factor
+    )
     wide, scale = features.astype(np.float64), factor * weights[..., None].astype(np.float64)
-    expected = scale * (wide @ gram_error + shift)
-    terms = scale * (wide @ np.abs(gram_error) + np.abs(shift))
+    expected = scale * (wide @ gram_error + mean_error)
+    terms = scale * (wide @ np.abs(gram_error) + np.abs(mean_error))
     least = 2.0**-25 if precision == "fp16" else 0  # of its numbers below 2^-14
     bound = (UNIT[precision] + additions(precision, channels)) * terms + OUTPUT[precision] * np.abs(expected) + least
     within_bound(result, expected, bound, "style gradient")
@@ -357,5 +362,5 @@ def test_a_workspace_too_small_is_refused() -> None:
         tensor_gram.gram(features, matrix, None, small, "bf16", H200)
     small = np.zeros(tensor_gram.style_gradient_workspace_bytes(64, "bf16") - 1, np.uint8)
     with pytest.raises(ValueError, match="the workspace has 8447 bytes of 8448"):
-        tensor_gram.style_gradient(features, matrix, out=features, accumulate=False, shift=None, weights=None,
+        tensor_gram.style_gradient(features, matrix, out=features, accumulate=False, mean_error=None, weights=None,
                                    workspace=small, precision="bf16", spec=H200)  # fmt: skip

@@ -81,7 +81,7 @@ def style_gradient(device: CudaDevice, shape: tuple[int, int, int], accumulate: 
     """F S [+ out], and the reference's; S symmetric, as it always is. `moved`: w (F S + shift) instead."""
     features, before, gram_error = activations(shape), random(*shape, seed=1), random(shape[2], shape[2], seed=2)
     gram_error += gram_error.T
-    others = {"shift": 3 * random(shape[2], seed=3), "weights": mean_one(*shape[:2])} if moved else {}
+    others = {"mean_error": 3 * random(shape[2], seed=3), "weights": mean_one(*shape[:2])} if moved else {}
     out = held(device, before) if accumulate else empty(device, shape)
     device.bind_workspace(device.allocate(gram.style_gradient_workspace_bytes(*shape)))
     device.style_gradient(
@@ -116,10 +116,10 @@ def test_style_gradient(device: CudaDevice, shape: tuple[int, int, int], accumul
     within(actual, expected, shape[2] + accumulate + 3 * moved, BUDGET, what="style gradient")
 
 
-@pytest.mark.parametrize("given", ["shift", "weights"])
+@pytest.mark.parametrize("given", ["mean_error", "weights"])
 def test_shift_and_weights_come_alone_too(device: CudaDevice, given: str) -> None:
     features, gram_error = activations((9, 11, 20)), random(20, 20, seed=2)
-    values = random(20, seed=3) if given == "shift" else mean_one(9, 11)
+    values = random(20, seed=3) if given == "mean_error" else mean_one(9, 11)
     out, expected = empty(device, features.shape), np.empty(features.shape)
     device.style_gradient(
         held(device, features), held(device, gram_error), out=out, accumulate=False, **{given: held(device, values)}
@@ -248,5 +248,5 @@ def test_a_workspace_too_small_is_refused() -> None:
     features = np.zeros((8, 8, 512), np.float32)
     assert gram.style_gradient_workspace_bytes(*features.shape) > 0
     with pytest.raises(ValueError, match="workspace"):
-        gram.style_gradient(features, np.zeros((512, 512), np.float32), out=features, accumulate=False, shift=None,
+        gram.style_gradient(features, np.zeros((512, 512), np.float32), out=features, accumulate=False, mean_error=None,
                             weights=None, workspace=None)  # fmt: skip

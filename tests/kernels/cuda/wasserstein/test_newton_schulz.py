@@ -63,24 +63,24 @@ def check_w2(device: CudaDevice, channels: int, accumulate: bool, ridge_share: f
     assert off(root, root64) <= ROUNDING
 
     before = random(channels, channels, seed=3), random(channels, seed=4)
-    gram_error, shift = (held(device, values) for values in before)
+    gram_error, mean_error = (held(device, values) for values in before)
     if not accumulate:
-        gram_error, shift = empty(device, (channels, channels)), empty(device, (channels,))
+        gram_error, mean_error = empty(device, (channels, channels)), empty(device, (channels,))
     costs = held(device, np.zeros(3, np.float32))
     device.w2_cost(
         held(device, gram), held(device, mean), held(device, root), held(device, target_mean), ridge, 0.7,
-        cost=costs[1:2], gram_error=gram_error, shift=shift, accumulate=accumulate,
+        cost=costs[1:2], gram_error=gram_error, mean_error=mean_error, accumulate=accumulate,
         scratch=empty(device, (W2_SCRATCH, channels, channels)),
     )  # fmt: skip
-    difference64, shift64 = (values.astype(np.float64) for values in before)
+    gram_error64, mean_error64 = (values.astype(np.float64) for values in before)
     cost64 = np.empty(1)
     reference.w2_cost(
         exact[0], exact[1], root64, exact[3], ridge, 0.7,
-        cost=cost64, gram_error=difference64, shift=shift64, accumulate=accumulate, scratch=scratch64,
+        cost=cost64, gram_error=gram_error64, mean_error=mean_error64, accumulate=accumulate, scratch=scratch64,
     )  # fmt: skip
     np.testing.assert_allclose(device.download(costs), [0, *cost64, 0], rtol=ROUNDING)
-    gradients = [features @ d + s for d, s in ((device.download(gram_error), device.download(shift)),
-                                               (difference64, shift64))]  # fmt: skip
+    gradients = [features @ d + s for d, s in ((device.download(gram_error), device.download(mean_error)),
+                                               (gram_error64, mean_error64))]  # fmt: skip
     print(f"gradient: off by {off(*gradients):.1e}")
     assert off(*gradients) <= ROUNDING
 
@@ -99,10 +99,11 @@ def test_the_distance_to_itself_is_nothing(device: CudaDevice) -> None:
     """A difference of traces would leave some eps of the traces; the form that is summed does not."""
     gram, mean = moments(activations(200, 48, 1))
     ridge = 1e-3 * float(np.trace(gram)) / 48
-    cost, gram_error, shift = empty(device, (1,)), empty(device, (48, 48)), empty(device, (48,))
+    cost, gram_error, mean_error = empty(device, (1,)), empty(device, (48, 48)), empty(device, (48,))
     root = held(device, root_of(device, gram, mean, ridge))
     device.w2_cost(held(device, gram), held(device, mean), root, held(device, mean), ridge, 1.0, cost=cost,
-                   gram_error=gram_error, shift=shift, scratch=empty(device, (W2_SCRATCH, 48, 48)))  # fmt: skip
+                   gram_error=gram_error, mean_error=mean_error,
+                   scratch=empty(device, (W2_SCRATCH, 48, 48)))  # fmt: skip
     variance = float(np.trace(gram) - mean @ mean) / 48
     assert 0 <= device.download(cost)[0] <= 1e-9 * variance
     assert np.linalg.norm(device.download(gram_error)) <= 1e-3
@@ -135,9 +136,13 @@ def test_the_checking_build_finds_nothing(checked: CudaDevice, channels: int, mo
     target, target_mean = moments(activations(90, channels, 2))
     ridge = float(np.trace(target)) / channels  # so large that three rounds are enough
     root = root_of(checked, target, target_mean, ridge)
-    cost, gram_error, shift = empty(checked, (1,)), empty(checked, (channels, channels)), empty(checked, (channels,))
+    cost, gram_error, mean_error = (
+        empty(checked, (1,)),
+        empty(checked, (channels, channels)),
+        empty(checked, (channels,)),
+    )
     checked.w2_cost(held(checked, gram), held(checked, mean), held(checked, root), held(checked, target_mean), ridge,
-                    1.0, cost=cost, gram_error=gram_error, shift=shift,
+                    1.0, cost=cost, gram_error=gram_error, mean_error=mean_error,
                     scratch=empty(checked, (W2_SCRATCH, channels, channels)))  # fmt: skip
     checked.on_launch = None
     assert np.isfinite(checked.download(gram_error)).all()

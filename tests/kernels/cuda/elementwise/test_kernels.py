@@ -116,13 +116,13 @@ def test_pool2x2(device: CudaDevice, shape: tuple[int, int, int], pooling: Pooli
 def test_pool_gradient(device: CudaDevice, shape: tuple[int, int, int], pooling: Pooling, accumulate: bool) -> None:
     height, width, channels = shape
     half = (height // 2, width // 2, channels)
-    gradient, mask, before = random(*half), random(*shape, seed=1) > 0, random(*shape, seed=3)
+    gradient, relu_mask, before = random(*half), random(*shape, seed=1) > 0, random(*shape, seed=3)
     pool_argmax = np.random.default_rng(2).integers(0, 4, half, dtype=np.uint8)
     out = held(device, before) if accumulate else empty(device, shape)
     device.pool_input_gradient(
         held(device, gradient), pooling=pooling,
         pool_argmax=held(device, choice_bits(pool_argmax)) if pooling == "max" else None,
-        out=out, mask=held(device, mask_bits(mask)), accumulate=accumulate,
+        out=out, relu_mask=held(device, mask_bits(relu_mask)), accumulate=accumulate,
     )  # fmt: skip
     expected = before.astype(np.float64)
     reference.pool_input_gradient(
@@ -130,7 +130,7 @@ def test_pool_gradient(device: CudaDevice, shape: tuple[int, int, int], pooling:
         pooling=pooling,
         pool_argmax=pool_argmax,
         out=expected,
-        mask=mask,
+        relu_mask=relu_mask,
         accumulate=accumulate,
     )
     within(device.download(out), expected, 2, factor=1)
@@ -139,10 +139,10 @@ def test_pool_gradient(device: CudaDevice, shape: tuple[int, int, int], pooling:
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("size", SIZES)
 def test_relu_gradient(device: CudaDevice, size: tuple[int, int], channels: int) -> None:
-    gradient, mask = random(*size, channels), random(*size, channels, seed=1) > 0
+    gradient, relu_mask = random(*size, channels), random(*size, channels, seed=1) > 0
     ours = held(device, gradient)
-    device.relu_gradient(ours, held(device, mask_bits(mask)))
-    np.testing.assert_array_equal(device.download(ours), gradient * mask)
+    device.relu_gradient(ours, held(device, mask_bits(relu_mask)))
+    np.testing.assert_array_equal(device.download(ours), gradient * relu_mask)
 
 
 # ---- costs ----------------------------------------------------------------------------------------------------------
@@ -232,20 +232,20 @@ def test_style_cost(device: CudaDevice, channels: int, accumulate: bool) -> None
 def test_moments_cost(device: CudaDevice, channels: int, accumulate: bool) -> None:
     matrices, vectors = ([random(*shape, seed=seed) for seed in (0, 1, 2)] for shape in ((channels,) * 2, (channels,)))
     gram, target_gram, gram_error = (held(device, values) for values in matrices)
-    mean, target_mean, shift = (held(device, values) for values in vectors)
+    mean, target_mean, mean_error = (held(device, values) for values in vectors)
     if not accumulate:
-        gram_error, shift = empty(device, (channels, channels)), empty(device, (channels,))
+        gram_error, mean_error = empty(device, (channels, channels)), empty(device, (channels,))
     costs = held(device, np.zeros(3, np.float32))
     device.moments_cost(gram, mean, target_gram, target_mean, 0.37, cost=costs[1:2], gram_error=gram_error,
-                        shift=shift, accumulate=accumulate)  # fmt: skip
-    (gram64, target64, difference64), (mean64, target_mean64, shift64) = (
+                        mean_error=mean_error, accumulate=accumulate)  # fmt: skip
+    (gram64, target64, gram_error64), (mean64, target_mean64, shift64) = (
         [values.astype(np.float64) for values in some] for some in (matrices, vectors)
     )
     cost = np.empty(1)
-    reference.moments_cost(gram64, mean64, target64, target_mean64, 0.37, cost=cost, gram_error=difference64,
-                           shift=shift64, accumulate=accumulate)  # fmt: skip
-    within(device.download(gram_error), difference64, 4, factor=1)
-    within(device.download(shift), shift64, channels, factor=1)
+    reference.moments_cost(gram64, mean64, target64, target_mean64, 0.37, cost=cost, gram_error=gram_error64,
+                           mean_error=shift64, accumulate=accumulate)  # fmt: skip
+    within(device.download(gram_error), gram_error64, 4, factor=1)
+    within(device.download(mean_error), shift64, channels, factor=1)
     within(device.download(costs), [0, *cost, 0], channels, factor=1)
 
 
