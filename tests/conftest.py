@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nstgpu.kernels.cpu.openblas import find_openblas
 from nstgpu.weights import Convolution, Weights
 from nstgpu.weights.load import checksum_of
 from nstgpu.weights.model import CAFFE
@@ -18,9 +19,13 @@ ROOMS_OF_KERNELS = {TESTS / "kernels/cpu", *(TESTS / "kernels/cuda").iterdir()} 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What the parent ignores (`nohup pytest &` ignores Ctrl-C and hangups) is not ignored by what the tests start."""
+    """NumPy multiplies in one thread unless $OPENBLAS_NUM_THREADS says otherwise, here and in what the tests start; and
+    what the parent ignores (`nohup pytest &` ignores Ctrl-C and hangups) is not ignored there."""
     config.addinivalue_line("markers", "quick: the first case of every module, and of every test of a kernel")
     config.addinivalue_line("markers", "slow: compiles on its own account, or takes seconds; never quick")
+    # Products of two workers with two threads each wait for one another, at full speed: ten times the processor's time.
+    if os.environ.setdefault("OPENBLAS_NUM_THREADS", "1") == "1" and (blas := find_openblas()) is not None:
+        blas.set_num_threads(1)
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 
 import nstgpu
 from nstgpu.kernels import open_device
-from nstgpu.kernels.cpu.openblas import find_openblas, single_threaded
+from nstgpu.kernels.cpu.openblas import OpenBlas, find_openblas, single_threaded
 from nstgpu.kernels.cpu.thread_pool import MOST_THREADS, Workers
 from nstgpu.kernels.errors import DeviceError
 
@@ -47,16 +47,26 @@ def test_an_error_in_any_worker_comes_out() -> None:
         Workers(3).run(fail, range(20))
 
 
-@pytest.mark.skipif(find_openblas() is None, reason="NumPy computes with another BLAS than OpenBLAS")
-def test_blas_threads_are_as_before_when_the_last_block_ends() -> None:
+@pytest.fixture
+def two_blas_threads() -> Iterator[OpenBlas | None]:
+    """NumPy's BLAS with two threads, however many it has in other tests; None if it is not OpenBLAS."""
     blas = find_openblas()
-    assert blas is not None
-    before = blas.get_num_threads()
+    before = 0 if blas is None else blas.get_num_threads()
+    if blas is not None:
+        blas.set_num_threads(2)
+    yield blas
+    if blas is not None:
+        blas.set_num_threads(before)
+
+
+@pytest.mark.skipif(find_openblas() is None, reason="NumPy computes with another BLAS than OpenBLAS")
+def test_blas_threads_are_as_before_when_the_last_block_ends(two_blas_threads: OpenBlas) -> None:
+    blas = two_blas_threads
     with single_threaded():
         with single_threaded():
             assert blas.get_num_threads() == 1
         assert blas.get_num_threads() == 1
-    assert blas.get_num_threads() == before
+    assert blas.get_num_threads() == 2
 
 
 def test_threads_are_checked() -> None:
@@ -138,9 +148,10 @@ def test_a_child_makes_threads_of_its_own_and_the_parent_keeps_its_own() -> None
 
 @forks
 @may_fork
-def test_a_child_forked_in_the_middle_of_another_threads_work_does_not_wait_for_it() -> None:
-    blas = find_openblas()
-    before = None if blas is None else blas.get_num_threads()
+def test_a_child_forked_in_the_middle_of_another_threads_work_does_not_wait_for_it(
+    two_blas_threads: OpenBlas | None,
+) -> None:
+    blas = two_blas_threads
     workers, begun, go_on = Workers(2), threading.Event(), threading.Event()
 
     def hold(_worker: int, _item: int) -> None:
@@ -148,7 +159,7 @@ def test_a_child_forked_in_the_middle_of_another_threads_work_does_not_wait_for_
         go_on.wait(20)
 
     def child() -> None:
-        assert blas is None or blas.get_num_threads() == before  # the block that was open is the parent's
+        assert blas is None or blas.get_num_threads() == 2  # the block that was open is the parent's
         done: list[int] = []
         workers.run(lambda _, item: done.append(item), range(9))
         assert len(done) == 9
