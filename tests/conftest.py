@@ -14,7 +14,9 @@ from nstgpu.weights.load import checksum_of
 from nstgpu.weights.model import CAFFE
 
 TESTS = Path(__file__).parent
-ROOMS_OF_KERNELS = {TESTS / "kernels/cpu", *(TESTS / "kernels/cuda").iterdir()} - {TESTS / "kernels/cuda/runtime"}
+ROOMS_OF_KERNELS = {TESTS / "kernels/cpu", TESTS / "kernels/cpu/convolution", *(TESTS / "kernels/cuda").iterdir()} - {
+    TESTS / "kernels/cuda/runtime"
+}
 """Where each test is of a kernel, alone. What uses many kernels at once, or none, lies elsewhere."""
 
 

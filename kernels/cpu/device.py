@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from ..device import Layout, OneByOne, Pooling, StylePlace
 from ..errors import DeviceError
 from ..timing import host_roofline, seconds_of
-from . import resizing, wasserstein, winograd
+from . import resizing, wasserstein
 from .bits import Bits, byte_count, pack, pool_squares, unpack
-from .convolution import convolve
+from .convolution import winograd
+from .convolution.convolve import convolve
+from .convolution.strips import Strip, scratch
 from .neighbors import NeighborOperations
-from .strips import Strip, scratch
 from .sums import blocks_of, squares, squares_by_row, store, weighted_squares
 from .thread_pool import Workers, check_threads, default_count
 from .wasserstein import SlicedOperations

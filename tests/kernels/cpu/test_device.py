@@ -7,7 +7,8 @@ import pytest
 
 from harness.arrays import mean_one, random, within
 from nstgpu.kernels.cpu import device as cpu_module
-from nstgpu.kernels.cpu import strips, sums
+from nstgpu.kernels.cpu import sums
+from nstgpu.kernels.cpu.convolution import strips
 from nstgpu.kernels.cpu.device import Cpu
 from nstgpu.kernels.device import W2_SCRATCH, Pooling
 from nstgpu.kernels.errors import DeviceError

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from nstgpu.kernels.cpu import winograd
-from nstgpu.kernels.cpu.strips import Cuts, cut, scratch, tile_rows, tiles_across
+from nstgpu.kernels.cpu.convolution import winograd
+from nstgpu.kernels.cpu.convolution.strips import Cuts, cut, scratch, tile_rows, tiles_across
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 16])

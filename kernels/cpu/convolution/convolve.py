@@ -8,9 +8,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from ..thread_pool import Workers
 from . import winograd
 from .strips import Strip, cut, plain_rows, scratch, tile_rows, tiles_across
-from .thread_pool import Workers
 
 Floats = NDArray[np.float32]
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.kernels.cpu import winograd
+from nstgpu.kernels.cpu.convolution import winograd
 
 
 def both_ways(matrix: Any, x: Any) -> Any:
