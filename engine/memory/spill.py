@@ -25,6 +25,8 @@ _log = logging.getLogger("nstgpu")
 
 SPILL = 0.25
 """Of the memory that is free: a block that would take more of it lies in a file."""
+SMALL = 1 << 20
+"""Bytes that are always there; asking the system takes as long as a hundred passes over a small image."""
 LEND = 0.5
 """The same of a GPU's memory, for a block in the host's: through the bus everything takes twenty times as long."""
 BAND_BYTES = 8 << 20
@@ -49,7 +51,7 @@ def empty(shape: tuple[int, ...], dtype: Any, what: str | None = None) -> NDArra
     where the disk has no room.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if not spills(size, limits.host_memory()):
+    if size <= SMALL or not spills(size, limits.host_memory()):
         return np.empty(shape, dtype)
     array: NDArray[Any] = map_file(size, what).view(dtype).reshape(shape)
     return array

@@ -194,6 +194,7 @@ def test_resizing_in_files_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     sizes = ((60, 47), (127, 99))
     expected = [(resized(device, picture, size), resized_alpha(device, alpha, size)) for size in sizes]
     monkeypatch.setattr(limits, "host_memory", lambda: 0)
+    monkeypatch.setattr(spill, "SMALL", 0)
     for size, (pixels, opacity) in zip(sizes, expected, strict=True):
         found = resized(device, picture, size)
         assert in_file(found)
@@ -291,6 +292,7 @@ def test_a_run_in_files_is_the_same_to_the_byte(
 
     expected, state = painted()
     monkeypatch.setattr(limits, "host_memory", lambda: 0)
+    monkeypatch.setattr(spill, "SMALL", 0)
     monkeypatch.setattr(spill, "BAND_BYTES", 5000)
     found, state_in_files = painted()
     assert in_file(found.image)

@@ -1,0 +1,29 @@
+"""By which of its three ways the cpu device convolves, and how large the strips of a thin layer are."""
+
+import pytest
+
+from nstgpu.kernels.cpu.convolution.filters import Method, method_of
+from nstgpu.kernels.cpu.convolution.strips import cut
+
+
+@pytest.mark.parametrize(
+    ("channels_in", "channels_out", "expected"),
+    [
+        (3, 64, "plain"), (64, 3, "plain"), (3, 32, "plain"),
+        (16, 16, "rows"), (16, 32, "rows"), (32, 32, "rows"),
+        (64, 64, "squares"), (80, 96, "squares"), (512, 512, "squares"),
+    ],
+)  # fmt: skip
+def test_the_way_that_takes_least(channels_in: int, channels_out: int, expected: Method) -> None:
+    assert method_of(channels_in, channels_out) == expected
+    assert method_of(channels_out, channels_in) == expected  # both directions have one set of masks and strips
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_strips_of_a_thin_layer_are_few_and_shared_out_evenly(workers: int) -> None:
+    """Every call that lets go of the interpreter's lock costs two workers what 100 kB of work does."""
+    strips = cut(128, 128, 32, 32, workers).strips()
+    assert len(strips) <= 3
+    assert len(strips) % workers == 0
+    heights = [strip.bottom - strip.top for strip in strips]
+    assert max(heights) - min(heights) <= 4
