@@ -37,9 +37,14 @@ def pool_squares(y: Floats, pooling: Pooling, pooled: Floats, pool_argmax: Bits 
         pooled += corners[3]
         pooled *= np.float32(0.25)
         return
-    upper, lower = np.maximum(corners[0], corners[1]), np.maximum(corners[2], corners[3])
+    rows = np.maximum(y[: 2 * height, 0 : 2 * width : 2], y[: 2 * height, 1 : 2 * width : 2])
+    upper, lower = rows[0::2], rows[1::2]
     np.maximum(upper, lower, out=pooled)
-    if pool_argmax is not None:  # of equals the first in reading order
-        down = lower > upper
-        right = (down & (corners[3] > corners[2])) | (~down & (corners[1] > corners[0]))
-        pool_argmax[0], pool_argmax[1] = pack(down), pack(right)
+    if pool_argmax is None:
+        return
+    down = pack(lower > upper)  # of equals the first in reading order
+    right = pack(y[: 2 * height, 1 : 2 * width : 2] > y[: 2 * height, 0 : 2 * width : 2])
+    chosen = right[0::2] ^ right[1::2]
+    chosen &= down
+    chosen ^= right[0::2]
+    pool_argmax[0], pool_argmax[1] = down, chosen

@@ -7,7 +7,7 @@ transforms.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from . import resizing, wasserstein
 from .bits import Bits, byte_count, pack, pool_squares, unpack
 from .convolution import winograd
 from .convolution.convolve import convolve
+from .convolution.filters import CpuFilters, pack_filters
 from .convolution.strips import Strip, scratch
 from .neighbors import NeighborOperations
 from .sums import blocks_of, squares, squares_by_row, store, weighted_squares
@@ -31,16 +32,6 @@ GRAM_PIXELS, GRAM_PARTS = 512, 16  # a Gram is the sum of at most so many parts 
 MEAN_PIXELS, DOT_TERMS = 1024, 16384  # are added up in float32; sums of those, in float64
 
 FORWARD, BACKWARD = winograd.transforms()
-
-
-class CpuFilters(NamedTuple):
-    """Either `transformed` (36, C_in, C_out), which serves both directions, or the operands of plain products,
-    `forward` (9, C_in, C_out) and, turned and swapped, `backward` (9, C_out, C_in)."""
-
-    transformed: Floats | None
-    forward: Floats | None
-    backward: Floats | None
-    bias: Floats
 
 
 class Cpu(OneByOne, NeighborOperations, SlicedOperations):
@@ -106,13 +97,7 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
         self._workspace = workspace.view(np.float32)
 
     def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> CpuFilters:
-        bias = bias.astype(np.float32)
-        channels_in, channels_out = kernel.shape[2:]
-        if winograd.pays(channels_in, channels_out):
-            return CpuFilters(winograd.transform_filters(kernel), None, None, bias)
-        turned = kernel[::-1, ::-1].swapaxes(2, 3)
-        forward, backward = (np.ascontiguousarray(k, np.float32).reshape(9, *k.shape[2:]) for k in (kernel, turned))
-        return CpuFilters(None, forward, backward, bias)
+        return pack_filters(kernel, bias)
 
     # ---- measuring ----------------------------------------------------------------------------------------------
     def elapsed(self, work: Callable[[], object]) -> float:
@@ -135,20 +120,31 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
 
     def conv3x3_relu(self, x: Floats, filters: CpuFilters, *, out: Floats | None, relu_mask: Bits | None,
                      pooling: Pooling, pooled: Floats | None, pool_argmax: Bits | None) -> None:  # fmt: skip
+        row = np.tile(filters.bias, x.shape[1])  # adding to long rows is five times faster than channel by channel
+        below, zeros = -row, np.zeros_like(row)  # NumPy vectorises maxima with an array, not with a scalar
+        late = out is None and pooling == "max" and pooled is not None  # a maximum may come before the rest
+
+        def activate(y: Floats) -> None:
+            rows = y.reshape(len(y), y.shape[1] * y.shape[2])
+            rows += row[: rows.shape[1]]
+            np.maximum(rows, zeros[: rows.shape[1]], out=rows)
+
         def finish(strip: Strip, y: Floats) -> None:
-            rows = y.reshape(len(y), -1)
-            rows += biases[: rows.shape[1]]  # in long rows, since adding channel by channel is five times slower
-            np.maximum(rows, zeros[: rows.shape[1]], out=rows)  # NumPy vectorises this for an array, not for a scalar
-            if relu_mask is not None:
-                relu_mask[strip.window] = pack(y > 0)
+            if relu_mask is not None and late:
+                rows = y.reshape(len(y), -1)
+                relu_mask[strip.window] = pack((rows > below[: rows.shape[1]]).reshape(y.shape))
+            if not late:
+                activate(y)
+                if relu_mask is not None:
+                    relu_mask[strip.window] = pack(y > 0)
             if pooled is not None:
                 rows_of, columns_of = strip.pooled
                 chosen = None if pool_argmax is None else pool_argmax[:, rows_of, columns_of]
                 pool_squares(y, pooling, pooled[rows_of, columns_of], chosen)
+                if late:
+                    activate(pooled[rows_of, columns_of])
 
-        biases = np.tile(filters.bias, x.shape[1])
-        zeros = np.zeros_like(biases)
-        convolve(x, filters.transformed, filters.forward, FORWARD, out, len(filters.bias), finish, self._workers,
+        convolve(x, filters.method, filters.forward, FORWARD, out, len(filters.bias), finish, self._workers,
                  self._workspace)  # fmt: skip
 
     def conv3x3_input_gradient(self, gradient: Floats, filters: CpuFilters, *, out: Floats,
@@ -165,11 +161,10 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
             if relu_mask is not None:
                 own *= unpack(relu_mask[strip.window], out.shape[2])
 
-        swapped = None if filters.transformed is None else filters.transformed.swapaxes(1, 2)
         target = None if accumulate else out
-        convolve(
-            gradient, swapped, filters.backward, BACKWARD, target, out.shape[2], finish, self._workers, self._workspace
-        )
+        transform = BACKWARD if filters.method == "squares" else FORWARD
+        convolve(gradient, filters.method, filters.backward, transform, target, out.shape[2], finish, self._workers,
+                 self._workspace)  # fmt: skip
 
     def carries_style(self, filters: CpuFilters) -> StylePlace | None:  # noqa: ARG002
         """A product of its own is as good."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 BLOCK_BYTES = 1 << 20  # element-wise work runs in blocks of rows of this size
+SHARE_BYTES = 1 << 18  # less is done sooner than another thread wakes up
 
 
 def squares_by_row(values: Floats) -> Floats:
@@ -36,6 +37,8 @@ def store(values: NDArray[np.floating[Any]], out: Floats, accumulate: bool) -> N
 
 
 def blocks_of(values: Floats, workers: int = 1) -> list[slice]:
-    """Slices of the first axis of about BLOCK_BYTES, one for each worker at least."""
-    step = max(1, min(BLOCK_BYTES // max(1, values[0].nbytes), -(-len(values) // workers)))
+    """Slices of the first axis of about BLOCK_BYTES, one for each worker where it is worth waking him."""
+    row = max(1, values[0].nbytes)
+    shared = max(-(-len(values) // workers), SHARE_BYTES // row)
+    step = max(1, min(BLOCK_BYTES // row, shared))
     return [slice(start, min(start + step, len(values))) for start in range(0, len(values), step)]

@@ -4,11 +4,20 @@ Arithmetic on shapes alone. `Cuts` has a few numbers, however large the map is: 
 nobody ever computes.
 """
 
+import math
 from typing import NamedTuple
 
-from . import winograd
+import numpy as np
+from numpy.typing import NDArray
 
-STRIP_BYTES = 1 << 20  # of transformed or gathered input per item: what a core's share of the caches holds
+from .filters import method_of
+
+Floats = NDArray[np.float32]
+
+PLAIN_BYTES = 1 << 20  # of gathered input per item of "plain": what a core's share of the caches holds
+STRIP_BYTES = 1 << 21  # of transformed input per item of "squares"
+ROWS_BYTES = 1 << 22  # of transformed input and products per item of "rows"
+GROUP_BYTES = 1 << 22  # of an item's rows of tiles that "squares" transforms together
 LEAST_TILES = 128  # rows of a product under which a BLAS slows down
 
 
@@ -71,19 +80,34 @@ class Cutting(NamedTuple):
 
 
 def cut(height: int, width: int, channels: int, channels_out: int, workers: int) -> Cutting:
-    """For a convolution by Winograd's transforms."""
+    """For a convolution by the method of these channels."""
+    method = method_of(channels, channels_out)
     down, across = -(-height // 4), -(-width // 4)
-    in_phases = down * across <= LEAST_TILES * workers
+    if method == "plain":
+        rows = max(1, PLAIN_BYTES // (width * 9 * 4 * min(channels, channels_out)) // 4)
+        return Cutting(Cuts(height, down, _shared_out(-(-down // rows), down, workers)), Cuts(width, across, 1), False)
+    if method == "rows":
+        most = ROWS_BYTES // (6 * 4 * (channels + channels_out))  # pixels of a row of tiles, or of some
+        pieces = -(-4 * across // max(most, 4 * LEAST_TILES))
+        rows = max(1, most // (4 * -(-across // pieces) + 2))
+        return Cutting(
+            Cuts(height, down, _shared_out(-(-down // rows), down, workers)), Cuts(width, across, pieces), False
+        )
+    in_phases = down * across < LEAST_TILES * workers
     best = max(STRIP_BYTES // (36 * 4 * max(channels, channels_out)), LEAST_TILES)
     pieces = 1 if in_phases else -(-across // best)  # of a row of tiles
-    count = -(-down * across // (pieces * best))
-    count = min(down, workers if in_phases else -(-count // workers) * workers)
+    count = min(down, workers) if in_phases else _shared_out(-(-down * across // (pieces * best)), down, workers)
     return Cutting(Cuts(height, down, count), Cuts(width, across, pieces), in_phases)
 
 
-def plain_rows(width: int, channels: int, channels_out: int) -> int:
-    """Of a strip of a convolution by plain products."""
-    return max(2, STRIP_BYTES // (width * 9 * 4 * min(channels, channels_out)) // 2 * 2)
+def _shared_out(count: int, most: int, workers: int) -> int:
+    """At least so many strips, as many for every worker where there are so many."""
+    return min(most, -(-count // workers) * workers)
+
+
+def group_rows(across: int, channels: int) -> int:
+    """Of tiles, that "squares" transforms together."""
+    return max(1, GROUP_BYTES // (36 * 4 * across * channels))
 
 
 def tile_rows(strip: Strip) -> range:
@@ -103,22 +127,38 @@ class Scratch(NamedTuple):
 
 
 def scratch(height: int, width: int, channels: int, channels_out: int, workers: int) -> Scratch:
-    shared = 0
-    if winograd.pays(channels, channels_out):
-        cutting = cut(height, width, channels, channels_out, workers)
-        down, across = cutting.down.most_tiles, cutting.across.most_tiles
-        worker = cutting.down.longest * cutting.across.longest * channels_out
-        worker += 60 * (across + 1) * max(channels, channels_out)  # for a row of tiles between two steps
+    method = method_of(channels, channels_out)
+    cutting = cut(height, width, channels, channels_out, workers)
+    down, across = cutting.down.most_tiles, cutting.across.most_tiles
+    rows, columns = cutting.down.longest, cutting.across.longest
+    shared, worker = 0, rows * columns * channels_out
+    if method == "squares":
         if cutting.in_phases:
             shared = 36 * cutting.down.tiles * cutting.across.tiles * (channels + channels_out)
         else:
             worker += 36 * down * across * (channels + channels_out)
+        worker += max(_between(down, across, channels), _between(down, across, channels_out))
+    elif method == "rows":
+        worker += 6 * (down * (columns + 2) + 4) * (channels + channels_out)
+    elif channels <= channels_out:
+        worker += channels * (rows + 2) * (width + 2) + 9 * channels * rows * width
     else:
-        rows = min(plain_rows(width, channels, channels_out), height)
-        worker = rows * width * channels_out
-        if channels <= channels_out:
-            worker += channels * (rows + 2) * (width + 2) + 9 * channels * rows * width
-        else:
-            worker += 9 * channels_out * (rows + 2) * width + channels_out * rows * width
+        worker += 9 * channels_out * (rows + 2) * width + channels_out * rows * width
     worker = -(-worker // 16) * 16  # whole cache lines
     return Scratch(shared, worker, shared + workers * worker)
+
+
+def _between(down: int, across: int, channels: int) -> int:
+    """Floats between the two steps of a transform of "squares"."""
+    return 60 * min(down, group_rows(across, channels)) * (across + 1) * channels
+
+
+def take(scratch: Floats, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """The head of the scratch memory in this shape, and the rest."""
+    size = math.prod(shape)
+    return scratch[:size].reshape(shape), scratch[size:]
+
+
+def overlapping(values: Floats, first: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Floats:
+    """A view of contiguous values from number `first` on; strides in numbers. `as_strided` takes ten times as long."""
+    return np.ndarray(shape, np.float32, values, 4 * first, [4 * stride for stride in strides])

@@ -86,12 +86,8 @@ def transform_filters(kernel: NDArray[Any]) -> NDArray[np.float32]:
     return transformed
 
 
-def pays(channels_in: int, channels_out: int) -> bool:
-    """Whether F(4x4, 3x3) beats nine plain products, by counting what each does per pixel.
-
-    Winograd: both transforms (2 6 (24 + 36)/16 and 2 6 (24 + 16)/16), 36/16 products, and about 60 moves per channel.
-    Plain: nine products, and 36 moves per input channel to gather them.
-    """
-    winograd = 45 * channels_in + 4.5 * channels_in * channels_out + 30 * channels_out
-    winograd += 60 * (channels_in + channels_out)
-    return winograd < 18 * channels_in * channels_out + 36 * channels_in
+def transform_rows(kernel: NDArray[Any]) -> NDArray[np.float32]:
+    """(3, 3, C_in, C_out) -> (6, 3 C_in, C_out) float32: transformed down the columns alone."""
+    _, g, _ = cook_toom()
+    channels_in, channels_out = kernel.shape[2:]
+    return np.tensordot(g, kernel.astype(np.float64), 1).astype(np.float32).reshape(6, 3 * channels_in, channels_out)

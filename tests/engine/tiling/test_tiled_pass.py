@@ -218,7 +218,10 @@ def test_no_seam_in_a_run(thin: Thin, device: str, optimizer: str, most: float) 
 
 
 def test_what_rounding_changes_is_nowhere_near_the_edges_of_tiles() -> None:
-    """Adam in float32, where tiles may change single pixels: no more of them at edges than elsewhere, so no seam."""
+    """Adam in float32, where tiles may change single pixels: no more of them at edges than elsewhere, so no seam.
+
+    How many is a matter of which roundings the first steps turn on: 0.01/255 to 0.4/255 on average, for other noise.
+    """
     painted, shape, side = [], (96, 128, 3), 32
     content, style = (np.random.default_rng(seed).random(shape).astype(np.float32) for seed in (0, 1))
     for tile in ("off", side):
@@ -227,7 +230,7 @@ def test_what_rounding_changes_is_nowhere_near_the_edges_of_tiles() -> None:
     change = np.abs(painted[0] - painted[1]).mean(axis=2)
     rows, columns = (np.minimum(np.arange(length) % side, -np.arange(length) % side) for length in shape[:2])
     near = np.minimum(rows[:, None], columns) < 4
-    assert 0 < change[near].mean() < 1.5 * change[~near].mean() < 0.1 / 255
+    assert 0 < change[near].mean() < 1.5 * change[~near].mean() < 1 / 255
 
 
 def test_one_tile_costs_what_no_tiles_cost(thin: Thin) -> None:

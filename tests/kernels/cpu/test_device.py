@@ -32,9 +32,11 @@ SHAPES = [
 def items(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small test images would otherwise be a single item of work."""
     if request.param == "smallest-items":
-        monkeypatch.setattr(strips, "STRIP_BYTES", 1)
+        for name in ("PLAIN_BYTES", "STRIP_BYTES", "ROWS_BYTES", "GROUP_BYTES"):
+            monkeypatch.setattr(strips, name, 1)
         monkeypatch.setattr(strips, "LEAST_TILES", 1)
         monkeypatch.setattr(sums, "BLOCK_BYTES", 1)
+        monkeypatch.setattr(sums, "SHARE_BYTES", 1)
         monkeypatch.setattr(cpu_module, "GRAM_PIXELS", 20)
         monkeypatch.setattr(cpu_module, "MEAN_PIXELS", 20)
 
