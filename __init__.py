@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .engine.errors import NonFiniteCostError, SettingsError
     from .engine.imaging.files import ImageError
-    from .engine.transfer import Costs, FromTo, Progress, Relative, Result, RunState, Settled, Style, StyleTransfer
+    from .engine.transfer import (
+        Costs,
+        FromTo,
+        Progress,
+        Relative,
+        Result,
+        RunState,
+        Settled,
+        Style,
+        StyleTransfer,
+        Tuning,
+    )
     from .kernels import DeviceError, OutOfMemoryError
     from .weights import Weights, WeightsError, load_weights
 
@@ -28,6 +39,7 @@ __all__ = [
     "Settled",
     "Style",
     "StyleTransfer",
+    "Tuning",
     "Weights",
     "WeightsError",
     "__version__",
@@ -49,6 +61,7 @@ _HOMES = {
     "SettingsError": "engine.errors",
     "Style": "engine.transfer",
     "StyleTransfer": "engine.transfer",
+    "Tuning": "engine.transfer",
     "Weights": "weights",
     "WeightsError": "weights",
     "load_weights": "weights",

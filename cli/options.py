@@ -15,6 +15,7 @@ DEVICE_HELP = "auto, cuda, cuda:1, cpu, reference or emulator; run also takes se
 *_OTHERS, _LAST = on_tensor_cores()
 PRECISION_HELP = f"auto, fp32, or on a GPU {', '.join(_OTHERS)} or {_LAST}."
 STATISTICS_HELP = f"What of a layer is style: {choices()}; or several: gram+w2, gram=1,w2=0.5."
+COST = "Cost"
 THREADS_HELP = "Threads of the cpu device."
 
 WeightsFile = Annotated[str | None, typer.Option(help=WEIGHTS_HELP, show_default=WEIGHTS_DEFAULT)]
@@ -23,6 +24,33 @@ DeviceName = Annotated[str, typer.Option(help=DEVICE_HELP)]
 Precision = Annotated[str, typer.Option(help=PRECISION_HELP)]
 Threads = Annotated[int | None, typer.Option(min=1, help=THREADS_HELP, show_default="all cores")]
 StyleStatistics = Annotated[str, typer.Option("--style-statistics", help=STATISTICS_HELP)]
+MatchEvery = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Of neighbors: iterations for which matches are kept.",
+        show_default="25",
+        rich_help_panel=COST,
+    ),
+]
+StyleTurns = Annotated[
+    int | None,
+    typer.Option(
+        metavar="1|2|4",
+        help="Of neighbors: look at styles also upside down (2), and on either side (4).",
+        show_default="1",
+        rich_help_panel=COST,
+    ),
+]
+Directions = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K",
+        help="Of sliced: directions along which distributions are compared.",
+        show_default="64",
+        rich_help_panel=COST,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 Yes = Annotated[

@@ -11,9 +11,20 @@ import typer
 
 from ..engine.optimizers import registry
 from ..engine.optimizers.scales import ITERATIONS, Iterations
-from ..runs.checks import named
-from ..runs.settings import iterations_of
-from .options import Debug, DeviceName, Precision, Preprocessing, StyleStatistics, Threads, WeightsFile
+from ..runs.checks import check_tuning, named
+from ..runs.settings import iterations_of, tuning_of
+from .options import (
+    Debug,
+    DeviceName,
+    Directions,
+    MatchEvery,
+    Precision,
+    Preprocessing,
+    StyleStatistics,
+    StyleTurns,
+    Threads,
+    WeightsFile,
+)
 from .terminal.messages import notes, printable
 
 if TYPE_CHECKING:
@@ -53,6 +64,9 @@ def plan(
     ] = str(ITERATIONS),
     optimizer: Annotated[str, typer.Option(help=f"{registry.choices()}.")] = "adam",
     statistics: StyleStatistics = "gram",
+    match_every: MatchEvery = None,
+    style_turns: StyleTurns = None,
+    directions: Directions = None,
     weights: WeightsFile = None,
     preprocessing: Preprocessing = None,
     device: DeviceName = "auto",
@@ -85,6 +99,7 @@ def plan(
         tiles.check(setting)
     steps = _steps(iterations)
     check_division(statistics, setting, 1)
+    check_tuning(statistics, match_every, style_turns, directions)
     registry.check(optimizer, None)
     if memory is not None and not 0 < memory < float("inf"):
         raise SettingsError(f"--memory is {memory} GiB; it must be a finite number above zero")
@@ -104,6 +119,7 @@ def plan(
         optimizer=optimizer,
         content=shape,
         statistics=statistics,
+        tuning=tuning_of(match_every, style_turns, directions),
     )
     free = available(opened)
     limit = int(memory * GIB) if memory is not None else None if free is None else int(SHARE * free)

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Debug, DeviceName, Precision, Preprocessing, StyleStatistics, Threads
+from ..runs.checks import check_tuning
+from ..runs.settings import tuning_of
+from .options import (
+    Debug,
+    DeviceName,
+    Directions,
+    MatchEvery,
+    Precision,
+    Preprocessing,
+    StyleStatistics,
+    StyleTurns,
+    Threads,
+)
 from .painting.destinations import STANDARD, refuse_existing, refuse_folder
 
 if TYPE_CHECKING:
@@ -40,6 +52,9 @@ def profile(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there already.")] = False,
     statistics: StyleStatistics = "gram",
+    match_every: MatchEvery = None,
+    style_turns: StyleTurns = None,
+    directions: Directions = None,
     debug: Debug = False,
 ) -> None:
     """Time every operation of one iteration, and compare each with the reference.
@@ -61,10 +76,12 @@ def profile(
         if not force:
             refuse_existing(json_file, "--json")
     parse(statistics)
+    check_tuning(statistics, match_every, style_turns, directions)
+    tuning = tuning_of(match_every, style_turns, directions)
     opened = open_device(device, precision, threads)
     side = size or (DEFAULT_SIZE if opened.measurable else EMULATED_SIZE)
     network = load_weights(weights, preprocessing=preprocessing)
-    result = profile_iteration(opened, network, (side, side), rounds=rounds, style_statistics=statistics)
+    result = profile_iteration(opened, network, (side, side), rounds=rounds, style_statistics=statistics, tuning=tuning)
     if kernel:
         rows = [row for row in result.rows if any(kernel in name for name in (row.operation, *row.kernels))]
         if not rows:

@@ -10,6 +10,7 @@ import typer
 from ..engine.optimizers import registry
 from ..runs.settings import CHECKPOINT_SECONDS, DEFAULT_SIZE, PRESETS, Options, described
 from .options import (
+    COST,
     DEVICE_HELP,
     PRECISION_HELP,
     PREPROCESSING_DEFAULT,
@@ -20,22 +21,18 @@ from .options import (
     WEIGHTS_DEFAULT,
     WEIGHTS_HELP,
     Debug,
+    Directions,
     LiveLines,
+    MatchEvery,
     Quiet,
+    StyleTurns,
     Yes,
 )
 from .painting import repeating
 from .painting.destinations import default_name, fresh, is_folder, saved_on_the_way
 from .painting.paint import paint
 
-PICTURES, SCALES, COST, METHOD, OUTPUT, MACHINE = (
-    "Pictures",
-    "Scales",
-    "Cost",
-    "Method",
-    "Output",
-    "Machine",
-)
+PICTURES, SCALES, METHOD, OUTPUT, MACHINE = "Pictures", "Scales", "Method", "Output", "Machine"
 
 
 def run(
@@ -257,6 +254,9 @@ def run(
             rich_help_panel=COST,
         ),
     ] = "gram",
+    match_every: MatchEvery = None,
+    style_turns: StyleTurns = None,
+    directions: Directions = None,
     weights: Annotated[
         str | None,
         typer.Option(

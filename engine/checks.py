@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from .costs.statistics import registry
+from .costs.statistics.tuning import Tuning
 from .errors import SettingsError
 from .tiling import geometry
 
@@ -37,6 +38,7 @@ def check_settings(
     seed: int,
     content_reduction: str,
     style_statistics: str | Mapping[str, float],
+    tuning: Tuning,
     colors: str,
     pooling: str,
     tile: geometry.Setting,
@@ -45,6 +47,7 @@ def check_settings(
     geometry.check(tile)
     _check_numbers(size, border, seed)
     check_choices(content_reduction, style_statistics, colors, pooling)
+    registry.check_used(tuning, style_statistics)
 
 
 def check_division(style_statistics: str | Mapping[str, float], tile: geometry.Setting, devices: int) -> None:

@@ -15,6 +15,7 @@ from .checks import Colors
 from .costs.objective import Reduction
 from .costs.places import Claims
 from .costs.statistics import registry
+from .costs.statistics.tuning import Tuning
 from .imaging import files
 from .imaging.codecs import strips
 from .imaging.colors import is_gray
@@ -50,6 +51,8 @@ class Inputs:
     style_taps: tuple[str, ...]
     statistics: str
     """As `costs.statistics.registry` spells them."""
+    tuning: Tuning
+    """Of those."""
     reduction: Reduction
     colors: Colors
     gray: bool
@@ -77,6 +80,7 @@ def read_inputs(
     content_taps: tuple[str, ...],
     style_taps: tuple[str, ...],
     statistics: str | Mapping[str, float],
+    tuning: Tuning,
     reduction: Reduction,
     colors: Colors,
     seed: int,
@@ -94,7 +98,7 @@ def read_inputs(
         pixels = resized(device, pixels, (height, width))  # every scale would go through all of it again
     return Inputs(
         weights, device, network, pixels, picture.name, picture.alpha, styles, claims, size, (height, width, 3), border,
-        content_taps, style_taps, registry.spelled(statistics), reduction, colors, gray, seed,
+        content_taps, style_taps, registry.spelled(statistics), tuning, reduction, colors, gray, seed,
     )  # fmt: skip
 
 

@@ -4,9 +4,7 @@ This is the module to read first. `inputs` reads what was given, `costs.at_size`
 goes from coarse to fine, and `canvas` finishes the picture. Every number is computed by a device of `kernels`.
 """
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +20,12 @@ from .balance import Layers, Relative
 from .checks import Colors, check_settings
 from .costs.at_size import objective_at
 from .costs.objective import Objective, Reduction
+from .costs.statistics.tuning import Tuning
 from .costs.terms import Costs, Weighting
 from .errors import SettingsError
 from .imaging.resize import resized, resized_alpha
 from .inputs import open_networks, read_inputs
+from .memory.exclusive import Exclusive
 from .memory.spill import fetched
 from .optimizers import registry
 from .optimizers.coarse_to_fine import Method, Progress, Run, RunState
@@ -38,7 +38,18 @@ from .style import Source, Style
 from .tiling import geometry as tiles
 from .types import Image
 
-__all__ = ["Costs", "FromTo", "Progress", "Relative", "Result", "RunState", "Settled", "Style", "StyleTransfer"]
+__all__ = [
+    "Costs",
+    "FromTo",
+    "Progress",
+    "Relative",
+    "Result",
+    "RunState",
+    "Settled",
+    "Style",
+    "StyleTransfer",
+    "Tuning",
+]
 
 
 class StyleTransfer:
@@ -61,6 +72,7 @@ class StyleTransfer:
         measuring the images, and can be read afterwards under the same names.
     content_reduction: "mean" keeps alpha and beta's balance from size to size; "sum" is the paper's.
     style_statistics: a name of `costs.statistics.registry`, or several: "gram+w2", "gram=1,w2=0.5", or a mapping.
+    tuning: what is set of them, as in Tuning(match_every=10, turns=4) of neighbors or Tuning(directions=128) of sliced.
     border: pixels by which the network sees beyond the edges of a picture, the nearest ones repeated; with 1 or more
         its zero padding leaves no trace along them.
     content_mask: white where the content is to be left as it is, any size. Where it is white, and where no style is
@@ -96,6 +108,7 @@ class StyleTransfer:
         tv_weight: float | None = None,
         content_reduction: Reduction = "mean",
         style_statistics: str | Mapping[str, float] = "gram",
+        tuning: Tuning = Tuning(),  # noqa: B008  (frozen)
         content_mask: Source | None = None,
         mask_feather: int = 0,
         border: int = 0,
@@ -106,7 +119,7 @@ class StyleTransfer:
         tile: tiles.Setting = "auto",
         seed: int = 0,
     ) -> None:
-        check_settings(size, border, seed, content_reduction, style_statistics, colors, pooling, tile)
+        check_settings(size, border, seed, content_reduction, style_statistics, tuning, colors, pooling, tile)
         alpha, beta = balance.checked("content_weight", content_weight), balance.checked("style_weight", style_weight)
         gamma = balance.checked("tv_weight", tv_weight)
         if not isinstance(weights, Weights):
@@ -123,13 +136,13 @@ class StyleTransfer:
         self._inputs = read_inputs(
             content, style, content_mask, weights=weights, device=first, network=network, style_scale=style_scale,
             mask_feather=mask_feather, size=size, border=border, content_taps=content_taps, style_taps=style_taps,
-            statistics=style_statistics, reduction=content_reduction, colors=colors, seed=seed,
+            statistics=style_statistics, tuning=tuning, reduction=content_reduction, colors=colors, seed=seed,
         )  # fmt: skip
         self.weights, self.device, self.seed, self.shape = weights, first, seed, self._inputs.shape
         self.content_reduction, self.style_statistics, self.colors = content_reduction, self._inputs.statistics, colors
         self.tile: tiles.Setting = tile
-        self._at_work = threading.RLock()
-        self._running = False
+        self.tuning = tuning
+        self._exclusive = Exclusive()
         if problem := sizes.too_small(self._inputs, max(self.shape[:2])):
             raise SettingsError("; ".join(problem))
         self._objective: Objective | None = None
@@ -143,23 +156,6 @@ class StyleTransfer:
         names = ", ".join(f"{what} {name!r}" for what, name in self._inputs.names.items())
         where = f"weights {self.weights.name!r}, on {self.device.name}"
         return f"<StyleTransfer {self.shape[1]}x{self.shape[0]}, {names}, {where}>"
-
-    @contextmanager
-    def _alone(self, *, within_a_run: bool = False) -> Iterator[None]:
-        """Holds the devices and their buffers; SettingsError where another thread does, or a run that is under way."""
-        if not self._at_work.acquire(blocking=False):
-            raise SettingsError(
-                "this StyleTransfer is at work in another thread; wait for it, or make one for every thread"
-            )
-        try:
-            if self._running and not within_a_run:
-                raise SettingsError(
-                    "this StyleTransfer is in the middle of a run, whose buffers it needs; use another one in the "
-                    "callback"
-                )
-            yield
-        finally:
-            self._at_work.release()
 
     # ---- the weights that were given or chosen ----------------------------------------------------------------------
     @property
@@ -198,7 +194,7 @@ class StyleTransfer:
 
         One is kept; asking for another size lets go of its memory.
         """
-        with self._alone(within_a_run=True):
+        with self._exclusive.work(within_a_run=True):
             objective = self._measured(self.shape[:2] if size is None else size)
             weighting = replace(self._weighting, tv=self._weighting.tv * tv)
             if objective.weighting != weighting:
@@ -233,7 +229,7 @@ class StyleTransfer:
             raise SettingsError(
                 f"the image is {values.shape} of {values.dtype}; it must be {self.shape}, of floats, and finite"
             )
-        with self._alone():
+        with self._exclusive.work():
             objective = self.objective()
             self.device.upload(values, objective.image)
             costs = objective.evaluate(objective.image, objective.gradient, anew=True)
@@ -304,16 +300,12 @@ class StyleTransfer:
             average=average, settled=settled,
         )  # fmt: skip
         check_noise(noise)
-        with self._alone():
-            self._running = True
-            try:
-                run = Run(self, method, on_iteration)
-                if resume is None:
-                    pixels, interrupted = run.from_image(lambda size: self.initial_image(init, size, noise))
-                else:
-                    pixels, interrupted = run.from_state(resume)
-            finally:
-                self._running = False
+        with self._exclusive.run():
+            run = Run(self, method, on_iteration)
+            if resume is None:
+                pixels, interrupted = run.from_image(lambda size: self.initial_image(init, size, noise))
+            else:
+                pixels, interrupted = run.from_state(resume)
             size = self.shape[:2]
             image = self.finished(resized(self.device, pixels, size))
             recipe = provenance.of_run(self.settings(method, init, noise), run.learning_rate, run.history)

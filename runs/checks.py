@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .files import INIT_WORDS
-from .settings import LIMITS, Options, iterations_of, layers_of, settled_of
+from .settings import LIMITS, TUNING, Options, iterations_of, layers_of, settled_of
 
 if TYPE_CHECKING:
     from ..engine.transfer import Style
@@ -27,6 +27,7 @@ def check_options(options: Options, styles: "list[Style]") -> None:
 
     _check_limits(options)
     check_choices(options.content_reduction, options.statistics, options.colors, options.pooling or "max")
+    check_tuning(options.statistics, options.match_every, options.style_turns, options.directions)
     registry.spec(options.optimizer)
     with named("--learning-rate"):
         registry.check(options.optimizer, options.learning_rate)
@@ -52,6 +53,17 @@ def check_options(options: Options, styles: "list[Style]") -> None:
         if style.size is not None:
             _above_zero("--style-size", style.size)
     _check_inputs(options, styles)
+
+
+def check_tuning(statistics: str, *given: int | None) -> None:
+    """Raises SettingsError, with the option's name, for what style statistics cannot have set, or do not look at."""
+    from ..engine.costs.statistics.registry import check_used
+    from ..engine.costs.statistics.tuning import Tuning
+
+    for (option, name), value in zip(TUNING.items(), given, strict=True):
+        if value is not None:
+            with named(f"--{option.replace('_', '-')}"):
+                check_used(Tuning(**{name: value}), statistics, [name])
 
 
 @contextmanager

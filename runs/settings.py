@@ -15,6 +15,7 @@ from ..engine.wording import counted
 
 if TYPE_CHECKING:
     from ..engine.balance import Layers
+    from ..engine.costs.statistics.tuning import Tuning
     from ..engine.optimizers.scales import Iterations
     from ..engine.optimizers.settling import Settled
     from ..engine.transfer import Style
@@ -72,6 +73,9 @@ class Settings:
     """NAME=V, the formula's own numbers."""
     content_reduction: str = "mean"
     statistics: str = "gram"
+    match_every: int | None = None
+    style_turns: int | None = None
+    directions: int | None = None
     style_scales: tuple[float, ...] = ()
     style_sizes: tuple[int, ...] = ()
     style_masks: tuple[str, ...] = ()
@@ -119,6 +123,9 @@ LIMITS: dict[str, tuple[int, int]] = {
     "border": (0, 1 << 16),
     "mask_feather": (0, 1 << 20),
     "seed": (0, (1 << 63) - 1),
+    "match_every": (1, 10**6),
+    "style_turns": (1, 4),
+    "directions": (1, 256),
     "quality": (1, 100),
     "threads": (1, 256),
     "save_every": (1, 1 << 32),
@@ -191,6 +198,18 @@ def method_of(options: Options) -> dict[str, Any]:
         "average": options.average,
         "settled": settled_of(options),
     }
+
+
+TUNING = {"match_every": "match_every", "style_turns": "turns", "directions": "directions"}
+"""What is set of style statistics: the options, and what the library calls them."""
+
+
+def tuning_of(match_every: int | None, style_turns: int | None, directions: int | None) -> "Tuning":
+    """None takes the default; raises SettingsError for what none of these can be."""
+    from ..engine.costs.statistics.tuning import Tuning
+
+    given = zip(TUNING.values(), (match_every, style_turns, directions), strict=True)
+    return Tuning(**{name: value for name, value in given if value is not None})
 
 
 def settled_of(options: Options) -> "Settled | None":

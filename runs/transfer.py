@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .settings import DEFAULT_SIZE, Options, Settings, layers_of, settled_of, styles_of
+from .settings import DEFAULT_SIZE, Options, Settings, layers_of, settled_of, styles_of, tuning_of
 
 if TYPE_CHECKING:
     from ..engine.imaging.picture import Picture
@@ -72,6 +72,7 @@ def transfer_of(
         tv_weight=options.tv_weight,
         content_reduction=options.content_reduction,  # type: ignore[arg-type]  # all checked there
         style_statistics=options.statistics,
+        tuning=tuning_of(options.match_every, options.style_turns, options.directions),
         content_mask=options.content_mask,
         mask_feather=options.mask_feather,
         border=options.border,
@@ -98,13 +99,18 @@ def taken(options: Options, transfer: "StyleTransfer") -> Options:
 
 def decided(options: Options, long_side: int, network: "Weights") -> Options:
     """The same as far as the picture's long side in pixels and the weights tell: all but what is the device's."""
+    from ..engine.costs.statistics.registry import used
     from ..engine.optimizers.scales import MIN_SIZE
     from ..weights import default_weights
     from ..weights.model import PREPROCESSINGS
 
     settled, preprocessing = settled_of(options), network.preprocessing.name
+    tuning = used(tuning_of(options.match_every, options.style_turns, options.directions), options.statistics)
     return replace(
         options,
+        match_every=tuning.get("match_every"),
+        style_turns=tuning.get("turns"),
+        directions=tuning.get("directions"),
         size=long_side,
         size_at_most=None,
         settled_fall=None if settled is None else settled.fall,

@@ -15,7 +15,7 @@ from ...engine.wording import counted
 from ...runs import files
 from ...runs.files import SUMS
 from ...runs.recipes import Sums
-from ...runs.settings import Options, Settings, checked, is_same_file, iterations_of
+from ...runs.settings import TUNING, Options, Settings, checked, is_same_file, iterations_of
 from ..terminal.messages import say
 from . import inputs
 from .inputs import Source
@@ -59,6 +59,8 @@ def from_recipe(file: Path, given: Mapping[str, Any], *, yes: bool, quiet: bool)
             dropped |= {one, other}
     if "device" in given:  # what belongs to the device goes with it
         dropped |= {"precision", "threads"}
+    if "statistics" in given:
+        dropped |= set(TUNING)
     if "weights" in given:  # what belongs to the weights goes with them
         dropped |= {"weights_sha256", "preprocessing"}
     kept = checked(values, Settings, title)

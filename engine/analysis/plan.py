@@ -14,6 +14,7 @@ import numpy as np
 from ...kernels.device import Array, Device
 from ..costs.objective import Objective
 from ..costs.statistics.registry import statistics
+from ..costs.statistics.tuning import Tuning
 from ..costs.targets import SizedStyle
 from ..costs.terms import Weighting
 from ..memory.arena import Buffer, allocate, lay_out
@@ -97,6 +98,8 @@ class Plan:
     """(H, W) of the content as it was read; None is the size of the run."""
     statistics: str = "gram"
     """Of the styles, as `StyleTransfer` takes them."""
+    tuning: Tuning = Tuning()  # noqa: RUF009  (frozen)
+    """Of those."""
     known: WindowBytes = field(default_factory=dict)
     """What windows take, as far as it was asked for."""
 
@@ -110,8 +113,8 @@ class Plan:
         """
         taps, pictures = (self.content_taps, self.style_taps), (size,) * styles
         needs = MemoryPlan(
-            self.device, self.network, size, *taps, pictures, statistics=self.statistics, comparisons=styles,
-            known=self.known,
+            self.device, self.network, size, *taps, pictures, statistics=self.statistics, tuning=self.tuning,
+            comparisons=styles, known=self.known,
         )  # fmt: skip
         real = self.device.image_dtype.itemsize
         image = 3 * math.prod(size) * real
@@ -184,6 +187,7 @@ class Plan:
             content_taps=self.content_taps,
             style_taps=self.style_taps,
             statistics=self.statistics,
+            tuning=self.tuning,
             tile="off",
         )
         content_layers, style_layers = (dict.fromkeys(taps, 1.0) for taps in (self.content_taps, self.style_taps))

@@ -16,6 +16,7 @@ import numpy as np
 from ...kernels.device import Device
 from ...kernels.reference import Reference
 from ...weights import Weights
+from ..costs.statistics.tuning import Tuning
 from ..memory.arena import Buffer, allocate
 from ..model import taps
 from ..optimizers.adam import Adam
@@ -262,6 +263,7 @@ def profile(
     *,
     rounds: int = 5,
     style_statistics: str = "gram",
+    tuning: Tuning = Tuning(),  # noqa: B008  (frozen)
     checked_size: tuple[int, int] | None = None,
     on_round: Callable[[], object] | None = None,
 ) -> Profile:
@@ -272,12 +274,12 @@ def profile(
     """
     small = checked_size or (min(size[0], 96), min(size[1], 96))
     checked = Recorder(device, check=True)
-    _iterate(checked, weights, small, style_statistics, 1, on_round)
+    _iterate(checked, weights, small, style_statistics, tuning, 1, on_round)
     errors = [call.error or 0.0 for call in checked.calls]
 
     peaks = device.roofline()
     timed = Recorder(device, check=False)
-    whole = _iterate(timed, weights, size, style_statistics, rounds if peaks else 1, on_round)
+    whole = _iterate(timed, weights, size, style_statistics, tuning, rounds if peaks else 1, on_round)
     per_round = len(timed.calls) // (rounds if peaks else 1)
     rows = []
     for index, error in zip(range(per_round), errors, strict=True):
@@ -293,6 +295,7 @@ def _iterate(
     weights: Weights,
     size: tuple[int, int],
     style_statistics: str,
+    tuning: Tuning,
     rounds: int,
     on_round: Callable[[], object] | None,
 ) -> list[float]:
@@ -301,8 +304,9 @@ def _iterate(
     content, style, start = (rng.random((*size, 3), np.float32) for _ in range(3))
     device: Any = recorder
     transfer = StyleTransfer(
-        content, style, weights=weights, device=device, style_statistics=style_statistics, **_classic(weights)
-    )
+        content, style, weights=weights, device=device, style_statistics=style_statistics, tuning=tuning,
+        **_classic(weights),
+    )  # fmt: skip
     (image,) = allocate(device, [Buffer("image", transfer.shape, device.image_dtype, 0, 0)]).values()
     device.upload(start, image)
     objective = transfer.objective()

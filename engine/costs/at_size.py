@@ -52,6 +52,7 @@ def objective_at(
         places=[canvas.extended(given.border, place.weights) for place in places if place.weights is not None],
         trainable_mask=canvas.extended(given.border, given.claims.painted(size)),
         statistics=given.statistics,
+        tuning=given.tuning,
         seed=given.seed,
         reduction=given.reduction,
         tile=tile,

@@ -28,6 +28,7 @@ from ..tiling.multi_device import DeviceWorker
 from ..tiling.tile_pass import TileWorker
 from ..types import Image, Mask
 from .statistics.base import StyleTarget, StyleTerm, arrays
+from .statistics.tuning import Tuning
 from .targets import MeasuredStyle, SizedStyle, content_energy, measure_content, measure_style
 from .terms import ContentTerm, Costs, Weighting
 
@@ -69,6 +70,7 @@ class Objective:
         places: Sequence[Mask] = (),
         trainable_mask: Mask | None = None,
         statistics: str = "gram",
+        tuning: Tuning = Tuning(),  # noqa: B008  (frozen)
         seed: int = 0,
         reduction: Reduction = "mean",
         tile: geometry.Setting = "auto",
@@ -94,6 +96,7 @@ class Objective:
             memory_plan.distinct([place for style in styles for place in style.wanted]),
             trainable_mask is not None,
             statistics,
+            tuning,
             1 + len(others),
             sum(len(style.wanted) for style in styles),
         )

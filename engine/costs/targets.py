@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..tiling.buffers import PersistentBuffers
 from ..tiling.memory_plan import MemoryPlan
 from ..tiling.tile_pass import TileWorker
 from ..types import Image, Mask
-from .statistics.base import SeenTile
+from .statistics.base import SeenTile, Statistic
 
 DOWNLOAD_BYTES = 1 << 22
 """At a time, of what is only summed on the host."""
@@ -53,8 +53,27 @@ def measure_style(
     """
     if not plan.style_taps:
         return {}
+    targets = {(name, tap): held.styles[name, tap, number] for name in plan.chosen for tap in plan.style_taps}
+    for seen_before, turn in enumerate(plan.turns):
+        looking = {name: statistic for name, statistic in plan.chosen.items() if turn in statistic.turns}
+        _take_in(plan, worker, number, turned(style, turn), turn, seen_before, looking, targets)
+
+    def finished(name: str, tap: str) -> MeasuredStyle:
+        statistic, scratch = plan.chosen[name], worker.scratch(name, tap)
+        energy, target = statistic.finish_target(plan.device, targets[name, tap], scratch)
+        return MeasuredStyle(energy / statistic.strength, target)
+
+    return {(name, tap): finished(name, tap) for name in plan.chosen for tap in plan.style_taps}
+
+
+def _take_in(
+    plan: MemoryPlan, worker: TileWorker, number: int, style: SizedStyle, turn: int, seen_before: int,
+    looking: Mapping[str, Statistic[Any, Any, Any]], targets: dict[tuple[str, str], Any],
+) -> None:  # fmt: skip
+    """Shows a style, `turn` quarter turns round, to the statistics that are `looking`: those have `seen_before` of it
+    so many pictures."""
     device, size = plan.device, style.pixels.shape[:2]
-    tiled_pass = worker.passes.styles[number]
+    tiled_pass = worker.passes.styles[plan.walk(number, turn)]
     (image,) = allocate(device, [Buffer("image", style.pixels.shape, device.image_dtype, 0, 0)], "the style").values()
     device.upload(style.pixels, image)
     sizes = dict(zip(network.strides(plan.network), network.sizes(plan.network, size), strict=True))
@@ -62,15 +81,12 @@ def measure_style(
     if style.region is not None:
         masks = tap_weights(style.region, sizes, plan.style_taps, f"the region of {style.name}")
     pieces = plan.pieces(tiled_pass.tiling.tiles)
-    shares = {tap: geometry.shares(parts) for tap, parts in pieces.items()}
+    shares = {tap: geometry.shares(parts, seen_before) for tap, parts in pieces.items()}
     halo_overhead = {tap: geometry.seen(pieces[tap]) / math.prod(sizes[tap]) for tap in plan.style_taps}
-    targets = {
-        (name, tap): statistic.begin_target(
-            device, held.styles[name, tap, number], plan.style_shape(tap, number), masks.get(tap)
-        )
-        for name, statistic in plan.chosen.items()
-        for tap in plan.style_taps
-    }
+    for name, statistic in looking.items():
+        for tap in plan.style_taps:
+            shape = plan.style_shape(tap, number, turn)
+            targets[name, tap] = statistic.begin_target(device, targets[name, tap], shape, masks.get(tap))
     for index, tile in enumerate(tiled_pass.tiling.tiles):
         features = tiled_pass.forward(device, tile, image)
         for tap in plan.style_taps:
@@ -80,15 +96,16 @@ def measure_style(
                 (weights,) = allocate(device, [Buffer("weights", part.shape, device.image_dtype, 0, 0)]).values()
                 device.upload(values, weights)
             seen = SeenTile(features[tap][part.rows], weights, shares[tap][index], index, part)
-            for name, statistic in plan.chosen.items():
+            for name, statistic in looking.items():
                 statistic.gather_target(device, seen, targets[name, tap], worker.buffers.partial.get((name, tap)))
 
-    def finished(name: str, tap: str) -> MeasuredStyle:
-        statistic, scratch = plan.chosen[name], worker.scratch(name, tap)
-        energy, target = statistic.finish_target(device, targets[name, tap], scratch)
-        return MeasuredStyle(energy / statistic.strength, target)
 
-    return {(name, tap): finished(name, tap) for name in plan.chosen for tap in plan.style_taps}
+def turned(style: SizedStyle, turn: int) -> SizedStyle:
+    """A style, `turn` quarter turns round, with its region."""
+    if turn == 0:
+        return style
+    region = None if style.region is None else np.ascontiguousarray(np.rot90(style.region, turn))
+    return replace(style, pixels=np.ascontiguousarray(np.rot90(style.pixels, turn)), region=region)
 
 
 def measure_content(plan: MemoryPlan, worker: TileWorker, held: PersistentBuffers) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from .. import balance
+from ..costs.statistics import registry
+from ..costs.statistics.tuning import Tuning
 from ..costs.terms import Costs, Weighting
 from ..inputs import Inputs
 from ..optimizers.coarse_to_fine import Method
@@ -27,6 +29,8 @@ def fingerprint(inputs: Inputs, weighting: Weighting, method: Method) -> str:
             digest.update(np.ascontiguousarray(array).data)
     own = [(style.weight, style.scale, style.size) for style in inputs.styles]
     ours = (weighting, own, inputs.shape, inputs.border, inputs.reduction, inputs.statistics, inputs.colors)
+    if inputs.tuning != Tuning():  # which runs of earlier versions had
+        digest.update(repr(inputs.tuning).encode())
     digest.update(repr((ours, inputs.network.pooling, inputs.seed, method)).encode())
     return digest.hexdigest()
 
@@ -48,6 +52,10 @@ def settings(inputs: Inputs, weighting: Weighting, method: Method, init: Source,
         "content layers": balance.spelled(weighting.content_layers),
         "style layers": balance.spelled(weighting.style_layers),
         "style statistics": inputs.statistics,
+        **{
+            name.replace("_", " "): str(value)
+            for name, value in registry.used(inputs.tuning, inputs.statistics).items()
+        },
         "content weight": f"{shortest(weighting.content)} ({inputs.reduction})",
         "style weight": shortest(weighting.style),
         "tv weight": shortest(weighting.tv),

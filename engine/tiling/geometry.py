@@ -338,7 +338,8 @@ def seen(parts: Sequence[TapTile]) -> int:
     return sum(math.prod(part.shape) for part in parts)
 
 
-def shares(parts: Sequence[TapTile]) -> list[float]:
-    """Of the units of all pieces up to each one, that one's."""
+def shares(parts: Sequence[TapTile], seen_before: int = 0) -> list[float]:
+    """Of the units of all pieces up to each one, that one's; where so many pictures of the same size were before."""
     counts = [math.prod(part.shape) for part in parts]
-    return [count / so_far for count, so_far in zip(counts, accumulate(counts), strict=True)]
+    earlier = seen_before * sum(counts)
+    return [count / (earlier + so_far) for count, so_far in zip(counts, accumulate(counts), strict=True)]

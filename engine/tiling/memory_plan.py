@@ -16,6 +16,7 @@ from ..costs.cost_vector import CostVector
 from ..costs.statistics import registry
 from ..costs.statistics.base import Statistic, StyleTarget, StyleTerm, TapShape, filled, layouts
 from ..costs.statistics.base import nbytes as scratch_bytes
+from ..costs.statistics.tuning import Tuning
 from ..memory.arena import Buffer, lay_out
 from ..memory.limits import available
 from ..memory.spill import resident
@@ -99,6 +100,8 @@ class MemoryPlan:
     """Whether some of the content is kept."""
     statistics: str = "gram"
     """Of the styles; one or several of `costs.statistics.registry`."""
+    tuning: Tuning = Tuning()  # noqa: RUF009  (frozen)
+    """Of those."""
     devices: int = 1
     """That take tiles in turn, all alike."""
     comparisons: int = 1
@@ -111,7 +114,7 @@ class MemoryPlan:
         """No tiles."""
         return TilingPlan(
             geometry.tiling(self.network, self.size, None),
-            tuple(geometry.tiling(self._style_network, size, None) for size in self.style_sizes),
+            tuple(geometry.tiling(self._style_network, size, None) for size in self._walked),
         )
 
     def cut(self, setting: geometry.Setting, budget: int | None) -> TilingPlan:
@@ -125,7 +128,7 @@ class MemoryPlan:
         geometry.refuse_absurd(self.network, self.size, image)
         return TilingPlan(
             image,
-            tuple(geometry.tiling(self._style_network, size, side) for size in self.style_sizes),
+            tuple(geometry.tiling(self._style_network, size, side) for size in self._walked),
         )
 
     def within(self, budget: float) -> TilingPlan:
@@ -139,7 +142,7 @@ class MemoryPlan:
             return least if least > budget else walk.nbytes(self.device)
 
         # The arena of the styles is the image's as well, and not all there is.
-        styles = tuple(geometry.choose(style_network, size, of_style, 0.9 * budget) for size in self.style_sizes)
+        styles = tuple(geometry.choose(style_network, size, of_style, 0.9 * budget) for size in self._walked)
 
         def of_image(tiling: Tiling) -> int:
             cut = TilingPlan(tiling, styles)
@@ -211,7 +214,22 @@ class MemoryPlan:
     @cached_property
     def chosen(self) -> dict[str, Statistic[Any, Any, Any]]:
         """What of a layer is style, by name."""
-        return registry.statistics(self.statistics)
+        return registry.statistics(self.statistics, self.tuning)
+
+    @cached_property
+    def turns(self) -> tuple[int, ...]:
+        """Quarter turns in which some statistic looks at the styles."""
+        return tuple(sorted({turn for statistic in self.chosen.values() for turn in statistic.turns}))
+
+    @property
+    def _walked(self) -> tuple[tuple[int, int], ...]:
+        """(h, w) of the pictures that styles are walked through in: their own, and behind them on their sides."""
+        on_their_sides = tuple((width, height) for height, width in self.style_sizes)
+        return self.style_sizes + (on_their_sides if any(turn % 2 for turn in self.turns) else ())
+
+    def walk(self, style: int, turn: int) -> int:
+        """Of `TilingPlan.styles`, and the passes of those, the one for a style that is turned."""
+        return style + turn % 2 * len(self.style_sizes)
 
     @property
     def whole_only(self) -> str | None:
@@ -221,9 +239,9 @@ class MemoryPlan:
     def _shape(self, tap: str) -> TapShape:
         return TapShape(*self.sizes[tap], self.channels[tap])
 
-    def style_shape(self, tap: str, style: int) -> TapShape:
-        """Of a style's activations."""
-        sizes = network.sizes(self.network, self.style_sizes[style])
+    def style_shape(self, tap: str, style: int, turn: int = 0) -> TapShape:
+        """Of the activations of a style, so many quarter turns round."""
+        sizes = network.sizes(self.network, self._walked[self.walk(style, turn)])
         height, width = dict(zip(network.strides(self.network), sizes, strict=True))[tap]
         return TapShape(height, width, self.channels[tap])
 
@@ -344,7 +362,7 @@ class MemoryPlan:
                 for mask_id in self.mask_ids(tap):
                     if name := weights_name(tap, mask_id, number, part):
                         wanted[name] = part.shape, pixels
-        if cut.tiled:
+        if self._in_parts(cut):
             for name, tap in self._at_taps:
                 wanted |= layouts(self._sums(name, tap), partial(partial_name, name, tap))
         scratch = max((scratch_bytes(self.scratch(name, tap, pieces[tap])) for name, tap in self._at_taps), default=0)
@@ -352,11 +370,15 @@ class MemoryPlan:
             wanted["scratch"] = ((scratch,), np.dtype(np.uint8))
         return [Buffer(name, *layout, 0, 0) for name, layout in wanted.items()]
 
+    def _in_parts(self, cut: TilingPlan) -> bool:
+        """Whether anything is averaged over several tiles or pictures."""
+        return cut.tiled or len(self.turns) > 1
+
     def tile_buffers(self, named: Mapping[str, Array], cut: TilingPlan) -> TileBuffers:
         """Sorts the buffers that `per_tile` names."""
         partials = {
             (name, tap): filled(self._sums(name, tap), named, partial(partial_name, name, tap))
-            for name, tap in (self._at_taps if cut.tiled else ())
+            for name, tap in (self._at_taps if self._in_parts(cut) else ())
         }
         return TileBuffers(named, partials, named.get("scratch"))
 

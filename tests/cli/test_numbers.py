@@ -23,11 +23,12 @@ OPTIONS = {
         *("--scales", "--border", "--average", "--settled-fall", "--learning-rate", "--seed", "--content-weight"),
         *("--style-weight", "--tv-weight", "--content-layer", "--content-w", "--style-layer", "--style-lambda"),
         *("--depth", "--quality", "--save-every", "--checkpoint-every", "--threads", "--tile", "--style"),
+        *("--match-every", "--style-turns", "--directions"),
     ],
-    "plan": ["--size", "--memory", "--tile", "--iterations", "--threads"],
+    "plan": ["--size", "--memory", "--tile", "--iterations", "--threads", "--style-turns"],
     "layers": ["--unit", "--units", "--size", "--threads"],
     "reconstruct": ["--size", "--iterations", "--threads", "--seed"],
-    "profile": ["--size", "--rounds", "--threads"],
+    "profile": ["--size", "--rounds", "--threads", "--directions"],
 }
 BEFORE = {
     "--content-layer": "relu1_2=",

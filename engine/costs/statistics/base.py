@@ -23,7 +23,7 @@ Where something is held, `look` for every tile comes before, at those iterations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 
@@ -31,6 +31,9 @@ from ....kernels.device import Array, Device, Layout
 from ...memory.arena import Buffer, cut, lay_out
 from ...tiling.geometry import TapTile
 from ...types import Mask
+
+if TYPE_CHECKING:
+    from .tuning import Tuning
 
 T = TypeVar("T")
 """A statistic's group of target buffers."""
@@ -120,6 +123,8 @@ class Statistic(ABC, Generic[T, S, E]):
 
     strength = 1.0
     """What an image without features counts for in the balance, in parts of what it does by the Gram matrix."""
+    turns: tuple[int, ...] = (0,)
+    """Quarter turns of a style's picture, in which it is looked at: one after the other, as if they were several."""
     every: int = 0
     """Iterations after which what is held is measured anew; 0: nothing is."""
     looks = 0
@@ -133,6 +138,11 @@ class Statistic(ABC, Generic[T, S, E]):
     """Whether an image may be cut up."""
     on_devices = True
     """Whether several devices may share it."""
+
+    def tuned(self, tuning: "Tuning") -> "Statistic[T, S, E]":
+        """This one with what is set of it."""
+        del tuning
+        return self
 
     # ---- memory, from shapes alone ------------------------------------------------------------------------------
     @abstractmethod
@@ -159,8 +169,8 @@ class Statistic(ABC, Generic[T, S, E]):
 
     # ---- the style, once ----------------------------------------------------------------------------------------
     def begin_target(self, device: Device, target: T, shape: TapShape, mask: Mask | None) -> T:
-        """Before the style's tiles; `mask` (h, w) weighs its pixels, with a mean of one. Numbers may be set, or
-        arrays of the host."""
+        """Before the style's tiles, and those of each of its turns; `mask` (h, w) weighs its pixels, with a mean of
+        one. Numbers may be set, or arrays of the host."""
         del device, shape, mask
         return target
 

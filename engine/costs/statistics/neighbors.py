@@ -4,8 +4,9 @@
 
 Features a of the image are taken from their mean m over the region, the style's from theirs. Each pixel's match, and m,
 are measured every so many iterations and held fixed in between, so that the gradient is that of a tile by itself. Of
-the style at most CANDIDATES pixels are looked at, spread evenly over its region. With several styles in one region each
-has a cost of its own, by its share: a pixel is drawn to its match in every one of them.
+the style at most CANDIDATES pixels are looked at, spread evenly over its region; where it is looked at in several ways
+up, as many of each, and m_s is the mean of all. With several styles in one region each has a cost of its own, by its
+share: a pixel is drawn to its match in every one of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,11 +21,10 @@ from ...memory.arena import Buffer, allocate
 from ...types import Mask
 from .base import Nothing, SeenTile, Statistic, StyleTarget, StyleTerm, TapShape
 from .sampling import Sample, sampled
+from .tuning import TURNS, Tuning
 
 CANDIDATES = 16_384
-"""Of a style at a tap, at most."""
-EVERY = 25
-"""Iterations for which matches are kept."""
+"""Of a style at a tap in each way up, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class Candidates:
     """(1, M, C), of activation_dtype: from the mean, of length one."""
     mean: Array
     """(C,)"""
-    sample: Sample | None = None
-    """While tiles are taken in."""
+    samples: list[Sample] | None = None
+    """While tiles are taken in, of each way up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +72,18 @@ Term = StyleTerm[Candidates, Mean, Nothing]
 
 class Neighbors(Statistic[Candidates, Mean, Nothing]):
     strength = 1 / 10
-    every, looks = EVERY, 2
+    looks = 2
+
+    def __init__(self, tuning: Tuning) -> None:
+        self.every, self.turns = tuning.match_every, TURNS[tuning.turns]
+
+    def tuned(self, tuning: Tuning) -> "Neighbors":
+        return Neighbors(tuning)
 
     # ---- memory, from shapes alone ------------------------------------------------------------------------------
     def target(self, device: Device, shape: TapShape) -> Candidates:
-        count = min(CANDIDATES, shape.height * shape.width)
         return Candidates(
-            ((1, count, shape.channels), device.activation_dtype), ((shape.channels,), device.image_dtype)
+            ((1, self._count(shape), shape.channels), device.activation_dtype), ((shape.channels,), device.image_dtype)
         )
 
     def sums(self, device: Device, channels: int) -> Mean:
@@ -92,7 +97,7 @@ class Neighbors(Statistic[Candidates, Mean, Nothing]):
         return Matched(((shape.channels,), device.image_dtype), ((shape.height, shape.width), np.dtype(np.int32)))
 
     def scratch(self, device: Device, shape: TapShape, pieces: Sequence[TapShape], styles: Sequence[TapShape]) -> Room:
-        counts = {min(CANDIDATES, style.height * style.width) for style in styles}
+        counts = {self._count(style) for style in styles}
         nbytes = device.workspace_bytes([], [(*piece, count) for piece in pieces for count in counts])
         largest = max(piece.height * piece.width for piece in pieces)
         whole = all(piece == shape for piece in pieces)
@@ -102,23 +107,28 @@ class Neighbors(Statistic[Candidates, Mean, Nothing]):
             None if whole else ((largest,), np.dtype(np.int32)),
         )
 
+    def _count(self, style: TapShape) -> int:
+        return len(self.turns) * min(CANDIDATES, style.height * style.width)
+
     # ---- the style, once ----------------------------------------------------------------------------------------
     def begin_target(self, device: Device, target: Candidates, shape: TapShape, mask: Mask | None) -> Candidates:
-        return replace(target, sample=sampled(device, shape, mask, target.directions.shape[1]))
+        sample = sampled(device, shape, mask, target.directions.shape[1] // len(self.turns))
+        return replace(target, samples=[*(target.samples or []), sample])
 
     def gather_target(self, device: Device, seen: SeenTile, target: Candidates, partial: Mean | None) -> None:
-        assert target.sample is not None
+        assert target.samples is not None
         self.gather(device, seen, Mean(target.mean), partial)
-        target.sample.take(device, seen.features, seen.part)
+        target.samples[-1].take(device, seen.features, seen.part)
 
     def finish_target(self, device: Device, target: Candidates, scratch: Room) -> tuple[float, Candidates]:
         del scratch
-        assert target.sample is not None
         shape = target.directions.shape
+        assert target.samples is not None
+        values = np.concatenate([sample.values for sample in target.samples])
         (features,) = allocate(device, [Buffer("features", shape, device.activation_dtype, 0, 0)]).values()
-        device.upload(target.sample.values.reshape(shape), features)
+        device.upload(values.reshape(shape), features)
         device.normalize_features(features, target.mean, target.directions)
-        return 1.0, replace(target, sample=None)
+        return 1.0, replace(target, samples=None)
 
     # ---- the image, every so many iterations --------------------------------------------------------------------
     def look(self, device: Device, term: Term, seen: SeenTile, number: int) -> None:
@@ -231,4 +241,4 @@ def _room(term: Term, seen: SeenTile) -> Array:
     return term.scratch.matches[: height * width].reshape(height, width)
 
 
-STATISTIC = Neighbors()
+STATISTIC = Neighbors(Tuning())

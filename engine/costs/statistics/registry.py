@@ -6,7 +6,7 @@ when they are asked for, so that the names alone cost nothing. Several count tog
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ...wording import shortest
 
 if TYPE_CHECKING:
     from .base import Statistic
+    from .tuning import Tuning
 
 STATISTICS = {
     "gram": "nstgpu.engine.costs.statistics.gram",
@@ -24,6 +25,8 @@ STATISTICS = {
     "sliced": "nstgpu.engine.costs.statistics.sliced",
 }
 """The module of each."""
+USED_BY = {"match_every": "neighbors", "turns": "neighbors", "directions": "sliced"}
+"""Which of them looks at what is set in a `Tuning`."""
 
 _BETWEEN = re.compile(r"[+,](?=\s*[^\W\d])")  # and not the sign of an exponent
 
@@ -86,6 +89,28 @@ def statistic(name: str) -> "Statistic[Any, Any, Any]":
     return found
 
 
-def statistics(given: str | Mapping[str, float]) -> "dict[str, Statistic[Any, Any, Any]]":
-    """Those that are given, by name; raises SettingsError as `parse`."""
-    return {name: statistic(name) for name in parse(given)}
+def statistics(
+    given: str | Mapping[str, float], tuning: "Tuning | None" = None
+) -> "dict[str, Statistic[Any, Any, Any]]":
+    """Those that are given, by name, with what is set of them; raises SettingsError as `parse`."""
+    chosen = {name: statistic(name) for name in parse(given)}
+    return chosen if tuning is None else {name: one.tuned(tuning) for name, one in chosen.items()}
+
+
+def used(tuning: "Tuning", given: str | Mapping[str, float]) -> dict[str, int]:
+    """What those that are given look at of it, by name."""
+    names = parse(given)
+    return {name: getattr(tuning, name) for name, by in USED_BY.items() if by in names}
+
+
+def check_used(tuning: "Tuning", given: str | Mapping[str, float], names: Sequence[str] | None = None) -> None:
+    """Raises SettingsError where something of these `names` is set that none of those given looks at; None: all that is
+    not as by default."""
+    if names is None:
+        names = [name for name in USED_BY if getattr(tuning, name) != getattr(type(tuning), name)]
+    for name in names:
+        if name not in used(tuning, given):
+            by = USED_BY[name]
+            raise SettingsError(
+                f"{name} is for the style statistics {by}; add {by} to {spelled(given)}, or leave it out"
+            )

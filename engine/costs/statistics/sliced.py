@@ -18,8 +18,8 @@ from ....kernels.device import Array, Device
 from ...types import Mask
 from .base import Nothing, SeenTile, Statistic, StyleTerm, TapShape
 from .sampling import Sample, sampled
+from .tuning import Tuning
 
-DIRECTIONS = 64
 ROWS_AT_A_TIME = 16
 """Sorted: enough of them fill a GPU, and all at once take as much memory again."""
 STYLE_PIXELS = 65_536
@@ -62,6 +62,12 @@ class Sliced(Statistic[StyleFeatures, Nothing, Nothing]):
     random = True
     in_tiles = on_devices = False
 
+    def __init__(self, tuning: Tuning) -> None:
+        self.directions = tuning.directions
+
+    def tuned(self, tuning: Tuning) -> "Sliced":
+        return Sliced(tuning)
+
     # ---- memory, from shapes alone ------------------------------------------------------------------------------
     def target(self, device: Device, shape: TapShape) -> StyleFeatures:
         return StyleFeatures(((1, _count(shape), shape.channels), device.activation_dtype))
@@ -77,11 +83,11 @@ class Sliced(Statistic[StyleFeatures, Nothing, Nothing]):
     def scratch(self, device: Device, shape: TapShape, pieces: Sequence[TapShape], styles: Sequence[TapShape]) -> Room:
         del pieces
         real, whole, counts = device.image_dtype, np.dtype(np.int32), [_count(style) for style in styles]
-        matrix = DIRECTIONS, shape.height * shape.width
+        matrix = self.directions, shape.height * shape.width
         sorting = max(device.sort_scratch_bytes(ROWS_AT_A_TIME, length) for length in (matrix[1], *counts))
         return Room(
-            ((DIRECTIONS, shape.channels), real), (matrix, real), (matrix, whole), (matrix, real),
-            ((DIRECTIONS * max(counts),), real), ((sorting,), np.dtype(np.uint8)),
+            ((self.directions, shape.channels), real), (matrix, real), (matrix, whole), (matrix, real),
+            ((self.directions * max(counts),), real), ((sorting,), np.dtype(np.uint8)),
         )  # fmt: skip
 
     # ---- the style, once ----------------------------------------------------------------------------------------
@@ -118,10 +124,10 @@ class Sliced(Statistic[StyleFeatures, Nothing, Nothing]):
         device.sort_rows(room.values, room.order, scratch=room.sorting)
         for number, style in enumerate(term.targets):
             features = style.target.features
-            ranked = room.of_style[: DIRECTIONS * features.shape[1]].reshape(DIRECTIONS, -1)
+            ranked = room.of_style[: self.directions * features.shape[1]].reshape(self.directions, -1)
             device.project(features, room.directions, ranked)
             device.sort_rows(ranked, None, scratch=room.sorting)
-            scale = 2 * term.weight * style.share / (DIRECTIONS * term.pixels)
+            scale = 2 * term.weight * style.share / (self.directions * term.pixels)
             device.sliced_cost(
                 room.values, room.order, ranked, scale, cost=style.cost, residual=room.residual, weights=seen.weights,
                 accumulate=number > 0,
@@ -133,4 +139,4 @@ def _count(style: TapShape) -> int:
     return min(STYLE_PIXELS, style.height * style.width)
 
 
-STATISTIC = Sliced()
+STATISTIC = Sliced(Tuning())

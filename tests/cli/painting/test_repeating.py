@@ -260,6 +260,35 @@ def test_iterations_left_alone_were_a_hundred_in_earlier_versions(monkeypatch: p
     assert read()["iterations"] == "7"
 
 
+def test_what_is_set_of_statistics_is_repeated_and_goes_with_them(folder: Path) -> None:
+    given = ["--size", "32", "--scales", "1", *SHORT, "--threads", "1", "--device", "cpu"]
+    tuned = ["--style-statistics", "neighbors+sliced", "--match-every", "2", "--style-turns", "4", "--directions", "9"]
+    done("run", "content.jpg", "style.png", *given, *tuned, "-o", "out.png", "--checkpoint", "state.h5")
+    told = images.read_recipe("out.png")
+    assert (told["match every"], told["turns"], told["directions"]) == ("2", "4", "9")
+    done("run", "--recipe", "out.png", "-o", "again.png")
+    assert (folder / "again.png").read_bytes() == (folder / "out.png").read_bytes()
+    done("resume", "state.h5", "-o", "resumed.png")
+    assert images.read("resumed.png").pixels.tobytes() == images.read("out.png").pixels.tobytes()
+    done("run", "--recipe", "out.png", "-o", "gram.png", "--style-statistics", "gram")
+    assert "turns" not in images.read_recipe("gram.png")
+    plain = ["--style-statistics", "neighbors"]
+    done("run", "content.jpg", "style.png", *given, *plain, "-o", "plain.png")
+    kept = images.read_recipe("plain.png")[recipe.KEY]
+    assert "match_every = 25" in kept
+    assert "style_turns = 1" in kept
+    assert "directions" not in kept
+    for option, problem in (
+        (["--style-turns", "4"], "--style-turns: turns is for the style statistics neighbors; add neighbors to gram"),
+        (["--directions", "64"], "--directions: directions is for the style statistics sliced"),
+        (["--style-turns", "3", *plain], "--style-turns: turns is 3; it must be 1, 2 or 4"),
+        (["--match-every", "0", *plain], "--match-every is 0; it must be 1 to 1000000"),
+    ):
+        assert problem in refused("run", "content.jpg", "style.png", *given, *option, "-o", "no.png")
+    hostile = rewritten("plain.png", style_turns=3)
+    assert "--style-turns: turns is 3" in refused("run", "--recipe", hostile, "-o", "no.png")
+
+
 def test_what_is_painted_by_default_falls_from_scale_to_scale(folder: Path) -> None:
     given = ["--size", "32", "--min-size", "16", "--weights", "small.h5", "--threads", "1", "--device", "cpu"]
     done("run", "content.jpg", "style.png", *given, "-o", "out.png")

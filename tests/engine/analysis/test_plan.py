@@ -10,6 +10,7 @@ import pytest
 
 from harness.pictures import noise
 from nstgpu.engine.analysis import plan
+from nstgpu.engine.costs.statistics.tuning import Tuning
 from nstgpu.engine.memory import spill
 from nstgpu.engine.memory.arena import lay_out
 from nstgpu.engine.memory.limits import available
@@ -40,11 +41,13 @@ class Counting(Cpu):
 
 
 @pytest.mark.parametrize("tile", ["off", 32, 48])
-@pytest.mark.parametrize("statistics", ["gram", "w2", "gram+neighbors", "sliced"])
+@pytest.mark.parametrize("statistics", ["gram", "w2", "gram+neighbors", "sliced", "neighbors, turned"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_an_objective_allocates_what_its_footprint_says(thin: Any, tile: Any, statistics: Any, masked: bool) -> None:
     if statistics == "sliced" and tile != "off":
         pytest.skip("it has no tiles")
+    statistics, _, turned = statistics.partition(", ")
+    tuning = Tuning(turns=4) if turned else Tuning()
     device = Counting()
     size, style_size = (90, 110), (70, 64)
     mask = noise(3, *size)[..., 0]
@@ -52,6 +55,7 @@ def test_an_objective_allocates_what_its_footprint_says(thin: Any, tile: Any, st
     transfer = StyleTransfer(
         noise(0, *size), style, weights=thin(), device=device, tile=tile, content_layers=["relu2_1"],
         style_layers=["relu1_1", "relu3_1"], style_statistics=statistics, content_mask=mask if masked else None,
+        tuning=tuning,
     )  # fmt: skip
     needs = MemoryPlan(
         device,
@@ -63,6 +67,7 @@ def test_an_objective_allocates_what_its_footprint_says(thin: Any, tile: Any, st
         groups=(0,) if masked else (None,),
         trainable_mask=masked,
         statistics=statistics,
+        tuning=tuning,
     )
     cut = needs.cut(tile, None)
     assert cut.image == transfer.objective().tiling

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine.costs.statistics.sliced import DIRECTIONS
+from nstgpu.engine.costs.statistics.tuning import Tuning
 from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.model.network import down_to, forward, reserve
 from nstgpu.engine.optimizers import checkpoint, coarse_to_fine
@@ -41,7 +41,8 @@ def activations(transfer: StyleTransfer, pixels: Any) -> Any:
     return np.array(buffers.layers[0].output).reshape(-1, network.layers[0].channels[1])
 
 
-def test_the_cost_is_the_distance_of_sorted_projections(thin: Thin) -> None:
+@pytest.mark.parametrize("count", [64, 1, 21])
+def test_the_cost_is_the_distance_of_sorted_projections(thin: Thin, count: int) -> None:
     """Of pictures of one size, with the directions of the seed, and of iteration 0."""
     alone: dict[str, Any] = {
         "style_layers": {"relu1_1": 1.0},
@@ -49,9 +50,9 @@ def test_the_cost_is_the_distance_of_sorted_projections(thin: Thin) -> None:
         "style_weight": 1.0,
         "tv_weight": 0.0,
     }
-    transfer = made(thin, **alone, seed=7)
+    transfer = made(thin, **alone, seed=7, tuning=Tuning(directions=count))
     image, style = activations(transfer, PICTURES[2]), activations(transfer, PICTURES[1])
-    drawn = directions(7, 0, DIRECTIONS, image.shape[1])
+    drawn = directions(7, 0, count, image.shape[1])
     ours, theirs = (np.sort(features @ drawn.T, axis=0) for features in (image, style))
     assert transfer.cost_and_gradient(PICTURES[2])[0].total == pytest.approx(np.mean((ours - theirs) ** 2), rel=1e-12)
     energy = np.mean(style**2)

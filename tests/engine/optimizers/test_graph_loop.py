@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstgpu.engine.costs.statistics import neighbors
+from nstgpu.engine.costs.statistics.tuning import Tuning
 from nstgpu.engine.errors import NonFiniteCostError
 from nstgpu.engine.optimizers import graph_loop as captured
 from nstgpu.engine.optimizers.coarse_to_fine import Progress, RunState
@@ -49,6 +49,11 @@ def assert_equal(ours: Result, theirs: Result) -> None:
     assert ours.history == theirs.history
 
 
+def often(statistics: str) -> Tuning:
+    """Matches, where there are any, are renewed every three iterations."""
+    return Tuning(match_every=3) if "neighbors" in statistics else Tuning()
+
+
 MASK = np.tile(np.linspace(-0.5, 1, 24).clip(0, 1), (20, 1))
 
 
@@ -68,7 +73,7 @@ MASK = np.tile(np.linspace(-0.5, 1, 24).clip(0, 1), (20, 1))
 def test_a_graph_computes_what_its_launches_do(
     make: Make, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(neighbors.Neighbors, "every", 3)
+    settings = {"tuning": often(settings.get("style_statistics", "gram")), **settings}
 
     def run() -> Result:
         return make(**settings).run([5, 7], scales=2, min_size=12)
@@ -168,10 +173,8 @@ def test_a_cost_that_is_not_finite_takes_a_step_back(
     if make().device.name != "emulator":
         pytest.skip("the gradient is spoilt through the emulator's memory")
 
-    monkeypatch.setattr(neighbors.Neighbors, "every", 3)
-
     def run() -> Result:
-        transfer = make(style_statistics=statistics)
+        transfer = make(style_statistics=statistics, tuning=often(statistics))
         evaluations: list[None] = []
         launch = transfer.device._runtime.launch  # type: ignore[attr-defined]
 
