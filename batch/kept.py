@@ -12,10 +12,11 @@ from ..runs.transfer import open_weights
 
 if TYPE_CHECKING:
     from ..engine.imaging.picture import Picture
+    from ..engine.inputs import Opened
     from ..engine.style import Style
     from ..weights import Weights
 
-MOST_NETWORKS, MOST_STYLES = 4, 16
+MOST_NETWORKS, MOST_STYLES, MOST_DEVICES = 4, 16, 2
 """That are held at a time; what was used longest ago goes first."""
 
 T = TypeVar("T")
@@ -27,12 +28,20 @@ class Kept:
 
     _networks: "OrderedDict[Hashable, Weights]" = field(default_factory=OrderedDict)
     _styles: "OrderedDict[Hashable, Picture]" = field(default_factory=OrderedDict)
+    _opened: "OrderedDict[Hashable, Opened]" = field(default_factory=OrderedDict)
     _sums: dict[str, str] = field(default_factory=dict)
 
     def network(self, options: Options) -> "Weights":
         """The weights that a run takes; raises WeightsError."""
         key = (options.weights, options.weights_sha256, options.preprocessing)
         return _once(self._networks, key, lambda: open_weights(options), MOST_NETWORKS)
+
+    def opened(self, options: Options) -> "Opened":
+        """The devices that a run works on, with the networks and style targets that are kept there."""
+        from ..engine.inputs import Opened
+
+        key = (options.device, options.precision, options.threads)
+        return _once(self._opened, key, lambda: Opened(*key), MOST_DEVICES)
 
     def styles(self, options: Options) -> "list[Style]":
         """The styles of a run, with their pictures read. Raises SettingsError and ImageError."""

@@ -64,7 +64,8 @@ def paint(task: Task, given: Read, kept: Kept, on_progress: OnProgress | None, s
 
     began = time.perf_counter()
     network = kept.network(task.options)
-    transfer = transfer_of(task.options, given.content, network, kept.styles(task.options))
+    styles, opened = kept.styles(task.options), kept.opened(task.options)
+    transfer = transfer_of(task.options, given.content, network, styles, opened)
     images.check_size(task.output, transfer.shape[:2])
     options = taken(task.options, transfer)
     raised: list[Exception] = []

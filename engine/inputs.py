@@ -12,6 +12,7 @@ from ..kernels.errors import DeviceError
 from ..kernels.open import open_devices
 from ..weights import Weights
 from .checks import Colors
+from .costs.known_targets import KnownTargets
 from .costs.objective import Reduction
 from .costs.places import Claims
 from .costs.statistics import registry
@@ -58,6 +59,8 @@ class Inputs:
     gray: bool
     """Whether content and styles have no colors."""
     seed: int
+    known: KnownTargets | None = None
+    """Style targets that were measured before."""
 
     @property
     def names(self) -> Mapping[str, str]:
@@ -84,6 +87,7 @@ def read_inputs(
     reduction: Reduction,
     colors: Colors,
     seed: int,
+    known: KnownTargets | None,
 ) -> Inputs:
     """Reads the pictures and masks; raises ImageError or SettingsError."""
     picture = visible(files.read(content))
@@ -98,27 +102,54 @@ def read_inputs(
         pixels = resized(device, pixels, (height, width))  # every scale would go through all of it again
     return Inputs(
         weights, device, network, pixels, picture.name, picture.alpha, styles, claims, size, (height, width, 3), border,
-        content_taps, style_taps, registry.spelled(statistics), tuning, reduction, colors, gray, seed,
+        content_taps, style_taps, registry.spelled(statistics), tuning, reduction, colors, gray, seed, known,
     )  # fmt: skip
 
 
+class Opened:
+    """Devices that are opened once, with what transfers on them have in common: packed networks and style targets.
+
+    Transfers that share one are used one after the other. Raises DeviceError, as `kernels.open_devices` does.
+    """
+
+    def __init__(self, device: str = "auto", precision: str = "auto", threads: int | None = None) -> None:
+        self._asked = device, precision, threads
+        self._devices: dict[str, Sequence[Device]] = {}
+        self._networks: dict[tuple[str, ...], list[tuple[Device, Network]]] = {}
+        self.targets = KnownTargets()
+
+    def networks(self, weights: Weights, deepest: str, pooling: Pooling) -> list[tuple[Device, Network]]:
+        """Every device with its network. Where `auto` is a precision that can't take the weights, fp32 is."""
+        key = (weights.checksum, repr(weights.preprocessing), deepest, pooling)
+        if key not in self._networks:
+            devices = self._open(self._asked[1])
+            try:
+                self._networks[key] = _packed(devices, weights, deepest, pooling)
+            except DeviceError as problem:
+                if self._asked[1] != "auto" or devices[0].precision == "fp32":
+                    raise
+                logging.getLogger("nstgpu").info("working in fp32: %s", problem)
+                self._networks[key] = _packed(self._open("fp32"), weights, deepest, pooling)
+        return self._networks[key]
+
+    def _open(self, precision: str) -> Sequence[Device]:
+        if precision not in self._devices:
+            self._devices[precision] = open_devices(self._asked[0], precision, self._asked[2])
+        return self._devices[precision]
+
+
 def open_networks(
-    device: str | Device | Sequence[Device], precision: str, threads: int | None, weights: Weights, deepest: str,
-    pooling: Pooling,
+    device: str | Device | Sequence[Device] | Opened, precision: str, threads: int | None, weights: Weights,
+    deepest: str, pooling: Pooling,
 ) -> list[tuple[Device, Network]]:  # fmt: skip
-    """Every device with its network. Where `auto` is a precision that can't take the weights, fp32 is."""
+    """Every device with its network, opened unless it is."""
+    opened = Opened(device, precision, threads) if isinstance(device, str) else device
+    if isinstance(opened, Opened):
+        return opened.networks(weights, deepest, pooling)
+    return _packed(opened if isinstance(opened, Sequence) else [opened], weights, deepest, pooling)
 
-    def built(devices: Sequence[Device]) -> list[tuple[Device, Network]]:
-        return [(each, build(each, weights, deepest, pooling)) for each in devices]
 
-    if not isinstance(device, str):
-        given: Device | Sequence[Device] = device
-        return built(given if isinstance(given, Sequence) else [given])
-    devices = open_devices(device, precision, threads)
-    try:
-        return built(devices)
-    except DeviceError as problem:
-        if precision != "auto" or devices[0].precision == "fp32":
-            raise
-        logging.getLogger("nstgpu").info("working in fp32: %s", problem)
-    return built(open_devices(device, "fp32", threads))
+def _packed(
+    devices: Sequence[Device], weights: Weights, deepest: str, pooling: Pooling
+) -> list[tuple[Device, Network]]:
+    return [(device, build(device, weights, deepest, pooling)) for device in devices]

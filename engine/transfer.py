@@ -24,7 +24,7 @@ from .costs.statistics.tuning import Tuning
 from .costs.terms import Costs, Weighting
 from .errors import SettingsError
 from .imaging.resize import resized, resized_alpha
-from .inputs import open_networks, read_inputs
+from .inputs import Opened, open_networks, read_inputs
 from .memory.exclusive import Exclusive
 from .memory.spill import fetched
 from .optimizers import registry
@@ -60,7 +60,8 @@ class StyleTransfer:
     weights: from `load_weights`, or what it takes: "mini", "vgg19", a file's path and so on; None is "vgg19" once it
         has been fetched, else "mini".
     device: "auto", "cuda", "cuda:1", "cpu", "reference" or "emulator", or a device from `kernels.open_device`; several
-        of a kind, "cuda:0,1" or "cuda:all" (see `kernels.open_devices`), share the tiles, for the same bytes as one.
+        of a kind, "cuda:0,1" or "cuda:all" (see `kernels.open_devices`), share the tiles, for the same bytes as one. An
+        `Opened` is devices whose packed network and measured styles are kept from one transfer to the next.
     precision: "auto" or what the device offers: "fp32" on all, "fp64" on reference, "bf16", "fp16", "tf32" and "3xtf32"
         on cuda and emulator. threads: cpu only; None takes all.
     size: long side of the generated image in pixels, and times `style_scale` of the style; None leaves both alone.
@@ -98,7 +99,7 @@ class StyleTransfer:
         style: Source | Style | Sequence[Source | Style],
         *,
         weights: Weights | str | Path | None = None,
-        device: str | Device | Sequence[Device] = "auto",
+        device: str | Device | Sequence[Device] | Opened = "auto",
         size: int | None = None,
         style_scale: float = 1.0,
         content_layers: Layers = None,
@@ -137,6 +138,7 @@ class StyleTransfer:
             content, style, content_mask, weights=weights, device=first, network=network, style_scale=style_scale,
             mask_feather=mask_feather, size=size, border=border, content_taps=content_taps, style_taps=style_taps,
             statistics=style_statistics, tuning=tuning, reduction=content_reduction, colors=colors, seed=seed,
+            known=device.targets if isinstance(device, Opened) else None,
         )  # fmt: skip
         self.weights, self.device, self.seed, self.shape = weights, first, seed, self._inputs.shape
         self.content_reduction, self.style_statistics, self.colors = content_reduction, self._inputs.statistics, colors

@@ -8,6 +8,7 @@ from .settings import DEFAULT_SIZE, Options, Settings, layers_of, settled_of, st
 
 if TYPE_CHECKING:
     from ..engine.imaging.picture import Picture
+    from ..engine.inputs import Opened
     from ..engine.style import Style
     from ..engine.transfer import StyleTransfer
     from ..weights import Weights
@@ -46,11 +47,15 @@ def open_weights(settings: Settings, *, only_named: bool = False) -> "Weights":
 
 
 def transfer_of(
-    options: Options, content: "Picture", network: "Weights", styles: "Sequence[Style] | None" = None
+    options: Options,
+    content: "Picture",
+    network: "Weights",
+    styles: "Sequence[Style] | None" = None,
+    opened: "Opened | None" = None,
 ) -> "StyleTransfer":
     """What paints `content` as the options say; everything else that they name is read here.
 
-    styles: those of the options, where their pictures are read already.
+    styles: those of the options, where their pictures are read already. opened: the options' devices, where they are.
 
     Raises SettingsError, ImageError, DeviceError and WeightsError, each one line.
     """
@@ -61,7 +66,7 @@ def transfer_of(
         content,
         styles_of(options) if styles is None else styles,
         weights=network,
-        device=options.device,
+        device=options.device if opened is None else opened,
         precision=options.precision,
         threads=options.threads,
         size=size_of(options, max(content.pixels.shape[:2])),

@@ -10,7 +10,8 @@ from ..imaging.resize import resized
 from ..inputs import Inputs
 from ..model.network import Network
 from ..tiling.geometry import Setting
-from ..types import Image
+from ..types import Image, Mask
+from .known_targets import key_of
 from .objective import Objective
 from .targets import SizedStyle
 
@@ -41,7 +42,8 @@ def objective_at(
             for at, place in enumerate(places)
             if number in place.shares
         }
-        styles.append(SizedStyle(style.name, as_seen(pixels), canvas.extended(given.border, region), wanted))
+        seen, region = as_seen(pixels), canvas.extended(given.border, region)
+        styles.append(SizedStyle(style.name, seen, region, wanted, _key(given, seen, region)))
     return Objective(
         given.device,
         given.network,
@@ -58,4 +60,21 @@ def objective_at(
         tile=tile,
         border=given.border,
         others=others,
+        known=given.known,
     )
+
+
+def _key(given: Inputs, style: Image, region: Mask | None) -> str:
+    """Of a style as it is looked at, by which its target is known."""
+    if given.known is None:
+        return ""
+    device, weights = given.device, given.weights
+    decides = (
+        weights.checksum,
+        weights.preprocessing,
+        given.network.pooling,
+        given.style_taps,
+        given.statistics,
+        given.tuning,
+    )
+    return key_of(style, region, *decides, device.name, device.precision, given.seed)

@@ -27,9 +27,10 @@ from ..tiling.memory_plan import MemoryPlan
 from ..tiling.multi_device import DeviceWorker
 from ..tiling.tile_pass import TileWorker
 from ..types import Image, Mask
+from .known_targets import KnownTargets
 from .statistics.base import StyleTarget, StyleTerm, arrays
 from .statistics.tuning import Tuning
-from .targets import MeasuredStyle, SizedStyle, content_energy, measure_content, measure_style
+from .targets import MeasuredStyle, SizedStyle, content_energy, measure_content, measured_style
 from .terms import ContentTerm, Costs, Weighting
 
 _log = logging.getLogger("nstgpu")
@@ -52,7 +53,8 @@ class Objective:
     chain rule dJ/dimage, which is 0 where m is; None is all of it. Images are in [0, 1] then. tile: how images are cut
     up. border: with b pixels, images are (H - 2 b, W - 2 b, 3), and the network sees them with their nearest pixels
     repeated beyond the edges, as content, places and the mask are given. The weights are set by `weigh`, before the
-    first `evaluate`. others: devices that take tiles as well, each with the same network packed for it.
+    first `evaluate`. others: devices that take tiles as well, each with the same network packed for it. known: styles
+    that were measured before.
 
     Where memory runs out, tiles become smaller and what was under way is done again; MemoryError only where nothing is
     left to be made smaller.
@@ -76,6 +78,7 @@ class Objective:
         tile: geometry.Setting = "auto",
         border: int = 0,
         others: Sequence[tuple[Device, network.Network]] = (),
+        known: KnownTargets | None = None,
     ) -> None:
         self.device, self.network = device, net
         self.shape: tuple[int, int, int] = content.shape
@@ -139,7 +142,7 @@ class Objective:
         self._cut = cut
         self._worker: TileWorker | None = None  # of the first device; none until it is needed
         self._devices: list[DeviceWorker] = []  # the same and those of the others, where several devices have tiles
-        self._without_overflow(lambda: self._measure(content))
+        self._without_overflow(lambda: self._measure(content, known))
 
     # ---- tiles, and the memory they take ------------------------------------------------------------------------
     @property
@@ -194,9 +197,9 @@ class Objective:
         self._cut = smaller
 
     # ---- the targets --------------------------------------------------------------------------------------------
-    def _measure(self, content: Image) -> None:
+    def _measure(self, content: Image, known: KnownTargets | None) -> None:
         plan, worker, held = self.memory_plan, self._primary, self._held
-        self._measured = [measure_style(plan, worker, held, *numbered) for numbered in enumerate(self.styles)]
+        self._measured = [measured_style(plan, worker, held, known, *numbered) for numbered in enumerate(self.styles)]
         self.device.upload(content, held.image)
         measure_content(plan, worker, held)
 

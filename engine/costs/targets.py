@@ -16,6 +16,7 @@ from ..tiling.buffers import PersistentBuffers
 from ..tiling.memory_plan import MemoryPlan
 from ..tiling.tile_pass import TileWorker
 from ..types import Image, Mask
+from .known_targets import KnownTargets, put_back, taken_down
 from .statistics.base import SeenTile, Statistic
 
 DOWNLOAD_BYTES = 1 << 22
@@ -33,6 +34,8 @@ class SizedStyle:
     """(h, w) in [0, 1]: the part of the style's picture that counts; None is all of it."""
     wanted: Mapping[int | None, float]
     """Its shares of J_style, by the number of the objective's place; None is everywhere."""
+    key: str = ""
+    """Of what its target depends on, with `known_targets`; "" where nobody keeps it."""
 
 
 class MeasuredStyle(NamedTuple):
@@ -42,6 +45,30 @@ class MeasuredStyle(NamedTuple):
     """J^[l](S) of an image without features, over the statistic's `strength`."""
     target: Any
     """The statistic's, of `costs.statistics.base`."""
+
+
+def measured_style(
+    plan: MemoryPlan, worker: TileWorker, held: PersistentBuffers, known: KnownTargets | None, number: int,
+    style: SizedStyle,
+) -> dict[tuple[str, str], MeasuredStyle]:  # fmt: skip
+    """What is known of a style at every style tap, by statistic and tap; measured unless it has been before."""
+    if known is None or not plan.style_taps:
+        return measure_style(plan, worker, held, number, style)
+    device, tilings = plan.device, [worker.passes.styles[plan.walk(number, turn)].tiling for turn in plan.turns]
+    key = f"{style.key} {tilings}"
+    if (found := known.find(key)) is not None:
+        return {
+            (name, tap): MeasuredStyle(
+                one.energy, put_back(device, one, held.styles[name, tap, number], plan.asked_target(name, tap, number))
+            )
+            for (name, tap), one in found.items()
+        }
+    measured = measure_style(plan, worker, held, number, style)
+    taken = {
+        at: taken_down(device, one.energy, one.target, plan.asked_target(*at, number)) for at, one in measured.items()
+    }
+    known.keep(key, taken)
+    return measured
 
 
 def measure_style(

@@ -245,7 +245,8 @@ class MemoryPlan:
         height, width = dict(zip(network.strides(self.network), sizes, strict=True))[tap]
         return TapShape(height, width, self.channels[tap])
 
-    def _target(self, name: str, tap: str, style: int) -> Any:
+    def asked_target(self, name: str, tap: str, style: int) -> Any:
+        """What a statistic keeps of a style at a tap."""
         return self.chosen[name].target(self.device, self.style_shape(tap, style))
 
     def _sums(self, name: str, tap: str) -> Any:
@@ -281,7 +282,7 @@ class MemoryPlan:
             wanted["kept"] = ((*self.size, 3), pixels)
         for name, tap in self._at_taps:
             for number in range(len(self.style_sizes)):
-                wanted |= layouts(self._target(name, tap, number), partial(target_name, name, tap, number))
+                wanted |= layouts(self.asked_target(name, tap, number), partial(target_name, name, tap, number))
             for group in self.groups:
                 wanted |= layouts(self._sums(name, tap), partial(sums_name, name, tap, group))
                 wanted |= layouts(self._errors(name, tap), partial(errors_name, name, tap, group))
@@ -297,7 +298,9 @@ class MemoryPlan:
         """Sorts the buffers that `persistent` names."""
         numbers = range(len(self.style_sizes))
         styles = {
-            (name, tap, number): filled(self._target(name, tap, number), named, partial(target_name, name, tap, number))
+            (name, tap, number): filled(
+                self.asked_target(name, tap, number), named, partial(target_name, name, tap, number)
+            )
             for name, tap in self._at_taps
             for number in numbers
         }
@@ -339,7 +342,7 @@ class MemoryPlan:
             replace(
                 style,
                 target=filled(
-                    self._target(name, tap, style.style), named, partial(target_name, name, tap, style.style)
+                    self.asked_target(name, tap, style.style), named, partial(target_name, name, tap, style.style)
                 ),
                 held=filled(self._held(name, tap), named, partial(held_name, name, tap, style.comparison)),
                 cost=None,
@@ -395,7 +398,7 @@ class MemoryPlan:
         for name, tap in self._at_taps:
             if self.chosen[name].every:
                 for number in range(len(self.style_sizes)):
-                    names += layouts(self._target(name, tap, number), partial(target_name, name, tap, number))
+                    names += layouts(self.asked_target(name, tap, number), partial(target_name, name, tap, number))
                 for comparison in range(self.comparisons):
                     names += layouts(self._held(name, tap), partial(held_name, name, tap, comparison))
         wanted = [held[name] for name in names]

@@ -241,7 +241,7 @@ def test_a_content_called_like_a_folder_above_names_nothing_outside() -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 3), (signal.SIGTERM, 143)])
 def test_asked_to_stop_it_ends_whole_and_goes_on_later(number: signal.Signals, code: int) -> None:
     given = ["batch", "pictures", "content.jpg", "--style", "style.png", *QUICK, "-o", "out"]
-    slow = [*given, "--iterations", "400"]
+    slow = [*given, "--iterations", "120"]
     process = subprocess.Popen([*PROGRAM, *slow], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     until = time.monotonic() + 60
     while not Path("out/a_style_32.png").exists() and time.monotonic() < until:
