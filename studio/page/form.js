@@ -5,7 +5,7 @@ import { choiceName, number, parsed, settingName } from "./words.js";
 
 /** Settings that stand in front, with few choices each; all others are under "More settings". */
 const ESSENTIALS = [
-  { name: "size", label: "Size", choices: [[256, "256"], [512, "512"], [1024, "1024"]], unit: "px" },
+  { name: "size", label: "Size", choices: [[256, "256 px"], [null, "512 px"], [1024, "1024 px"]] }, // 512 enlarges nothing
   { name: "iterations", label: "Time", choices: [["40", "A look"], [null, "Normal"], ["300", "Patient"]] },
   { name: "style_scales", label: "Strokes", choices: [[[0.6], "Fine"], [[], "As they are"], [[1.6], "Broad"]] },
   { name: "colors", label: "Colors", choices: [["style", "Style’s"], ["match", "Matched"], ["content-luminance", "Content’s"]] },
@@ -18,10 +18,10 @@ export function settingsForm(settings) {
   const known = new Map(settings.map((setting) => [setting.name, setting]));
   const front = ESSENTIALS.filter(({ name }) => known.has(name)).map((essential) => segmented(essential, known.get(essential.name)));
   const named = new Set(ESSENTIALS.map(({ name }) => name));
-  const rest = settings.filter(({ name }) => !named.has(name) && !ELSEWHERE.has(name)).map(field);
+  const rest = settings.filter(({ name }) => !named.has(name) && !ELSEWHERE.has(name)).map((setting) => ({ ...field(setting), group: setting.group }));
   return {
     essentials: front.map(({ root }) => root),
-    fields: rest.map(({ root }) => root),
+    fields: groups(rest),
     values() {
       const values = {};
       for (const { name, value } of [...front, ...rest]) {
@@ -33,15 +33,27 @@ export function settingsForm(settings) {
   };
 }
 
+/** The fields under the headings of the command line's help. */
+function groups(fields) {
+  const byGroup = new Map();
+  for (const { group, root } of fields) byGroup.set(group ?? "", [...(byGroup.get(group ?? "") ?? []), root]);
+  return [...byGroup].map(([group, roots]) =>
+    make("fieldset", {}, make("legend", { class: "overline" }, group), make("div", { class: "fields" }, ...roots)));
+}
+
+/** Help as it is written for the command line, its options by the names that they have here. */
+function plain(help) {
+  return help.replace(/ ?May be repeated\.?/, " Several: with commas.").replace(/--([a-z]+(-[a-z]+)*)/g, (_, option) => `“${settingName(option.replaceAll("-", "_"))}”`);
+}
+
 /** A row of choices; one that equals the default is left unsaid. */
-function segmented({ name, label, choices, unit }, setting) {
+function segmented({ name, label, choices }, setting) {
   const group = make("div", { class: "segmented", role: "radiogroup", "aria-label": label });
   const same = (value) => JSON.stringify(value) === JSON.stringify(setting.default ?? null);
   const chosen = Math.max(0, choices.findIndex(([value]) => same(value) || value === null || (Array.isArray(value) && !value.length)));
-  const first = name === "size" && setting.default === null ? 1 : chosen;
   choices.forEach(([, text], index) => {
-    const radio = make("input", { type: "radio", name: `essential-${name}`, value: index, checked: index === first });
-    group.append(make("label", {}, radio, make("span", {}, unit ? `${text} ${unit}` : text)));
+    const radio = make("input", { type: "radio", name: `essential-${name}`, value: index, checked: index === chosen });
+    group.append(make("label", {}, radio, make("span", {}, text)));
   });
   const root = make("div", { class: "field", "data-setting": name }, make("span", {}, label), group);
   const value = () => {
@@ -56,7 +68,7 @@ function field(setting) {
   const id = `setting-${name}`;
   const control = { choice: select, flag, integer: numeric, number: numeric, list, text }[kind] ?? text;
   const { element, value } = control(setting, id);
-  const described = help ? make("p", { class: "field-help", id: `${id}-help` }, help) : "";
+  const described = help ? make("p", { class: "field-help", id: `${id}-help` }, plain(help)) : "";
   if (help) element.setAttribute("aria-describedby", `${id}-help`);
   const root = kind === "flag"
     ? make("div", { class: "field", "data-setting": name }, make("label", { class: "switch" }, element, settingName(name)), described)
@@ -66,7 +78,7 @@ function field(setting) {
 
 function select(setting, id) {
   const element = make("select", { class: "select", id });
-  if (setting.default === null) element.append(make("option", { value: "" }, "As it comes"));
+  if (setting.default === null) element.append(make("option", { value: "" }, setting.shown_default ? choiceName(setting.shown_default) : "As it comes"));
   for (const choice of setting.choices) {
     element.append(make("option", { value: choice, selected: choice === setting.default }, choiceName(choice)));
   }
@@ -79,7 +91,7 @@ function flag(setting, id) {
 }
 
 function textInput(setting, id, mode) {
-  const shown = setting.default === null || setting.default === undefined ? "as it comes" : String(setting.default) || "none";
+  const shown = setting.shown_default || String(setting.default ?? "") || "as it comes";
   return make("input", { class: "input", id, type: "text", inputmode: mode, placeholder: shown, autocomplete: "off", spellcheck: "false" });
 }
 

@@ -98,6 +98,11 @@ async function arrived() {
   }
 }
 
+async function refreshList() {
+  const runs = await api.runs().catch(() => null);
+  if (runs) list.update(runs);
+}
+
 byId("theme").onclick = switchTheme;
 byId("rail-toggle").onclick = () => (byId("rail").classList.contains("open") ? closeRail() : openRail());
 byId("scrim").onclick = closeRail;
@@ -112,15 +117,15 @@ document.addEventListener("keydown", (event) => {
 });
 
 about = await arrived();
+await refreshList();
 new Live(null, {
   event(event) {
     if (event.event === "list") list.update(event.runs);
     if (event.event === "state") list.updateOne(event.run);
   },
-  async open() {
+  open() {
     connection.open("list");
-    const runs = await api.runs().catch(() => null);
-    if (runs) list.update(runs);
+    refreshList();
   },
   lost: () => connection.lost("list"),
 });

@@ -136,6 +136,7 @@ export class NewPainting {
   async filled() {
     const form = new FormData();
     form.append("content", this.content.file);
+    form.append("name", this.content.file.name.replace(/\.[^.]+$/, "").replaceAll("_", " "));
     if (this.like) form.append("like", this.like.id);
     else await this.fillStyles(form);
     if (this.content.masks.has("keep")) form.append("content_mask", await this.content.masks.get("keep").png(), "mask.png");

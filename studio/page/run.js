@@ -39,7 +39,10 @@ export class Painting {
       event: (event) => this.receive(event),
       frame: (bitmap, event) => this.frame(bitmap, event),
       open: () => { connection.open("run"); this.load(); },
-      lost: () => connection.lost("run"),
+      lost: () => {
+        connection.lost("run");
+        if (!this.run) this.load(); // what is kept can be seen without the socket
+      },
     });
   }
 
@@ -144,7 +147,7 @@ export class Painting {
     this.downloads.show(run.has ?? {});
     this.showNote(run);
     if (state === "paused") this.progress.halted("paused");
-    if (state === "done") this.progress.finished(run.seconds);
+    if (state === "done") this.progress.finished(this.run.ended - this.run.began);
     if (state === "stopped" || state === "failed") this.progress.halted(state);
     if (before && before !== state) announce(`${run.name}: ${STATES[state] ?? state}`);
     this.showKept(run);

@@ -6,7 +6,7 @@ const NAMES = {
   device: "Device", precision: "Precision", threads: "Threads", tile: "Tile", content_weight: "Content",
   style_weight: "Style", tv_weight: "Smoothness", content_layers: "Content layers", style_layers: "Style layers",
   content_ws: "Content weights", style_lambdas: "Style weights", content_reduction: "Content cost",
-  statistics: "Statistics", style_scales: "Size of strokes", style_sizes: "Style's size", mask_feather: "Soften masks",
+  statistics: "Statistics", style_scales: "Size of strokes", style_sizes: "Size of the style's picture", style_scale: "Strokes", style_layer: "Style layers", content_layer: "Content layers", style_size: "Size of the style's picture", mask_feather: "Soften masks",
   border: "Border", colors: "Colors", optimizer: "Optimizer", learning_rate: "Learning rate", init: "Start from",
   noise: "Noise", seed: "Seed", pooling: "Pooling", depth: "Bits", quality: "Quality",
 };
