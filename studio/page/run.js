@@ -69,6 +69,7 @@ export class Painting {
     try {
       run = await api.run(this.id);
     } catch (error) {
+      if (error.status === 404) this.parts.inspector.hidden = true;
       if (error.status) this.viewer.note({ kind: "failed", title: error.status === 404 ? "There is no such painting" : "It can't be shown", text: error.message });
       return;
     }
@@ -132,6 +133,7 @@ export class Painting {
     const before = this.run?.state;
     this.run = { ...this.run, ...run };
     const { state } = run;
+    this.root.classList.remove("opening");
     const going = state === "running" || state === "paused";
     if (document.activeElement !== this.parts.title) this.parts.title.value = run.name;
     this.parts.state.textContent = STATES[state] ?? state;
@@ -143,6 +145,8 @@ export class Painting {
     this.actions.resume.hidden = state !== "stopped" && state !== "failed";
     this.adjust.setEnabled(going && this.begun !== null);
     this.parts["adjust-panel"].hidden = !going;
+    this.parts["costs-panel"].hidden = !going && !this.curves.at.length;
+    this.parts.progress.hidden = state === "queued" && !this.begun;
     this.parts["changes-panel"].hidden = this.parts.changes.children.length === 0;
     this.downloads.show(run.has ?? {});
     this.showNote(run);
