@@ -27,7 +27,8 @@ from ..precisions import AUTO, PRECISIONS
 
 FOLDER = Path(__file__).parents[1]
 """Where the CUDA sources lie, and the folder that their #include lines count from."""
-SOURCES = tuple(sorted(FOLDER.rglob("*.cu")))
+SOURCES = tuple(sorted(source for source in FOLDER.rglob("*.cu") if "ladder" not in source.parts))
+"""Of the product; the course's kernels are compiled by whoever asks for them."""
 PLAIN = tuple(source for source in SOURCES if source.parent.name != "instantiations")
 """What every precision needs; fp32 needs nothing else."""
 FLAGS = ("-std=c++17", "--generate-line-info", "--ptxas-options=-v")
