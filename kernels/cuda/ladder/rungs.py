@@ -15,7 +15,7 @@ from ..runtime.tensor_map import TensorMap
 from ..split_k import ceil_div
 
 FOLDER = Path(__file__).parent
-SLICES = 8
+SLICES = 16
 """Of the pixels, for the Gram rungs that cut them up."""
 
 Shape = tuple[int, int, int, int]
@@ -90,7 +90,10 @@ GRAM = (
 
 
 def packed_filters(filters: NDArray[np.float32], rung: Rung) -> NDArray[np.float32]:
-    """(3, 3, C_in, C_out) as a rung wants them: so in fp32, and (9, C_out, C_in) in bf16; by tensor map (C_out, 9, C_in)."""
+    """(3, 3, C_in, C_out) as a rung takes them: so in fp32, (9, C_out, C_in) in bf16, (C_out, 9, C_in) for tensor maps.
+
+    float32 still.
+    """
     if rung.precision == "fp32":
         return filters
     taps = filters.reshape(9, *filters.shape[2:])

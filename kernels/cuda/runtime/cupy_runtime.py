@@ -15,7 +15,7 @@ from ...interop import interface_streams
 from ..gpu_spec import spec_of
 from . import driver
 from .launch import Launch
-from .nvrtc import architecture_for, compile_sources, find_nvrtc, sources_for
+from .nvrtc import Cubin, architecture_for, compile_sources, find_nvrtc, sources_for
 
 STATIC_SHARED_BYTES = 48 * 1024  # what a launch may ask for without saying so beforehand
 MAX_DYNAMIC_SHARED_SIZE_BYTES = 8  # CU_FUNC_ATTRIBUTE_...
@@ -54,12 +54,17 @@ class CudaRuntime:
             with self._device:
                 self._stream = cupy.cuda.Stream(non_blocking=True)
                 self._beside = cupy.cuda.Stream(non_blocking=True)  # for copies that nothing waits for
-                for cubin in cubins:
-                    module = cupy.cuda.function.Module()
-                    module.load(cubin.image)
-                    self._functions |= {kernel: module.get_function(kernel) for kernel in cubin.names}
+            for cubin in cubins:
+                self.load(cubin)
         except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
             raise DeviceError(f"GPU {index} cannot be used: {error}") from error
+
+    def load(self, cubin: Cubin) -> None:
+        """Adds its kernels to those that can be launched."""
+        with self._device:
+            module = self._cupy.cuda.function.Module()
+            module.load(cubin.image)
+            self._functions |= {kernel: module.get_function(kernel) for kernel in cubin.names}
 
     def allocate(self, nbytes: int) -> Array:
         try:

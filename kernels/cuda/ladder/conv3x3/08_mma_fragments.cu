@@ -13,7 +13,7 @@
 // eight B's. Channels follow each other in shared memory for x and filters both (filters are [tap][k][c] from here
 // on), so that a pair is one 32-bit load. A row is 16 channels and 8 more for nothing: rows 48 bytes apart are in
 // different banks for all eight g.
-// Bound by those loads: 2 x 4 + 8 x 2 of 32 bits a lane for 16 products' instructions; tensor cores wait for them.
+// Bound by waiting: 24 loads and 16 mma of a warp take turns, and all of it stops at two barriers for nine taps.
 // Tests: tests/kernels/cuda/ladder/test_ladder.py
 #include "ptx/cvt.cuh"
 #include "ptx/mma.cuh"

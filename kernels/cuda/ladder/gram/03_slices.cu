@@ -4,9 +4,9 @@
 // workspace; whoever is the last of a tile to arrive adds them, slice 0 first. Which block that is changes from run to
 // run, the order of the additions does not: two runs give the same bytes. Atomic additions would not.
 //
-//     slice 0  ----> partial 0 \
-//     slice 1  ----> partial 1  >  the last block to arrive: ((0 + 1) + 2) + ...
-//     slice 2  ----> partial 2 /
+//     slice 0 --> partial 0 --+
+//     slice 1 --> partial 1 --+--> the last block to arrive: ((0 + 1) + 2) + ...
+//     slice 2 --> partial 2 --+
 //
 // Bound by the fp32 units and their loads, as the convolution's rung 4, once there are as many slices as fill the chip.
 // Tests: tests/kernels/cuda/ladder/test_ladder.py

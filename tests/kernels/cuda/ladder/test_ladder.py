@@ -51,7 +51,7 @@ def test_convolution(rung: Rung, check: bool) -> None:
     reference = Reference()
     exact_filters = in_memory(filters, rung)[1]
     reference.conv3x3_relu(
-        exact_pixels, reference.pack_filters(exact_filters, bias.astype(np.float64)), out=expected, mask=None,
+        exact_pixels, reference.pack_filters(exact_filters, bias.astype(np.float64)), out=expected, relu_mask=None,
         pooling="max", pooled=None, pool_argmax=None,
     )  # fmt: skip
     ours = widened(out, "bf16") if rung.precision == "bf16" else out
@@ -102,7 +102,9 @@ def test_no_rung_spills(architecture: str) -> None:
     except DeviceError as error:
         pytest.skip(str(error))
     rungs = [rung for rung in RUNGS if architecture == "sm_90a" or rung not in SM_90A]
-    for rung, cubin in zip(rungs, nvrtc.compile_sources([r.source for r in rungs], architecture, compiler), strict=True):
+    for rung, cubin in zip(
+        rungs, nvrtc.compile_sources([r.source for r in rungs], architecture, compiler), strict=True
+    ):
         resources = cubin.kernels[rung.kernel]
         assert resources.spill_bytes == 0, rung.name
         assert resources.registers <= 255, rung.name
