@@ -10,8 +10,9 @@ Every step writes lines of JSON into FOLDER and skips what is there, so that it 
 `paint`: ten pairs of pictures, each with several statistics and several weights of the style, which are factors on the
 weight that is measured. All have the time that `gram` takes with --iterations at each scale: the others' iterations
 follow from their pace on the first pair (`--seconds 0` measures no more than that, and several processes may then paint
-other pairs into the same FOLDER). Two further curves are the classic schedule, at one scale from the content:
-Adam for the same time, and L-BFGS for as many iterations as that (it takes longer on a GPU, and alike on a CPU).
+other pairs into the same FOLDER). With `--equal-iterations` each comes once more, with as many as `gram`. Three further
+curves are the classic schedule, at one scale from the content: Adam for the same time, L-BFGS for as many iterations as
+that (it takes longer on a GPU, and alike on a CPU), and L-BFGS for the same time.
 `judge` is described in `quality_judge`, `plot` and `sheet` in `quality_curves`.
 """
 
@@ -20,7 +21,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ CLASSIC = (
         {"scales": 1, "optimizer": "lbfgs"},
         "gram, Adam, one scale",
     ),
+    Variant("gram, L-BFGS, one scale, equal time", {"style_statistics": "gram"}, {"scales": 1, "optimizer": "lbfgs"}),
 )
 
 
@@ -106,6 +108,9 @@ def variants_of(options: argparse.Namespace) -> list[Variant]:
     names = options.statistics.split(",") if options.statistics else list(registry.STATISTICS)
     named = [Variant(name, {"style_statistics": name}) for name in names]
     given = [Variant(name, json.loads(settings)) for name, settings in options.variant or []]
+    if options.equal_iterations:
+        others = [variant for variant in (*named, *given) if variant.name != "gram"]
+        given += [replace(one, name=f"{one.name}, gram's iterations", iterations_of="gram") for one in others]
     reference = [] if "gram" in names else [Variant("gram", {"style_statistics": "gram"})]
     return [*reference, *named, *given, *([] if options.no_classic else CLASSIC)]
 
@@ -285,7 +290,8 @@ def main() -> None:
             one.add_argument("--iterations", type=int, default=100, help="of gram, at each scale")
             one.add_argument("--statistics", help="with commas between them; all by default")
             one.add_argument("--variant", nargs=2, action="append", metavar=("NAME", "SETTINGS"), help="JSON")
-            one.add_argument("--no-classic", action="store_true", help="without the two classic schedules")
+            one.add_argument("--no-classic", action="store_true", help="without the classic schedules")
+            one.add_argument("--equal-iterations", action="store_true", help="each also with gram's iterations")
             one.add_argument("--factors", type=lambda text: [float(part) for part in text.split(",")], default=FACTORS)
             one.add_argument("--pairs", help="content+style,...")
             one.add_argument("--first", type=int, help="so many of the pairs")

@@ -1,5 +1,6 @@
 """The judge of benchmarks/quality.py, its curves, and the measure of grain: what they say where the answer is known."""
 
+import argparse
 import importlib
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,14 @@ def test_sheets(benchmark: Any, tmp_path: Path) -> None:
         assert image.getpixel((40, 170)) == (255, 255, 255)
     with Image.open(curves.overview(records, tmp_path, 80, 1.0, ["w2", "gram"])) as image:
         assert np.asarray(image)[70, 40::84].argmax(axis=1).tolist() == [1, 0]
+
+
+def test_each_statistic_may_also_have_the_iterations_of_gram(benchmark: Any) -> None:
+    quality = benchmark("quality")
+    given = argparse.Namespace(statistics="gram,sliced", variant=None, equal_iterations=True, no_classic=True)
+    found = {variant.name: variant.iterations_of for variant in quality.variants_of(given)}
+    assert found == {"gram": None, "sliced": None, "sliced, gram's iterations": "gram"}
+    given = argparse.Namespace(statistics="gram", variant=None, equal_iterations=False, no_classic=False)
+    by_time = {variant.name: variant.iterations_of for variant in quality.variants_of(given)}
+    assert by_time["gram, L-BFGS, one scale"] == "gram, Adam, one scale"
+    assert by_time["gram, L-BFGS, one scale, equal time"] is None
