@@ -2,6 +2,12 @@
 
 const STEP = 1.25;
 
+/** Where the page is longer than the window, the wheel over a picture that is seen whole scrolls it on. */
+function scrollsThePage(event, camera) {
+  const isLonger = document.documentElement.scrollHeight > innerHeight + 1;
+  return isLonger && camera.zoom <= 1 && !event.ctrlKey && !event.target.closest("dialog");
+}
+
 /**
  * camera() -> {camera, size, view}, or null where there is nothing to look at.
  * dragPans: whether one finger or the mouse pans; with false they are left to the caller, and two fingers still zoom.
@@ -21,7 +27,7 @@ export function zoomAndPan(element, camera, { dragPans = true, keysPan = true } 
 
   element.addEventListener("wheel", (event) => {
     const seen = camera();
-    if (!seen) return;
+    if (!seen || scrollsThePage(event, seen.camera)) return;
     event.preventDefault();
     const pixels = event.deltaMode === 1 ? event.deltaY * 20 : event.deltaY;
     seen.camera.zoomAt(Math.exp(-pixels / (event.ctrlKey ? 120 : 400)), at(event), seen.size, seen.view);

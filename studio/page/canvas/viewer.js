@@ -118,6 +118,7 @@ export class Viewer {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     if (!this.size) return;
+    canvas.style.touchAction = this.camera.zoom > 1 ? "none" : "pan-y"; // a finger on the whole picture scrolls the page
     const { scale, left, top } = this.camera.placed(this.size, this.view());
     const box = [left + MARGIN, top + MARGIN, this.size[0] * scale, this.size[1] * scale];
     context.imageSmoothingQuality = "high";
