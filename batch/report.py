@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.wording import counted
-from .paint import thumbnail
-from .plan import Plan
+from .painting.paint import thumbnail
+from .planning.plan import Plan
 from .tasks import Outcome, Task
 
 HTML, JSON = "report.html", "report.json"

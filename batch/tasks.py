@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from ..runs.settings import Options, iterations_of, split_weight
 
@@ -65,8 +65,8 @@ class Outcome:
     """A small JPEG of it."""
 
 
-OnProgress: TypeAlias = Callable[[Task, Any], object]
-"""Told of the task and its `Progress` after each iteration of each task; returning False ends the batch."""
+OnProgress: TypeAlias = Callable[[Task, float], object]
+"""Told of a task under way, and of the share of its work that is done; returning False ends the batch."""
 Stopped: TypeAlias = Callable[[], bool]
 """Whether somebody has asked for the end."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...batch.names import TEMPLATE
+from ...batch.planning.names import TEMPLATE
 from ...runs.settings import PRESETS, Settings
 from ..options import Debug, Quiet, Yes
 from ..run import run, was_given
@@ -20,7 +20,8 @@ from ..terminal.stopping import asked_to_stop
 from ..terminal.streams import complain
 
 if TYPE_CHECKING:
-    from ...batch.plan import Plan
+    from ...batch.kept import Kept
+    from ...batch.planning.plan import Plan
     from ...batch.report import Summary
 
 ALL, NONE, SOME = 0, 1, 3
@@ -63,6 +64,15 @@ def batch(
         typer.Option(metavar="TEMPLATE", help="Of their names: {content} {style} {size} {seed} {number} {folder}."),
     ] = TEMPLATE,
     retry: Annotated[int, typer.Option(min=0, metavar="N", help="Try what fails so often again, at the end.")] = 0,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes that paint side by side, with the threads shared out.",
+            show_default="1, or one for each GPU of --device cuda:all",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Paint again, and overwrite, what is there already.")] = False,
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Without report.html and report.json beside the pictures.")
@@ -79,8 +89,8 @@ def batch(
     """
     from ...batch import report
     from ...batch.kept import Kept
-    from ...batch.names import Template
-    from ...batch.plan import plan
+    from ...batch.planning.names import Template
+    from ...batch.planning.plan import plan
 
     template, kept = Template(name), Kept()
     rows = _rows(contents or [], styles or [], manifest, output, _common(context), yes=yes)
@@ -88,7 +98,7 @@ def batch(
     _refuse_nothing(planned)
     if not no_report:
         report.check_destinations(planned.folder, force=force)
-    summary, stopping = _painted(planned, kept, retry=retry, quiet=quiet)
+    summary, stopping = _painted(planned, kept, jobs=jobs, retry=retry, quiet=quiet)
     if not no_report:
         try:
             report.write(summary)
@@ -117,8 +127,8 @@ def _common(context: typer.Context) -> dict[str, Any]:
 def _rows(
     contents: list[str], styles: list[str], manifest: str | None, output: str, common: dict[str, Any], *, yes: bool
 ) -> list[dict[str, Any]]:
-    from ...batch.contents import pictures_of
-    from ...batch.plan import product
+    from ...batch.planning.contents import pictures_of
+    from ...batch.planning.plan import product
     from ...engine.errors import SettingsError
     from ...runs.settings import split_weight
 
@@ -134,7 +144,7 @@ def _rows(
 
 
 def _rows_of_manifest(file: Path, styles: list[str], common: dict[str, Any], *, yes: bool) -> list[dict[str, Any]]:
-    from ...batch import manifest
+    from ...batch.planning import manifest
     from ...engine.errors import SettingsError
 
     rows = manifest.read(file)
@@ -163,8 +173,10 @@ def _refuse_nothing(planned: "Plan") -> None:
         raise ImageError(planned.known[planned.tasks[0].number].reason)
 
 
-def _painted(planned: "Plan", kept: Any, *, retry: int, quiet: bool) -> "tuple[Summary, int | None]":
-    from ...batch.paint import paint_all
+def _painted(
+    planned: "Plan", kept: "Kept", *, jobs: int | None, retry: int, quiet: bool
+) -> "tuple[Summary, int | None]":
+    from ...batch.painting.run import paint
     from ...batch.report import Summary
     from ...batch.tasks import Task
     from ...engine.imaging.codecs import whole_file
@@ -179,12 +191,14 @@ def _painted(planned: "Plan", kept: Any, *, retry: int, quiet: bool) -> "tuple[S
     watch = Watch(planned.missing)
     with asked_to_stop() as stopped_by, shown(watch, quiet) as show:
 
-        def on_progress(task: Task, progress: Any) -> None:
-            watch.saw(task, progress)
+        def on_progress(task: Task, share: float) -> None:
+            watch.saw(task, share)
             show(task.output.name)
 
-        stopped = lambda: stopped_by() is not None  # noqa: E731
-        for outcome in paint_all(planned.missing, kept, retry=retry, on_progress=on_progress, stopped=stopped):
+        def stopped() -> bool:
+            return stopped_by() is not None
+
+        for outcome in paint(planned.missing, kept, jobs, retry=retry, on_progress=on_progress, stopped=stopped):
             outcomes[outcome.task.number] = outcome
             watch.ended(outcome)
             if outcome.state == "failed":

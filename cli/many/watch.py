@@ -14,7 +14,6 @@ from ..terminal.progress import BAR, PACE, clock, on_terminal, pulse
 
 if TYPE_CHECKING:
     from ...batch.report import Summary
-    from ...engine.optimizers.coarse_to_fine import Progress
 
 MOST_ROWS = 40
 """Of the table; of a longer batch it has what has failed."""
@@ -40,10 +39,9 @@ class Watch:
         self._work = {task.number: task.work for task in self.tasks}
         self._all = sum(self._work.values()) or 1.0
 
-    def saw(self, task: Task, progress: "Progress") -> None:
-        whole = progress.seconds + progress.remaining
+    def saw(self, task: Task, share: float) -> None:
         with self._lock:
-            self._shares[task.number] = progress.seconds / whole if whole > 0 else 0.0
+            self._shares[task.number] = share
 
     def ended(self, outcome: Outcome) -> None:
         with self._lock:

@@ -4,7 +4,7 @@ import string
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from ..runs.settings import Options, split_weight
+from ...runs.settings import Options, split_weight
 
 TEMPLATE = "{content}_{style}_{size}.png"
 TEXTS = ("content", "folder", "style")
@@ -25,7 +25,7 @@ class Template:
     text: str
 
     def __post_init__(self) -> None:
-        from ..engine.errors import SettingsError
+        from ...engine.errors import SettingsError
 
         fields = ", ".join(f"{{{name}}}" for name in (*TEXTS, *NUMBERS))
         try:
@@ -46,7 +46,7 @@ class Template:
 
     def path(self, folder: Path, options: Options, number: int, size: int) -> Path:
         """Where a picture goes, below `folder`; number from 1. Raises SettingsError for what can be no file's name."""
-        from ..engine.errors import SettingsError
+        from ...engine.errors import SettingsError
 
         content = Path(options.content)
         name = self.text.format(

@@ -13,18 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runs.files import checksum, checksums
-from ..runs.recipes import recipe_of
-from ..runs.settings import method_of
-from ..runs.transfer import taken, transfer_of
-from .kept import Kept
-from .tasks import OnProgress, Outcome, Stopped, Task, one_line
+from ...runs.files import checksum, checksums
+from ...runs.recipes import recipe_of
+from ...runs.settings import method_of
+from ...runs.transfer import taken, transfer_of
+from ..kept import Kept
+from ..tasks import OnProgress, Outcome, Stopped, Task, one_line
 
 if TYPE_CHECKING:
-    from ..engine.imaging.picture import Picture
-    from ..engine.optimizers.coarse_to_fine import Progress
-    from ..engine.transfer import Result
+    from ...engine.imaging.picture import Picture
+    from ...engine.optimizers.coarse_to_fine import Progress
+    from ...engine.transfer import Result
 
+AHEAD = 2
+"""Tasks in hand that are not painted yet: the next one, and the one after that, which is read meanwhile."""
 THUMBNAIL = 240
 """Long side in pixels of the small pictures in a report."""
 
@@ -47,7 +49,7 @@ class Painted:
 
 def read(task: Task, kept: Kept) -> Read:
     """Raises ImageError."""
-    from ..engine.imaging import files as images
+    from ...engine.imaging import files as images
 
     content = Path(task.options.content)
     sums = checksums(task.options, lambda path: checksum(path) if path == content else kept.checksum(path))
@@ -59,8 +61,8 @@ def paint(task: Task, given: Read, kept: Kept, on_progress: OnProgress | None, s
 
     Raises what `StyleTransfer` does, and whatever `on_progress` raises.
     """
-    from ..engine.imaging import files as images
-    from ..engine.reporting import recipe
+    from ...engine.imaging import files as images
+    from ...engine.reporting import recipe
 
     began = time.perf_counter()
     network = kept.network(task.options)
@@ -72,7 +74,9 @@ def paint(task: Task, given: Read, kept: Kept, on_progress: OnProgress | None, s
 
     def on_iteration(progress: "Progress") -> bool:
         try:
-            going_on = on_progress is None or on_progress(task, progress) is not False
+            whole = progress.seconds + progress.remaining
+            share = progress.seconds / whole if whole > 0 else 0.0
+            going_on = on_progress is None or on_progress(task, share) is not False
         except Exception as error:  # the caller's, and not this picture's
             raised.append(error)
             return False
@@ -97,7 +101,7 @@ def write(task: Task, painted: Painted, attempts: int) -> Outcome:
 
 def thumbnail(pixels: Any) -> bytes:
     """A JPEG of a picture (H, W, 3) in [0, 1], `THUMBNAIL` pixels long."""
-    from ..engine.imaging import files as images
+    from ...engine.imaging import files as images
 
     encoded = io.BytesIO()
     images.preview(pixels, THUMBNAIL).save(encoded, "JPEG", quality=85)
@@ -113,59 +117,62 @@ class CallbackError(Exception):
 
 
 class Line:
-    """Tasks on their way through reading, painting and writing."""
+    """Tasks on their way through reading, painting and writing, two or three at a time; for one thread.
 
-    def __init__(
-        self, tasks: Sequence[Task], kept: Kept, retry: int, on_progress: OnProgress | None, stopped: Stopped
-    ) -> None:
-        self._pending = deque((task, 1) for task in tasks)
-        self._kept, self._retry, self._on_progress, self._stopped = kept, retry, on_progress, stopped
-        self._ahead: tuple[Task, Future[Read]] | None = None
+    `add` tasks, one ahead of the one that is painted; each `step` paints one and tells what is known by then.
+    """
+
+    def __init__(self, kept: Kept, on_progress: OnProgress | None, stopped: Stopped) -> None:
+        self._kept, self._on_progress, self._stopped = kept, on_progress, stopped
+        self._waiting: deque[tuple[Task, int, Future[Read]]] = deque()
         self._writing: deque[tuple[Task, int, Future[Outcome]]] = deque()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="nstgpu-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="nstgpu-write")
+        self.ended = False
+        """Whether it was stopped; then what was painted by then is written, and nothing else is painted."""
 
-    def outcomes(self) -> Iterator[Outcome]:
-        """Each as it is known. Ends early where it is stopped; what has been painted by then is written."""
-        try:
-            while self._pending or self._writing:
-                if self._pending and not self._stopped():
-                    going_on = yield from self._paint_next()
-                    if not going_on:
-                        break
-                elif not self._writing:
-                    break
-                yield from self._written(all_of_them=not self._pending)
-            yield from self._written(all_of_them=True)
-        except KeyboardInterrupt:  # while one is written
-            yield from self._written(all_of_them=True)
-        finally:
-            self._reader.shutdown(cancel_futures=True)
-            self._writer.shutdown()
+    @property
+    def waiting(self) -> int:
+        """Tasks that are yet to be painted."""
+        return len(self._waiting)
 
-    def _paint_next(self) -> "Iterator[Outcome] | Any":
-        """Whether to go on."""
-        task, attempt = self._pending.popleft()
+    @property
+    def idle(self) -> bool:
+        return not self._waiting and not self._writing
+
+    def add(self, task: Task, attempt: int) -> None:
+        """One more task, whose files are read from now on."""
+        self._waiting.append((task, attempt, self._reader.submit(read, task, self._kept)))
+
+    def step(self) -> Iterator[Outcome]:
+        """Paints the next task, if any waits, and yields what is known by then; else waits for what is written."""
         try:
-            reading = self._read(task)
-            if self._pending:
-                self._ahead = (self._pending[0][0], self._reader.submit(read, self._pending[0][0], self._kept))
-            painted = paint(task, reading.result(), self._kept, self._on_progress, self._stopped)
+            if self._waiting and not self._stopped():
+                yield from self._paint_next()
+            self.ended |= self._stopped()
+            yield from self._written(all_of_them=self.ended or not self._waiting)
         except KeyboardInterrupt:
-            return False
+            self.ended = True
+            yield from self._written(all_of_them=True)
+
+    def close(self) -> None:
+        """Waits for what is written, and lets go of the threads."""
+        self._reader.shutdown(cancel_futures=True)
+        self._writer.shutdown()
+
+    def _paint_next(self) -> Iterator[Outcome]:
+        task, attempt, reading = self._waiting.popleft()
+        try:
+            painted = paint(task, reading.result(), self._kept, self._on_progress, self._stopped)
         except CallbackError as error:
             raise error.error from None
         except Exception as error:
-            yield from self._failed(task, attempt, error)
-            return True
+            yield Outcome(task, "failed", one_line(error), attempt)
+            return
         if painted.result.interrupted:
-            return False
-        self._writing.append((task, attempt, self._writer.submit(write, task, painted, attempt)))
-        return True
-
-    def _read(self, task: Task) -> "Future[Read]":
-        ahead, self._ahead = self._ahead, None
-        return ahead[1] if ahead is not None and ahead[0] is task else self._reader.submit(read, task, self._kept)
+            self.ended = True
+        else:
+            self._writing.append((task, attempt, self._writer.submit(write, task, painted, attempt)))
 
     def _written(self, *, all_of_them: bool) -> Iterator[Outcome]:
         """What is written by now: all, or all but what has just been painted."""
@@ -174,13 +181,7 @@ class Line:
             try:
                 yield outcome.result()
             except Exception as error:
-                yield from self._failed(task, attempt, error)
-
-    def _failed(self, task: Task, attempt: int, error: Exception) -> Iterator[Outcome]:
-        if attempt <= self._retry:
-            self._pending.append((task, attempt + 1))
-        else:
-            yield Outcome(task, "failed", one_line(error), attempt)
+                yield Outcome(task, "failed", one_line(error), attempt)
 
 
 def paint_all(
@@ -196,4 +197,16 @@ def paint_all(
     A task that fails is tried again `retry` times, after all others, and never ends the rest. Ctrl-C, or `stopped`,
     ends the batch: the picture under way is given up, and of tasks that were not done nothing is yielded.
     """
-    return Line(tasks, kept, retry, on_progress, stopped).outcomes()
+    pending = deque((task, 1) for task in tasks)
+    line = Line(kept, on_progress, stopped)
+    try:
+        while (pending or not line.idle) and not line.ended:
+            while pending and line.waiting < AHEAD:
+                line.add(*pending.popleft())
+            for outcome in line.step():
+                if outcome.state == "failed" and outcome.attempts <= retry:
+                    pending.append((outcome.task, outcome.attempts + 1))
+                else:
+                    yield outcome
+    finally:
+        line.close()

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..engine.wording import counted
-from ..runs.checks import check_options
-from ..runs.files import is_piped, place, renamed
-from ..runs.settings import Options, styles_of
-from ..runs.transfer import size_of
+from ...engine.wording import counted
+from ...runs.checks import check_options
+from ...runs.files import is_piped, place, renamed
+from ...runs.settings import Options, styles_of
+from ...runs.transfer import size_of
+from ..kept import Kept
+from ..tasks import Outcome, Task, one_line
 from .existing import difference
-from .kept import Kept
 from .names import Template
-from .tasks import Outcome, Task, one_line
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def plan(
 
 def _looked_at(options: Options) -> tuple[str | None, int]:
     """Why a picture can't be painted, if that is known by now, and its long side in pixels as far as that is."""
-    from ..engine.imaging.codecs.decoding import opened
-    from ..engine.imaging.files import ImageError
+    from ...engine.imaging.codecs.decoding import opened
+    from ...engine.imaging.files import ImageError
 
     size = size_of(options, 1 << 20)
     try:
@@ -84,7 +84,7 @@ def _looked_at(options: Options) -> tuple[str | None, int]:
 
 
 def _refuse_pipe(_: str, __: int, path: str) -> str:
-    from ..engine.imaging.files import ImageError
+    from ...engine.imaging.files import ImageError
 
     if is_piped(path) or os.path.isdir(path):
         raise ImageError(f"{path} is no plain file, and a batch reads nothing else; save the picture in one")
@@ -93,8 +93,8 @@ def _refuse_pipe(_: str, __: int, path: str) -> str:
 
 def _check_outputs(tasks: Sequence[Task]) -> None:
     """Raises SettingsError and ImageError for names that two have, that inputs have, and that can't be written."""
-    from ..engine.errors import SettingsError
-    from ..engine.imaging import files as images
+    from ...engine.errors import SettingsError
+    from ...engine.imaging import files as images
 
     read: set[str] = set()
 
@@ -127,7 +127,7 @@ def _both(one: Task, other: Task) -> str:
 
 def _there(tasks: Sequence[Task], known: Mapping[int, Outcome], kept: Kept) -> dict[int, Outcome]:
     """Those that are there already; raises SettingsError for files that are there and something else."""
-    from ..engine.errors import SettingsError
+    from ...engine.errors import SettingsError
 
     there: dict[int, Outcome] = {}
     others: list[str] = []

@@ -16,7 +16,7 @@ def pictures_of(given: Sequence[str], leave_out: Iterable[str | Path] = ()) -> l
     writes. Hidden files neither. What is named by itself is taken whatever it is: a file that is not there fails as a
     picture. Raises SettingsError for what names none.
     """
-    from ..engine.errors import SettingsError
+    from ...engine.errors import SettingsError
 
     hidden = {os.path.realpath(path) for path in leave_out}
     found: dict[str, str] = {}

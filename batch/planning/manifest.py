@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from ..runs.files import PICTURES, is_file_spec, renamed
-from ..runs.settings import PRESETS, Options, Settings, checked
+from ...runs.files import PICTURES, is_file_spec, renamed
+from ...runs.settings import PRESETS, Options, Settings, checked
 
 MOST_BYTES = 1 << 24
 MOST_ROWS = 100_000
@@ -35,7 +35,7 @@ class Row:
 
 def read(file: Path) -> list[Row]:
     """The rows of a manifest. Raises SettingsError."""
-    from ..engine.errors import SettingsError
+    from ...engine.errors import SettingsError
 
     try:
         with file.open("rb") as stream:
@@ -80,7 +80,7 @@ def outside(rows: list[Row], file: Path) -> list[str]:
 
 
 def _row(given: Mapping[str, Any], title: str, file: Path) -> Row:
-    from ..engine.errors import SettingsError
+    from ...engine.errors import SettingsError
 
     values: dict[str, Any] = {}
     preset: Mapping[str, Any] = {}
@@ -101,7 +101,7 @@ def _row(given: Mapping[str, Any], title: str, file: Path) -> Row:
 
 def _setting(column: str, title: str) -> str:
     """The setting that a column stands for: an option's name, with or without its dashes."""
-    from ..engine.errors import SettingsError
+    from ...engine.errors import SettingsError
 
     option = column.strip().removeprefix("--").replace("_", "-").lower()
     name = OTHERWISE.get(option, option.replace("-", "_"))
@@ -130,7 +130,7 @@ def _value(name: str, value: Any, title: str) -> Any:
 
 
 def _one(kind: type, text: str, title: str) -> Any:
-    from ..engine.errors import SettingsError
+    from ...engine.errors import SettingsError
 
     if kind is str:
         return text
@@ -143,7 +143,7 @@ def _one(kind: type, text: str, title: str) -> Any:
 
 
 def _truth(value: Any, title: str) -> bool:
-    from ..engine.errors import SettingsError
+    from ...engine.errors import SettingsError
 
     known = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
     if str(value).lower() not in known:
@@ -163,7 +163,7 @@ def _from_its_folder(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _rows_of_csv(text: str, file: Path) -> list[dict[str, Any]]:
-    from ..engine.errors import SettingsError
+    from ...engine.errors import SettingsError
 
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -184,7 +184,7 @@ def _rows_of_csv(text: str, file: Path) -> list[dict[str, Any]]:
 
 
 def _rows_of_toml(text: str, file: Path) -> list[dict[str, Any]]:
-    from ..engine.errors import SettingsError
+    from ...engine.errors import SettingsError
 
     if sys.version_info >= (3, 11):
         import tomllib
