@@ -23,7 +23,7 @@ from ..memory.spill import bands, empty
 from ..reporting.animation import MOST_FRAMES, Frames
 from .coarse_to_fine import RunState
 
-FORMAT = "nstgpu checkpoint 2"
+FORMAT = "nstgpu checkpoint 3"
 MAX_TEXT = 1024**2
 """Characters in the options."""
 MAX_COUNT = 10**9
@@ -31,6 +31,7 @@ MAX_SCALES = 1000
 MAX_ARRAYS = 64
 MAX_HELD = 100_000
 MAX_LAYERS = 1000
+MAX_CHANGES = 1000
 MAX_REASON = 200
 _NUMBERS = ("total", "content", "style", "tv", "gradient_norm")
 _SEAL = b"nstgpu checkpoint, SHA-256 of the above: "
@@ -53,6 +54,9 @@ def write(path: str | Path, state: RunState, options: str = "", frames: Frames |
                 file["frame_bytes"] = np.array([len(packed) for packed in frames.packed], np.int64)
                 file.attrs["frames_every"] = frames.every
             file["seconds"] = np.asarray(state.seconds, np.float64)
+            file["earlier"], file["changed"] = (
+                np.asarray(numbers, np.int64) for numbers in (state.earlier, state.changed)
+            )
             file["image"], file["average"] = state.image, state.average
             optimizer = file.create_group("optimizer")
             for name, values in state.optimizer.items():
@@ -140,8 +144,11 @@ def _state(file: Any) -> tuple[RunState, str]:
     learning_rate = float(_scalar(file, "learning_rate", "f"))
     seconds = tuple(float(value) for value in _array(file, "seconds"))
     image, average = _array(file, "image"), _array(file, "average")
+    earlier, changed = (_counts(file, name) for name in ("earlier", "changed"))
     if scale >= MAX_SCALES or len(seconds) != scale + 1 or not all(0 <= s < math.inf for s in seconds):
         raise SettingsError("its scales and their times cannot be")
+    if len(earlier) != scale or len(changed) > MAX_CHANGES or list(changed) != sorted(changed):
+        raise SettingsError("its scales and its changes cannot be")
     if image.ndim != 3 or image.shape[2] != 3 or image.shape != average.shape or not {image.dtype.kind} == {"f"}:
         raise SettingsError(f"its picture has the shape {image.shape}")
     if not (_within(image, 0, 1) and _within(average, 0, 1)):
@@ -163,6 +170,8 @@ def _state(file: Any) -> tuple[RunState, str]:
         optimizer,
         _history(file),
         held,
+        earlier,
+        changed,
     )
     return state, characters.tobytes().decode()
 
@@ -207,6 +216,13 @@ def _count(group: Any, name: str) -> int:
     if not 0 <= number <= MAX_COUNT:
         raise SettingsError(f"its {name} is {number}")
     return number
+
+
+def _counts(group: Any, name: str) -> tuple[int, ...]:
+    numbers = _array(group, name)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or not ((numbers >= 0) & (numbers <= MAX_COUNT)).all():
+        raise SettingsError(f"its {name} are no counts")
+    return tuple(int(number) for number in numbers)
 
 
 def _array(group: Any, name: str) -> NDArray[Any]:

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Event
 from typing import Any, Protocol, cast
@@ -81,11 +81,45 @@ class RunState:
     history: Sequence[Costs]
     held: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """What the cost holds fixed from one iteration to the next (`Objective.held`)."""
+    earlier: tuple[int, ...] = ()
+    """Iterations done at each scale before this one."""
+    changed: tuple[int, ...] = ()
+    """Iterations, over all scales, after which the run was changed, in order (see `changed`)."""
+
+    @property
+    def just_changed(self) -> bool:
+        """Whether the run was changed, and has not gone on since."""
+        return self.changed[-1:] == (len(self.history),)
 
     def __repr__(self) -> str:
         height, width, _ = self.image.shape
         where = f"{self.iteration} of them at scale {self.scale + 1}, {width}x{height}"
         return f"<RunState {counted(len(self.history), 'iteration')} in, {where}>"
+
+
+def changed(
+    state: RunState, before: Method, transfer: "Transfer", method: Method, start: Image | None = None
+) -> RunState:
+    """The state of a run that went by the method `before`, as one of another `transfer` and `method`.
+
+    start: the picture, (H, W, 3) at the scale's size, from which the optimizer starts afresh, with all measured anew
+    that the cost holds fixed. None goes on where it is, for costs of the same layers and statistics: what Adam
+    remembers is kept then, while optimizers that measure their steps by the cost start afresh.
+    """
+    spec, rate = registry.spec(method.optimizer), state.learning_rate
+    kept = start is None and not spec.searches and spec.learning_rate is not None
+    if method.learning_rate != before.learning_rate:
+        rate = method.learning_rate or spec.learning_rate or math.nan
+    return replace(
+        state,
+        fingerprint=transfer.fingerprint(method),
+        failures=0,
+        learning_rate=rate,
+        image=state.image if start is None else start,
+        optimizer=state.optimizer if kept else {},
+        held=state.held if start is None else {},
+        changed=(*state.changed, len(state.history)),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,17 +197,28 @@ class Transfer(Protocol):
 
 
 class Run:
-    """One call of `StyleTransfer.run`."""
+    """One call of `StyleTransfer.run`.
 
-    def __init__(self, transfer: Transfer, method: Method, on_iteration: Callable[[Progress], object] | None) -> None:
+    until: takes no step after so many iterations over all scales, as if the callback had stopped it there.
+    """
+
+    def __init__(
+        self,
+        transfer: Transfer,
+        method: Method,
+        on_iteration: Callable[[Progress], object] | None,
+        until: int | None = None,
+    ) -> None:
         self.transfer, self.device, self.method, self.on_iteration = transfer, transfer.device, method, on_iteration
         self.fingerprint = transfer.fingerprint(method)
         self.history: list[Costs] = []
         self.done: list[ScaleDone] = []
         self.learning_rate = math.nan
+        self._until = until
         self._end = 0  # the last iteration of the present scale
         self._seconds = [0.0] * len(method.scales)
         self._held: Mapping[str, NDArray[Any]] = {}  # of the state to go on from
+        self._changed: tuple[int, ...] = ()
 
     def from_image(self, init: Callable[[tuple[int, int]], Image]) -> tuple[Image, bool]:
         """From `init((H, W))` at the coarsest scale to the end: the last scale's picture, and whether it was cut short.
@@ -188,21 +233,18 @@ class Run:
             raise SettingsError("the run to resume had other pictures, weights or settings; give the very same again")
         self._check(state)
         self.history[:] = state.history
-        self._held = state.held
+        self._held, self._changed = state.held, state.changed
         self._seconds[: len(state.seconds)] = state.seconds
-        began = 0
-        for number, scale in enumerate(self.method.scales[: state.scale]):
-            costs = [costs.total for costs in self.history[began : began + scale.iterations]]
-            took = self.method.settled.length(costs, scale.iterations) if self.method.settled else scale.iterations
+        for number, took in enumerate(state.earlier):
             self._close(number, took)
-            began += took
         return self._to_the_end(state.scale, lambda: self._restored(state))
 
     def _check(self, state: RunState) -> None:
         """Raises SettingsError for a state that this run cannot have had, whatever its fingerprint says."""
         sizes = [(*self._size(number), 3) for number in range(len(self.method.scales))]
         fitting = state.scale < len(sizes) and state.image.shape == state.average.shape == sizes[state.scale]
-        if not fitting or state.iteration > self.method.scales[state.scale].iterations:
+        counted_up = len(state.earlier) == state.scale and sum(state.earlier) + state.iteration == len(state.history)
+        if not (fitting and counted_up) or state.iteration > self.method.scales[state.scale].iterations:
             raise SettingsError(
                 f"the state to resume, {state.image.shape} at scale {state.scale + 1} after {state.iteration} "
                 "iterations, is none of this run; start it again"
@@ -240,13 +282,14 @@ class Run:
     def _restored(self, state: RunState) -> OptimizationLoop:
         shape = (*self._size(state.scale), 3)
         rule = registry.make(self.device, self.method.optimizer, shape, self.method.learning_rate)
-        rule.learning_rate = state.learning_rate
-        try:
-            if missing := registry.spec(self.method.optimizer).state_names - state.optimizer.keys():
-                raise KeyError(min(missing))
-            rule.restore(state.optimizer)
-        except (LookupError, TypeError, ValueError) as error:
-            raise SettingsError(f"what the optimiser remembered does not fit this run ({error!r})") from error
+        if state.optimizer or not state.just_changed:  # else it starts afresh
+            rule.learning_rate = state.learning_rate
+            try:
+                if missing := registry.spec(self.method.optimizer).state_names - state.optimizer.keys():
+                    raise KeyError(min(missing))
+                rule.restore(state.optimizer)
+            except (LookupError, TypeError, ValueError) as error:
+                raise SettingsError(f"what the optimiser remembered does not fit this run ({error!r})") from error
         loop = self._loop(state.scale, rule, state.image)
         self.device.upload(state.average, loop.average)
         loop.iteration, loop.failures = state.iteration, state.failures
@@ -272,38 +315,43 @@ class Run:
         objective = self.transfer.objective(self._size(number), scale.tv)
         least = STEADY if registry.spec(self.method.optimizer).searches else 1
         loop.begin = lambda image, iteration, anew: objective.begin(image, iteration, least=least, anew=anew)
-        if loop.iteration > 0 and objective.every:
+        so_far = len(self.history) - loop.iteration
+        if loop.iteration > 0 and objective.every and (self._held or so_far + loop.iteration not in self._changed):
             objective.restore(self._held)
         before, began = self._seconds[number], time.perf_counter()
-        so_far = self.history[len(self.history) - loop.iteration :]
-        watch = Watch(self.method.settled, scale.iterations, (costs.total for costs in so_far))
-        seen, self._end = loop.iteration, watch.end
+        since = max((so_far, *self._changed[-1:]))  # where the cost became another one, if it did at this scale
+        costs_since = (costs.total for costs in self.history[since:])
+        watch = Watch(self.method.settled, scale.iterations, costs_since, since - so_far)
+        most = math.inf if self._until is None else self._until - so_far
+        seen, self._end, stop = loop.iteration, watch.end, False
         stream, graphable = self.device.stream, registry.spec(self.method.optimizer).graphable
         graphed = None
         if graphable and stream is not None and objective.capturable:
             graphed = GraphedAdamLoop(loop, cast(GraphableOptimizer, loop.optimizer), objective, stream, watch.end)
+            graphed.end_after(int(min(watch.end, most)))
             steps = graphed.iterate()
         else:  # the objective's own image serves as the last good one
-            steps = loop.iterate(objective.evaluate, objective.gradient, watch.end, objective.image)
+            steps = loop.iterate(objective.evaluate, objective.gradient, int(min(watch.end, most)), objective.image)
         drain = (graphed or loop).drain
         try:
             for costs in steps:
                 self.history.append(costs)
                 seen += 1
                 watch.see(costs.total)
-                if graphed is not None:
-                    graphed.end_after(watch.end)
                 self._end = watch.end
                 self._seconds[number] = before + time.perf_counter() - began
-                stop = interrupt.is_set()
+                if graphed is not None and not stop:
+                    graphed.end_after(int(min(watch.end, most)))
+                stop |= interrupt.is_set()
                 if self.on_iteration is not None:
                     stop |= self.on_iteration(self._progress(number, loop, costs, drain)) is False
-                if stop:
-                    self.history += drain()
-                    return True
-                if seen == watch.end:
+                if stop and graphed is not None:
+                    graphed.end_after(0)  # what is under way is done, and told of
+                elif stop or seen >= min(watch.end, most):
                     break
         except KeyboardInterrupt:
+            return True
+        if stop or seen >= most:
             return True
         if loop.iteration < scale.iterations:
             why = "the cost has settled" if watch.early else "no step lowers the cost any more"
@@ -354,4 +402,6 @@ class Run:
             loop.optimizer.state(),
             (*self.history, *unreported),
             self.transfer.objective(self._size(number), self.method.scales[number].tv).held(),
+            tuple(done.iterations for done in self.done[:number]),
+            self._changed,
         )

@@ -67,7 +67,10 @@ class GraphedAdamLoop:
                 yield self._unreported.popleft()
 
     def end_after(self, iterations: int) -> None:
-        """Takes no steps beyond so many; those that are under way cannot be called back, and are AHEAD - 1 at most."""
+        """Takes no steps beyond so many; those that are under way cannot be called back, and are AHEAD - 1 at most.
+
+        Before the first step any number will do.
+        """
         self._iterations = iterations
 
     def drain(self) -> list[Costs]:

@@ -110,6 +110,20 @@ def at_each(iterations: Iterations, count: int) -> tuple[int, ...]:
     return tuple(iterations)
 
 
+def with_one_more(scales: tuple[Scale, ...], long_side: int) -> tuple[Scale, ...]:
+    """The same with a larger scale after the last, of as many iterations; at most twice its size.
+
+    Raises SettingsError for another size.
+    """
+    last = scales[-1]
+    if not last.long_side < long_side <= 2 * last.long_side:
+        raise SettingsError(
+            f"the scale after the last is to be {long_side} px; it must be larger than that, {last.long_side} px, and "
+            f"at most twice as large ({round(last.long_side * math.sqrt(2))} px is the usual step)"
+        )
+    return (*scales, Scale(long_side, last.iterations, tv_factor(long_side)))
+
+
 def tv_factor(long_side: int) -> float:
     """The factor on gamma: 1 up to 512 px, and above it falling with the square of the size.
 

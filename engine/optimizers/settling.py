@@ -4,7 +4,7 @@ Decided by the costs alone, so that a run ends after the same iteration on every
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import SettingsError
@@ -31,21 +31,18 @@ class Settled:
     def __str__(self) -> str:
         return f"a fall below {self.fall:.6g} in {counted(self.iterations, 'iteration')}"
 
-    def length(self, costs: Sequence[float], planned: int) -> int:
-        """The iterations of a scale that begins with these costs."""
-        watch = Watch(self, planned)
-        for cost in costs[:planned]:
-            watch.see(cost)
-        return watch.end
-
 
 class Watch:
-    """Looks at the costs of one scale, one after the other."""
+    """Looks at the costs of one scale, one after the other.
 
-    def __init__(self, settled: Settled | None, planned: int, seen: Iterable[float] = ()) -> None:
+    planned: the scale's iterations. before: those whose costs say nothing, since the cost has been another one since;
+    `seen` are the costs after them.
+    """
+
+    def __init__(self, settled: Settled | None, planned: int, seen: Iterable[float] = (), before: int = 0) -> None:
         self.end = self._planned = planned
         """The scale's last iteration."""
-        self._settled = settled
+        self._settled, self._before = settled, before
         self._lowest: list[float] = []
         for cost in seen:
             self.see(cost)
@@ -62,4 +59,4 @@ class Watch:
         self._lowest.append(min(cost, self._lowest[-1] if self._lowest else math.inf))
         number, window = len(self._lowest), self._settled.iterations
         if number > window and self._lowest[-1] > (1 - self._settled.fall) * self._lowest[-1 - window]:
-            self.end = min(number + DELAY, self._planned)
+            self.end = min(self._before + number + DELAY, self._planned)

@@ -24,7 +24,9 @@ def state() -> RunState:
     image = np.random.default_rng(0).random((6, 8, 3)).astype(np.float32)
     costs = Costs(3.0, 1.0, 2.0, 0.5, {"relu1_1": 1.5, "relu2_1": 0.25}, 4.0)
     moments = {"first": image * 2, "second": image * 3, "step": np.zeros(1, np.int32)}
-    return RunState("f" * 64, 1, 5, 2, (0.5, 0.25), 0.02, image, image / 2, moments, [costs, costs])
+    return RunState(
+        "f" * 64, 1, 5, 2, (0.5, 0.25), 0.02, image, image / 2, moments, [costs, costs], earlier=(7,), changed=(3, 9)
+    )
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_what_was_written_comes_back(path: Path) -> None:
     wanted = state()
     assert options == '{"content": "ü.png"}'
     assert read.history == wanted.history
-    for name in ("fingerprint", "scale", "iteration", "failures", "seconds", "learning_rate"):
+    for name in ("fingerprint", "scale", "iteration", "failures", "seconds", "learning_rate", "earlier", "changed"):
         assert getattr(read, name) == getattr(wanted, name)
     for one, other in ((read.image, wanted.image), (read.average, wanted.average)):
         assert one.dtype == other.dtype
@@ -112,6 +114,11 @@ def _attribute(name: str, value: Any) -> Callable[[h5py.File], None]:
         (_attribute("learning_rate", 1), "its learning_rate is no number"),
         (_replace("seconds", [0.5]), "scales and their times"),
         (_replace("seconds", [0.5, np.nan]), "scales and their times"),
+        (_replace("earlier", [7, 7]), "scales and its changes"),
+        (_replace("earlier", [2**62]), "its earlier are no counts"),
+        (_replace("changed", [9, 3]), "scales and its changes"),
+        (_replace("changed", [0.5]), "its changed are no counts"),
+        (_replace("changed", np.arange(1001)), "scales and its changes"),
         (_replace("image", np.zeros((6, 8, 4), np.float32)), "picture has the shape"),
         (_replace("image", np.zeros((6, 9, 3), np.float32)), "picture has the shape"),
         (_replace("image", np.full((6, 8, 3), np.nan, np.float32)), "values that no picture has"),

@@ -26,12 +26,17 @@ def test_settled_is_judged_by_the_lowest_cost() -> None:
     falling, flat = [2.0**-number for number in range(10)], [2.0**-9 * 0.9999] * 20
     settled = Settled(0.01, 4)
     # Iteration 13 is the first whose lowest cost is less than a hundredth below that of four iterations before.
-    whole = settled.length(falling + flat, 100)
+
+    def length(costs: list[float], planned: int) -> int:
+        return Watch(settled, planned, costs).end
+
+    whole = length(falling + flat, 100)
     assert whole == 10 + 4 + DELAY
     jumping = [cost * (50 if number % 2 else 1) for number, cost in enumerate(falling)]
-    assert settled.length(jumping + flat, 100) == whole + 1  # its tenth jumped
-    assert settled.length(falling, 10) == 10
-    assert settled.length(falling + flat, 15) == 15
+    assert length(jumping + flat, 100) == whole + 1  # its tenth jumped
+    assert length(falling, 10) == 10
+    assert length(falling + flat, 15) == 15
+    assert Watch(settled, 100, falling + flat, before=7).end == 7 + whole
     assert Watch(None, 100, falling + flat).end == 100
 
 
@@ -59,7 +64,7 @@ def test_a_settled_scale_ends_early_and_resumes_to_the_same_bytes(thin: Thin, op
     assert len(whole.history) == first + last
     assert whole.recipe["settled"] == "a fall below 0.2 in 4 iterations"
     totals = [costs.total for costs in whole.history[:first]]
-    assert run["settled"].length(totals + [1e9] * 60, 60) == first
+    assert Watch(run["settled"], 60, totals + [1e9] * 60).end == first
     for state in (states[2], states[first - 2], states[first - 1], states[first], states[-1]):
         again = make(thin).run(**run, resume=state)
         assert again.image.tobytes() == whole.image.tobytes()
