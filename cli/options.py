@@ -57,6 +57,15 @@ Yes = Annotated[
     bool,
     typer.Option("--yes", "-y", help="Read, and on resume write, what the file names anywhere, without asking."),
 ]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--change",
+        metavar="'N NAME=VALUE'",
+        help="After N iterations in all, go on with another setting, as in '250 style_weight=2e4'; may be repeated.",
+        rich_help_panel="Method",
+    ),
+]
 LiveLines = Annotated[
     str | None,
     typer.Option(

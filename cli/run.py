@@ -2,8 +2,7 @@
 
 # ruff: noqa: ARG001  (the options are read from typer's context, which knows what was given and what is a default)
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,6 +19,7 @@ from .options import (
     VERSION,
     WEIGHTS_DEFAULT,
     WEIGHTS_HELP,
+    Changes,
     Debug,
     Directions,
     LiveLines,
@@ -28,10 +28,10 @@ from .options import (
     StyleTurns,
     Yes,
 )
-from .painting import repeating
-from .painting.destinations import default_name, fresh, is_folder, saved_on_the_way
 from .painting.paint import paint
 
+ACTED_ON_HERE = ("recipe", "yes", "debug", "version", "dry_run", "live_lines")
+"""Or where errors are reported; the others are a run's options."""
 PICTURES, SCALES, METHOD, OUTPUT, MACHINE = "Pictures", "Scales", "Method", "Output", "Machine"
 
 
@@ -324,6 +324,7 @@ def run(
             rich_help_panel=METHOD,
         ),
     ] = None,
+    changes: Changes = None,
     yes: Yes = False,
     no_recipe: Annotated[
         bool, typer.Option("--no-recipe", help="Write the picture without its recipe.", rich_help_panel=OUTPUT)
@@ -393,19 +394,12 @@ def run(
     """
     given = {name: value for name, value in context.params.items() if was_given(context, name)}
     presets = [name for name in PRESETS if given.pop(name, False)]
-    for name in (
-        "recipe",
-        "yes",
-        "debug",
-        "version",
-        "dry_run",
-        "live_lines",
-    ):  # acted on here, and where errors are reported
+    for name in ACTED_ON_HERE:
         given.pop(name, None)
     from ..engine.imaging.files import pipes_read_once
     from ..kernels.errors import DeviceError
 
-    options = _options(dict(given), recipe, presets, yes=yes)
+    options = options_of(dict(given), recipe, presets, yes=yes)
     try:
         with pipes_read_once():
             paint(options, dry_run=dry_run, live_frame=live_lines)
@@ -418,31 +412,3 @@ def run(
 def was_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
-
-
-def _options(given: dict[str, Any], recipe: str | None, presets: list[str], *, yes: bool) -> Options:
-    """What was given on the command line, over a preset's, over the recipe's, over the defaults."""
-    from ..engine.errors import SettingsError
-
-    positional = given.pop("style", None)
-    styles = ([positional] if positional else []) + list(given.pop("styles", None) or [])
-    if styles:
-        given["styles"] = styles
-    if len(presets) > 1:
-        raise SettingsError("--quick and --best are both given; choose one of them")
-    for preset in presets:
-        given = PRESETS[preset] | given
-    values: dict[str, Any] = {}
-    if recipe is not None:
-        values = repeating.from_recipe(Path(recipe), given, yes=yes, quiet=bool(given.get("quiet")))
-    values |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    if "content" not in values:
-        raise SettingsError("no content was given; name the picture to paint, as in nstgpu run content.jpg style.jpg")
-    folder = Path(values.pop("output")) if is_folder(values.get("output") or "") else None
-    if "output" not in values:
-        suffix = "" if recipe is None else Path(recipe).suffix.lower()
-        suffix = suffix if suffix in (".jpg", ".jpeg", ".webp", ".tif", ".tiff") else ".png"
-        name = default_name(Options(content=values["content"], styles=values.get("styles", ())), suffix)
-        name = name if folder is None else str(folder / name)
-        values["output"] = name if values.get("force") else fresh(name, saved_on_the_way(values.get("save_every")))
-    return Options(**values)

@@ -79,6 +79,27 @@ def wanted(what: str, layers: Layers, weights: Weights) -> Wanted:
     return Wanted(taps.resolve(chosen, weights.taps, weights.name), exact=False)
 
 
+def wanted_of_all(
+    weights: Weights,
+    content_layers: Layers,
+    style_layers: Layers,
+    content_weight: float | None,
+    style_weight: float | None,
+    tv_weight: float | None,
+) -> tuple[Wanted, Wanted, float | None, float | None, float | None]:
+    """What was asked for, as `weighting` takes it: the layers of both costs, alpha, beta and gamma.
+
+    Raises SettingsError for what can't be, and where nothing weighs anything.
+    """
+    alpha, beta = checked("content_weight", content_weight), checked("style_weight", style_weight)
+    gamma = checked("tv_weight", tv_weight)
+    content, style = wanted("content", content_layers, weights), wanted("style", style_layers, weights)
+    alpha, beta = alpha if content.given else 0.0, beta if style.given else 0.0
+    if not (content.given or style.given) or (alpha, beta) == (0.0, 0.0):
+        raise SettingsError("content and style both weigh nothing; give at least one layer a weight above zero")
+    return content, style, alpha, beta, gamma
+
+
 _CLASSIC: dict[str, tuple[Callable[[tuple[str, ...]], tuple[str, ...]], tuple[str, ...]]] = {
     "content": (taps.classic_content, taps.CONTENT_TAP),
     "style": (taps.classic_style, taps.STYLE_TAPS),

@@ -4,6 +4,7 @@ This is the module to read first. `inputs` reads what was given, `costs.at_size`
 goes from coarse to fine, and `canvas` finishes the picture. Every number is computed by a device of `kernels`.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,10 +19,10 @@ from ..weights import Weights, default_weights, load_weights
 from . import balance, canvas, sizes
 from .balance import Layers, Relative
 from .checks import Colors, check_settings
-from .costs.at_size import objective_at
+from .costs.at_size import KeptObjective
 from .costs.objective import Objective, Reduction
 from .costs.statistics.tuning import Tuning
-from .costs.terms import Costs, Weighting
+from .costs.terms import Costs
 from .errors import SettingsError
 from .imaging.resize import resized, resized_alpha
 from .inputs import Opened, open_networks, read_inputs
@@ -39,17 +40,8 @@ from .tiling import geometry as tiles
 from .types import Image
 
 __all__ = [
-    "Costs",
-    "FromTo",
-    "Progress",
-    "Relative",
-    "Result",
-    "RunState",
-    "Settled",
-    "Style",
-    "StyleTransfer",
-    "Tuning",
-]
+    "Costs", "FromTo", "Progress", "Relative", "Result", "RunState", "Settled", "Style", "StyleTransfer", "Tuning"
+]  # fmt: skip
 
 
 class StyleTransfer:
@@ -121,19 +113,14 @@ class StyleTransfer:
         seed: int = 0,
     ) -> None:
         check_settings(size, border, seed, content_reduction, style_statistics, tuning, colors, pooling, tile)
-        alpha, beta = balance.checked("content_weight", content_weight), balance.checked("style_weight", style_weight)
-        gamma = balance.checked("tv_weight", tv_weight)
         if not isinstance(weights, Weights):
             weights = load_weights(default_weights() if weights is None else weights)
-        content_wanted = balance.wanted("content", content_layers, weights)
-        style_wanted = balance.wanted("style", style_layers, weights)
+        content_wanted, style_wanted, *factors = balance.wanted_of_all(
+            weights, content_layers, style_layers, content_weight, style_weight, tv_weight
+        )
         content_taps, style_taps = tuple(content_wanted.given), tuple(style_wanted.given)
-        alpha, beta = alpha if content_taps else 0.0, beta if style_taps else 0.0
-        if not (content_taps or style_taps) or (alpha, beta) == (0.0, 0.0):
-            raise SettingsError("content and style both weigh nothing; give at least one layer a weight above zero")
-
         deepest = max([*content_taps, *style_taps], key=weights.taps.index)
-        (first, network), *self._others = open_networks(device, precision, threads, weights, deepest, pooling)
+        (first, network), *others = open_networks(device, precision, threads, weights, deepest, pooling)
         self._inputs = read_inputs(
             content, style, content_mask, weights=weights, device=first, network=network, style_scale=style_scale,
             mask_feather=mask_feather, size=size, border=border, content_taps=content_taps, style_taps=style_taps,
@@ -143,16 +130,15 @@ class StyleTransfer:
         self.weights, self.device, self.seed, self.shape = weights, first, seed, self._inputs.shape
         self.content_reduction, self.style_statistics, self.colors = content_reduction, self._inputs.statistics, colors
         self.tile: tiles.Setting = tile
-        self.tuning = tuning
-        self._exclusive = Exclusive()
+        self.tuning, self._exclusive = tuning, Exclusive()
         if problem := sizes.too_small(self._inputs, max(self.shape[:2])):
             raise SettingsError("; ".join(problem))
-        self._objective: Objective | None = None
-        objective = self._measured(self.shape[:2])
-        self._weighting = balance.weighting(
-            content_wanted, style_wanted, objective.content_energies(), objective.style_energies(),
-            self._inputs.statistics, alpha, beta, gamma,
-        )  # fmt: skip
+        self._kept = KeptObjective(self._inputs, tile, others)
+        objective = self._kept.at(self.shape[:2])
+        self._energies = objective.content_energies(), objective.style_energies()
+        self.weighting = balance.weighting(
+            content_wanted, style_wanted, *self._energies, self._inputs.statistics, *factors
+        )
 
     def __repr__(self) -> str:
         names = ", ".join(f"{what} {name!r}" for what, name in self._inputs.names.items())
@@ -161,34 +147,54 @@ class StyleTransfer:
 
     # ---- the weights that were given or chosen ----------------------------------------------------------------------
     @property
-    def weighting(self) -> Weighting:
-        """All of them."""
-        return self._weighting
-
-    @property
     def content_layers(self) -> Mapping[str, float]:
         """w_l by tap."""
-        return self._weighting.content_layers
+        return self.weighting.content_layers
 
     @property
     def style_layers(self) -> Mapping[str, float]:
         """lambda_l by tap."""
-        return self._weighting.style_layers
+        return self.weighting.style_layers
 
     @property
     def content_weight(self) -> float:
         """alpha"""
-        return self._weighting.content
+        return self.weighting.content
 
     @property
     def style_weight(self) -> float:
         """beta"""
-        return self._weighting.style
+        return self.weighting.style
 
     @property
     def tv_weight(self) -> float:
         """gamma, up to 512 pixels; larger scales take less (see `scales`)."""
-        return self._weighting.tv
+        return self.weighting.tv
+
+    def reweighted(
+        self,
+        *,
+        content_layers: Layers = None,
+        style_layers: Layers = None,
+        content_weight: float | None = None,
+        style_weight: float | None = None,
+        tv_weight: float | None = None,
+    ) -> "StyleTransfer":
+        """The same with other weights of the same layers, given as to the constructor: nothing is measured anew.
+
+        Both work with the same buffers, one at a time. Raises SettingsError, also for other layers.
+        """
+        content_wanted, style_wanted, *factors = balance.wanted_of_all(
+            self.weights, content_layers, style_layers, content_weight, style_weight, tv_weight
+        )
+        taps = (tuple(content_wanted.given), tuple(style_wanted.given))
+        if taps != (self._inputs.content_taps, self._inputs.style_taps):
+            raise SettingsError("other layers than before are to be measured first; make another StyleTransfer")
+        other = copy.copy(self)
+        other.weighting = balance.weighting(
+            content_wanted, style_wanted, *self._energies, self._inputs.statistics, *factors
+        )
+        return other
 
     # ---- the cost at one size ---------------------------------------------------------------------------------------
     def objective(self, size: tuple[int, int] | None = None, tv: float = 1.0) -> Objective:
@@ -197,26 +203,15 @@ class StyleTransfer:
         One is kept; asking for another size lets go of its memory.
         """
         with self._exclusive.work(within_a_run=True):
-            objective = self._measured(self.shape[:2] if size is None else size)
-            weighting = replace(self._weighting, tv=self._weighting.tv * tv)
+            objective = self._kept.at(self.shape[:2] if size is None else size)
+            weighting = replace(self.weighting, tv=self.weighting.tv * tv)
             if objective.weighting != weighting:
                 objective.weigh(weighting)
             return objective
 
     def release(self) -> None:
         """Lets go of the objective that is kept, and of the devices' workspaces, which lie in its memory."""
-        if self._objective is None:
-            return
-        self._objective = None
-        for device in (self.device, *(device for device, _ in self._others)):
-            device.bind_workspace(device.allocate(0))
-
-    def _measured(self, size: tuple[int, int]) -> Objective:
-        beyond = 2 * self._inputs.border
-        if self._objective is None or self._objective.shape[:2] != (size[0] + beyond, size[1] + beyond):
-            self.release()
-            self._objective = objective_at(self._inputs, size, self.tile, self._others)
-        return self._objective
+        self._kept.release()
 
     def cost_and_gradient(self, image: NDArray[Any]) -> tuple[Costs, Image]:
         """J and dJ/dimage at an image of shape `self.shape`, RGB in [0, 1]; the gradient has the same shape and units.
@@ -301,14 +296,22 @@ class StyleTransfer:
             iterations, optimizer=optimizer, learning_rate=learning_rate, min_size=min_size, scales=scales,
             average=average, settled=settled,
         )  # fmt: skip
+        return self.follow(method, init=init, noise=noise, on_iteration=on_iteration, resume=resume)
+
+    def follow(
+        self, method: Method, *, init: Source = "content", noise: float = 0.0,
+        on_iteration: Callable[[Progress], object] | None = None, resume: RunState | None = None,
+        until: int | None = None,
+    ) -> Result:  # fmt: skip
+        """`run` by a method, whose last scale may be beyond `size`; `until` ends it after so many iterations in all."""
         check_noise(noise)
         with self._exclusive.run():
-            run = Run(self, method, on_iteration)
+            run = Run(self, method, on_iteration, until)
             if resume is None:
                 pixels, interrupted = run.from_image(lambda size: self.initial_image(init, size, noise))
             else:
                 pixels, interrupted = run.from_state(resume)
-            size = self.shape[:2]
+            size = self.size_at(method.scales[-1].long_side)
             image = self.finished(resized(self.device, pixels, size))
             recipe = provenance.of_run(self.settings(method, init, noise), run.learning_rate, run.history)
             return Result(image, run.history, interrupted, recipe, self.alpha(size), tuple(run.done))
@@ -320,11 +323,11 @@ class StyleTransfer:
 
     def fingerprint(self, method: Method) -> str:
         """SHA-256 (hex) of pictures, masks, weights and settings."""
-        return provenance.fingerprint(self._inputs, self._weighting, method)
+        return provenance.fingerprint(self._inputs, self.weighting, method)
 
     def settings(self, method: Method, init: Source = "content", noise: float = 0.0) -> dict[str, str]:
         """All that decides what a run comes to, as a recipe tells it."""
-        return provenance.settings(self._inputs, self._weighting, method, init, noise)
+        return provenance.settings(self._inputs, self.weighting, method, init, noise)
 
     # ---- what a run asks for at each scale --------------------------------------------------------------------------
     def size_at(self, long_side: int) -> tuple[int, int]:

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+MORE_SCALE: Mapping[str, Any] = {"more_scale": True}
+"""The change that adds a scale, √2 as large as the last one, whatever that is by then."""
 MOST_WAITING = 64
 """Changes that wait for their turn."""
 

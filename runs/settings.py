@@ -92,6 +92,8 @@ class Settings:
     pooling: str | None = None
     depth: int = 8
     quality: int | None = None
+    changes: tuple[str, ...] = ()
+    """What changes while the run goes on, as `runs.changes` spells it."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,14 @@ class Options(Settings):
     """Whether files that are there already may be overwritten."""
 
 
+EITHER = (
+    ("size", "size_at_most"),
+    ("stop_when_settled", "settled_fall"),
+    ("style_scales", "style_sizes"),
+    ("content_layers", "content_ws"),
+    ("style_layers", "style_lambdas"),
+)
+"""Two ways of saying one thing."""
 LIMITS: dict[str, tuple[int, int]] = {
     "size": (1, 1 << 20),
     "size_at_most": (1, 1 << 20),

@@ -29,6 +29,7 @@ In, in any order:
 
     {"change": {"style_weight": 2e4, "style_layers": ["relu1_1=2", "relu2_1"]}}
         Settings by their names; see `runs.changes` for which may change.
+        One change, which is made whole or not at all. While paused, changes wait.
     {"more_scale": true}    One scale more, √2 as large as the last.
     {"pause": true}, {"pause": false}
     {"frame": true}         A frame of the next iteration, whatever the pace.
@@ -53,9 +54,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from ...runs.changes import Change
 from ...runs.files import PICTURES
-from ...runs.requests import Requests
+from ...runs.requests import MORE_SCALE, Requests
 from ...runs.settings import Options, Settings, is_same_file, split_weight
+from ...runs.steered import Stage
 from ..terminal.messages import printable
 from ..terminal.streams import output_alone
 from .destinations import STANDARD, refuse_folder
@@ -75,8 +78,6 @@ LEAST_SECONDS = 0.5
 """From one frame to the next, at least."""
 FRAME_SHARE = 25
 """A frame is followed by none for so many times as long as it took."""
-PAUSED_SECONDS = 0.1
-"""Between two looks, while paused, at whether a signal has come."""
 LONGEST_LINE = 1 << 16
 """Bytes of a line that comes in."""
 
@@ -169,10 +170,18 @@ class Live:
             Side(f"--live-lines {self._frames.path}", self._frames.report, self._frames.finish),
         )
 
-    def begun(self, options: Options, transfer: "StyleTransfer", method: "Method", done: int) -> None:
+    def begun(self, stage: Stage, done: int) -> None:
+        transfer = stage.transfer
         self._lines.say(
             "begun", iteration=done, size=[transfer.shape[1], transfer.shape[0]], device=transfer.device.name,
-            weights=transfer.weights.name, scales=_scales(transfer, method), taken=_taken(options, transfer),
+            weights=transfer.weights.name, scales=_scales(transfer, stage.method),
+            taken=_taken(stage.options, transfer),
+        )  # fmt: skip
+
+    def changed(self, stage: Stage, change: Change) -> None:
+        self._say(
+            "changed", iteration=change.iteration, changes=dict(change.values),
+            taken=_taken(stage.options, stage.transfer), scales=_scales(stage.transfer, stage.method),
         )  # fmt: skip
 
     def refused(self, values: Mapping[str, Any], why: str) -> None:
@@ -180,15 +189,6 @@ class Live:
 
     def paused(self, paused: bool, iteration: int) -> None:
         self._say("paused" if paused else "resumed", iteration=iteration)
-
-    def goes_on(self, progress: "Progress", stopped_by: Callable[[], int | None]) -> bool:
-        """Whether there is to be another iteration; waits for the end of a pause first."""
-        if self.requests.paused:
-            self.paused(True, progress.iteration)
-            while self.requests.paused and stopped_by() is None:
-                self.requests.wait(PAUSED_SECONDS)
-            self.paused(False, progress.iteration)
-        return not (self.requests.stopped or self.requests.left)
 
     def done(self, result: "Result") -> None:
         self._say("done", iteration=len(result.history), interrupted=result.interrupted)
@@ -234,7 +234,8 @@ def _scales(transfer: "StyleTransfer", method: "Method") -> list[dict[str, Any]]
 def _taken(options: Options, transfer: "StyleTransfer") -> dict[str, Any]:
     from ...engine.optimizers.registry import spec
 
-    told = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name not in PICTURES}
+    left_out = (*PICTURES, "changes")
+    told = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name not in left_out}
     told |= {name: getattr(transfer, name) for name in ("content_weight", "style_weight", "tv_weight")}
     told["weights"] = transfer.weights.name
     told["learning_rate"] = options.learning_rate or spec(options.optimizer).learning_rate
@@ -292,7 +293,10 @@ def _obey(told: dict[str, Any], frames: Frames, requests: Requests, lines: Lines
     """Whether the line meant anything."""
     match told:
         case {"change": dict(values)}:
-            lines.say("refused", changes=values, why="changing a run is not there yet")
+            if not requests.change(values):
+                lines.say("refused", changes=values, why="too many changes wait for their turn already")
+        case {"more_scale": True}:
+            requests.change(MORE_SCALE)
         case {"pause": bool(paused)}:
             requests.pause(paused)
         case {"frame": True}:

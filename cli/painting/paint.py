@@ -3,19 +3,22 @@
 `nstgpu run` and `nstgpu resume` both end here. Nothing is computed; that is `StyleTransfer`'s.
 """
 
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import typer
 
 from ...engine.wording import counted
+from ...runs.changes import Change, changes_of
 from ...runs.checks import check_options
 from ...runs.files import checksums
 from ...runs.recipes import recipe_of
 from ...runs.settings import Options, method_of, styles_of
+from ...runs.steered import Stage, SteeredRun
 from ..terminal.messages import notes, printable, say
 from ..terminal.progress import shown
 from ..terminal.stopping import asked_to_stop
@@ -57,6 +60,7 @@ def paint(
 
     styles = styles_of(options)
     check_options(options, styles)
+    changes_of(options)
     unwritable = check_files(options, styles, resumed=resume is not None)
     if live_frame is not None:
         live.check(live_frame, options)
@@ -84,11 +88,14 @@ def paint(
             )
         _introduce(network, transfer.device.name, transfer.shape, picture.pixels.shape)
 
+    def opened(options: Options, before: "StyleTransfer") -> "StyleTransfer":
+        return transfer_of(options, picture, before.weights, before=before)
+
     options = taken(options, transfer)
+    run = SteeredRun(options, transfer, opened, resume)
     if resume is not None and more is not None:
-        options, resume = _extended(options, transfer, resume, more)
-    method = method_of(options)
-    planned = transfer.plan(method["iterations"], min_size=method["min_size"], count=method["scales"])
+        options, resume = _extended(run, transfer, resume, more)
+        run = SteeredRun(options, transfer, opened, resume)
     done = 0 if resume is None else len(resume.history)
     with ExitStack() as stack:
         standard = stack.enter_context(output_alone()) if options.output == STANDARD else None
@@ -106,32 +113,33 @@ def paint(
             sides.add(side_outputs.saver(transfer, options, stack))
         animation = None
         if beside.animation is not None:
-            every = max(1, sum(scale.iterations for scale in planned) // FRAMES)
+            every = max(1, run.iterations // FRAMES)
             animation = stack.enter_context(Animation(beside.animation, every))
             if resume is not None and options.checkpoint is not None:
                 animation.restore(checkpoint.read_frames(options.checkpoint))
             sides.add(side_outputs.animator(animation))
         if beside.report is not None:
-            sides.add(side_outputs.reporter(options, styles, transfer, picture))
+            sides.add(side_outputs.reporter(options, styles, lambda: run.stage, picture))
         if options.checkpoint is not None:
-            text, seconds = repeating.checkpoint_text(options, sums), options.checkpoint_seconds
-            sides.add(side_outputs.checkpointer(options.checkpoint, text, seconds, animation, resume))
+            text = lru_cache(1)(lambda options: repeating.checkpoint_text(options, sums))
+            seconds = options.checkpoint_seconds
+            sides.add(
+                side_outputs.checkpointer(options.checkpoint, lambda: text(run.options), seconds, animation, resume)
+            )
         if watcher is not None:
             for side in watcher.sides():
                 sides.add(side)
-            watcher.begun(options, transfer, transfer.method(**method), done)
-        show = None if options.quiet else stack.enter_context(shown(sum(scale.iterations for scale in planned)))
+            watcher.begun(run.stage, done)
+        show = None if options.quiet else stack.enter_context(shown(run.iterations))
 
-        def on_iteration(progress: "Progress") -> bool:
+        def on_iteration(progress: "Progress") -> None:
             if show is not None:
                 show(progress)
             sides.report(progress)
-            return stopped_by() is None and (watcher is None or watcher.goes_on(progress, stopped_by))
 
-        result = transfer.run(
-            **method, init=options.init, noise=options.noise, on_iteration=on_iteration, resume=resume
-        )
-        result = replace(result, recipe={**result.recipe, recipe.KEY: recipe_of(options, sums)})
+        requests = None if watcher is None else watcher.requests
+        result = run.run(on_iteration, stopped_by, requests, watcher or Noted(options.quiet))
+        result = replace(result, recipe={**result.recipe, recipe.KEY: recipe_of(run.told, sums)})
         kept = replace(result, recipe={}) if options.no_recipe else result
         try:
             place, problem = rescue.written(
@@ -147,11 +155,29 @@ def paint(
     if problem is not None:
         complain(f"nstgpu: {printable(f'{problem}; the picture is in {place}')}")
     elif not options.quiet:
-        _conclude(options, result, sum(scale.iterations for scale in planned))
+        _conclude(run, result)
     if problem is not None or sides.failed:
         raise typer.Exit(1)
     if stopping is not None:
         raise typer.Exit(128 + stopping)
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Says in a line what changes while a run goes on."""
+
+    quiet: bool
+
+    def changed(self, stage: Stage, change: Change) -> None:
+        del stage
+        if not self.quiet:
+            say(f"changed after {change}")
+
+    def refused(self, values: Mapping[str, Any], why: str) -> None:
+        """Nobody asks for anything here."""
+
+    def paused(self, paused: bool, iteration: int) -> None:
+        """As above."""
 
 
 def _pipe(result: "Result", file: BinaryIO, depth: Literal[8, 16]) -> None:
@@ -159,13 +185,20 @@ def _pipe(result: "Result", file: BinaryIO, depth: Literal[8, 16]) -> None:
     file.flush()
 
 
-def _extended(options: Options, transfer: "StyleTransfer", state: "RunState", more: str) -> "tuple[Options, RunState]":
+def _extended(run: SteeredRun, transfer: "StyleTransfer", state: "RunState", more: str) -> "tuple[Options, RunState]":
     """The options with more iterations, and the state as one of such a run; another run's is left as it is."""
-    before = transfer.method(**method_of(options))
-    decay = before.decay(before.scales[state.scale].iterations)
-    options = repeating.with_more(options, more, state, decay, len(before.scales))
-    if state.fingerprint == transfer.fingerprint(before):
-        state = replace(state, fingerprint=transfer.fingerprint(transfer.method(**method_of(options))))
+    from ...engine.errors import SettingsError
+
+    planned, now = transfer.method(**method_of(run.options)).scales, run.stage.method
+    if state.scale >= len(planned):
+        raise SettingsError(
+            f"--iterations {more}: the run was given a scale more while it went on, and is there; that scale keeps its "
+            f"{now.scales[state.scale].iterations} iterations"
+        )
+    decay = now.decay(now.scales[state.scale].iterations)
+    options = repeating.with_more(run.options, more, state, decay, len(planned))
+    if state.fingerprint == run.stage.fingerprint:
+        state = replace(state, fingerprint=run.extended(options).fingerprint)
     return options, state
 
 
@@ -174,8 +207,8 @@ def _introduce(network: "Weights", device: str, shape: tuple[int, ...], original
     say(f"painting {shape[1]}x{shape[0]}{resized} with {network.name} on {device}")
 
 
-def _conclude(options: Options, result: "Result", iterations: int) -> None:
-    done = len(result.history)
+def _conclude(run: SteeredRun, result: "Result") -> None:
+    options, iterations, done = run.options, run.iterations, len(result.history)
     how = (
         f"stopped after {done} of {counted(iterations, 'iteration')}"
         if result.interrupted
@@ -184,7 +217,9 @@ def _conclude(options: Options, result: "Result", iterations: int) -> None:
     cost = f", cost {result.history[0].total:.4g} -> {result.history[-1].total:.4g}" if done else ""
     where = "the picture to standard output" if options.output == STANDARD else options.output
     say(f"wrote {where} ({how}{cost})")
-    if done and result.history[-1].total > result.history[0].total:
+    if late := run.planned and not result.interrupted:
+        say(f"note: the run ended before {counted(len(run.planned), 'change')} of it")
+    if done and not (late or options.changes) and result.history[-1].total > result.history[0].total:
         say(f"note: {_why_it_rose(options, result)}")
 
 

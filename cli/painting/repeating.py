@@ -15,7 +15,7 @@ from ...engine.wording import counted
 from ...runs import files
 from ...runs.files import SUMS
 from ...runs.recipes import Sums
-from ...runs.settings import TUNING, Options, Settings, checked, is_same_file, iterations_of
+from ...runs.settings import EITHER, TUNING, Options, Settings, checked, is_same_file, iterations_of
 from ..terminal.messages import say
 from . import inputs
 from .inputs import Source
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
 
 MOST_CHARACTERS = 1 << 18
 """Of a checkpoint's options."""
-EITHER = (
-    ("size", "size_at_most"),
-    ("stop_when_settled", "settled_fall"),
-    ("style_scales", "style_sizes"),
-    ("content_layers", "content_ws"),
-    ("style_layers", "style_lambdas"),
-)
-"""Two ways of saying one thing."""
 OUTPUTS = ("output", "json_file", "animation", "report", "checkpoint")
 """The options that name files to write."""
 

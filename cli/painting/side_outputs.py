@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ...runs.settings import Options
+from ...runs.steered import Stage
 from ..terminal import streams
 from ..terminal.messages import say
 from .destinations import STANDARD, default_name, numbered
@@ -118,24 +119,25 @@ def animator(animation: "Animation") -> Side:
 
 
 def checkpointer(
-    path: str, text: str, seconds: float, animation: "Animation | None", begun_with: "RunState | None"
+    path: str, text: Callable[[], str], seconds: float, animation: "Animation | None", begun_with: "RunState | None"
 ) -> Side:
-    """Keeps the run's state, every so many seconds and at the end.
+    """Keeps the run's state, every so many seconds, once it has been changed, and at the end.
 
-    text: the options. animation: whose frames are kept along. begun_with: the state that a resumed run goes on from.
+    text: the options, as they are by then; the same object while they are. animation: whose frames are kept along.
+    begun_with: the state that a resumed run goes on from.
     """
     from ...engine.optimizers import checkpoint
 
-    tried, done = -math.inf, -1
+    tried, done, told = -math.inf, -1, text()
     last: Progress | None = None
 
     def write(state: "RunState") -> None:
-        checkpoint.write(path, state, text, None if animation is None else animation.frames())
+        checkpoint.write(path, state, told, None if animation is None else animation.frames())
 
     def save(progress: "Progress") -> None:
-        nonlocal tried, done, last
-        last = progress
-        if time.monotonic() - tried >= seconds:
+        nonlocal tried, done, last, told
+        last, before, told = progress, told, text()
+        if time.monotonic() - tried >= seconds or told is not before:
             try:
                 write(progress.state())
                 done = progress.iteration
@@ -143,9 +145,11 @@ def checkpointer(
                 tried = time.monotonic()
 
     def finish(_: "Result") -> None:
+        nonlocal told
+        before, told = told, text()
         if last is None and begun_with is not None:  # it had ended before; where it writes may be new
             write(begun_with)
-        elif last is not None and done != last.iteration:
+        elif last is not None and (done != last.iteration or told is not before):
             write(last.state())
 
     return Side(f"--checkpoint {path}", save, finish, persistent=True)
@@ -217,20 +221,21 @@ def _forget_lines_after(path: str, done: int) -> None:
         file.truncate(kept)
 
 
-def reporter(options: Options, styles: "list[Style]", transfer: "StyleTransfer", content: "Picture") -> Side:
+def reporter(options: Options, styles: "list[Style]", stage: Callable[[], Stage], content: "Picture") -> Side:
+    """stage: the run's last one."""
+
     def write(result: "Result") -> None:
-        _write_report(options, styles, transfer, content, result)
+        _write_report(options, styles, stage(), content, result)
 
     return Side(f"--report {options.report}", finish=write)
 
 
-def _write_report(
-    options: Options, styles: "list[Style]", transfer: "StyleTransfer", content: "Picture", result: "Result"
-) -> None:
+def _write_report(options: Options, styles: "list[Style]", stage: Stage, content: "Picture", result: "Result") -> None:
     from ...engine.imaging import files as images
     from ...engine.imaging import masks
     from ...engine.reporting import report
 
+    transfer = stage.transfer
     inputs = {f"content: {content.name}": content.pixels}
     for style in styles:
         picture = images.read(style.picture)
@@ -254,5 +259,6 @@ def _write_report(
             transfer.content_weight,
             transfer.style_weight,
             result.recipe,
+            stage.earlier,
         ),
     )

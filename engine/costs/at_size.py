@@ -16,6 +16,30 @@ from .objective import Objective
 from .targets import SizedStyle
 
 
+class KeptObjective:
+    """The objective of the size that was asked for last; another one lets go of its memory."""
+
+    def __init__(self, inputs: Inputs, tile: Setting, others: Sequence[tuple[Device, Network]]) -> None:
+        self._inputs, self._tile, self._others = inputs, tile, others
+        self._objective: Objective | None = None
+
+    def at(self, size: tuple[int, int]) -> Objective:
+        """That of images of (H, W) `size`; another one's memory is let go of first."""
+        beyond = 2 * self._inputs.border
+        if self._objective is None or self._objective.shape[:2] != (size[0] + beyond, size[1] + beyond):
+            self.release()
+            self._objective = objective_at(self._inputs, size, self._tile, self._others)
+        return self._objective
+
+    def release(self) -> None:
+        """Lets go of it, and of the devices' workspaces, which lie in its memory."""
+        if self._objective is None:
+            return
+        self._objective = None
+        for device in (self._inputs.device, *(device for device, _ in self._others)):
+            device.bind_workspace(device.allocate(0))
+
+
 def objective_at(
     given: Inputs, size: tuple[int, int], tile: Setting, others: Sequence[tuple[Device, Network]]
 ) -> Objective:

@@ -64,12 +64,12 @@ def write(path: str | Path, state: RunState, options: str = "", frames: Frames |
             held = file.create_group("held")
             for name, values in state.held.items():
                 held[name] = values
-            layers = list(state.history[0].per_layer) if state.history else []
+            layers = list(dict.fromkeys(layer for costs in state.history for layer in costs.per_layer))
             file["history/costs"] = np.array(
                 [[getattr(costs, name) for name in _NUMBERS] for costs in state.history], np.float64
             ).reshape(-1, len(_NUMBERS))
             file["history/per_layer"] = np.array(
-                [[costs.per_layer[layer] for layer in layers] for costs in state.history], np.float64
+                [[costs.per_layer.get(layer, math.nan) for layer in layers] for costs in state.history], np.float64
             ).reshape(-1, len(layers))
             file["history"].attrs["layers"] = np.array(layers, "S")
         size = whole.seek(0, 2)
@@ -264,5 +264,6 @@ def _history(file: Any) -> list[Costs]:
     history = []
     for numbers, measured in zip(costs.tolist(), per_layer.tolist(), strict=True):
         named = dict(zip(_NUMBERS, numbers, strict=True))
-        history.append(Costs(per_layer=dict(zip(layers, measured, strict=True)), **named))
+        there = {layer: cost for layer, cost in zip(layers, measured, strict=True) if not math.isnan(cost)}
+        history.append(Costs(per_layer=there, **named))  # layers may change on the way
     return history

@@ -169,10 +169,8 @@ class Transfer(Protocol):
     """What a run needs of a `StyleTransfer`; sizes are (H, W), pictures (H, W, 3) in [0, 1]."""
 
     device: Device
-
-    @property
-    def weighting(self) -> Weighting:
-        """The weights of the cost."""
+    weighting: Weighting
+    """The weights of the cost."""
 
     def fingerprint(self, method: Method) -> str:
         """Of pictures, weights and settings."""

@@ -19,7 +19,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..costs.terms import Costs
+from ..costs.terms import Costs, Weighting
 from ..errors import ImageError, SettingsError
 from ..imaging import files
 from ..types import FloatArray
@@ -59,6 +59,16 @@ class Report:
     content_weight: float
     style_weight: float
     recipe: Mapping[str, str]
+    earlier: Sequence[tuple[int, Weighting]] = ()
+    """Where the run was changed: after how many iterations, and with what weights until then."""
+
+    def weights(self) -> list[Weighting]:
+        """Those of every iteration; gamma is left out."""
+        last = Weighting(self.content_layers, self.style_layers, self.content_weight, self.style_weight, 0.0)
+        weights: list[Weighting] = []
+        for done, weighting in (*self.earlier, (len(self.history), last)):
+            weights += [weighting] * (done - len(weights))
+        return weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +114,9 @@ def check_destination(path: str | os.PathLike[str]) -> None:
 
 def _parts(report: Report) -> list[_Curve]:
     history = report.history
-    content = [report.content_weight * costs.content for costs in history]
-    style = [report.style_weight * costs.style for costs in history]
+    weights = report.weights()
+    content = [weighting.content * costs.content for weighting, costs in zip(weights, history, strict=True)]
+    style = [weighting.style * costs.style for weighting, costs in zip(weights, history, strict=True)]
     # gamma need not be the same at every scale: what the others leave of the whole is smoothness's.
     left = [(costs.total - a - b, costs.total) for costs, a, b in zip(history, content, style, strict=True)]
     tv = [part if part > _NEGLIGIBLE * whole else 0.0 for part, whole in left]
@@ -118,15 +129,26 @@ def _parts(report: Report) -> list[_Curve]:
 
 
 def _layers(report: Report) -> list[_Curve]:
-    curves = []
-    for number, (tap, weight) in enumerate(report.style_layers.items()):
-        values = [report.style_weight * weight * costs.per_layer[tap] for costs in report.history]
+    curves, each = [], list(zip(report.weights(), report.history, strict=True))
+    style, content = dict.fromkeys(report.style_layers), dict.fromkeys(report.content_layers)
+    for _, weighting in report.earlier:
+        style |= dict.fromkeys(weighting.style_layers)
+        content |= dict.fromkeys(weighting.content_layers)
+    for number, tap in enumerate(style):
+        values = [
+            weighting.style * weighting.style_layers.get(tap, 0.0) * costs.per_layer.get(tap, 0.0)
+            for weighting, costs in each
+        ]
         dashes = _DASHES[number // _COLORS % len(_DASHES)]
         curves.append(_Curve(f"style {tap}", values, 1 + number % _COLORS, dashes))
-    for number, (tap, weight) in enumerate(report.content_layers.items()):
-        key = f"{tap} content" if tap in report.style_layers else tap
-        values = [report.content_weight * weight * costs.per_layer[key] for costs in report.history]
-        color = 1 + (len(report.style_layers) + number) % _COLORS
+    for number, tap in enumerate(content):
+        values = [
+            weighting.content
+            * weighting.content_layers.get(tap, 0.0)
+            * costs.per_layer.get(f"{tap} content" if tap in weighting.style_layers else tap, 0.0)
+            for weighting, costs in each
+        ]
+        color = 1 + (len(style) + number) % _COLORS
         curves.append(_Curve(f"content {tap}", values, color, _CONTENT_DASHES))
     return curves
 

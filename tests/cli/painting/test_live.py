@@ -16,6 +16,7 @@ from PIL import Image
 from harness.commands import PROGRAM, nstgpu
 from nstgpu.cli.painting.live import Frames
 from nstgpu.engine.imaging import files as images
+from nstgpu.engine.reporting import recipe
 
 RUN = ["run", "content.jpg", "style.png", "--weights", "small.h5", "-o", "out.png", "-q", "--threads", "1"]
 
@@ -176,3 +177,37 @@ def test_frames_keep_their_pace(tmp_path: Path) -> None:
     frames.close()
     assert said == [0, 5]
     assert Image.open(io.BytesIO((tmp_path / "frame.webp").read_bytes())).size == (1024, 14)
+
+
+def test_a_changed_run_is_repeated_from_its_picture(folder: Path) -> None:
+    """With a bad change in between, which changes nothing; and gone on with, after all."""
+    with watched(*RUN, "--iterations", "40000", "--checkpoint", "run.ckpt", "--checkpoint-every", "1000") as run:
+        run.until("progress")
+        run.ask(change={"style_weight": 900.0, "style_layers": ["relu2_1"]})
+        first = run.until("changed")
+        run.ask(change={"style_weight": -1})
+        assert "style_weight" in run.until("refused")["why"]
+        run.ask(more_scale=True)
+        second = run.until("changed")
+        run.ask(stop=True)
+        done = run.until("done")["iteration"]
+        assert run.ended() == 0
+    assert (first["changes"], first["taken"]["style_weight"]) == (
+        {"style_weight": 900.0, "style_layers": ["relu2_1"]}, 900.0
+    )  # fmt: skip
+    assert [scale["size"] for scale in second["scales"]] == [[40, 30], [57, 43]]
+    assert [each["iteration"] for each in run.costs()] == list(range(1, done + 1))
+    assert set(run.costs()[0]["per_layer"]) == {"relu1_1", "relu2_1", "relu2_1 content"}
+    assert set(run.costs()[-1]["per_layer"]) == {"relu2_1", "relu2_1 content"}
+    changes = [f"{first['iteration']} style_weight=900.0 style_layers=relu2_1", f"{second['iteration']} size=57"]
+    assert recipe.load("out.png")["changes"] == [*changes, f"{done} stop"]
+    assert images.read("out.png").pixels.shape == (43, 57, 3)
+    assert nstgpu("run", "--recipe", "out.png", "-q", "-o", "again.png").exit_code == 0
+    assert (folder / "again.png").read_bytes() == (folder / "out.png").read_bytes()
+    with watched("resume", "run.ckpt", "-q") as run:
+        begun = run.until("begun")
+        assert (begun["iteration"], begun["taken"]["style_weight"]) == (done, 900.0)
+        assert [scale["size"] for scale in begun["scales"]] == [[40, 30], [57, 43]]
+        run.until("progress")
+        run.ask(stop=True)
+        assert run.ended() == 0

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -455,3 +456,55 @@ def test_a_run_without_a_place_for_its_key(folder: Path, monkeypatch: pytest.Mon
     done("run", "content.jpg", "style.png", *SHORT, "-o", "out.png", "--checkpoint", "state.h5")
     assert "--yes" in refused("resume", "state.h5")
     done("resume", "state.h5", "--yes")
+
+
+# ---- changes on the way ---------------------------------------------------------------------------------------------
+
+
+def test_changes_are_repeated_and_gone_on_with(folder: Path) -> None:
+    changes = ["--change", "2 style_weight=700", "--change", "3 style_layers=relu1_1 tv_weight=0.5"]
+    start = ["run", "content.jpg", "style.png", "--weights", "small.h5", "--iterations", "5", "-o", "out.png"]
+    told = done(*start, *changes, "--checkpoint", "state.h5", "--report", "report.html")
+    assert "changed after 2 style_weight=700.0" in told.stderr
+    assert text_in("out.png")["changes"] == ["2 style_weight=700", "3 style_layers=relu1_1 tv_weight=0.5"]
+    done("run", "--recipe", "out.png", "-o", "again.png")
+    done("resume", "state.h5", "-o", "resumed.png")
+    for name in ("again.png", "resumed.png"):
+        assert (folder / name).read_bytes() == (folder / "out.png").read_bytes()
+    done("run", "--recipe", "out.png", "-o", "none.png", "--change", "none")
+    assert "changes" not in text_in("none.png")
+    assert images.read("none.png").pixels.tobytes() != images.read("out.png").pixels.tobytes()
+    done("resume", "state.h5", "-o", "longer.png", "--iterations", "8")
+    done("run", "--recipe", "longer.png", "-o", "at_once.png")
+    assert (folder / "at_once.png").read_bytes() == (folder / "longer.png").read_bytes()
+    assert text_in("longer.png")["changes"] == text_in("out.png")["changes"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (["2 output=/tmp/x.png"], "'output' does not change"),
+        (["2 style_weight=1e400"], "no number"),
+        (["9 tv_weight=1"], "comes too late: the run has 3 iterations"),
+        (["2 style_layers=relu5_1"], "relu5_1"),
+        (["2 tv_weight=1"] * 250, "200 times"),
+        (["2 tv_weight=\x1b[31m"], "no number"),
+        (["x" * 4000], "ITERATION NAME=VALUE"),
+        ([2], "changes = [2]"),
+        ("2 stop", "changes = '2 stop'"),
+    ],
+)
+def test_hostile_changes_in_a_recipe(painted: Path, changes: Any, why: str) -> None:
+    line = refused("run", "--recipe", rewritten("out.png", changes=changes), "-o", "none.png")
+    assert why in line
+    assert "\x1b" not in line
+    assert len(line) < 600
+    assert not (painted / "none.png").exists()
+
+
+def test_a_state_and_its_changes_that_do_not_fit(painted: Path) -> None:
+    """A checkpoint whose options tell of fewer changes than its state has been through."""
+    state, text = checkpoint.read("state.h5")
+    checkpoint.write("other.h5", replace(state, changed=(1,)), text)
+    assert "has been changed 1 times, its options tell of 0" in refused("resume", "other.h5", "-o", "none.png")
+    assert not (painted / "none.png").exists()
