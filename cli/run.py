@@ -28,6 +28,7 @@ from .options import (
     StyleTurns,
     Yes,
 )
+from .painting.given import options_of
 from .painting.paint import paint
 
 ACTED_ON_HERE = ("recipe", "yes", "debug", "version", "dry_run", "live_lines")

@@ -128,7 +128,8 @@ def applied(options: Options, values: Mapping[str, Any]) -> Options:
     if "statistics" not in fields:
         return options
     used = registry.used(tuning_of(*(getattr(options, name) for name in TUNING)), options.statistics)
-    return replace(options, **{name: None for name, own in TUNING.items() if own not in used})
+    fields = {name: None for name, own in TUNING.items() if own not in used}
+    return replace(options, **fields)
 
 
 def check(options: Options, network: "Weights | None" = None) -> None:

@@ -506,5 +506,5 @@ def test_a_state_and_its_changes_that_do_not_fit(painted: Path) -> None:
     """A checkpoint whose options tell of fewer changes than its state has been through."""
     state, text = checkpoint.read("state.h5")
     checkpoint.write("other.h5", replace(state, changed=(1,)), text)
-    assert "has been changed 1 times, its options tell of 0" in refused("resume", "other.h5", "-o", "none.png")
+    assert "has been changed 1 times, its options tell of 0" in refused("resume", "other.h5", "-o", "none.png", "--yes")
     assert not (painted / "none.png").exists()
