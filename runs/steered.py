@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 PAUSED_SECONDS = 0.1
 """Between two looks, while paused, at whether a signal has come."""
 
-Opened = Callable[[Options, "StyleTransfer"], "StyleTransfer"]
-"""Measures all anew for other options, on the devices of the transfer before."""
+Make = Callable[[Options], "StyleTransfer"]
+"""Measures all anew for other options, best on devices that are opened already."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class SteeredRun:
         self,
         options: Options,
         transfer: "StyleTransfer",
-        opened: Opened,
+        make: Make,
         resume: "RunState | None" = None,
     ) -> None:
         from ..engine.errors import SettingsError
@@ -107,7 +107,7 @@ class SteeredRun:
         """After which iteration it was stopped on request, if it was."""
         self.planned = deque(changes_of(options))
         """The changes that are still to come."""
-        self._opened, self._state = opened, resume
+        self._transfer_of, self._state = make, resume
         self._last: Progress | None = None  # of the stretch before, whose state has not been asked for
         self._trial: _Trial | None = None
         self._requests = Requests()
@@ -268,7 +268,7 @@ class SteeredRun:
         method = replace(method, scales=_with_the_scale_of(change, method.scales))
         if _is_measured_anew(stage, options, values):
             transfer.release()
-            return Stage(options, self._opened(options, transfer), method, True, earlier)
+            return Stage(options, self._transfer_of(options), method, True, earlier)
         if any(name in values for name in (*WEIGHTS, *LAYERS)):
             transfer = transfer.reweighted(
                 content_layers=layers_of(options.content_layers, options.content_ws, "content"),

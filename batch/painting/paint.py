@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...runs.files import checksum, checksums
 from ...runs.recipes import recipe_of
-from ...runs.settings import method_of
+from ...runs.requests import Requests
+from ...runs.steered import SteeredRun
 from ...runs.transfer import taken, transfer_of
 from ..kept import Kept
 from ..tasks import OnProgress, Outcome, Stopped, Task, one_line
@@ -67,22 +69,24 @@ def paint(task: Task, given: Read, kept: Kept, on_progress: OnProgress | None, s
     began = time.perf_counter()
     network = kept.network(task.options)
     styles, opened = kept.styles(task.options), kept.opened(task.options)
-    transfer = transfer_of(task.options, given.content, network, styles, opened)
+    make = partial(transfer_of, content=given.content, network=network, opened=opened)
+    transfer = make(task.options, styles=styles)
     images.check_size(task.output, transfer.shape[:2])
     options = taken(task.options, transfer)
     raised: list[Exception] = []
+    requests = Requests()
 
-    def on_iteration(progress: "Progress") -> bool:
+    def on_iteration(progress: "Progress") -> None:
         try:
             whole = progress.seconds + progress.remaining
             share = progress.seconds / whole if whole > 0 else 0.0
-            going_on = on_progress is None or on_progress(task, share) is not False
+            if on_progress is not None and on_progress(task, share) is False:
+                requests.leave()
         except Exception as error:  # the caller's, and not this picture's
             raised.append(error)
-            return False
-        return going_on and not stopped()
+            requests.leave()
 
-    result = transfer.run(**method_of(options), init=options.init, noise=options.noise, on_iteration=on_iteration)
+    result = SteeredRun(options, transfer, make).run(on_iteration, lambda: stopped() or None, requests)
     if raised:
         raise CallbackError(raised[0])
     result = replace(result, recipe={**result.recipe, recipe.KEY: recipe_of(options, given.sums)})

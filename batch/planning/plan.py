@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.wording import counted
+from ...runs.changes import changes_of
 from ...runs.checks import check_options
 from ...runs.files import is_piped, place, renamed
 from ...runs.settings import Options, styles_of
@@ -75,6 +76,7 @@ def _looked_at(options: Options) -> tuple[str | None, int]:
     size = size_of(options, 1 << 20)
     try:
         check_options(options, styles_of(options))
+        changes_of(options)
         renamed(options, _refuse_pipe)
         if options.size is None:
             size = size_of(options, max(opened(Path(options.content)).size))

@@ -52,6 +52,7 @@ def paint(
     """
     from ...engine.imaging import files as images
     from ...engine.imaging.codecs import whole_file
+    from ...engine.inputs import Opened
     from ...engine.optimizers import checkpoint
     from ...engine.reporting import recipe
     from ...engine.reporting.animation import Animation
@@ -71,7 +72,9 @@ def paint(
         network = open_weights(options) if network is None else network
     with notes(options.quiet):
         picture = images.read(options.content)
-        transfer = transfer_of(options, picture, network)
+        opened = Opened(options.device, options.precision, options.threads)
+        make = partial(transfer_of, content=picture, network=network, opened=opened)
+        transfer = make(options)
     if options.output != STANDARD:  # PNG, which is of any size
         images.check_size(options.output, transfer.shape[:2])
     if dry_run:
@@ -88,14 +91,11 @@ def paint(
             )
         _introduce(network, transfer.device.name, transfer.shape, picture.pixels.shape)
 
-    def opened(options: Options, before: "StyleTransfer") -> "StyleTransfer":
-        return transfer_of(options, picture, before.weights, before=before)
-
     options = taken(options, transfer)
-    run = SteeredRun(options, transfer, opened, resume)
+    run = SteeredRun(options, transfer, make, resume)
     if resume is not None and more is not None:
         options, resume = _extended(run, transfer, resume, more)
-        run = SteeredRun(options, transfer, opened, resume)
+        run = SteeredRun(options, transfer, make, resume)
     done = 0 if resume is None else len(resume.history)
     with ExitStack() as stack:
         standard = stack.enter_context(output_alone()) if options.output == STANDARD else None

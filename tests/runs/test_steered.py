@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from harness.pictures import waves
 from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging import files as images
+from nstgpu.engine.inputs import Opened
 from nstgpu.engine.optimizers import checkpoint
 from nstgpu.engine.optimizers.coarse_to_fine import Progress, RunState
-from nstgpu.engine.transfer import Result, StyleTransfer
+from nstgpu.engine.transfer import Result
 from nstgpu.kernels import open_device
 from nstgpu.kernels.errors import DeviceError
 from nstgpu.runs.changes import Change
@@ -47,7 +49,8 @@ class Painter:
 
     def __init__(self, folder: Path, device: str, weights: Weights) -> None:
         self.told, self.states = Told(), dict[int, RunState]()
-        self._device, self._weights = open_device(device, "fp32"), weights
+        open_device(device, "fp32")
+        self._opened, self._weights = Opened(device, "fp32", 1 if device == "cpu" else None), weights
         for name, seed in (("content.png", 0), ("style.png", 1)):
             images.save(folder / name, waves(seed, 36, 48))
         self.options = Options(
@@ -57,12 +60,9 @@ class Painter:
 
     def steered(self, resume: RunState | None = None, **settings: Any) -> SteeredRun:
         options, picture = replace(self.options, **settings), images.read(self.options.content)
-        transfer = transfer_of(options, picture, self._weights)
-
-        def opened(options: Options, before: StyleTransfer) -> StyleTransfer:
-            return transfer_of(options, picture, self._weights, before=before)
-
-        return SteeredRun(taken(options, transfer), transfer, opened, resume)
+        make = partial(transfer_of, content=picture, network=self._weights, opened=self._opened)
+        transfer = make(options)
+        return SteeredRun(taken(options, transfer), transfer, make, resume)
 
     def run(
         self,
