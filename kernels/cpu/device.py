@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..device import Layout, OneByOne, Pooling, StylePlace
 from ..errors import DeviceError
 from ..timing import host_roofline, seconds_of
-from . import resizing, wasserstein
+from . import moments, resizing, wasserstein
 from .bits import Bits, byte_count, pack, pool_squares, unpack
 from .convolution import winograd
 from .convolution.convolve import convolve
@@ -28,8 +28,7 @@ from .wasserstein import SlicedOperations
 
 Floats = NDArray[np.float32]
 
-GRAM_PIXELS, GRAM_PARTS = 512, 16  # a Gram is the sum of at most so many parts of at least so many pixels
-MEAN_PIXELS, DOT_TERMS = 1024, 16384  # are added up in float32; sums of those, in float64
+DOT_TERMS = 16384  # are added up in float32; sums of those, in float64
 
 FORWARD, BACKWARD = winograd.transforms()
 
@@ -90,7 +89,7 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
         for height, width, channels_in, channels_out in convolutions:
             for c, k in ((channels_in, channels_out), (channels_out, channels_in)):
                 most = max(most, scratch(height, width, c, k, self._workers.count).total)
-            most = max(most, _gram_parts(height * width) * channels_out**2)
+            most = max(most, moments.gram_parts(height * width) * channels_out**2)
         return 4 * most
 
     def bind_workspace(self, workspace: NDArray[np.uint8]) -> None:
@@ -216,40 +215,10 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
 
     # ---- costs --------------------------------------------------------------------------------------------------
     def gram(self, features: Floats, out: Floats, *, weights: Floats | None = None) -> None:
-        pixels = features.reshape(-1, features.shape[2])
-        roots = None if weights is None else np.sqrt(weights.reshape(-1, 1))
-        count, channels = _gram_parts(len(pixels)), features.shape[2]
-        parts = self._workspace[: count * channels**2].reshape(count, channels, channels)
-        edges = [len(pixels) * index // count for index in range(count + 1)]
-
-        def task(_: int, index: int) -> None:
-            part = pixels[edges[index] : edges[index + 1]]
-            if roots is None:
-                np.matmul(part.T, part, out=parts[index])  # NumPy sees the transpose and computes one triangle (SYRK)
-                return
-            part_roots = roots[edges[index] : edges[index + 1]]
-            for number, rows in enumerate(blocks_of(part)):  # so that what is weighted stays in the cache
-                weighted = part[rows] * part_roots[rows]
-                if number == 0:
-                    np.matmul(weighted.T, weighted, out=parts[index])
-                else:
-                    parts[index] += weighted.T @ weighted
-
-        self._workers.run(task, range(count))
-        np.add.reduce(parts, axis=0, out=out)
-        out *= np.float32(1 / len(pixels))
+        moments.gram(features, weights, out, self._workers, self._workspace)
 
     def mean(self, features: Floats, out: Floats, *, weights: Floats | None = None) -> None:
-        pixels = features.reshape(-1, features.shape[2])
-        blocks = [slice(start, start + MEAN_PIXELS) for start in range(0, len(pixels), MEAN_PIXELS)]
-        flat = np.ones(len(pixels), np.float32) if weights is None else weights.reshape(-1)
-        sums = np.empty((len(blocks), features.shape[2]))
-
-        def task(_: int, index: int) -> None:
-            sums[index] = flat[blocks[index]] @ pixels[blocks[index]]
-
-        self._workers.run(task, range(len(blocks)))
-        out[...] = np.add.reduce(sums, axis=0) / len(pixels)
+        moments.mean(features, weights, out, self._workers)
 
     def style_cost(self, gram: Floats, target: Floats, scale: float, *, cost: Floats, gram_error: Floats,
                    accumulate: bool = False) -> None:  # fmt: skip
@@ -440,7 +409,3 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
 
         blocks = [slice(start, start + DOT_TERMS) for start in range(0, len(out), DOT_TERMS)]
         self._workers.run(task, blocks)
-
-
-def _gram_parts(pixels: int) -> int:
-    return min(max(pixels // GRAM_PIXELS, 1), GRAM_PARTS)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 BLOCK_BYTES = 1 << 20  # element-wise work runs in blocks of rows of this size
-SHARE_BYTES = 1 << 18  # less is done sooner than another thread wakes up
+SHARE_BYTES = 1 << 20  # less is done sooner than another thread wakes up
 
 
 def squares_by_row(values: Floats) -> Floats:

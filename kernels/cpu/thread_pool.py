@@ -1,9 +1,11 @@
 """A few threads that take work items from a list; NumPy releases the interpreter's lock, so they run side by side."""
 
 import os
+import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TypeVar
 
 import numpy as np
@@ -37,12 +39,41 @@ def check_threads(threads: int | None) -> None:
         )
 
 
+class _Job:
+    """What one worker does in a run. Locks and a queue, since futures take three times as long to hand over."""
+
+    def __init__(self, work: Callable[[int], None], worker: int) -> None:
+        self._work, self._worker = work, worker
+        self._claim, self._ended = threading.Lock(), threading.Lock()
+        self._ended.acquire()
+        self.error: BaseException | None = None
+
+    def begin(self) -> None:
+        """Does the work, unless nobody waits for it any more."""
+        if self._claim.acquire(blocking=False):
+            try:
+                self._work(self._worker)
+            except BaseException as error:
+                self.error = error
+            finally:
+                self._ended.release()
+
+    def wait(self) -> None:
+        """Returns when the work is done, at once where it has not been begun: then it is not going to be."""
+        if not self._claim.acquire(blocking=False):
+            self._ended.acquire()
+
+
+_Jobs = SimpleQueue[_Job | None]
+
+
 class Workers:
-    """`count` workers; the calling thread is number 0, the others wait in a pool."""
+    """`count` workers; the calling thread is number 0, the others wait for jobs."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._pool: ThreadPoolExecutor | None = None
+        self._jobs: _Jobs | None = None
+        self._threads = 0
         self._process = os.getpid()
 
     def run(self, task: Callable[[int, Item], None], items: Sequence[Item]) -> None:
@@ -63,27 +94,38 @@ class Workers:
                     task(worker, item)
 
         with single_threaded():
-            others: list[Future[None]] = []
+            others = [_Job(work, worker) for worker in range(1, min(self.count, len(items)))]
+            if others:
+                jobs = self._jobs_here(len(others))
+                for job in others:
+                    jobs.put(job)
             try:
-                if self.count > 1 and len(items) > 1:
-                    pool = self._pool_here()
-                    try:
-                        for worker in range(1, min(self.count, len(items))):
-                            others.append(pool.submit(work, worker))
-                    except RuntimeError as error:  # the system's limit
-                        pending.clear()
-                        self._pool = None
-                        raise DeviceError(
-                            f"{self.count} threads can't be started ({error}); use fewer threads"
-                        ) from error
                 work(0)
             finally:
-                for other in others:
-                    other.result()
+                for job in others:
+                    job.wait()
+        for job in others:
+            if job.error is not None:
+                raise job.error
 
-    def _pool_here(self) -> ThreadPoolExecutor:
-        """The pool of this process: a fork takes the object along, but none of its threads, and would wait for ever."""
-        if self._pool is None or self._process != os.getpid():
-            self._pool = ThreadPoolExecutor(self.count - 1, thread_name_prefix="nstgpu")
-            self._process = os.getpid()
-        return self._pool
+    def _jobs_here(self, threads: int) -> _Jobs:
+        """The queue of this process, with so many threads at it at least.
+
+        A fork takes the object along, but none of its threads, and would wait for ever.
+        """
+        if self._jobs is None or self._process != os.getpid():
+            self._jobs, self._threads, self._process = SimpleQueue(), 0, os.getpid()
+        try:
+            while self._threads < threads:
+                threading.Thread(target=_serve, args=(self._jobs,), name="nstgpu", daemon=True).start()
+                weakref.finalize(self, self._jobs.put, None)
+                self._threads += 1
+        except RuntimeError as error:  # the system's limit
+            raise DeviceError(f"{self.count} threads can't be started ({error}); use fewer threads") from error
+        return self._jobs
+
+
+def _serve(jobs: _Jobs) -> None:
+    while (job := jobs.get()) is not None:
+        job.begin()
+        del job  # or what it holds would stay until the next one

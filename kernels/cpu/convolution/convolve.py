@@ -46,7 +46,7 @@ def convolve(x: Floats, method: Method, filters: Floats, transform: Transform, o
         return
 
     # A map too small for every worker to have a strip worth multiplying: all tiles are transformed, then each
-    # worker takes some of the 36 products whole, so that the filters are read once.
+    # worker takes its share of the 36 products whole, so that the filters are read once.
     across = -(-width // 4)
     tiles = -(-height // 4) * across
     inputs, shared = take(shared, (36, tiles, channels))
@@ -67,7 +67,7 @@ def convolve(x: Floats, method: Method, filters: Floats, transform: Transform, o
         squares.transform_output(products[:, places(strip)], transform, target, scratch)
         finish(strip, target)
 
-    step = max(1, 12 // workers)
+    step = -(-36 // workers)
     pool.run(enter, strips)
     pool.run(some_products, [slice(first, first + step) for first in range(0, 36, step)])
     pool.run(leave, strips)

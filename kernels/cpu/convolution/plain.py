@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from .strips import Strip, take
+from .strips import Strip, overlapping, take
 from .winograd import Transform
 
 Floats = NDArray[np.float32]
@@ -27,29 +27,34 @@ def _gather_first(x: Floats, filters: Floats, strip: Strip, target: Floats, scra
     planes[:, :, 0] = 0
     planes[:, :, -1] = 0
     planes[:, above : above + last - first, 1:-1] = x[first:last].transpose(2, 0, 1)
-    gathered, _ = take(scratch, (9, channels, rows, width))
-    for r in range(3):
-        for s in range(3):
-            gathered[3 * r + s] = planes[:, r : r + rows, s : s + width]
+    gathered, _ = take(scratch, (3, 3, channels, rows, width))
+    line = width + 2
+    np.copyto(gathered, overlapping(planes, 0, gathered.shape, (line, 1, (rows + 2) * line, line, 1)))
     columns, matrix = gathered.reshape(9 * channels, -1), filters.reshape(9 * channels, -1)
     np.matmul(columns.T, matrix, out=target.reshape(rows * width, -1))
 
 
 def _multiply_first(x: Floats, filters: Floats, strip: Strip, target: Floats, scratch: Floats) -> None:
-    """target := the convolution as nine products that are shifted and added: for few output channels."""
+    """target := the convolution as nine products that are shifted and added: for few output channels.
+
+    The product with tap (r, s) is a plane for each output channel, wanted r - 1 rows and s - 1 columns away. Planes are
+    read as one long row each, where a pixel beyond the end of a row is the first of the next: that one is set to zero.
+    """
     height, width, channels = x.shape
     rows, kept = strip.bottom - strip.top, filters.shape[2]
     first, last = max(strip.top - 1, 0), min(strip.bottom + 1, height)
-    planes, scratch = take(scratch, (9, kept, last - first, width))
+    above = first - (strip.top - 1)
+    plane = (rows + 2) * width + 2
+    planes, scratch = take(scratch, (9 * kept, plane))
+    begin, end = 1 + above * width, 1 + (above + last - first) * width
+    planes[:, :begin] = 0
+    planes[:, end:] = 0
     matrix = filters.swapaxes(1, 2).reshape(9 * kept, channels)
-    np.matmul(matrix, x[first:last].reshape(-1, channels).T, out=planes.reshape(9 * kept, -1))
-    total, _ = take(scratch, (kept, rows, width))
-    total[...] = 0
-    for r in range(3):
-        start = strip.top + r - 1  # row of x that the first row of the strip sees through this row of the filter
-        inside = slice(max(start, 0) - start, min(start + rows, height) - start)
-        source = slice(inside.start + start - first, inside.stop + start - first)
-        for s in range(3):
-            left, right = max(1 - s, 0), min(width, width + 1 - s)
-            total[:, inside, left:right] += planes[3 * r + s, :, source, left + s - 1 : right + s - 1]
-    target[...] = total.transpose(1, 2, 0)
+    np.matmul(matrix, x[first:last].reshape(-1, channels).T, out=planes[:, begin:end])
+    by_tap = planes[:, 1:-1].reshape(3, 3, kept, rows + 2, width)
+    by_tap[:, 0, :, :, -1] = 0
+    by_tap[:, 2, :, :, 0] = 0
+    total, _ = take(scratch, (kept, rows * width))
+    shifted = overlapping(planes, 0, (3, 3, *total.shape), (3 * kept * plane + width, kept * plane + 1, plane, 1))
+    np.add.reduce(shifted, axis=(0, 1), out=total)
+    target[...] = total.reshape(kept, rows, width).transpose(1, 2, 0)

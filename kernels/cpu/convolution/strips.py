@@ -4,6 +4,7 @@ Arithmetic on shapes alone. `Cuts` has a few numbers, however large the map is: 
 nobody ever computes.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -14,9 +15,10 @@ from .filters import method_of
 
 Floats = NDArray[np.float32]
 
-PLAIN_BYTES = 1 << 20  # of gathered input per item of "plain": what a core's share of the caches holds
+PLAIN_BYTES = 1 << 22  # of gathered numbers per item of "plain"
 STRIP_BYTES = 1 << 21  # of transformed input per item of "squares"
 ROWS_BYTES = 1 << 22  # of transformed input and products per item of "rows"
+PHASE_BYTES = 1 << 20  # of transformed input per item of a small map
 GROUP_BYTES = 1 << 22  # of an item's rows of tiles that "squares" transforms together
 LEAST_TILES = 128  # rows of a product under which a BLAS slows down
 
@@ -79,6 +81,7 @@ class Cutting(NamedTuple):
         return [Strip(*rows, *each) for rows in self.down.edges() for each in columns]
 
 
+@functools.lru_cache(maxsize=256)
 def cut(height: int, width: int, channels: int, channels_out: int, workers: int) -> Cutting:
     """For a convolution by the method of these channels."""
     method = method_of(channels, channels_out)
@@ -96,7 +99,10 @@ def cut(height: int, width: int, channels: int, channels_out: int, workers: int)
     in_phases = down * across < LEAST_TILES * workers
     best = max(STRIP_BYTES // (36 * 4 * max(channels, channels_out)), LEAST_TILES)
     pieces = 1 if in_phases else -(-across // best)  # of a row of tiles
-    count = min(down, workers) if in_phases else _shared_out(-(-down * across // (pieces * best)), down, workers)
+    if in_phases:  # sharing out the transforms has to be worth it, too
+        count = min(down, workers, max(1, 36 * 4 * down * across * max(channels, channels_out) // PHASE_BYTES))
+    else:
+        count = _shared_out(-(-down * across // (pieces * best)), down, workers)
     return Cutting(Cuts(height, down, count), Cuts(width, across, pieces), in_phases)
 
 
@@ -126,6 +132,7 @@ class Scratch(NamedTuple):
     total: int
 
 
+@functools.lru_cache(maxsize=256)
 def scratch(height: int, width: int, channels: int, channels_out: int, workers: int) -> Scratch:
     method = method_of(channels, channels_out)
     cutting = cut(height, width, channels, channels_out, workers)
@@ -143,7 +150,7 @@ def scratch(height: int, width: int, channels: int, channels_out: int, workers: 
     elif channels <= channels_out:
         worker += channels * (rows + 2) * (width + 2) + 9 * channels * rows * width
     else:
-        worker += 9 * channels_out * (rows + 2) * width + channels_out * rows * width
+        worker += 9 * channels_out * ((rows + 2) * width + 2) + channels_out * rows * width
     worker = -(-worker // 16) * 16  # whole cache lines
     return Scratch(shared, worker, shared + workers * worker)
 

@@ -7,7 +7,7 @@ import pytest
 
 from harness.arrays import mean_one, random, within
 from nstgpu.kernels.cpu import device as cpu_module
-from nstgpu.kernels.cpu import sums
+from nstgpu.kernels.cpu import moments, sums
 from nstgpu.kernels.cpu.convolution import strips
 from nstgpu.kernels.cpu.device import Cpu
 from nstgpu.kernels.device import W2_SCRATCH, Pooling
@@ -37,8 +37,8 @@ def items(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(strips, "LEAST_TILES", 1)
         monkeypatch.setattr(sums, "BLOCK_BYTES", 1)
         monkeypatch.setattr(sums, "SHARE_BYTES", 1)
-        monkeypatch.setattr(cpu_module, "GRAM_PIXELS", 20)
-        monkeypatch.setattr(cpu_module, "MEAN_PIXELS", 20)
+        monkeypatch.setattr(moments, "GRAM_PIXELS", 20)
+        monkeypatch.setattr(moments, "MEAN_PIXELS", 20)
 
 
 def prepared(shape: tuple[int, int, int, int], threads: int = 3) -> Cpu:
@@ -290,11 +290,13 @@ def test_w2(channels: int, accumulate: bool) -> None:
     within(cost, cost64, 1)
 
 
-def test_more_threads_change_no_moment() -> None:
-    features, weights = random(90, 70, 33), mean_one(90, 70)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("height", [90, 96])  # parts that differ in length, and alike
+def test_more_threads_change_no_moment(height: int, weighted: bool) -> None:
+    features, weights = random(height, 70, 33), mean_one(height, 70) if weighted else None
     seen = set()
     for threads in (1, 2, 3):
-        device = prepared((90, 70, 33, 33), threads)
+        device = prepared((height, 70, 33, 33), threads)
         gram, mean = np.empty((33, 33), np.float32), np.empty(33, np.float32)
         device.gram(features, gram, weights=weights)
         device.mean(features, mean, weights=weights)

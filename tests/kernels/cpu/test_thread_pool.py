@@ -5,9 +5,8 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pytest
@@ -91,21 +90,49 @@ def test_as_many_threads_as_may_be_asked_for_compute_the_same() -> None:
 
 
 def test_threads_that_the_system_does_not_start_are_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = ThreadPoolExecutor.submit
+    start, started = threading.Thread.start, list[threading.Thread]()
 
-    def limited(pool: ThreadPoolExecutor, *arguments: Any) -> Any:
-        if arguments[1] > 2:
+    def limited(thread: threading.Thread) -> None:
+        if len(started) == 2:
             raise RuntimeError("can't start new thread")
-        return start(pool, *arguments)
+        started.append(thread)
+        start(thread)
 
     workers = Workers(8)
     with monkeypatch.context() as patch:
-        patch.setattr(ThreadPoolExecutor, "submit", limited)
+        patch.setattr(threading.Thread, "start", limited)
         with pytest.raises(DeviceError, match=r"8 threads can't be started .*use fewer"):
             workers.run(lambda _, __: time.sleep(0.01), range(50))
     done: list[int] = []
     workers.run(lambda _, item: done.append(item), range(50))
     assert sorted(done) == list(range(50))
+
+
+def test_threads_end_with_their_workers() -> None:
+    before = set(threading.enumerate())
+    workers = Workers(4)
+    workers.run(lambda _, __: time.sleep(0.001), range(20))
+    own = set(threading.enumerate()) - before
+    assert len(own) == 3
+    del workers
+    for thread in own:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_nothing_of_a_run_is_kept_when_it_ends() -> None:
+    class Nap:
+        def __call__(self, _worker: int, _item: int) -> None:
+            time.sleep(0.001)
+
+    workers, nap = Workers(3), Nap()
+    seen = weakref.ref(nap)
+    workers.run(nap, range(20))
+    del nap
+    end = time.monotonic() + 20
+    while seen() is not None and time.monotonic() < end:  # a thread lets go of its job just after the end
+        time.sleep(0.001)
+    assert seen() is None
 
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
