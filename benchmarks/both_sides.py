@@ -40,8 +40,20 @@ class Balance:
 EVEN = Balance(1.0, dict.fromkeys(STYLE, 1.0))
 
 
+def style_taps(weights: Weights) -> tuple[str, ...]:
+    """Those of STYLE that the network has."""
+    return tuple(tap for tap in STYLE if tap in weights.taps)
+
+
+def content_tap(weights: Weights) -> str:
+    """CONTENT, or the network's last where it ends before."""
+    return CONTENT if CONTENT in weights.taps else weights.taps[-1]
+
+
 def weights_of(model: str) -> Weights:
-    """VGG-19's shapes, random; or the same chain with the widths of THIN."""
+    """VGG-19's shapes, random; the same chain with the widths of THIN; or `mini`, which ends at relu3_4."""
+    if model == "mini":
+        return load_weights("mini")
     weights = load_weights("random:0")
     if model == "vgg19":
         return weights
@@ -77,8 +89,9 @@ def transfer(
     """Our side."""
     content, style, _ = of
     return StyleTransfer(
-        content, style, weights=weights, device=device, content_layers={CONTENT: balance.content},
-        style_layers=balance.style, content_weight=1.0, style_weight=1.0, tv_weight=0.0, **settings,
+        content, style, weights=weights, device=device, content_layers={content_tap(weights): balance.content},
+        style_layers={tap: balance.style[tap] for tap in style_taps(weights)},
+        content_weight=1.0, style_weight=1.0, tv_weight=0.0, **settings,
     )  # fmt: skip
 
 
@@ -97,7 +110,8 @@ class PyTorch:
         def to_device(array: Any) -> Any:
             return torch.from_numpy(np.array(array, order="C")).to(device)
 
-        deepest = weights.taps.index(STYLE[-1]) + 1
+        self._style, self._content = style_taps(weights), content_tap(weights)
+        deepest = max(weights.taps.index(tap) for tap in (*self._style, self._content)) + 1
         kernels = [convolution.kernel.transpose(3, 2, 0, 1) for convolution in weights.convolutions[:deepest]]
         p = weights.preprocessing
         order = np.argsort(p.channels)  # the first filters take RGB, so that no channels need be exchanged
@@ -111,8 +125,8 @@ class PyTorch:
             to_device(pixels.transpose(2, 0, 1)[None]).contiguous(memory_format=torch.channels_last) for pixels in of
         )
         with torch.no_grad():
-            self._target = self._features(content)[CONTENT].clone()
-            self._grams = {tap: _gram(x) for tap, x in self._features(style).items() if tap in STYLE}
+            self._target = self._features(content)[self._content].clone()
+            self._grams = {tap: _gram(x) for tap, x in self._features(style).items() if tap in self._style}
         self.image.requires_grad_(True)
 
     def _features(self, image: Any) -> dict[str, Any]:
@@ -123,15 +137,15 @@ class PyTorch:
             if convolution.block != block:
                 x, block = functional.max_pool2d(x, 2), convolution.block
             x = functional.relu(functional.conv2d(x, kernel, bias, padding=1), inplace=True)
-            if convolution.tap in (*STYLE, CONTENT):
+            if convolution.tap in (*self._style, self._content):
                 taps[convolution.tap] = x
         return taps
 
     def cost(self, image: Any) -> Any:
         """Of (1, 3, H, W) pixels."""
         taps = self._features(image)
-        cost = self._balance.content / 2 * self._torch.nn.functional.mse_loss(taps[CONTENT], self._target).float()
-        for tap in STYLE:
+        cost = self._balance.content / 2 * self._torch.nn.functional.mse_loss(taps[self._content], self._target).float()
+        for tap in self._style:
             gram_error = (_gram(taps[tap]) - self._grams[tap]).float()
             cost = cost + self._balance.style[tap] * gram_error.square().sum() / (4 * len(gram_error) ** 2)
         return cost

@@ -64,7 +64,7 @@ def compare(model: str, size: int, rounds: int) -> dict[str, Any]:
     import torch
 
     weights = weights_of(model)
-    torch.set_num_threads(best_threads(weights, 256))
+    torch.set_num_threads(best_threads(weights, size))
     sides = {"nstgpu": mine(weights, size), "pytorch": theirs(weights, size)}
     error = gram_error(sides["nstgpu"](), sides["pytorch"]())
     times: dict[str, list[float]] = {side: [] for side in sides}
@@ -178,7 +178,7 @@ def table(results: list[dict[str, Any]], per_layer: list[dict[str, Any]], size: 
             f"| {r['model']} | {r['size']}² | {r['seconds']['nstgpu']:.3g} s ± {r['spread']['nstgpu'] / 2:.0%} "
             f"| {r['seconds']['pytorch']:.3g} s ± {r['spread']['pytorch'] / 2:.0%} | **{r['ratio']:.2f}** "
             f"| {r['memory']['nstgpu'] / 2**20:.0f} MiB | {r['memory']['pytorch'] / 2**20:.0f} MiB "
-            f"| **{r['memory ratio']:.2f}** | {r['difference']:.1e} |"
+            f"| **{r['memory ratio']:.2f}** | {r['gram_error']:.1e} |"
         )
     lines += [
         "",
@@ -221,7 +221,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--sizes", type=int, nargs="+", help="256 512 1024, and 2048 on a GPU")
-    parser.add_argument("--models", nargs="+", default=["vgg19", "thin"], choices=["vgg19", "thin"], help="cpu only")
+    parser.add_argument("--models", nargs="+", default=["vgg19", "mini"], choices=["vgg19", "thin", "mini"],
+                        help="cpu only")  # fmt: skip
     parser.add_argument("--rounds", type=int, help="5 on the CPU, at most 12 on a GPU")
     parser.add_argument("--markdown", type=Path, help="on a GPU results/cuda_DATE.md where none is given")
     parser.add_argument("--json", type=Path, help="on a GPU a line per measurement, as soon as it is made")

@@ -33,7 +33,7 @@ def method_of(channels_in: int, channels_out: int) -> Method:
     if min(channels_in, channels_out) < FEW_CHANNELS:
         return "plain"
     products, both = channels_in * channels_out, channels_in + channels_out
-    return "rows" if 4.5 * products / 37 + 0.8 * both < 2.25 * products / 35 + 1.9 * both else "squares"
+    return "rows" if 4.5 * products / 37 + 0.8 * both < 2.25 * products / 35 + 2.2 * both else "squares"
 
 
 FEW_CHANNELS = 8

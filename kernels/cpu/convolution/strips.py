@@ -15,12 +15,14 @@ from .filters import method_of
 
 Floats = NDArray[np.float32]
 
-PLAIN_BYTES = 1 << 22  # of gathered numbers per item of "plain"
+PLAIN_BYTES = 1 << 21  # of gathered numbers per item of "plain"
 STRIP_BYTES = 1 << 21  # of transformed input per item of "squares"
 ROWS_BYTES = 1 << 22  # of transformed input and products per item of "rows"
 PHASE_BYTES = 1 << 20  # of transformed input per item of a small map
 GROUP_BYTES = 1 << 22  # of an item's rows of tiles that "squares" transforms together
 LEAST_TILES = 128  # rows of a product under which a BLAS slows down
+FEW_TILES = 32  # the same where filters are read from the cache
+FEW_FILTERS = 1 << 15  # pairs of channels whose 36 products stay in the caches that cores share
 
 
 class Strip(NamedTuple):
@@ -96,7 +98,8 @@ def cut(height: int, width: int, channels: int, channels_out: int, workers: int)
         return Cutting(
             Cuts(height, down, _shared_out(-(-down // rows), down, workers)), Cuts(width, across, pieces), False
         )
-    in_phases = down * across < LEAST_TILES * workers
+    least = FEW_TILES if channels * channels_out <= FEW_FILTERS else LEAST_TILES
+    in_phases = down * across < least * workers
     best = max(STRIP_BYTES // (36 * 4 * max(channels, channels_out)), LEAST_TILES)
     pieces = 1 if in_phases else -(-across // best)  # of a row of tiles
     if in_phases:  # sharing out the transforms has to be worth it, too

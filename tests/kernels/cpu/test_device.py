@@ -1,5 +1,6 @@
 """Every operation of the cpu device against the reference in float64."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,26 @@ SHAPES = [
 
 
 @pytest.fixture(params=["large-items", "smallest-items"])
-def items(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def items(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small test images would otherwise be a single item of work."""
+    forget_cuts()
     if request.param == "smallest-items":
         for name in ("PLAIN_BYTES", "STRIP_BYTES", "ROWS_BYTES", "GROUP_BYTES"):
             monkeypatch.setattr(strips, name, 1)
-        monkeypatch.setattr(strips, "LEAST_TILES", 1)
+        for name in ("LEAST_TILES", "FEW_TILES"):
+            monkeypatch.setattr(strips, name, 1)
         monkeypatch.setattr(sums, "BLOCK_BYTES", 1)
         monkeypatch.setattr(sums, "SHARE_BYTES", 1)
         monkeypatch.setattr(moments, "GRAM_PIXELS", 20)
         monkeypatch.setattr(moments, "MEAN_PIXELS", 20)
+    yield
+    forget_cuts()
+
+
+def forget_cuts() -> None:
+    """They are remembered by shape."""
+    strips.cut.cache_clear()
+    strips.scratch.cache_clear()
 
 
 def prepared(shape: tuple[int, int, int, int], threads: int = 3) -> Cpu:

@@ -10,7 +10,7 @@ from nstgpu.kernels.cpu.convolution.strips import cut
     ("channels_in", "channels_out", "expected"),
     [
         (3, 64, "plain"), (64, 3, "plain"), (3, 32, "plain"),
-        (16, 16, "rows"), (16, 32, "rows"), (32, 32, "rows"),
+        (16, 16, "rows"), (16, 32, "rows"), (32, 32, "rows"), (32, 80, "rows"),
         (64, 64, "squares"), (80, 96, "squares"), (512, 512, "squares"),
     ],
 )  # fmt: skip
@@ -27,3 +27,12 @@ def test_strips_of_a_thin_layer_are_few_and_shared_out_evenly(workers: int) -> N
     assert len(strips) % workers == 0
     heights = [strip.bottom - strip.top for strip in strips]
     assert max(heights) - min(heights) <= 4
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "in_phases"), [(32, (160, 144), False), (24, (160, 144), True), (32, (512, 512), True)]
+)
+def test_small_maps_are_computed_in_phases_so_that_large_filters_are_read_once(
+    side: int, channels: tuple[int, int], in_phases: bool
+) -> None:
+    assert cut(side, side, *channels, 2).in_phases is in_phases
