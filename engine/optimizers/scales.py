@@ -18,10 +18,10 @@ FULL_TV_SIZE = 512  # px; up to here total variation counts in full
 
 @dataclass(frozen=True)
 class FromTo:
-    """Iterations at each scale that go evenly from the first, coarsest one's to the last's; the only one has `first`.
+    """Iterations at each scale that go from the first, coarsest one's to the last's; the only one has `first`.
 
-    The forms are found at the coarse scales, which cost next to nothing; the last one adds brushwork, and costs half of
-    the run.
+    They go by the square of a scale's number, slowly at first: forms, and faces among them, are found at the coarse
+    scales, which cost next to nothing; the last one adds brushwork, and costs half of the run.
     """
 
     first: int
@@ -105,8 +105,8 @@ def at_each(iterations: Iterations, count: int) -> tuple[int, ...]:
     if isinstance(iterations, int):
         return (iterations,) * count
     if isinstance(iterations, FromTo):
-        steps, span = max(1, count - 1), iterations.last - iterations.first
-        return tuple(iterations.first + (2 * number * span + steps) // (2 * steps) for number in range(count))
+        whole, span = max(1, count - 1) ** 2, iterations.last - iterations.first
+        return tuple(iterations.first + (2 * number**2 * span + whole) // (2 * whole) for number in range(count))
     return tuple(iterations)
 
 

@@ -293,12 +293,12 @@ def test_what_is_set_of_statistics_is_repeated_and_goes_with_them(folder: Path) 
 def test_what_is_painted_by_default_falls_from_scale_to_scale(folder: Path) -> None:
     given = ["--size", "32", "--min-size", "16", "--weights", "small.h5", "--threads", "1", "--device", "cpu"]
     done("run", "content.jpg", "style.png", *given, "-o", "out.png")
-    assert images.read_recipe("out.png")["scales"] == "16 px x 100, 23 px x 75, 32 px x 50"
+    assert images.read_recipe("out.png")["scales"] == "16 px x 100, 23 px x 88, 32 px x 50"
     assert 'iterations = "100..50"' in images.read_recipe("out.png")[recipe.KEY]
     done("run", "--recipe", "out.png", "-o", "again.png")
     assert (folder / "again.png").read_bytes() == (folder / "out.png").read_bytes()
     done("run", "--recipe", "out.png", "-o", "larger.png", "--size", "46", "--iterations", "3..1")
-    assert images.read_recipe("larger.png")["scales"] == "16 px x 3, 23 px x 2, 33 px x 2, 46 px x 1"
+    assert images.read_recipe("larger.png")["scales"] == "16 px x 3, 23 px x 3, 33 px x 2, 46 px x 1"
 
 
 # ---- what files from others may not do ------------------------------------------------------------------------------
