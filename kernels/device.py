@@ -42,10 +42,23 @@ FLAT = 1e-5
 
 
 class OneByOne:
-    """A device whose operations are done when they return."""
+    """A device whose operations are done when they return, one after the other, on arrays of NumPy's."""
 
     def together(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def unpools(self, filters: Any) -> bool:  # noqa: ARG002
+        return False
+
+    def conv3x3_unpooled_gradient(
+        self, gradient: Any, filters: Any, *, out: Any, relu_mask: Any, pool_argmax: Any
+    ) -> None:
+        device: Any = self
+        pooled = np.empty((out.shape[0] // 2, out.shape[1] // 2, out.shape[2]), out.dtype)
+        device.conv3x3_input_gradient(gradient, filters, out=pooled, relu_mask=None, accumulate=False)
+        device.pool_input_gradient(
+            pooled, pooling="max", pool_argmax=pool_argmax, out=out, relu_mask=relu_mask, accumulate=False
+        )
 
 
 class Device(Protocol[A]):
@@ -151,6 +164,13 @@ class Device(Protocol[A]):
     def carries_style(self, filters: Filters) -> StylePlace | None:
         """Whether `conv3x3_input_gradient` through these filters does better to take a style along than to add to what
         `style_gradient` has written, and if so whether `out` may be the features themselves."""
+
+    def unpools(self, filters: Filters) -> bool:
+        """Whether `conv3x3_unpooled_gradient` through these filters does better than its two parts."""
+
+    def conv3x3_unpooled_gradient(self, gradient: A, filters: Filters, *, out: A, relu_mask: A, pool_argmax: A) -> None:
+        """out (H, W, C) := pool^T(conv^T(gradient, kernel)) * relu_mask, for max pooling and a gradient of
+        (H / 2, W / 2, K): `conv3x3_input_gradient` and `pool_input_gradient`. Only where `unpools` says so."""
 
     def pool2x2(self, x: A, *, pooling: Pooling, out: A, pool_argmax: A | None) -> None:
         """out := pool2x2(x), where no convolution does it on the way. `pool_argmax` as there."""

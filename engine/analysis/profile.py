@@ -92,6 +92,7 @@ OPERATIONS: dict[str, tuple[Callable[[Arguments], Work], tuple[str, ...]]] = {
     "relu_gradient": (_elementwise, ("gradient",)),
     "pool_input_gradient": (_elementwise, ("out",)),
     "conv3x3_input_gradient": (_input_gradient, ("out",)),
+    "conv3x3_unpooled_gradient": (_input_gradient, ("out",)),
     "preprocess_gradient": (_elementwise, ("out",)),
     "pad_edge_gradient": (_elementwise, ("out",)),
     "tv_cost": (_sum_of("image"), ("cost", "gradient")),

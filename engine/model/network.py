@@ -116,6 +116,16 @@ def carriers(device: Device, network: Network) -> dict[str, StylePlace]:
     return found
 
 
+def unpooled(device: Device, network: Network, taps: Collection[str]) -> frozenset[int]:
+    """The layers, by number, whose pool the input gradient of the layer behind it goes back through in one operation
+    (`Device.unpools`): where the choice is a maximum's, and nothing else enters before the pool."""
+    return frozenset(
+        i
+        for i, (layer, behind) in enumerate(zip(network.layers, network.layers[1:], strict=False))
+        if layer.pooled and layer.tap not in taps and network.pooling == "max" and device.unpools(behind.filters)
+    )
+
+
 def plan(
     device: Device, network: Network, size: tuple[int, int], taps: Collection[str], *, backward: bool,
     carried: Mapping[str, StylePlace] = MappingProxyType({}),
@@ -129,7 +139,7 @@ def plan(
     tap's gradient of the layer before that one taken in, and through the pool.
     """
     n = len(network.layers)
-    real = device.activation_dtype
+    real, at_once = device.activation_dtype, unpooled(device, network, taps)
 
     def passed_on(i: int) -> int:
         """The step at which the gradient leaves layer i through its convolution."""
@@ -154,17 +164,15 @@ def plan(
             buffers.append(Buffer(f"{i}.pooled", pooled_shape, real, forward, forward + 1))
         if backward:
             arrived = n + 1 if i == n - 1 else passed_on(i + 1)
-            masked = arrived + 2 if layer.pooled else arrived
+            masked = arrived + 2 if layer.pooled and i not in at_once else arrived
             buffers.append(Buffer(f"{i}.relu_mask", *device.relu_mask_layout(shape), forward, masked))
             if place != "in place":
                 first = taken_in if tapped and place is None else masked
                 buffers.append(Buffer(f"{i}.gradient", shape, real, first, passed_on(i)))
-            if layer.pooled:
+            if layer.pooled and i not in at_once:
                 buffers.append(Buffer(f"{i}.pooled_gradient", pooled_shape, real, arrived, masked))
-                if network.pooling == "max":
-                    buffers.append(
-                        Buffer(f"{i}.pool_argmax", *device.pool_argmax_layout(pooled_shape), forward, masked)
-                    )
+            if layer.pooled and network.pooling == "max":
+                buffers.append(Buffer(f"{i}.pool_argmax", *device.pool_argmax_layout(pooled_shape), forward, masked))
     workspace = device.workspace_bytes(convolutions)
     buffers.append(Buffer("workspace", (workspace,), np.dtype(np.uint8), 0, passed_on(0) + 1))
     return buffers
@@ -231,6 +239,7 @@ def backward(
     def tapped(i: int) -> bool:
         return i >= 0 and layers[i][0].tap in taps
 
+    at_once = unpooled(device, network, (*taps, *carried))
     deepest = len(layers) - 1
     if not tapped(deepest):
         raise AssertionError(f"the deepest layer {layers[deepest][0].tap} has no cost")
@@ -239,6 +248,12 @@ def backward(
     yield from entering(deepest - 1)
     for i in range(deepest, 0, -1):
         (before, into), (layer, b) = layers[i - 1], layers[i]
+        if i - 1 in at_once:
+            device.conv3x3_unpooled_gradient(
+                b.gradient, layer.filters, out=into.gradient, relu_mask=into.relu_mask, pool_argmax=into.pool_argmax
+            )
+            yield from entering(i - 2)
+            continue
         target, relu_mask = (into.pooled_gradient, None) if before.pooled else (into.gradient, into.relu_mask)
         gram_error = carried.get(before.tap)
         device.conv3x3_input_gradient(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..device import W2_SCRATCH, Array, Layout, Pooling, StylePlace
+from ..device import W2_SCRATCH, Array, Layout
 from .arguments import (
     ALIGNMENT,
     BYTE,
@@ -30,7 +30,8 @@ from .arguments import (
     permutation,
     row_alignment,
 )
-from .conv3x3.launch_simt import IMAGE_CHANNELS, pool_argmax_layout, relu_mask_layout
+from .conv3x3.launch_simt import pool_argmax_layout, relu_mask_layout
+from .conv3x3.operations import ConvolutionOperations
 from .costs import launch as costs
 from .elementwise import launch as elementwise
 from .grids import MOST_TICKETS, WORKSPACE_BYTES, Sums
@@ -44,7 +45,7 @@ from .sliced.operations import SlicedOperations
 from .wasserstein import launch as wasserstein
 
 
-class CudaDevice(Launching, NeighborOperations, SlicedOperations):
+class CudaDevice(Launching, ConvolutionOperations, NeighborOperations, SlicedOperations):
     """Operations as launches, one after the other on the runtime's stream.
 
     precision: "fp32", or the convolutions on tensor cores: "tf32" takes 11 bits of every factor, "3xtf32" all 24;
@@ -177,76 +178,6 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
         self._check("preprocess_gradient", FLOAT.itemsize, gradient=(gradient, shape, FLOAT), out=(out, shape, FLOAT))
         scale = [factor / self.loss_scale for factor in scale]
         self._run(elementwise.preprocess_gradient(gradient, permutation(channels), scale, out))
-
-    def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, relu_mask: Array | None, pooling: Pooling,
-                     pooled: Array | None, pool_argmax: Array | None) -> None:  # fmt: skip
-        height, width = x.shape[:2]
-        shape, pooled_shape = ((h, w, filters.channels_out) for h, w in ((height, width), (height // 2, width // 2)))
-        self._check(
-            "conv3x3_relu",
-            x=(x, (height, width, filters.channels_in), self._before(filters)),
-            out=(out, shape, self.activation_dtype),
-            relu_mask=(relu_mask, *relu_mask_layout(shape)),
-            pooled=(pooled, pooled_shape, self.activation_dtype),
-            pool_argmax=(pool_argmax, *pool_argmax_layout(pooled_shape)),
-        )
-        self._run(
-            self._kernels.conv3x3_relu(x, filters, out=out, relu_mask=relu_mask, pooling=pooling, pooled=pooled,
-                                       pool_argmax=pool_argmax, workspace=self._workspace)
-        )  # fmt: skip
-
-    def carries_style(self, filters: Filters) -> StylePlace | None:
-        return self._kernels.carries_style(filters)
-
-    def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, relu_mask: Array | None,
-                               accumulate: bool, features: Array | None = None,
-                               gram_error: Array | None = None) -> None:  # fmt: skip
-        height, width, channels = shape = (*gradient.shape[:2], filters.channels_in)
-        self._check(
-            "conv3x3_input_gradient",
-            gradient=(gradient, (height, width, filters.channels_out), self.activation_dtype),
-            out=(out, shape, self._before(filters)),
-            relu_mask=(relu_mask, *relu_mask_layout(shape)),
-            features=(features, shape, self.activation_dtype),
-            gram_error=(gram_error, (channels, channels), FLOAT),
-        )
-        if (features is None) != (gram_error is None):
-            raise ValueError("conv3x3_input_gradient: features and a gram_error belong together")
-        self._run(self._kernels.input_gradient(gradient, filters, features, gram_error, out=out, relu_mask=relu_mask,
-                                               accumulate=accumulate, workspace=self._workspace,
-                                               loss_scale=self.loss_scale))  # fmt: skip
-
-    def pool2x2(self, x: Array, *, pooling: Pooling, out: Array, pool_argmax: Array | None) -> None:
-        height, width, channels = shape = activations_shape(x)
-        pooled_shape = (height // 2, width // 2, channels)
-        self._check("pool2x2", x=(x, shape, self.activation_dtype), out=(out, pooled_shape, self.activation_dtype),
-                    pool_argmax=(pool_argmax, *pool_argmax_layout(pooled_shape)))  # fmt: skip
-        self._check_channels("pool2x2", channels)
-        self._run(self._kernels.pool2x2(x, out, pool_argmax, pooling))
-
-    def pool_input_gradient(self, gradient: Array, *, pooling: Pooling, pool_argmax: Array | None, out: Array,
-                            relu_mask: Array, accumulate: bool) -> None:  # fmt: skip
-        height, width, channels = shape = activations_shape(out)
-        pooled_shape = (height // 2, width // 2, channels)
-        if (pool_argmax is not None) != (pooling == "max"):
-            given = "without" if pool_argmax is None else "with"
-            raise ValueError(f"pool_input_gradient: {pooling} pooling {given} pool_argmax")
-        self._check(
-            "pool_input_gradient",
-            gradient=(gradient, pooled_shape, self.activation_dtype),
-            pool_argmax=(pool_argmax, *pool_argmax_layout(pooled_shape)),
-            out=(out, shape, self.activation_dtype),
-            relu_mask=(relu_mask, *relu_mask_layout(shape)),
-        )
-        self._check_channels("pool_input_gradient", channels)
-        self._run(self._kernels.pool_input_gradient(gradient, pool_argmax, out, relu_mask, accumulate))
-
-    def relu_gradient(self, gradient: Array, relu_mask: Array) -> None:
-        shape = activations_shape(gradient)
-        self._check("relu_gradient", gradient=(gradient, shape, self.activation_dtype),
-                    relu_mask=(relu_mask, *relu_mask_layout(shape)))  # fmt: skip
-        self._check_channels("relu_gradient", shape[2])
-        self._run(self._kernels.relu_gradient(gradient, relu_mask))
 
     # ---- costs --------------------------------------------------------------------------------------------------
     def gram(self, features: Array, out: Array, *, weights: Array | None = None) -> None:
@@ -426,10 +357,6 @@ class CudaDevice(Launching, NeighborOperations, SlicedOperations):
             if self.on_launch is not None:
                 self.on_launch(launch)
             self._runtime.launch(launch)
-
-    def _before(self, filters: Filters) -> np.dtype[Any]:
-        """What a convolution's input is held in, and the gradient with respect to it."""
-        return FLOAT if filters.channels_in == IMAGE_CHANNELS else self.activation_dtype
 
     def _uploaded(self, values: NDArray[Any]) -> Array:
         out = self.allocate(values.nbytes).view(values.dtype).reshape(values.shape)

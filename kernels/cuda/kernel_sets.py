@@ -16,6 +16,7 @@ from ..device import Array, Pooling, StylePlace
 from ..errors import DeviceError
 from . import self_test
 from .conv3x3 import launch_mma_sm80, launch_simt, launch_wgmma_fp32_sm90, launch_wgmma_sm90
+from .conv3x3 import launch_wgmma_unpool_sm90 as unpooling
 from .costs import launch as costs
 from .elementwise import launch as elementwise
 from .gram import launch_mma_sm80 as gram_mma_sm80
@@ -27,7 +28,7 @@ from .neighbors import launch_mma_sm80 as neighbors_mma_sm80
 from .precisions import AUTO, PRECISIONS, on_gpus
 from .runtime.launch import Launch
 from .runtime.protocol import Runtime
-from .runtime.tensor_map import Element, target_of
+from .runtime.tensor_map import as_half, target_of
 from .storage import MEMORY, rounded, widened
 
 Filters = (
@@ -93,14 +94,15 @@ class SimtKernels:
     def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, relu_mask: Array | None, pooling: Pooling,
                      pooled: Array | None, pool_argmax: Array | None,
                      workspace: Array | None) -> list[Launch]:  # fmt: skip
-        return launch_simt.conv3x3_relu(x, _plain(filters), out=out, relu_mask=relu_mask, pooling=pooling,
+        return launch_simt.conv3x3_relu(x, launch_simt.as_own(filters), out=out, relu_mask=relu_mask, pooling=pooling,
                                         pooled=pooled, pool_argmax=pool_argmax, workspace=workspace)  # fmt: skip
 
     def conv3x3_input_gradient(self, gradient: Array, filters: Filters, *, out: Array, relu_mask: Array | None,
                                accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
         return launch_simt.conv3x3_input_gradient(
-            gradient, _plain(filters), out=out, relu_mask=relu_mask, accumulate=accumulate, workspace=workspace
-        )
+            gradient, launch_simt.as_own(filters), out=out, relu_mask=relu_mask, accumulate=accumulate,
+            workspace=workspace,
+        )  # fmt: skip
 
     def pool2x2(self, x: Array, out: Array, pool_argmax: Array | None, pooling: Pooling) -> list[Launch]:
         return elementwise.pool2x2(x, out, pool_argmax, pooling)
@@ -123,6 +125,15 @@ class SimtKernels:
         return before + self.conv3x3_input_gradient(
             gradient, filters, out=out, relu_mask=relu_mask, accumulate=accumulate or bool(before), workspace=workspace
         )
+
+    def unpools(self, filters: Filters) -> bool:
+        """Whether there is an `unpooled_gradient` through these filters."""
+        del filters
+        return False
+
+    def unpooled_gradient(self, gradient: Array, filters: Filters, *, out: Array, relu_mask: Array, pool_argmax: Array,
+                          workspace: Array) -> list[Launch]:  # fmt: skip
+        raise NotImplementedError
 
     def pool_input_gradient(self, gradient: Array, pool_argmax: Array | None, out: Array, relu_mask: Array,
                             accumulate: bool) -> list[Launch]:  # fmt: skip
@@ -303,36 +314,31 @@ class OnHopper(MmaKernels):
                                accumulate: bool, workspace: Array | None) -> list[Launch]:  # fmt: skip
         if isinstance(filters, launch_wgmma_sm90.PackedFilters):
             return launch_wgmma_sm90.conv3x3_input_gradient(
-                gradient,
-                filters,
-                out=out,
-                relu_mask=relu_mask,
-                accumulate=accumulate,
-                workspace=workspace,
+                gradient, filters, out=out, relu_mask=relu_mask, accumulate=accumulate, workspace=workspace,
                 target=self._target,
-            )
+            )  # fmt: skip
         if isinstance(filters, launch_wgmma_fp32_sm90.PackedFilters):
             return launch_wgmma_fp32_sm90.conv3x3_input_gradient(
-                gradient,
-                filters,
-                out=out,
-                relu_mask=relu_mask,
-                accumulate=accumulate,
-                workspace=workspace,
+                gradient, filters, out=out, relu_mask=relu_mask, accumulate=accumulate, workspace=workspace,
                 target=self._target,
-            )
+            )  # fmt: skip
         return super().conv3x3_input_gradient(
             gradient, filters, out=out, relu_mask=relu_mask, accumulate=accumulate, workspace=workspace
         )
 
 
 class WgmmaKernels(OnHopper, Mma16BitKernels):
-    """Activations in 16 bits on Hopper: convolutions and unweighted Grams by wgmma and TMA, the image's convolution by
-    mma.sync."""
+    """Activations in 16 bits on Hopper: all but the image's convolution and weighted Grams by wgmma and TMA."""
+
+    def __init__(self, runtime: Runtime, precision: str) -> None:
+        super().__init__(runtime, precision)
+        self._unpooling = (problem := self_test.known_problem(runtime, as_half(precision), "unpooling")) is None
+        if problem:
+            _log.warning("pools are gone back through by launches of their own: %s", problem)
 
     @classmethod
     def problem_with(cls, runtime: Runtime, precision: str) -> str | None:
-        return self_test.known_problem(runtime, _as_half(precision))
+        return self_test.known_problem(runtime, as_half(precision))
 
     def conv_workspace_bytes(self, height: int, width: int, channels_in: int, channels_out: int) -> int:
         if not launch_wgmma_sm90.serves(channels_in, channels_out):
@@ -348,7 +354,7 @@ class WgmmaKernels(OnHopper, Mma16BitKernels):
     def pack_filters(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Filters:
         if not launch_wgmma_sm90.serves(*kernel.shape[2:]):
             return super().pack_filters(kernel, bias)
-        return launch_wgmma_sm90.pack_filters(kernel, bias, _as_half(self.precision))
+        return launch_wgmma_sm90.pack_filters(kernel, bias, as_half(self.precision))
 
     def carries_style(self, filters: Filters) -> StylePlace | None:
         """In bf16: fp16 wants a scale for every column of the difference."""
@@ -366,15 +372,19 @@ class WgmmaKernels(OnHopper, Mma16BitKernels):
                 workspace=workspace, loss_scale=loss_scale,
             )  # fmt: skip
         return launch_wgmma_sm90.conv3x3_input_gradient(
-            gradient,
-            filters,
-            out=out,
-            relu_mask=relu_mask,
-            accumulate=accumulate,
-            workspace=workspace,
+            gradient, filters, out=out, relu_mask=relu_mask, accumulate=accumulate, workspace=workspace,
+            target=self._target, style=(features, gram_error),
+        )  # fmt: skip
+
+    def unpools(self, filters: Filters) -> bool:
+        return self._unpooling and isinstance(filters, launch_wgmma_sm90.PackedFilters)
+
+    def unpooled_gradient(self, gradient: Array, filters: Any, *, out: Array, relu_mask: Array, pool_argmax: Array,
+                          workspace: Array) -> list[Launch]:  # fmt: skip
+        return unpooling.conv3x3_unpooled_gradient(
+            gradient, filters, out=out, relu_mask=relu_mask, pool_argmax=pool_argmax, workspace=workspace,
             target=self._target,
-            style=(features, gram_error),
-        )
+        )  # fmt: skip
 
     def gram(self, features: Array, out: Array, weights: Array | None, workspace: Array) -> list[Launch]:
         if weights is not None or not gram_wgmma_sm90.serves(features.shape[2]):
@@ -400,16 +410,6 @@ class WgmmaFloat32Kernels(OnHopper):
             return super().pack_filters(kernel, bias)
         precision = launch_wgmma_fp32_sm90.as_precision(self.precision)
         return launch_wgmma_fp32_sm90.pack_filters(kernel, bias, precision)
-
-
-def _plain(filters: Filters) -> launch_simt.PackedFilters:
-    if not isinstance(filters, launch_simt.PackedFilters):
-        raise ValueError("these filters were packed by a device whose kernels this one does not use")
-    return filters
-
-
-def _as_half(precision: str) -> Element:
-    return "fp16" if precision == "fp16" else "bf16"
 
 
 KERNEL_SETS: dict[str, type[SimtKernels]] = {

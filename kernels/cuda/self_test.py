@@ -1,7 +1,7 @@
 """Whether Hopper's kernels compute what they should here: each runs once on a small layer, against the reference.
 
-`problem_with` does that; nobody should use them on a GPU where `known_problem`, which asks it in a process of its own
-and remembers the answer, has something to say.
+`problem_with` does that for a part of them; nobody should use it on a GPU where `known_problem`, which asks it in a
+process of its own and remembers the answer, has something to say.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from ..errors import DeviceError, OutOfMemoryError
 from ..reference import Reference
 from .conv3x3 import launch_wgmma_fp32_sm90 as conv_fp32
 from .conv3x3 import launch_wgmma_sm90 as conv
+from .conv3x3 import launch_wgmma_unpool_sm90 as unpool
 from .gpu_spec import MULTIPROCESSORS
 from .gram import launch_wgmma_sm90 as gram
 from .precisions import PRECISIONS
@@ -36,19 +37,24 @@ from .storage import rounded, widened
 
 _log = logging.getLogger("nstgpu")
 
+Part = Literal["convolutions", "unpooling"]
+"""Which kernels: all that a set cannot do without, or the input gradients that go back through a pool, whose place two
+launches take."""
+
 # Tiles, channels and steps that end within a box, and more than one of each; channels that fill it; filters that stay.
 SELF_TEST_SHAPES = ((19, 21, 72, 136), (17, 33, 64, 128), (33, 17, 64, 64))
 # Of the largest result: twice what rounding it takes; and what a precision may be off by.
 SELF_TEST_BOUND = {"bf16": 2.0**-7, "fp16": 2.0**-10, "tf32": 2e-3, "3xtf32": 1e-5}
+UNPOOL_TEST_SHAPES = ((39, 42, 72, 136), (35, 67, 64, 128))  # likewise, of what was pooled
 GRAM_TEST_SHAPES = ((31, 29, 56), (13, 31, 136))  # for each tile: likewise, and more steps than stages
 GRAM_TEST_BOUND = 2.0**-16  # sums of a few hundred terms in fp32
 SELF_TEST_SECONDS = 120  # in which a kernel that never ends is given up
 
 
-_MODULES = [Path(str(module.__file__)) for module in (conv, conv_fp32, gram, tensor_map, sys.modules[__name__])]
+_MODULES = [Path(str(module.__file__)) for module in (conv, conv_fp32, unpool, gram, tensor_map, sys.modules[__name__])]
 
 
-def known_problem(runtime: Runtime, precision: str) -> str | None:
+def known_problem(runtime: Runtime, precision: str, part: Part = "convolutions") -> str | None:
     """`problem_with` these kernels in one precision, found out without harm.
 
     On a GPU in a process of its own, whatever becomes of that; the answer is kept on disk, beside the compiled kernels,
@@ -56,21 +62,21 @@ def known_problem(runtime: Runtime, precision: str) -> str | None:
     but is not kept.
     """
     if not isinstance(runtime, CudaRuntime):
-        return problem_with(runtime, runtime.spec.multiprocessors, (precision,))
+        return problem_with(runtime, runtime.spec.multiprocessors, (precision,), part)
     index = runtime.allocate(1).data.device_id
 
     def produce(target: Path) -> None:
-        target.write_text(json.dumps(_problem_alone(index, precision)))
+        target.write_text(json.dumps(_problem_alone(index, precision, part)))
 
     try:
-        key = _self_test_key(precision, runtime.architecture)
+        key = _self_test_key(precision, runtime.architecture, part)
         problem: str | None = json.loads(cached(cache_directory("cubin"), key, ".json", produce).content)
     except (OSError, DeviceError) as error:
         return f"they could not be tested: {error}"
     return problem
 
 
-def _self_test_key(precision: str, architecture: str) -> str:
+def _self_test_key(precision: str, architecture: str, part: Part) -> str:
     """Names all that the answer depends on."""
     version = ctypes.c_int()
     tensor_map.driver().cuDriverGetVersion(ctypes.byref(version))
@@ -78,13 +84,13 @@ def _self_test_key(precision: str, architecture: str) -> str:
     kernels = [
         cubin_key(find_nvrtc().version, source, architecture) for source in (*sources, FOLDER / "gram" / "simt.cu")
     ]
-    return digest(repr((kernels, version.value)).encode() + b"".join(module.read_bytes() for module in _MODULES))
+    return digest(repr((kernels, version.value, part)).encode() + b"".join(module.read_bytes() for module in _MODULES))
 
 
-def _problem_alone(index: int, precision: str) -> str | None:
+def _problem_alone(index: int, precision: str, part: Part) -> str | None:
     """`problem_with` as another process finds it; raises DeviceError or OSError where that comes to no answer."""
     _log.info("testing the kernels for tensor cores (first run only)")
-    command = [sys.executable, "-m", __name__, str(index), precision]
+    command = [sys.executable, "-m", __name__, str(index), precision, part]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=SELF_TEST_SECONDS, env=environment)
@@ -98,8 +104,9 @@ def _problem_alone(index: int, precision: str) -> str | None:
 
 
 def problem_with(
-    runtime: Runtime, multiprocessors: int = MULTIPROCESSORS, precisions: Sequence[str] = ("bf16", "fp16")
-) -> str | None:
+    runtime: Runtime, multiprocessors: int = MULTIPROCESSORS, precisions: Sequence[str] = ("bf16", "fp16"),
+    part: Part = "convolutions",
+) -> str | None:  # fmt: skip
     """What is wrong with these kernels on this runtime, in one line; None if they compute what they should.
 
     Runs each kernel of every tile once, forward and backward, and in 16 bits of the Gram matrix, in these precisions,
@@ -115,7 +122,13 @@ def problem_with(
              functools.partial(_self_test_error, runtime, target, precision, tile, shape))
             for tile in tiles for shape in SELF_TEST_SHAPES
         ]  # fmt: skip
-        if of_16_bits:
+        if part == "unpooling":
+            tests = [
+                (f"unpooling tile {tile.variant}", bound_of_tiles,
+                 functools.partial(_unpool_test_error, runtime, target, precision, tile, shape))
+                for tile in tiles for shape in UNPOOL_TEST_SHAPES
+            ]  # fmt: skip
+        elif of_16_bits:
             tests += [
                 (f"gram {tile.variant}", GRAM_TEST_BOUND,
                  functools.partial(_gram_test_error, runtime, target, precision, shape))
@@ -184,6 +197,41 @@ def _self_test_error(
     )
 
 
+def _unpool_test_error(
+    runtime: Runtime, target: Target, precision: str, tile: conv.Tile, shape: tuple[int, int, int, int], split_k: int
+) -> float:
+    """The largest error of gradients of (H, W, C_in) that were pooled before a convolution to C_out channels, relative
+    to the largest."""
+    height, width, channels_in, channels_out = shape
+    pooled = (height // 2, width // 2)
+    random = np.random.default_rng(0)
+    kernel = random.standard_normal((3, 3, channels_in, channels_out)) / (3 * np.sqrt(channels_out))
+    filters = conv.pack_filters(
+        kernel.astype(np.float32), np.zeros(channels_out, np.float32), tensor_map.as_half(precision)
+    )
+    exact_kernel = widened(rounded(kernel.astype(np.float32), precision), precision)
+    gradient = rounded(random.standard_normal((*pooled, channels_out)).astype(np.float32), precision)
+    mask = random.standard_normal((height, width, channels_in)) > 0
+    choices = random.integers(0, 4, (*pooled, channels_in)).astype(np.uint8)
+    packed = (choices.reshape(*pooled, -1, 4) << np.arange(0, 8, 2, dtype=np.uint8)).sum(3).astype(np.uint8)
+
+    on_device = filters._replace(backward=_held(runtime, filters.backward))
+    gradient_held, mask_held = _held(runtime, gradient), _held(runtime, np.packbits(mask, axis=2, bitorder="little"))
+    choices_held, out = _held(runtime, packed), _held(runtime, np.zeros(mask.shape, gradient.dtype))
+    work = unpool.cut_up(tile, gradient.shape, mask.shape, split_k)
+    workspace = runtime.allocate(conv.partial_bytes(work, *pooled, channels_in))
+    for launch in unpool.conv3x3_unpooled_gradient(
+        gradient_held, on_device, out=out, relu_mask=mask_held, pool_argmax=choices_held, workspace=workspace,
+        target=target, work=work,
+    ):  # fmt: skip
+        runtime.launch(launch)
+    reference, expected = Reference(), np.empty(mask.shape)
+    exact = reference.pack_filters(exact_kernel, filters.bias)
+    exact_gradient = widened(gradient, precision).astype(np.float64)
+    reference.conv3x3_unpooled_gradient(exact_gradient, exact, out=expected, relu_mask=mask, pool_argmax=choices)
+    return float(np.max(np.abs(widened(runtime.download(out), precision) - expected)) / np.max(np.abs(expected)))
+
+
 def _gram_test_error(
     runtime: Runtime, target: Target, precision: str, shape: tuple[int, int, int], split_k: int
 ) -> float:
@@ -204,5 +252,6 @@ def _held(runtime: Runtime, values: NDArray[Any]) -> Array:
     return room
 
 
-if __name__ == "__main__":  # what `_problem_alone` calls, with the number of a GPU and a precision
-    print(json.dumps(problem_with(CudaRuntime(int(sys.argv[1]), sys.argv[2]), precisions=(sys.argv[2],))))
+if __name__ == "__main__":  # what `_problem_alone` calls, with the number of a GPU, a precision and a part
+    of_part: Part = "unpooling" if sys.argv[3] == "unpooling" else "convolutions"
+    print(json.dumps(problem_with(CudaRuntime(int(sys.argv[1]), sys.argv[2]), precisions=(sys.argv[2],), part=of_part)))

@@ -8,7 +8,7 @@ writes the header anew; tests/kernels/cuda/test_tile_constants.py says when it i
 from pathlib import Path
 
 from ..device import MOST_VECTORS
-from .conv3x3 import launch_simt, launch_wgmma_sm90, tile_model
+from .conv3x3 import launch_simt, launch_wgmma_sm90, launch_wgmma_unpool_sm90, tile_model
 from .conv3x3 import launch_wgmma_fp32_sm90 as conv_fp32
 from .costs import merging
 from .gram import launch_mma_sm80 as gram_mma_sm80
@@ -36,8 +36,13 @@ def header() -> str:
     ]
     wgmma = [
         (f"Tile{tile.variant}",
-         (tile.boxes, tile.channels, tile.together, tile.swap_ab, tile.pixel_stages, tile.filter_stages))
+         (tile.boxes, tile.channels, tile.together, tile.swap_ab, tile.pixel_stages, tile.filter_stages, tile.masks))
         for tile in (*launch_wgmma_sm90.TILES, launch_wgmma_sm90.RESIDENT)
+    ]  # fmt: skip
+    wgmma += [
+        (f"Tile{tile.variant}_unpool",
+         (tile.boxes, tile.channels, tile.together, tile.swap_ab, tile.pixel_stages, tile.filter_stages, tile.masks))
+        for tile in launch_wgmma_unpool_sm90.TILES.values()
     ]  # fmt: skip
     grams = [(f"GramTile{tile.variant}", (tile.side, tile.depth, tile.stages)) for tile in gram_wgmma_sm90.GRAM_TILES]
     of_fp32 = [
@@ -74,7 +79,8 @@ def header() -> str:
         _constant("box_width", launch_wgmma_sm90.BOX_WIDTH),
         _constant("box_height", launch_wgmma_sm90.BOX_HEIGHT),
         _constant("loaded_rows", launch_wgmma_sm90.LOADED_ROWS),
-        "template <int boxes_, int columns_, bool cooperative_, bool swap_ab_, int pixel_stages_, int filter_stages_>",
+        "template <int boxes_, int columns_, bool cooperative_, bool swap_ab_, int pixel_stages_, int filter_stages_, "
+        "int masks_>",
         "struct Tile;",
         *(_alias(name, "Tile", values) for name, values in wgmma),
         "template <int side_, int block_k_, int stages_>",

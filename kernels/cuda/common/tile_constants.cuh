@@ -34,12 +34,15 @@ constexpr int block_k = 64;
 constexpr int box_width = 8;
 constexpr int box_height = 16;
 constexpr int loaded_rows = 18;
-template <int boxes_, int columns_, bool cooperative_, bool swap_ab_, int pixel_stages_, int filter_stages_>
+template <int boxes_, int columns_, bool cooperative_, bool swap_ab_, int pixel_stages_, int filter_stages_, int masks_>
 struct Tile;
-using Tile256x128 = Tile<2, 128, true, false, 3, 5>;
-using Tile128x128 = Tile<1, 128, false, false, 4, 7>;
-using Tile64x256 = Tile<2, 64, false, true, 4, 6>;
-using Tile64x256_resident = Tile<2, 64, false, true, 3, 10>;
+using Tile256x128 = Tile<2, 128, true, false, 3, 5, 1>;
+using Tile128x128 = Tile<1, 128, false, false, 4, 7, 1>;
+using Tile64x256 = Tile<2, 64, false, true, 4, 6, 1>;
+using Tile64x256_resident = Tile<2, 64, false, true, 3, 10, 1>;
+using Tile256x128_unpool = Tile<2, 128, true, false, 3, 5, 3>;
+using Tile128x128_unpool = Tile<1, 128, false, false, 4, 7, 3>;
+using Tile64x256_unpool = Tile<2, 64, false, true, 4, 5, 3>;
 template <int side_, int block_k_, int stages_>
 struct GramTile;
 using GramTile64x64 = GramTile<64, 128, 6>;

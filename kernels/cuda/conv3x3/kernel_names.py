@@ -78,6 +78,14 @@ WGMMA_SM90 = {
     ("input_gradient", "fp16", "64x256"): "conv3x3_input_gradient_wgmma_sm90_fp16_64x256",
     ("input_gradient", "fp16", "64x256_resident"): "conv3x3_input_gradient_wgmma_sm90_fp16_64x256_resident",
     ("input_gradient", "fp16", "split_k_sum"): "conv3x3_input_gradient_wgmma_sm90_fp16_split_k_sum",
+    ("unpooled_gradient", "bf16", "256x128"): "conv3x3_unpooled_gradient_wgmma_sm90_bf16_256x128",
+    ("unpooled_gradient", "bf16", "128x128"): "conv3x3_unpooled_gradient_wgmma_sm90_bf16_128x128",
+    ("unpooled_gradient", "bf16", "64x256"): "conv3x3_unpooled_gradient_wgmma_sm90_bf16_64x256",
+    ("unpooled_gradient", "bf16", "split_k_sum"): "conv3x3_unpooled_gradient_wgmma_sm90_bf16_split_k_sum",
+    ("unpooled_gradient", "fp16", "256x128"): "conv3x3_unpooled_gradient_wgmma_sm90_fp16_256x128",
+    ("unpooled_gradient", "fp16", "128x128"): "conv3x3_unpooled_gradient_wgmma_sm90_fp16_128x128",
+    ("unpooled_gradient", "fp16", "64x256"): "conv3x3_unpooled_gradient_wgmma_sm90_fp16_64x256",
+    ("unpooled_gradient", "fp16", "split_k_sum"): "conv3x3_unpooled_gradient_wgmma_sm90_fp16_split_k_sum",
 }
 """Likewise."""
 

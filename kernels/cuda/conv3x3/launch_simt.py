@@ -95,6 +95,13 @@ def pool_argmax_layout(pooled_shape: tuple[int, int, int]) -> Layout:
     return (height, width, ceil_div(channels, 4)), np.dtype(np.uint8)
 
 
+def as_own(filters: object) -> PackedFilters:
+    """Raises ValueError for filters of another launcher's."""
+    if not isinstance(filters, PackedFilters):
+        raise ValueError("these filters were packed by a device whose kernels this one does not use")
+    return filters
+
+
 def pack_filters(kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> PackedFilters:
     """Packs a (3, 3, C_in, C_out) kernel and its (C_out,) bias, in host memory, for both directions."""
     _, _, channels_in, channels_out = kernel.shape

@@ -28,7 +28,7 @@ THREADS = 384
 ROUNDING_THREADS = 256
 DIFFERENCE_ALIGNMENT = 128  # bytes
 IN_PLACE_CHANNELS = 64  # every tile has them all, so that nobody reads what another tile writes
-EPILOGUE_BYTES = 2 * (16384 + 1024)  # two units of 128 pixels x 64 channels, and their masks
+UNIT_BYTES, UNIT_MASK_BYTES = 2 * 16384, 2 * 1024  # of two units of 128 pixels x 64 channels, in 16 bits and in one
 
 SLICES = (1, 2, 3, 4, 6, 8, 12)  # of a sum: what an H100 was measured with
 NO_DIFFERENCE = 1.01  # in time; the model is no better
@@ -61,6 +61,7 @@ class Tile:
     pixel_stages: int
     filter_stages: int
     swap_ab: bool = False  # filters are the rows of a product, and pixels its columns
+    masks: int = 1  # that the epilogue of the way back has in shared memory
 
     @property
     def width(self) -> int:
@@ -76,7 +77,8 @@ class Tile:
         row = STEP_CHANNELS * ELEMENT_BYTES
         pixels = self.pixel_stages * self.boxes * LOADED_ROWS * BOX_WIDTH * row
         filters = self.filter_stages * self.channels * row
-        return pixels + filters + EPILOGUE_BYTES + 16 * (self.pixel_stages + self.filter_stages + 5)
+        barriers = 16 * (self.pixel_stages + self.filter_stages + 6)
+        return pixels + filters + UNIT_BYTES + self.masks * UNIT_MASK_BYTES + barriers
 
 
 TILES = (
@@ -228,9 +230,9 @@ def conv3x3_relu(x: Array, filters: PackedFilters, *, out: Array | None, relu_ma
     outputs = (filters.bias, out, relu_mask, pooled, pool_argmax)
     average = np.int32(pooling == "average")
     work = _with_resident_filters(work, channels_in, resident)
-    maps = _maps(x, filters.forward, filters.element, work.tile, target)
+    maps = operand_maps(x, filters.forward, filters.element, work.tile, target)
     args = (*maps, *outputs, partials, *int32s(height, width, channels_in, channels_out, work.split_k), average)
-    launches = [_launch("relu", work, filters.element, args, target)]
+    launches = [launch_of("relu", work, filters.element, args, target)]
     if work.split_k > 1:
         sliced = (partials, *outputs, *int32s(work.split_k, height, width, channels_out), average)
         launches.append(_finish("relu", filters.element, (height, width, channels_out), sliced))
@@ -251,7 +253,7 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
     work = work or choose_work(height, width, channels_out, channels_in, backward=True)
     partials = partials_in(workspace, partial_bytes(work, height, width, channels_in))
     work = _with_resident_filters(work, channels_out, resident)
-    maps = _maps(gradient, filters.backward, filters.element, work.tile, target)
+    maps = operand_maps(gradient, filters.backward, filters.element, work.tile, target)
     results = target.encode(results_map(target.address(out), filters.element, out.shape))
     launches, of_style, style_k_tiles = [], maps, 0
     if style is not None:
@@ -267,7 +269,7 @@ def conv3x3_input_gradient(gradient: Array, filters: PackedFilters, *, out: Arra
         )
     sizes = int32s(height, width, channels_out, channels_in, work.split_k, accumulate, style_k_tiles)
     args = (*maps, results, *of_style, relu_mask, partials, *sizes)
-    launches.append(_launch("input_gradient", work, filters.element, args, target))
+    launches.append(launch_of("input_gradient", work, filters.element, args, target))
     if work.split_k > 1:
         sliced = (partials, out, relu_mask, *int32s(work.split_k, height, width, channels_in), np.int32(accumulate))
         launches.append(_finish("input_gradient", filters.element, (height, width, channels_in), sliced))
@@ -280,14 +282,16 @@ def _with_resident_filters(work: ConvPlan, channels_in: int, resident: bool) -> 
     return work._replace(tile=RESIDENT) if fits and resident else work
 
 
-def _maps(x: Array, filters: Array, element: Element, tile: Tile, target: Target) -> tuple[NDArray[Any], NDArray[Any]]:
+def operand_maps(
+    x: Array, filters: Array, element: Element, tile: Tile, target: Target
+) -> tuple[NDArray[Any], NDArray[Any]]:
     channels_out, _, channels_in = filters.shape
     of_pixels = activations_map(target.address(x), element, x.shape)
     of_filters = filters_map(target.address(filters), element, channels_in, channels_out, tile)
     return target.encode(of_pixels), target.encode(of_filters)
 
 
-def _launch(operation: str, work: ConvPlan, element: Element, args: tuple[object, ...], target: Target) -> Launch:
+def launch_of(operation: str, work: ConvPlan, element: Element, args: tuple[object, ...], target: Target) -> Launch:
     kernel = WGMMA_SM90[operation, element, work.tile.variant]
     grid = (min(work.items, target.multiprocessors), 1, 1)
     return Launch(kernel, grid, (THREADS, 1, 1), args, work.tile.shared_bytes)

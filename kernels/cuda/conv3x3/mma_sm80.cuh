@@ -229,7 +229,7 @@ __device__ __forceinline__ void add8(const Element* from, float (&v)[8]) {
 // kernels/cuda/conv3x3/launch_simt.py.
 template <class Element>
 struct ReluPoolEpilogue {
-    static constexpr bool in_units = false;  // for conv3x3/wgmma_sm90.cuh: squares of pixels
+    static constexpr bool in_units = false, with_style = false;  // for conv3x3/wgmma_sm90.cuh: squares of pixels
     const float* bias;                       // padded to a multiple of 64
     Element* out;
     uint8_t* relu_mask;

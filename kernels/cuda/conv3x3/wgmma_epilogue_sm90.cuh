@@ -37,7 +37,7 @@ using mma_sm80::ActivationShape;
 
 // What is staged at a time, and where.
 constexpr int unit_pixels = box_width * box_height, unit_channels = block_k;
-constexpr int unit_bytes = unit_pixels * row_bytes, unit_mask_bytes = unit_pixels * unit_channels / 8;
+constexpr int unit_bytes = unit_pixels * row_bytes, mask_bytes = unit_pixels * unit_channels / 8;
 constexpr int unit_buffers = 2;
 
 // What is multiplied beside the convolution: a style's gradient F D, (pixels x channels) by a symmetric difference, in
@@ -49,14 +49,17 @@ struct StyleTerm {
 
 // out := (sums [+ out]) [* relu_mask]; a null mask masks nothing.
 struct MaskUnits {
-    static constexpr bool in_units = true;
-    const TensorMap& out;  // boxes of a unit
+    static constexpr bool in_units = true, with_style = true;
+    static constexpr int loaders = 1, ready_arrivals = 2;  // the loader's own, and that with the copy engine's bytes
+    const TensorMap& out;                                  // boxes of a unit
     const uint8_t* relu_mask;
     int accumulate;
     StyleTerm style;
 };
 
 #ifdef HAS_WGMMA
+
+__device__ __forceinline__ void prefetch_results(const MaskUnits& epilogue) { ptx::prefetch_tensor_map(epilogue.out); }
 
 // Unit `unit` of a work tile in (channels, width, height).
 template <class Tile>
@@ -138,7 +141,7 @@ __device__ __forceinline__ void load_units(const Memory& memory, unsigned char* 
                 if (epilogue.accumulate) ptx::tma_load_3d(memory.unit(buffer), epilogue.out, ready, at);
             }
             if (epilogue.relu_mask)
-                load_mask<Tile>(shared + Tile::masks_at + buffer * unit_mask_bytes, epilogue.relu_mask, map, at);
+                load_mask<Tile>(shared + Tile::masks_at + buffer * Tile::unit_mask_bytes, epilogue.relu_mask, map, at);
             __syncwarp();
             ptx::mbarrier_arrive(ready);
             buffers.advance();
@@ -169,71 +172,99 @@ __device__ __forceinline__ void store_units(const Memory& memory, const MaskUnit
     }
 }
 
-// A consumer's sums of a work tile, a unit after the other: 16 groups of eight pixels by eight channels to a warp, of
-// which a lane has two pairs each, and stmatrix takes two at a time. `parity` is of the consumer's work tiles.
+// Where a lane has its sums of a unit: 16 groups of eight pixels by eight channels to a warp, of which a lane has two
+// pairs each, and stmatrix takes two at a time.
+constexpr int pairs_of_groups = 8;
+template <class Tile>
+struct LaneOfUnit {
+    int lane = threadIdx.x % 32, warp = threadIdx.x % group_threads / 32;
+    int offset;  // of this lane's row of the four matrices of the first two groups
+
+    __device__ __forceinline__ LaneOfUnit() {
+        const int matrix = lane / 8, row = lane % 8;
+        offset = Tile::swap_ab ? (matrix / 2 * 8 + row) * row_bytes + ((2 * warp + matrix % 2) ^ row) * 16
+                               : (16 * warp + matrix % 2 * 8 + row) * row_bytes + (matrix / 2 ^ row) * 16;
+    }
+    __device__ __forceinline__ ptx::SharedAddress row(ptx::SharedAddress unit, int pair) const {
+        if (Tile::swap_ab) return unit + offset + pair * 2 * group_bytes;
+        return unit + pair / 4 * (64 * row_bytes) + (offset ^ pair % 4 * 32);
+    }
+    // Sum k of a pair, of the consumer's unit i.
+    static __device__ __forceinline__ float& sum(float (&accum)[Tile::products][Tile::accum], int i, int pair, int k) {
+        return Tile::swap_ab ? accum[i % Tile::products][(8 * pair + k) % Tile::accum]
+                             : accum[pair / 4][(32 * i + 8 * (pair % 4) + k) % Tile::accum];
+    }
+    // The lane's bits of a mask in shared memory. With swap_ab a word for the group's eight pixels: of two of them, 16
+    // channels each. Else a pixel's 64, of four pixels that lie eight apart.
+    __device__ __forceinline__ void read_mask(const unsigned char* mask, uint32_t (&words)[16]) const {
+#pragma unroll
+        for (int four = 0; four < 4; ++four) {
+            if constexpr (Tile::swap_ab) {
+                const int at = pair_mask_at(warp, lane % 4 * 2) + four * 16;
+                const uint4 loaded = *reinterpret_cast<const uint4*>(mask + at);
+                words[4 * four] = loaded.x << (7 - lane / 4);
+                words[4 * four + 1] = loaded.y << (7 - lane / 4);
+                words[4 * four + 2] = loaded.z << (7 - lane / 4);
+                words[4 * four + 3] = loaded.w << (7 - lane / 4);
+            } else {
+                const int pixel = four / 2 * 64 + warp * 16 + four % 2 * 8 + lane / 4;
+                const uint2 loaded = *reinterpret_cast<const uint2*>(mask + pixel * 8);
+                words[4 * four] = loaded.x << (7 - lane % 4 * 2);
+                words[4 * four + 1] = loaded.x << (6 - lane % 4 * 2);
+                words[4 * four + 2] = loaded.y << (7 - lane % 4 * 2);
+                words[4 * four + 3] = loaded.y << (6 - lane % 4 * 2);
+            }
+        }
+    }
+    // Of numbers 2 j and 2 j + 1 of a pair: the highest bits of two bytes of those words, spread over 16 bits each.
+    static __device__ __forceinline__ uint32_t passed(const uint32_t (&words)[16], int pair, int j) {
+        const int group = 2 * pair + j / 2, half = j % 2;  // half: the other eight channels, or pixels
+        if constexpr (Tile::swap_ab) {
+            return ptx::permute_bytes(words[group], 0, half ? 0xbb99 : 0xaa88);
+        } else {
+            const int from = (group / 8 * 2 + half) * 4 + group % 8 / 4 * 2, byte = group % 4;
+            return ptx::permute_bytes(words[from], words[from + 1], 0xcc88 + byte * 0x1111);
+        }
+    }
+    __device__ __forceinline__ void store(ptx::SharedAddress unit, int pair, const uint32_t (&four)[4]) const {
+        if constexpr (Tile::swap_ab)
+            ptx::stmatrix_x4_transposed(row(unit, pair), four);
+        else
+            ptx::stmatrix_x4(row(unit, pair), four);
+    }
+};
+
+// A consumer's sums of a work tile, a unit after the other. `parity` is of the consumer's work tiles.
 template <class Tile, class Element, class Memory>
 __device__ __forceinline__ void stage_units(const Memory& memory, unsigned char* shared, const MaskUnits& epilogue,
                                             int consumer, unsigned parity,
                                             float (&accum)[Tile::products][Tile::accum]) {
-    constexpr int pairs_of_groups = 8;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x % group_threads / 32;
-    // This lane's row of the four matrices of the first two groups.
-    const int matrix = lane / 8, row = lane % 8;
-    const int lane_offset = Tile::swap_ab ? (matrix / 2 * 8 + row) * row_bytes + ((2 * warp + matrix % 2) ^ row) * 16
-                                          : (16 * warp + matrix % 2 * 8 + row) * row_bytes + (matrix / 2 ^ row) * 16;
+    const LaneOfUnit<Tile> at;
 #pragma unroll
-    for (int i = 0; i < Tile::units / (Tile::cooperative ? 2 : 1); ++i) {
+    for (int i = 0; i < Tile::consumer_units; ++i) {
         const int buffer = Tile::cooperative ? consumer : i;
         ptx::mbarrier_wait(memory.unit_ready(consumer, buffer), Tile::cooperative ? i : parity);
         const ptx::SharedAddress unit = ptx::shared_address(shared + Tile::epilogue_at + buffer * unit_bytes);
-        const unsigned char* const mask = shared + Tile::masks_at + buffer * unit_mask_bytes;
-        const auto row_of = [&](int pair) -> ptx::SharedAddress {
-            if (Tile::swap_ab) return unit + lane_offset + pair * 2 * group_bytes;
-            return unit + pair / 4 * (64 * row_bytes) + (lane_offset ^ pair % 4 * 32);
-        };
-        const auto sum = [&](int pair, int k) -> float& {
-            return Tile::swap_ab ? accum[i % Tile::products][(8 * pair + k) % Tile::accum]
-                                 : accum[pair / 4][(32 * i + 8 * (pair % 4) + k) % Tile::accum];
-        };
 
         if (epilogue.accumulate) {
 #pragma unroll
             for (int pair = 0; pair < pairs_of_groups; ++pair) {
                 uint32_t before[4];
                 if constexpr (Tile::swap_ab)
-                    ptx::ldmatrix_x4_transposed(before, row_of(pair));
+                    ptx::ldmatrix_x4_transposed(before, at.row(unit, pair));
                 else
-                    ptx::ldmatrix_x4(before, row_of(pair));
+                    ptx::ldmatrix_x4(before, at.row(unit, pair));
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
                     const float2 two = ptx::unpack<Element>(before[j]);
-                    sum(pair, 2 * j) += two.x;
-                    sum(pair, 2 * j + 1) += two.y;
+                    at.sum(accum, i, pair, 2 * j) += two.x;
+                    at.sum(accum, i, pair, 2 * j + 1) += two.y;
                 }
             }
         }
-        // With swap_ab a word for the group's eight pixels: of two of them, 16 channels each. Else a pixel's 64, of four
-        // pixels that lie eight apart.
         uint32_t words[16];
         if (epilogue.relu_mask) {
-#pragma unroll
-            for (int four = 0; four < 4; ++four) {
-                if constexpr (Tile::swap_ab) {
-                    const int at = pair_mask_at(warp, lane % 4 * 2) + four * 16;
-                    const uint4 loaded = *reinterpret_cast<const uint4*>(mask + at);
-                    words[4 * four] = loaded.x << (7 - lane / 4);
-                    words[4 * four + 1] = loaded.y << (7 - lane / 4);
-                    words[4 * four + 2] = loaded.z << (7 - lane / 4);
-                    words[4 * four + 3] = loaded.w << (7 - lane / 4);
-                } else {
-                    const int pixel = four / 2 * 64 + warp * 16 + four % 2 * 8 + lane / 4;
-                    const uint2 loaded = *reinterpret_cast<const uint2*>(mask + pixel * 8);
-                    words[4 * four] = loaded.x << (7 - lane % 4 * 2);
-                    words[4 * four + 1] = loaded.x << (6 - lane % 4 * 2);
-                    words[4 * four + 2] = loaded.y << (7 - lane % 4 * 2);
-                    words[4 * four + 3] = loaded.y << (6 - lane % 4 * 2);
-                }
-            }
+            at.read_mask(shared + Tile::masks_at + buffer * Tile::unit_mask_bytes, words);
         } else {
 #pragma unroll
             for (uint32_t& word : words) word = ~0u;
@@ -242,22 +273,10 @@ __device__ __forceinline__ void stage_units(const Memory& memory, unsigned char*
         for (int pair = 0; pair < pairs_of_groups; ++pair) {
             uint32_t rounded[4];
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const int group = 2 * pair + j / 2, half = j % 2;  // half: the other eight channels, or pixels
-                // The highest bits of two bytes, spread over the two numbers of the pair.
-                uint32_t passed;
-                if constexpr (Tile::swap_ab) {
-                    passed = ptx::permute_bytes(words[group], 0, half ? 0xbb99 : 0xaa88);
-                } else {
-                    const int from = (group / 8 * 2 + half) * 4 + group % 8 / 4 * 2, byte = group % 4;
-                    passed = ptx::permute_bytes(words[from], words[from + 1], 0xcc88 + byte * 0x1111);
-                }
-                rounded[j] = ptx::pack<Element>(sum(pair, 2 * j), sum(pair, 2 * j + 1)) & passed;
-            }
-            if constexpr (Tile::swap_ab)
-                ptx::stmatrix_x4_transposed(row_of(pair), rounded);
-            else
-                ptx::stmatrix_x4(row_of(pair), rounded);
+            for (int j = 0; j < 4; ++j)
+                rounded[j] = ptx::pack<Element>(at.sum(accum, i, pair, 2 * j), at.sum(accum, i, pair, 2 * j + 1)) &
+                             at.passed(words, pair, j);
+            at.store(unit, pair, rounded);
         }
         ptx::fence_proxy_async();
         __syncwarp();

@@ -27,7 +27,7 @@
 //
 // Bound by the tensor cores in blocks 3 and 4 of VGG-19 at 512 px, where an H100 reaches 86 to 91% of what its matrix
 // product does. Where channels are few, by the epilogue on the way there (53% at conv1_2) and on the way back, whose
-// epilogue is conv3x3/wgmma_epilogue_sm90.cuh, by what L2 and shared memory are asked for: 38 us at conv1_2, 65%
+// epilogue is conv3x3/wgmma_epilogue_sm90.cuh, or conv3x3/wgmma_unpool_sm90.cuh behind a pool, by what L2 and shared memory are asked for: 38 us at conv1_2, 65%
 // (benchmarks/results/h100_2026-11-26.md, h100_2026-11-27_epilogue.md). From 64 channels to 64, filters stay in shared
 // memory. conv3x3/wgmma_layout.cuh knows where everything lies, the folder ptx the instructions, launch_wgmma_sm90.py
 // tiles and launches. tests/kernels/cuda/conv3x3/test_wgmma_sm90.py
@@ -40,6 +40,7 @@
 #include "conv3x3/mma_sm80.cuh"
 #include "conv3x3/wgmma_epilogue_sm90.cuh"
 #include "conv3x3/wgmma_layout.cuh"
+#include "conv3x3/wgmma_unpool_sm90.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/setmaxnreg.cuh"
 #include "ptx/tma.cuh"
@@ -58,7 +59,7 @@ using mma_sm80::PoolWindow;
 // next. Whichever way, a consumer has 128 sums a thread. With swap_ab the filters are the rows of a product and a box's
 // 128 pixels are its columns, instead of 64 pixels and 64 filters: as many multiplications for 6 KB read from shared
 // memory, not 8.
-template <int boxes_, int columns_, bool cooperative_, bool swap_ab_, int pixel_stages_, int filter_stages_>
+template <int boxes_, int columns_, bool cooperative_, bool swap_ab_, int pixel_stages_, int filter_stages_, int masks_>
 struct Tile {
     static constexpr int boxes = boxes_, columns = columns_;
     static constexpr bool cooperative = cooperative_, swap_ab = swap_ab_;
@@ -80,12 +81,14 @@ struct Tile {
     static constexpr int pixel_stages = pixel_stages_, pixel_bytes = boxes * box_bytes;
     static constexpr int filter_stages = filter_stages_, filter_bytes = columns * row_bytes;
     static constexpr int units = boxes * columns / unit_channels;  // of a work tile, for the input gradient's epilogue
-    static constexpr int epilogue_smem_floats = 64 * 16;           // of a warp, for the other's
+    static constexpr int consumer_units = cooperative ? units / consumers : units;
+    static constexpr int unit_mask_bytes = masks_ * mask_bytes;  // in shared memory
+    static constexpr int epilogue_smem_floats = 64 * 16;         // of a warp, for the other's
     static constexpr int filters_at = pixel_stages * pixel_bytes,
                          epilogue_at = filters_at + filter_stages * filter_bytes;
     static constexpr int masks_at = epilogue_at + unit_buffers * unit_bytes;
     static constexpr int barriers_at = masks_at + unit_buffers * unit_mask_bytes;
-    static constexpr int shared_bytes = barriers_at + 2 * 8 * (pixel_stages + filter_stages + 5);
+    static constexpr int shared_bytes = barriers_at + 2 * 8 * (pixel_stages + filter_stages + 6);
     static_assert(unit_buffers * unit_bytes == consumer_warps * epilogue_smem_floats * 4);
     static_assert(filters_at % group_bytes == 0 && filter_bytes % group_bytes == 0);
     static_assert(shared_bytes <= 227 * 1024, "what a block may have");
@@ -114,7 +117,7 @@ struct Memory {
     __device__ __forceinline__ unsigned turn(int consumer) const {
         return filters_full(Tile::filter_stages) + 8 * consumer;
     }
-    // Of a unit: its buffer is free; ready for a consumer; staged.
+    // Of a unit: its buffer is free; ready for a consumer; staged. Of one that is unpooled: all four corners staged.
     __device__ __forceinline__ unsigned unit(int buffer) const {
         return base + Tile::epilogue_at + buffer * unit_bytes;
     }
@@ -123,6 +126,7 @@ struct Memory {
     __device__ __forceinline__ unsigned unit_ready(int consumer, int buffer) const {
         return turn(6 + 2 * consumer + buffer);
     }
+    __device__ __forceinline__ unsigned unit_done(int buffer) const { return turn(10 + buffer); }
 };
 
 // Loads a k-tile's boxes, the first of them from `at`, or a tap's filters, into the next stage, once that is free. The producer's warp.
@@ -166,7 +170,7 @@ __device__ __forceinline__ void produce(const Memory<Tile>& memory, const Tensor
             for (int tap_row = 0; tap_row < 3; ++tap_row)
                 load_filters<Tile>(memory, filters, filters_map, filters_at(work_tile, k_tile, tap_row));
         }
-        if constexpr (Epilogue::in_units) {
+        if constexpr (Epilogue::with_style) {
             const int style_k_tiles = work_tile.split ? 0 : epilogue.style.k_tiles;
 #pragma unroll 1
             for (int k_tile = 0; k_tile < style_k_tiles; ++k_tile) {
@@ -336,13 +340,15 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
         for (int buffer = 0; buffer < unit_buffers; ++buffer) {
             ptx::mbarrier_init(memory.unit_free(buffer), 1);
             ptx::mbarrier_init(memory.unit_staged(buffer), warps_per_group);
-            for (int consumer = 0; consumer < Tile::consumers; ++consumer)
-                ptx::mbarrier_init(memory.unit_ready(consumer, buffer), 2);
+            ptx::mbarrier_init(memory.unit_done(buffer), warps_per_group);
+            if constexpr (in_units)
+                for (int consumer = 0; consumer < Tile::consumers; ++consumer)
+                    ptx::mbarrier_init(memory.unit_ready(consumer, buffer), Epilogue::ready_arrivals);
         }
         ptx::fence_barrier_init();
         ptx::prefetch_tensor_map(pixels_map);
         ptx::prefetch_tensor_map(filters_map);
-        if constexpr (in_units) ptx::prefetch_tensor_map(epilogue.out);
+        if constexpr (in_units) prefetch_results(epilogue);
     }
     __syncthreads();
 
@@ -352,7 +358,8 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
         const int warp = threadIdx.x / 32 - Tile::consumer_warps;
         if (warp == 0) produce<Tile>(memory, pixels_map, filters_map, scheduler, pixel_tiles, epilogue);
         if constexpr (in_units) {
-            if (warp == 1 && !partials) load_units<Tile>(memory, shared, epilogue, map, scheduler, pixel_tiles);
+            if (warp % 2 && warp / 2 < Epilogue::loaders && !partials)
+                load_units<Tile>(memory, shared, epilogue, map, scheduler, pixel_tiles);
             if (warp == 2 && !partials) store_units<Tile>(memory, epilogue, scheduler, pixel_tiles);
         }
     } else {
@@ -371,7 +378,7 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
             const WorkTile work_tile = work_tile_at(index, scheduler, pixel_tiles, tile_width, Tile::columns);
             const int k_tiles = work_tile.end_k_tile - work_tile.first_k_tile;
             int style_k_tiles = 0;
-            if constexpr (in_units) style_k_tiles = work_tile.split ? 0 : epilogue.style.k_tiles;
+            if constexpr (Epilogue::with_style) style_k_tiles = work_tile.split ? 0 : epilogue.style.k_tiles;
             if (others) {
                 pixels.skip(k_tiles + style_k_tiles);
                 filters.skip(3 * k_tiles + style_k_tiles);
@@ -426,6 +433,22 @@ __device__ __forceinline__ void convolve(const TensorMap& pixels_map, const Tens
             pixels, filters, {height, width, channels_out}, channels_in, split_k,                           \
             wgmma_sm90::MaskUnits{out, relu_mask, accumulate, {features, difference, style_k_tiles}},       \
             static_cast<float*>(partials));                                                                 \
+    }
+
+// height and width are those of the gradient; what comes of it lies before a 2x2 pool, and may have an odd row or column
+// more. Blocks that share a sum leave its parts for the gradient's own pixels.
+#define CONV3X3_UNPOOLED_GRADIENT_WGMMA_SM90(name, Element, Tile)                                                     \
+    extern "C" __global__ void __launch_bounds__(wgmma_sm90::Tile::threads, 1) name(                                  \
+        const __grid_constant__ TensorMap pixels, const __grid_constant__ TensorMap filters,                          \
+        const __grid_constant__ wgmma_sm90::CornerMaps out, const uint8_t* __restrict__ relu_mask,                    \
+        const uint8_t* __restrict__ pool_argmax, void* __restrict__ partials, int height, int width, int channels_in, \
+        int channels_out, int split_k, int unpooled_height, int unpooled_width) {                                     \
+        const mma_sm80::ActivationShape unpooled = {unpooled_height, unpooled_width, channels_out};                   \
+        const int rows = partials ? height : ceil_div(unpooled_height, 2);                                            \
+        const int columns = partials ? width : ceil_div(unpooled_width, 2);                                           \
+        wgmma_sm90::convolve<wgmma_sm90::Tile, Element>(                                                              \
+            pixels, filters, {rows, columns, channels_out}, channels_in, split_k,                                     \
+            wgmma_sm90::UnpoolUnits{out, relu_mask, pool_argmax, unpooled}, static_cast<float*>(partials));           \
     }
 
 // out := difference in 16 bits; four numbers a thread.

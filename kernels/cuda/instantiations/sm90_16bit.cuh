@@ -28,6 +28,18 @@ CONV3X3_INPUT_GRADIENT_WGMMA_SM90(NAME(conv3x3_input_gradient_wgmma_sm90_bf16_64
 CONV3X3_INPUT_GRADIENT_WGMMA_SM90(NAME(conv3x3_input_gradient_wgmma_sm90_bf16_64x256_resident,
                                        conv3x3_input_gradient_wgmma_sm90_fp16_64x256_resident),
                                   ELEMENT, Tile64x256_resident)
+CONV3X3_UNPOOLED_GRADIENT_WGMMA_SM90(NAME(conv3x3_unpooled_gradient_wgmma_sm90_bf16_256x128,
+                                          conv3x3_unpooled_gradient_wgmma_sm90_fp16_256x128),
+                                     ELEMENT, Tile256x128_unpool)
+CONV3X3_UNPOOLED_GRADIENT_WGMMA_SM90(NAME(conv3x3_unpooled_gradient_wgmma_sm90_bf16_128x128,
+                                          conv3x3_unpooled_gradient_wgmma_sm90_fp16_128x128),
+                                     ELEMENT, Tile128x128_unpool)
+CONV3X3_UNPOOLED_GRADIENT_WGMMA_SM90(NAME(conv3x3_unpooled_gradient_wgmma_sm90_bf16_64x256,
+                                          conv3x3_unpooled_gradient_wgmma_sm90_fp16_64x256),
+                                     ELEMENT, Tile64x256_unpool)
+CONV3X3_UNPOOLED_GRADIENT_SPLIT_K_SUM(NAME(conv3x3_unpooled_gradient_wgmma_sm90_bf16_split_k_sum,
+                                           conv3x3_unpooled_gradient_wgmma_sm90_fp16_split_k_sum),
+                                      ELEMENT)
 GRAM_WGMMA_SM90(NAME(gram_wgmma_sm90_bf16_64x64, gram_wgmma_sm90_fp16_64x64), ELEMENT, GramTile64x64)
 GRAM_WGMMA_SM90(NAME(gram_wgmma_sm90_bf16_128x128, gram_wgmma_sm90_fp16_128x128), ELEMENT, GramTile128x128)
 #endif

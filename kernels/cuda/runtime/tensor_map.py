@@ -24,6 +24,11 @@ CHANNELS = 8  # activations have a multiple of them: 16 bytes
 STEP_CHANNELS = 64  # 128 bytes, the span of the swizzle: `block_k` in cuda/conv3x3/wgmma_layout.cuh
 
 
+def as_half(precision: str) -> Element:
+    """Of activations in a precision of 16 bits."""
+    return "fp16" if precision == "fp16" else "bf16"
+
+
 @dataclass(frozen=True)
 class TensorMap:
     """An array of 16-bit elements, and the box of it that one load takes; the innermost dimension first."""
@@ -32,12 +37,14 @@ class TensorMap:
     element: Element
     sizes: tuple[int, int, int]
     box: tuple[int, int, int]
+    apart: tuple[int, int] | None = None
+    """`pitches`, where rows do not lie side by side."""
 
     @property
     def pitches(self) -> tuple[int, int]:
         """Bytes from one row to the next, and from one plane to the next."""
         row = self.sizes[0] * ELEMENT_BYTES
-        return row, row * self.sizes[1]
+        return self.apart or (row, row * self.sizes[1])
 
 
 Encode = Callable[[TensorMap], NDArray[Any]]

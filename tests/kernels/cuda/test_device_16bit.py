@@ -480,6 +480,18 @@ def test_kernels_that_fail_their_test_are_not_used(caplog: pytest.LogCaptureFixt
     assert isinstance(filters, TensorFilters)
 
 
+def test_pools_stay_apart_where_that_test_alone_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(self_test, "known_problem", lambda *of: "no" if of[-1] == "unpooling" else None)
+    device = CudaDevice(runtime("emulator", "bf16"), "bf16", wgmma=True)
+    filters = device.pack_filters(random(3, 3, 16, 16), random(16))
+    assert isinstance(filters, hopper.PackedFilters)
+    assert not device.unpools(filters)
+    (record,) = caplog.records
+    assert record.message == "pools are gone back through by launches of their own: no"
+
+
 @pytest.mark.parametrize(
     ("precision", "capability"), [("fp32", (9, 0)), ("3xtf32", (8, 0)), ("bf16", (8, 0)), ("fp16", (12, 0))]
 )
@@ -497,8 +509,8 @@ def test_a_gpu_takes_wgmma_after_a_test(
 ) -> None:
     tested: list[str] = []
 
-    def known_problem(_: Any, element: str) -> str | None:
-        tested.append(element)
+    def known_problem(_: Any, element: str, part: str = "convolutions") -> str | None:
+        tested.append(f"{element} {part}")
         return problem
 
     monkeypatch.setattr(self_test, "known_problem", known_problem)
@@ -508,7 +520,7 @@ def test_a_gpu_takes_wgmma_after_a_test(
     kind = hopper.PackedFilters if problem is None else TensorFilters
     assert isinstance(gpu.pack_filters(random(3, 3, 8, 16), random(16)), kind)
     assert isinstance(gpu.pack_filters(random(3, 3, 3, 16), random(16)), TensorFilters)
-    assert tested == ["bf16"]
+    assert tested == ["bf16 convolutions", *["bf16 unpooling"] * (problem is None)]
     assert [record.message.endswith(str(problem)) for record in caplog.records] == [True] * (problem is not None)
 
 
@@ -550,11 +562,16 @@ def test_the_answer_is_kept_until_something_changes(
 
     monkeypatch.setattr(subprocess, "run", run)
     assert [self_test.known_problem(gpu, "fp16") for _ in range(3)] == [answer] * 3
-    assert [command[1:] for command in commands] == [["-m", "nstgpu.kernels.cuda.self_test", "1", "fp16"]]
+    assert [command[1:] for command in commands] == [
+        ["-m", "nstgpu.kernels.cuda.self_test", "1", "fp16", "convolutions"]
+    ]
     self_test.known_problem(gpu, "bf16")
     monkeypatch.setattr(tensor_map, "driver", lambda: Driver(12090))
     self_test.known_problem(gpu, "fp16")
-    assert [command[-1] for command in commands] == ["fp16", "bf16", "fp16"]
+    self_test.known_problem(gpu, "fp16", "unpooling")
+    assert [" ".join(command[-2:]) for command in commands] == [
+        "fp16 convolutions", "bf16 convolutions", "fp16 convolutions", "fp16 unpooling",
+    ]  # fmt: skip
 
 
 def test_a_kernel_that_never_ends_is_a_problem_for_good(gpu: CudaRuntime, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from nstgpu.kernels.cuda import self_test
 from nstgpu.kernels.cuda.conv3x3 import launch_simt as convolution
 from nstgpu.kernels.cuda.conv3x3 import launch_wgmma_sm90 as hopper
 from nstgpu.kernels.cuda.conv3x3.launch_wgmma_sm90 import TILES, ConvPlan, Tile
+from nstgpu.kernels.cuda.conv3x3.launch_wgmma_unpool_sm90 import TILES as UNPOOL_TILES
 from nstgpu.kernels.cuda.gpu_spec import MULTIPROCESSORS
 from nstgpu.kernels.cuda.gram import launch_wgmma_sm90 as wgmma_gram
 from nstgpu.kernels.cuda.kernel_sets import WgmmaKernels
@@ -232,11 +233,12 @@ def changed(line: str, instead: str, kernel: str, tmp_path: Path, monkeypatch: p
     (tmp_path / "emulator").symlink_to(nvrtc.FOLDER.parent / "emulator")
     gram = nvrtc.FOLDER / "gram"  # has mistakes of its own, in gram/test_wgmma_sm90.py
     texts = {header: header.read_text() for header in nvrtc.FOLDER.rglob("*.cuh") if header.parent != gram}
-    assert sum(text.count(line) for text in texts.values()) == 1
+    own = {header for header, text in texts.items() if line in text and "unpool" not in header.name}  # likewise
+    assert [texts[header].count(line) for header in own] == [1]
     for header, text in texts.items():
         copy = folder / header.relative_to(nvrtc.FOLDER)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(text.replace(line, instead))
+        copy.write_text(text.replace(line, instead) if header in own else text)
     source = folder / "one.cu"
     source.write_text(f'#include "conv3x3/wgmma_sm90.cuh"\n{kernel}\n')
     monkeypatch.setenv("NSTGPU_CXXFLAGS", "-O1")  # compiles faster
@@ -595,7 +597,7 @@ def test_nothing_spills_and_no_product_is_serialised(cubin: nvrtc.Cubin) -> None
     """C7508: setmaxnreg ignored; C7510 and its like: products that wait for each other."""
     names = {name for name in cubin.kernels if "split_k" not in name}
     convolutions = {name: cubin.kernels[name] for name in names if name.startswith("conv3x3")}
-    assert len(convolutions) == 2 * (len(TILES) + 1)
+    assert len(convolutions) == 2 * (len(TILES) + 1) + len(UNPOOL_TILES)
     assert len(names - set(convolutions)) == len(wgmma_gram.GRAM_TILES) + 1  # rounds a difference
     assert not cubin.warnings
     for taken in cubin.kernels.values():
@@ -623,6 +625,9 @@ def test_the_main_loop_is_made_of_tensor_core_instructions(cubin: nvrtc.Cubin) -
         assert found[f"conv3x3_relu_wgmma_sm90_bf16_{tile.variant}"] == wanted
         wanted |= {"HGMMA": 32, "WARPGROUP": 9, "UTMALDG": 2 * tile.boxes + 3, "UTMASTG": 1, "LDSM": 16, "STSM": 16}
         assert found[f"conv3x3_input_gradient_wgmma_sm90_bf16_{tile.variant}"] == wanted
+    for tile in UNPOOL_TILES.values():  # without a style; nothing is loaded to be added
+        wanted = {"HGMMA": 24, "WARPGROUP": 7, "USETMAXREG": 2, "UTMALDG": tile.boxes + 1, "UTMASTG": 1, "STSM": 16}
+        assert found[f"conv3x3_unpooled_gradient_wgmma_sm90_bf16_{tile.variant}"] == wanted
 
 
 @pytest.mark.slow
