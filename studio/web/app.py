@@ -40,7 +40,7 @@ def application(studio: Studio, access: Access, devices: tuple[str, ...] = ("aut
         routes=[
             Route("/", _page),
             *(operation.route() for operation in api.operations()),
-            WebSocketRoute("/api/live", LiveConnections(studio)),
+            WebSocketRoute("/api/live", LiveConnections(studio).connect),
             Mount("/static", StaticFiles(directory=PAGE, check_dir=False)),
         ],
         middleware=[Middleware(Guard, access=access, limits=studio.limits)],

@@ -66,8 +66,9 @@ async def upload_of(request: Request, folder: Path, limits: Limits) -> Upload:
         parser.finalize()
     except FormParserError:
         raise Refused(400, "this upload is no multipart/form-data as it should be") from None
-    except Refused:
-        await _drain(request, limits)
+    except Refused as refused:
+        if refused.status == 413:
+            await _drain(request, limits)
         raise
     except OSError as error:
         raise Refused(507, f"the upload could not be written: {error.strerror or error}") from error

@@ -86,12 +86,13 @@ class Guard:
             return
         headers = Headers(scope=scope)
         problem = self._problem(scope, headers)
-        guarded = self._patient(_with_headers(send))
+        # Live connections are pinged. Before Python 3.12 `wait_for` may swallow that their tasks are cancelled.
+        guarded = self._patient(_with_headers(send)) if scope["type"] == "http" else send
         if problem is not None and scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": problem[1][:120]})
         elif problem is not None:
-            await refusal(*problem)(scope, receive, guarded)
+            await refusal(scope["method"], *problem)(scope, receive, guarded)
         elif self._brings_token(scope):
             answer = RedirectResponse(scope["path"], 303)
             answer.set_cookie(COOKIE, self._access.token or "", httponly=True, samesite="strict", path="/")

@@ -21,7 +21,7 @@ class LiveConnections:
         self._studio = studio
         self._count = 0
 
-    async def __call__(self, websocket: WebSocket) -> None:
+    async def connect(self, websocket: WebSocket) -> None:
         """/api/live, with ?run=ID for one run, else for the list of all."""
         limits, run = self._studio.limits, websocket.query_params.get("run")
         job = None if run is None else self._studio.jobs.get(run)

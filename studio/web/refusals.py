@@ -12,25 +12,27 @@ class Refused(Exception):
         self.status, self.message = status, message
 
 
-def refusal(status: int, message: str) -> Response:
-    return JSONResponse({"error": message}, status)
+def refusal(method: str, status: int, message: str) -> Response:
+    """What is left of a body that was refused is not waited for."""
+    headers = {} if method in ("GET", "HEAD") else {"connection": "close"}
+    return JSONResponse({"error": message}, status, headers)
 
 
 async def answer_refused(request: Request, error: Exception) -> Response:
     """Starlette's handler of `Refused`."""
-    del request
     assert isinstance(error, Refused)
-    return refusal(error.status, error.message)
+    return refusal(request.method, error.status, error.message)
 
 
 async def answer_http(request: Request, error: Exception) -> Response:
     """Starlette's handler of its own errors: routes that are not there, methods that they have not."""
     status = int(getattr(error, "status_code", 500))
     what = {404: "there is nothing at this address", 405: f"this address knows no {request.method}"}
-    return refusal(status, what.get(status, str(getattr(error, "detail", "this cannot be answered"))))
+    return refusal(request.method, status, what.get(status, str(getattr(error, "detail", "this cannot be answered"))))
 
 
 async def answer_failure(request: Request, error: Exception) -> Response:
     """Starlette's handler of all else, which is said on the server's side."""
-    del request
-    return refusal(500, f"the server failed over this ({type(error).__name__}); its terminal may say more")
+    return refusal(
+        request.method, 500, f"the server failed over this ({type(error).__name__}); its terminal may say more"
+    )

@@ -91,6 +91,7 @@ async def serve(
         access_log=False,  # addresses may hold the token
         log_level="warning",
         server_header=False,
+        proxy_headers=False,
         limit_concurrency=limits.connections,
         timeout_keep_alive=20,
         timeout_graceful_shutdown=3,

@@ -3,10 +3,13 @@
 import asyncio
 import io
 import json
+import os
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from nstgpu.studio.web.guard import Access
 MARK = {"X-Nstgpu": "1"}
 """The header of requests that change anything."""
 FAKE = (sys.executable, str(Path(__file__).parents[1] / "studio" / "fake_child.py"))
+SERVER = Path(__file__).parents[1] / "studio" / "fake_server.py"
 LIMITS, LOCAL = Limits(), Access()
 
 
@@ -91,3 +95,56 @@ async def ended(client: httpx.AsyncClient, run: str, *states: str) -> dict[str, 
         return found if found["state"] in (states or ("done", "stopped", "failed")) else None
 
     return dict(await until(look))
+
+
+@contextmanager
+def served(folder: Path, limits: Mapping[str, Any] | None = None) -> Iterator["Served"]:
+    """A server in a process of its own, on loopback; killed in the end."""
+    places = os.pathsep.join([str(Path(__file__).parents[1]), *(path or os.getcwd() for path in sys.path)])
+    process = subprocess.Popen(
+        [sys.executable, str(SERVER), str(folder), json.dumps(limits or {})],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONPATH": places},
+    )
+    assert process.stdout is not None
+    try:
+        said: list[str] = []
+        while not (line := process.stdout.readline().strip()).isdecimal():
+            assert line, said  # it has ended
+            said.append(line)
+        port = line
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=MARK, timeout=30) as client:
+            yield Served(process, int(port), client, said)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server's process, its port, and a client of it."""
+
+    process: "subprocess.Popen[str]"
+    port: int
+    client: httpx.Client
+    said: list[str]
+    """Before it listened."""
+
+    def begin(self, **settings: Any) -> str:
+        files = {"content": ("a.png", png()), "style": ("b.png", png((35, 25)))}
+        answer = self.client.post("/api/runs", files=files, data={"settings": json.dumps(settings)})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def state(self, run: str) -> dict[str, Any]:
+        return dict(self.client.get(f"/api/runs/{run}").json())
+
+    def until(self, run: str, what: Callable[[dict[str, Any]], bool], seconds: float = 30.0) -> dict[str, Any]:
+        """The run, once it is as `what` wants it."""
+        end = time.monotonic() + seconds
+        while not what(found := self.state(run)):
+            assert time.monotonic() < end, found
+            time.sleep(0.02)
+        return found
