@@ -5,7 +5,6 @@ where it was: what was painted is gone on with from its checkpoint, and the queu
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -51,7 +50,7 @@ class Studio:
         self._free = list(devices)
         self._painting: dict[str, asyncio.Task[None]] = {}
         self._listing: asyncio.Task[None] | None = None
-        self._closing = False
+        self._is_news = self._closing = False
         for record in runs.records(say):
             self.jobs[record.id] = Job(record, runs.place(record.id), limits)
 
@@ -274,12 +273,14 @@ class Studio:
 
     def _list_soon(self) -> None:
         """Tells those who watch all runs, at most every LIST_SECONDS."""
+        self._is_news = True
         if self.audience.watchers and (self._listing is None or self._listing.done()):
             self._listing = asyncio.create_task(self._list())
 
     async def _list(self) -> None:
-        self.audience.tell(self.list_event())
-        with contextlib.suppress(asyncio.CancelledError):
+        while self._is_news:
+            self._is_news = False
+            self.audience.tell(self.list_event())
             await asyncio.sleep(LIST_SECONDS)
 
 
