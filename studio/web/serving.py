@@ -85,6 +85,7 @@ async def serve(
         http=impatient(limits.header_seconds),
         ws="auto",
         ws_max_size=4096,
+        ws_per_message_deflate=False,  # frames are compressed, and lines go to twenty at once
         ws_ping_interval=20,
         ws_ping_timeout=20,
         lifespan="on",

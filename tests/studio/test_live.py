@@ -92,7 +92,7 @@ def test_the_list_is_watched(tmp_path: Path, plan: Any) -> None:
 
 def test_twenty_watch_and_go(tmp_path: Path, plan: Any) -> None:
     """Those who leave in the middle leave nothing behind."""
-    plan(iterations=100_000, pace=0.005)
+    plan(iterations=100_000, pace=0.05)
     with served(tmp_path, {"watchers": 20}) as server:
         run = server.begin()
         server.until(run, lambda found: found["has"]["frame"])
