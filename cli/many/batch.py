@@ -73,6 +73,16 @@ def batch(
             show_default="1, or one for each GPU of --device cuda:all",
         ),
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Paint on a Dask cluster, as in tcp://host:8786 (nstgpu[dask])."),
+    ] = None,
+    workers_write: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|URL", help="With --scheduler: where workers write, by fsspec, instead of sending back."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Paint again, and overwrite, what is there already.")] = False,
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Without report.html and report.json beside the pictures.")
@@ -92,13 +102,15 @@ def batch(
     from ...batch.planning.names import Template
     from ...batch.planning.plan import plan
 
+    _check_cluster(scheduler, workers_write, jobs, context.params["relative_paths"])
     template, kept = Template(name), Kept()
     rows = _rows(contents or [], styles or [], manifest, output, _common(context), yes=yes)
     planned = plan(rows, Path(output), template, kept, force=force, relative_paths=context.params["relative_paths"])
     _refuse_nothing(planned)
     if not no_report:
         report.check_destinations(planned.folder, force=force)
-    summary, stopping = _painted(planned, kept, jobs=jobs, retry=retry, quiet=quiet)
+    where = {"jobs": jobs, "scheduler": scheduler, "workers_write": workers_write, "retry": retry}
+    summary, stopping = _painted(planned, kept, quiet=quiet, **where)
     if not no_report:
         try:
             report.write(summary)
@@ -108,6 +120,17 @@ def batch(
     if stopping is not None:
         raise typer.Exit(128 + stopping)
     raise typer.Exit(_code(summary))
+
+
+def _check_cluster(scheduler: str | None, workers_write: str | None, jobs: int | None, relative_paths: bool) -> None:
+    from ...engine.errors import SettingsError
+
+    if workers_write is not None and scheduler is None:
+        raise SettingsError("--workers-write is for the workers of a --scheduler; give both")
+    if scheduler is not None and jobs is not None:
+        raise SettingsError("--scheduler and --jobs are both given; choose one of them")
+    if scheduler is not None and relative_paths:
+        raise SettingsError("--relative-paths mean nothing on other machines; leave them out with --scheduler")
 
 
 def _common(context: typer.Context) -> dict[str, Any]:
@@ -173,9 +196,7 @@ def _refuse_nothing(planned: "Plan") -> None:
         raise ImageError(planned.known[planned.tasks[0].number].reason)
 
 
-def _painted(
-    planned: "Plan", kept: "Kept", *, jobs: int | None, retry: int, quiet: bool
-) -> "tuple[Summary, int | None]":
+def _painted(planned: "Plan", kept: "Kept", *, quiet: bool, **where: Any) -> "tuple[Summary, int | None]":
     from ...batch.painting.run import paint
     from ...batch.report import Summary
     from ...batch.tasks import Task
@@ -198,7 +219,7 @@ def _painted(
         def stopped() -> bool:
             return stopped_by() is not None
 
-        for outcome in paint(planned.missing, kept, jobs, retry=retry, on_progress=on_progress, stopped=stopped):
+        for outcome in paint(planned.missing, kept, on_progress=on_progress, stopped=stopped, **where):
             outcomes[outcome.task.number] = outcome
             watch.ended(outcome)
             if outcome.state == "failed":

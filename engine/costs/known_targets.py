@@ -54,6 +54,11 @@ class KnownTargets:
         while self._bytes > self.most_bytes:
             self._bytes -= _nbytes(self._kept.popitem(last=False)[1])
 
+    def take_over(self, others: "KnownTargets") -> None:
+        """What others have kept, too: on another machine, it may be."""
+        for key, targets in others._kept.items():
+            self.keep(key, targets)
+
 
 def key_of(pixels: Image, region: Mask | None, *others: object) -> str:
     """SHA-256 (hex) of a style as it is looked at, (h, w, 3) and (h, w), and of all else that decides its target."""
