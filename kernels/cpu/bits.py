@@ -1,5 +1,7 @@
 """Masks and choices of the cpu device, a bit each, and the pool that makes the choices."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,3 +50,20 @@ def pool_squares(y: Floats, pooling: Pooling, pooled: Floats, pool_argmax: Bits 
     chosen &= down
     chosen ^= right[0::2]
     pool_argmax[0], pool_argmax[1] = down, chosen
+
+
+def words(bits: Bits) -> NDArray[Any]:
+    """(..., C / 8) bytes as the largest words that they are a multiple of, for a few bytes take as long as one word."""
+    size = next(size for size in (8, 4, 2, 1) if bits.shape[-1] % size == 0)
+    return bits.view(f"u{size}")
+
+
+def chosen_corners(down: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+    """(2, 2, ...) words of bits: whether a square's maximum is in that row and that column of it."""
+    chosen = np.empty((2, 2, *down.shape), down.dtype)
+    np.bitwise_and(down, right, out=chosen[1, 1])
+    np.bitwise_xor(right, chosen[1, 1], out=chosen[0, 1])
+    np.bitwise_xor(down, chosen[1, 1], out=chosen[1, 0])
+    np.bitwise_or(down, right, out=chosen[0, 0])
+    np.invert(chosen[0, 0], out=chosen[0, 0])
+    return chosen

@@ -16,7 +16,7 @@ from ..device import Layout, OneByOne, Pooling, StylePlace
 from ..errors import DeviceError
 from ..timing import host_roofline, seconds_of
 from . import moments, resizing, wasserstein
-from .bits import Bits, byte_count, pack, pool_squares, unpack
+from .bits import Bits, byte_count, chosen_corners, pack, pool_squares, unpack, words
 from .convolution import winograd
 from .convolution.convolve import convolve
 from .convolution.filters import CpuFilters, pack_filters
@@ -179,26 +179,24 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
     def pool_input_gradient(self, gradient: Floats, *, pooling: Pooling, pool_argmax: Bits | None,
                             out: Floats, relu_mask: Bits, accumulate: bool) -> None:  # fmt: skip
         height, width, channels = gradient.shape
-        corners = [(r, c) for r in range(2) for c in range(2)]
+
+        def squares_of(values: NDArray[Any], rows: slice) -> NDArray[Any]:
+            """(2, 2, rows, W, ...), a corner of every square after the other."""
+            tall = values[2 * rows.start : 2 * rows.stop, : 2 * width]
+            return tall.reshape(-1, 2, width, 2, values.shape[2]).transpose(1, 3, 0, 2, 4)
 
         def task(_: int, rows: slice) -> None:
-            g = gradient[rows]
-            top, bottom = 2 * rows.start, 2 * rows.stop
-            places = [out[top + r : bottom : 2, c : 2 * width : 2] for r, c in corners]
-            let = [relu_mask[top + r : bottom : 2, c : 2 * width : 2] for r, c in corners]
+            places, share = squares_of(out, rows), gradient[rows]
             if pooling == "average":
-                shares = [g * np.float32(0.25)] * 4
+                share, let = share * np.float32(0.25), squares_of(words(relu_mask), rows).copy()
             else:
                 assert pool_argmax is not None
-                down, right = pool_argmax[:, rows]
-                chosen = [(down if r else ~down) & (right if c else ~right) for r, c in corners]
-                let = [bits & here for bits, here in zip(let, chosen, strict=True)]
-                shares = [g] * 4
-            for place, share, bits in zip(places, shares, let, strict=True):
-                if accumulate:
-                    place += share * unpack(bits, channels)
-                else:
-                    np.multiply(share, unpack(bits, channels), out=place)
+                let = chosen_corners(*words(pool_argmax[:, rows]))
+                let &= squares_of(words(relu_mask), rows)
+            if accumulate:
+                places += share * unpack(let.view(np.uint8), channels)
+            else:
+                np.multiply(share, unpack(let.view(np.uint8), channels), out=places)
 
         if accumulate:  # what was there is masked as a whole
             self.relu_gradient(out, relu_mask)
@@ -263,7 +261,7 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
             if accumulate:
                 result[rows] += target
 
-        self._workers.run(task, blocks_of(flat, self._workers.count))
+        self._workers.run(task, blocks_of(flat, self._workers.count, work=features.shape[2] / 32))
 
     def content_cost(self, features: Floats, target: Floats, scale: float, *, cost: Floats,
                      weights: Floats | None = None) -> None:  # fmt: skip

@@ -36,9 +36,12 @@ def store(values: NDArray[np.floating[Any]], out: Floats, accumulate: bool) -> N
         out[...] = values
 
 
-def blocks_of(values: Floats, workers: int = 1) -> list[slice]:
-    """Slices of the first axis of about BLOCK_BYTES, one for each worker where it is worth waking him."""
+def blocks_of(values: Floats, workers: int = 1, work: float = 1) -> list[slice]:
+    """Slices of the first axis of about BLOCK_BYTES, one for each worker where it is worth waking him.
+
+    work: how much more is done with a number than a few element-wise operations.
+    """
     row = max(1, values[0].nbytes)
-    shared = max(-(-len(values) // workers), SHARE_BYTES // row)
+    shared = max(-(-len(values) // workers), int(SHARE_BYTES / (row * max(work, 1))))
     step = max(1, min(BLOCK_BYTES // row, shared))
     return [slice(start, min(start + step, len(values))) for start in range(0, len(values), step)]

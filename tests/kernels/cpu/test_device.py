@@ -148,16 +148,17 @@ def test_pool2x2(size: tuple[int, int], pooling: Pooling) -> None:
 
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize("channels", [5, 32, 96])
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (61, 83)])
-def test_pool_gradient(size: tuple[int, int], pooling: Pooling, accumulate: bool) -> None:
+def test_pool_gradient(size: tuple[int, int], channels: int, pooling: Pooling, accumulate: bool) -> None:
     height, width = size
     which: Any
-    device, half = Cpu(), (height // 2, width // 2, 5)
-    gradient, relu_mask = random(*half), random(height, width, 5, seed=1) > 0
+    device, half = Cpu(), (height // 2, width // 2, channels)
+    gradient, relu_mask = random(*half), random(height, width, channels, seed=1) > 0
     pool_argmax = np.random.default_rng(2).integers(0, 4, half, dtype=np.uint8)
-    out, expected = both((height, width, 5))
+    out, expected = both((height, width, channels))
     if accumulate:
-        out[...] = expected[...] = random(height, width, 5, seed=3)
+        out[...] = expected[...] = random(height, width, channels, seed=3)
     planes = np.stack([np.packbits(pool_argmax // 2, axis=2), np.packbits(pool_argmax % 2, axis=2)])
     for which, target, chosen, let in (
         (device, out, planes, np.packbits(relu_mask, axis=2)),
