@@ -345,7 +345,6 @@ def _gone_on(state: "RunState", before: Stage, after: Stage) -> "RunState":
     import numpy as np
 
     from ..engine.errors import SettingsError
-    from ..engine.optimizers.coarse_to_fine import changed
 
     start = None
     if after.anew:
@@ -358,4 +357,4 @@ def _gone_on(state: "RunState", before: Stage, after: Stage) -> "RunState":
             picture = before.transfer.finished(picture)
         size = (state.image.shape[0], state.image.shape[1])
         start = after.transfer.beginning(after.transfer.initial_image(np.clip(picture, 0, 1), size), size)
-    return changed(state, before.method, after.transfer, after.method, start)
+    return state.changed_to(after.transfer, after.method, before=before.method, start=start)

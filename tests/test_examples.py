@@ -22,6 +22,7 @@ EXAMPLES = Path(nstgpu.__file__).parent / "examples"
         ("batch.py", ["pictures", "style.jpg", "out", "48"], "out/content.png"),
         ("masks.py", ["content.jpg", "style.jpg", "content.jpg"], "two_styles.png"),
         ("early_stop.py", ["content.jpg", "style.jpg"], "settled.png"),
+        ("change.py", ["content.jpg", "style.jpg"], "bolder.png"),
         ("thread.py", ["content.jpg", "style.jpg"], "threaded.png"),
     ],
 )

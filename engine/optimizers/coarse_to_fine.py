@@ -84,42 +84,42 @@ class RunState:
     earlier: tuple[int, ...] = ()
     """Iterations done at each scale before this one."""
     changed: tuple[int, ...] = ()
-    """Iterations, over all scales, after which the run was changed, in order (see `changed`)."""
+    """Iterations, over all scales, after which the run was changed, in order (see `changed_to`)."""
 
     @property
     def just_changed(self) -> bool:
         """Whether the run was changed, and has not gone on since."""
         return self.changed[-1:] == (len(self.history),)
 
+    def changed_to(
+        self, transfer: "Transfer", method: Method, *, before: Method | None = None, start: Image | None = None
+    ) -> "RunState":
+        """The state as one of a run of another `transfer` by `method`, which goes on with it from where it is.
+
+        The scale that it is at has to be the same, and with no `start` the layers and statistics of the cost: what Adam
+        remembers is kept then, while optimizers that measure their steps by the cost start afresh. before: the method
+        so far, where its learning rate was another. start: the picture, (H, W, 3) at the scale's size, from which the
+        optimizer starts afresh, with all measured anew that the cost holds fixed.
+        """
+        spec, rate = registry.spec(method.optimizer), self.learning_rate
+        kept = start is None and not spec.searches and spec.learning_rate is not None
+        if before is not None and method.learning_rate != before.learning_rate:
+            rate = method.learning_rate or spec.learning_rate or math.nan
+        return replace(
+            self,
+            fingerprint=transfer.fingerprint(method),
+            failures=0,
+            learning_rate=rate,
+            image=self.image if start is None else start,
+            optimizer=self.optimizer if kept else {},
+            held=self.held if start is None else {},
+            changed=(*self.changed, len(self.history)),
+        )
+
     def __repr__(self) -> str:
         height, width, _ = self.image.shape
         where = f"{self.iteration} of them at scale {self.scale + 1}, {width}x{height}"
         return f"<RunState {counted(len(self.history), 'iteration')} in, {where}>"
-
-
-def changed(
-    state: RunState, before: Method, transfer: "Transfer", method: Method, start: Image | None = None
-) -> RunState:
-    """The state of a run that went by the method `before`, as one of another `transfer` and `method`.
-
-    start: the picture, (H, W, 3) at the scale's size, from which the optimizer starts afresh, with all measured anew
-    that the cost holds fixed. None goes on where it is, for costs of the same layers and statistics: what Adam
-    remembers is kept then, while optimizers that measure their steps by the cost start afresh.
-    """
-    spec, rate = registry.spec(method.optimizer), state.learning_rate
-    kept = start is None and not spec.searches and spec.learning_rate is not None
-    if method.learning_rate != before.learning_rate:
-        rate = method.learning_rate or spec.learning_rate or math.nan
-    return replace(
-        state,
-        fingerprint=transfer.fingerprint(method),
-        failures=0,
-        learning_rate=rate,
-        image=state.image if start is None else start,
-        optimizer=state.optimizer if kept else {},
-        held=state.held if start is None else {},
-        changed=(*state.changed, len(state.history)),
-    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nstgpu.engine.costs.terms import Costs
+from nstgpu.engine.costs.terms import Costs, Weighting
 from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging.files import ImageError
 from nstgpu.engine.optimizers.coarse_to_fine import ScaleDone
@@ -140,6 +140,19 @@ def test_the_parts_add_up_to_the_whole() -> None:
         np.sum([layer.values for layer in layers], axis=0), np.sum([part.values for part in parts[:2]], axis=0)
     )
     np.testing.assert_allclose(parts[2].values, GAMMA * 0.02)
+
+
+def test_a_run_that_was_changed_is_weighed_as_it_was() -> None:
+    """The first ten iterations with other weights, and with a layer that is none of the cost any more."""
+    plain, before = a_report(), Weighting({}, {**STYLE, "gone": 2.0}, 0.0, BETA / 2, GAMMA)
+    history = [replace(each, per_layer={**each.per_layer, "gone": 3.0}) for each in plain.history[:10]]
+    changed = a_report(history=[*history, *plain.history[10:]], earlier=[(10, before)])
+    for part, as_before in zip(report._parts(changed)[1:3], report._parts(plain)[1:3], strict=True):
+        share = 0.0 if part.name == "content" else 0.5
+        np.testing.assert_allclose(part.values[:10], share * np.array(as_before.values[:10]))
+        np.testing.assert_allclose(part.values[10:], as_before.values[10:])
+    layers = {curve.name: curve.values for curve in report._layers(changed)}
+    assert layers["style gone"] == [BETA / 2 * 2 * 3] * 10 + [0.0] * 20
 
 
 def test_rounding_is_not_taken_for_smoothness() -> None:
