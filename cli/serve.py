@@ -10,8 +10,6 @@ from .options import Debug, Quiet
 from .terminal.messages import say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ..studio.settings import Kind, Program
 
 PORT = 8642
@@ -88,12 +86,13 @@ def program() -> "Program":
     from importlib.util import find_spec
     from typing import get_type_hints
 
+    from ..runs.changes import CHANGEABLE
     from ..runs.settings import Settings
     from ..studio.settings import WITHHELD, Program, Setting
     from ..weights import default_weights, known_weights
     from .run import run
 
-    choices, live = _choices(), _changeable()
+    choices = _choices()
     here = [default_weights(), *(entry.name for entry in known_weights() if entry.cached)]
     choices["weights"] = tuple(dict.fromkeys(here))
     hints, settings, flags = get_type_hints(run, include_extras=True), {}, {}
@@ -112,7 +111,7 @@ def program() -> "Program":
             high=option.max,
             help=option.help or "",
             group=option.rich_help_panel,
-            live=field.name in live,
+            live=field.name in CHANGEABLE,
         )
         declared = [name for name in (option.default, *(option.param_decls or ())) if str(name).startswith("--")]
         flags[field.name] = str(declared[0]) if declared else f"--{field.name.replace('_', '-')}"
@@ -120,7 +119,6 @@ def program() -> "Program":
         command=(sys.executable, "-m", "nstgpu"),
         settings=settings,
         flags=flags,
-        check_change=_check_change,
         weights=choices["weights"],
         has_reports=find_spec("matplotlib") is not None,
     )
@@ -157,19 +155,3 @@ def _choices() -> "dict[str, tuple[str, ...]]":
         "precision": ("auto", "fp32", *on_tensor_cores()),
         "preprocessing": tuple(PREPROCESSINGS),
     }
-
-
-_WEIGHTS = ("content_weight", "style_weight", "tv_weight", "learning_rate")
-_METHOD = ("style_layers", "content_layers", "style_scales", "colors", "statistics")
-
-
-def _changeable() -> frozenset[str]:
-    return frozenset((*_WEIGHTS, *_METHOD))
-
-
-def _check_change(changes: "Mapping[str, Any]") -> None:
-    """Raises SettingsError for what can't be changed while a run is painted."""
-    from ..engine.errors import SettingsError
-
-    if lasting := sorted(set(changes) - _changeable()):
-        raise SettingsError(f"{lasting[0]} cannot be changed while a run is painted; begin another one like it")

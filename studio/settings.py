@@ -5,7 +5,7 @@ What an option is called and what it says of itself comes from the command line,
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,8 +52,6 @@ class Program:
     settings: Mapping[str, Setting]
     flags: Mapping[str, str]
     """The option of each setting: style_weight -> --style-weight."""
-    check_change: Callable[[Mapping[str, Any]], None]
-    """Raises a ValueError, one line, for what can't be changed while a run is painted."""
     weights: tuple[str, ...] = ()
     """The names of those that are here."""
     has_reports: bool = False

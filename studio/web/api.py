@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from ...runs.changes import fitting
 from ..jobs import shelf
 from ..jobs.job import Job
 from ..jobs.record import Detail, Summary
@@ -144,8 +145,7 @@ class Api:
                 settings = taken(job.record.settings | changes, studio.program, studio.limits, job.record.styles)
                 studio.set(job, settings)
                 return
-            taken(changes, studio.program, studio.limits, job.record.styles)
-            studio.program.check_change(changes)
+            fitting(changes, "the request")
         except Conflict:
             raise
         except ValueError as error:

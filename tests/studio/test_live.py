@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import runpy
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +14,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
-from harness.studio import Served, begun, ended, opened, served, until
+import nstgpu
+from harness.studio import Served, begun, ended, opened, png, served, until
 from nstgpu.studio.jobs.history import History
 from nstgpu.studio.jobs.watching import Watcher
 from nstgpu.studio.limits import Limits
@@ -135,6 +138,19 @@ def test_ten_thousand_iterations_are_bounded(tmp_path: Path, plan: Any) -> None:
 
 async def _is_ended(studio: Any, run: str) -> bool:
     return bool(studio.job(run).record.state == "done")
+
+
+def test_the_example_client(
+    tmp_path: Path, plan: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan(iterations=5, pace=0.1)
+    (tmp_path / "a.png").write_bytes(png())
+    monkeypatch.chdir(tmp_path)
+    with served(tmp_path / "runs") as server:
+        monkeypatch.setattr(sys, "argv", ["studio_client.py", "a.png", "a.png", f"127.0.0.1:{server.port}"])
+        runpy.run_path(str(Path(nstgpu.__file__).parent / "examples" / "studio_client.py"), run_name="__main__")
+    assert "5 of 5, cost 0.2" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("2*.png"))) == 1
 
 
 def test_history_survives_a_damaged_file(tmp_path: Path) -> None:
