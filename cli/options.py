@@ -66,6 +66,14 @@ Changes = Annotated[
         rich_help_panel="Method",
     ),
 ]
+Live = Annotated[
+    bool,
+    typer.Option(
+        "--live",
+        help="Watch it, and change its mind, in the browser; needs the extra serve.",
+        rich_help_panel="Output",
+    ),
+]
 LiveLines = Annotated[
     str | None,
     typer.Option(

@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG001  (the options are read from typer's context, which knows what was given and what is a default)
 
+import sys
 from typing import Annotated
 
 import typer
@@ -22,6 +23,7 @@ from .options import (
     Changes,
     Debug,
     Directions,
+    Live,
     LiveLines,
     MatchEvery,
     Quiet,
@@ -31,7 +33,7 @@ from .options import (
 from .painting.given import options_of
 from .painting.paint import paint
 
-ACTED_ON_HERE = ("recipe", "yes", "debug", "version", "dry_run", "live_lines")
+ACTED_ON_HERE = ("recipe", "yes", "debug", "version", "dry_run", "live", "live_lines")
 """Or where errors are reported; the others are a run's options."""
 PICTURES, SCALES, METHOD, OUTPUT, MACHINE = "Pictures", "Scales", "Method", "Output", "Machine"
 
@@ -384,6 +386,7 @@ def run(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    live: Live = False,
     live_lines: LiveLines = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -401,6 +404,10 @@ def run(
     from ..kernels.errors import DeviceError
 
     options = options_of(dict(given), recipe, presets, yes=yes)
+    if live and not dry_run:
+        from .painting.in_browser import in_browser
+
+        raise typer.Exit(in_browser(sys.argv[1:], options, run))
     try:
         with pipes_read_once():
             paint(options, dry_run=dry_run, live_frame=live_lines)

@@ -52,6 +52,8 @@ class Program:
     settings: Mapping[str, Setting]
     flags: Mapping[str, str]
     """The option of each setting: style_weight -> --style-weight."""
+    given: tuple[str, ...] | None = None
+    """The words of the only run there is, instead of what its record says; it has this terminal."""
     weights: tuple[str, ...] = ()
     """The names of those that are here."""
     has_reports: bool = False

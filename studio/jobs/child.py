@@ -29,6 +29,8 @@ CHECKPOINT_SECONDS = 10
 def command(program: Program, record: Record, folder: Path, device: str) -> list[str]:
     """What paints a run, or goes on with one that has a checkpoint."""
     live = f"{LIVE_LINES}={folder / shelf.FRAME}"
+    if program.given is not None:
+        return [*program.command, *program.given, live]
     if (folder / shelf.CHECKPOINT).exists():
         words = ["resume", str(folder / shelf.CHECKPOINT), f"--output={folder / shelf.RESULT}"]
         return [*program.command, *words, live]
@@ -59,20 +61,20 @@ class Child:
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
-    async def start(cls, words: Sequence[str], folder: Path, limits: Limits) -> "Child":
+    async def start(cls, words: Sequence[str], folder: Path, limits: Limits, *, has_terminal: bool) -> "Child":
         """Raises OSError where it can't be started, and ValueError where the child of a dead server will not end."""
         held = await _last_one_gone(folder / _LOCK, limits.orphan_seconds)
         with held:
             passed: dict[str, Any] = {} if sys.platform == "win32" else {"pass_fds": (held.fileno(),)}
+            own: dict[str, Any] = {} if has_terminal else apart() | {"cwd": folder}
             process = await asyncio.create_subprocess_exec(
                 *words,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+                stderr=None if has_terminal else asyncio.subprocess.PIPE,
                 limit=limits.line_bytes,
-                cwd=folder,
                 env=environment(),
-                **(apart() | passed),
+                **(passed | own),
             )
             held.truncate(0)
             held.write(str(process.pid).encode())
@@ -127,7 +129,8 @@ class Child:
     async def _listen(self) -> None:
         """Standard error into the run's log, as much as that may hold."""
         errors = self._process.stderr
-        assert errors is not None
+        if errors is None:  # it says it in this terminal
+            return
         tail = ""
         with self._log.open("ab") as log:
             while piece := await errors.read(1 << 14):

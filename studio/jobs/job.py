@@ -32,6 +32,8 @@ class Job:
         self.frame: Frame | None = None
         self.remaining: float | None = None
         self.is_removed = False
+        self.code: int | None = None
+        """With which its last child ended."""
         self.said_done: Mapping[str, Any] | None = None
         self._history: History | None = None
         self._frames: Frames | None = None

@@ -209,7 +209,8 @@ class Studio:
             self._fill()
 
     async def _painted(self, job: Job, device: str) -> None:
-        child = await Child.start(command(self.program, job.record, job.folder, device), job.folder, self.limits)
+        words, has_terminal = command(self.program, job.record, job.folder, device), self.program.given is not None
+        child = await Child.start(words, job.folder, self.limits, has_terminal=has_terminal)
         job.begin(child)
         if job.is_removed or self._closing:
             child.kill()
@@ -217,7 +218,7 @@ class Studio:
             child.tell({"pause": True})
         async for event in child.events():
             await self._take(job, event)
-        code = await child.ended()
+        job.code = code = await child.ended()
         if self._closing or job.is_removed:
             return
         if job.said_done is not None:

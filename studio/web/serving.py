@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -76,8 +77,21 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+class _Deaf(uvicorn.Server):
+    """A server that leaves signals to others."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 async def serve(
-    app: ASGIApp, listening: socket.socket, limits: Limits, ready: Callable[[uvicorn.Server], None]
+    app: ASGIApp,
+    listening: socket.socket,
+    limits: Limits,
+    ready: Callable[[uvicorn.Server], None],
+    *,
+    hears_signals: bool,
 ) -> None:
     """Serves until a signal, or until `should_exit` of the server that `ready` is given."""
     config = uvicorn.Config(
@@ -97,7 +111,7 @@ async def serve(
         timeout_keep_alive=20,
         timeout_graceful_shutdown=3,
     )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(config) if hears_signals else _Deaf(config)
 
     async def tell() -> None:
         while not server.started and not server.should_exit:

@@ -62,18 +62,21 @@ class Session:
             lines.append("note: this system does not limit the memory of what decodes uploaded pictures")
         return lines
 
-    def run(self, open_page: bool = False, until: Callable[[Studio], "asyncio.Future[None]"] | None = None) -> None:
-        """Serves until Ctrl-C or SIGTERM, or until what `until` returns is done."""
+    def run(self, shown: str | None = None, until: "Callable[[Studio], asyncio.Future[None]] | None" = None) -> None:
+        """Serves until Ctrl-C or SIGTERM or, where `until` is given and signals are others', until that is done.
+
+        shown: the part of the page to open in the browser; None for nothing.
+        """
 
         def ready(server: uvicorn.Server) -> None:
-            if open_page:
-                _open(self.address)
+            if shown is not None:
+                _open(self.address + shown)
             if until is not None:
                 until(self.studio).add_done_callback(lambda _: setattr(server, "should_exit", True))
 
         app = application(self.studio, self.access, self._devices)
         with contextlib.suppress(KeyboardInterrupt), self._listening:
-            asyncio.run(serve(app, self._listening, self._limits, ready))
+            asyncio.run(serve(app, self._listening, self._limits, ready, hears_signals=until is None))
         self._runs.close()
 
 

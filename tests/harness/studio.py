@@ -17,10 +17,11 @@ import httpx
 import pytest
 from PIL import Image
 
-from nstgpu.cli.serve import program
+from nstgpu.cli.run import run as run_command
 from nstgpu.studio.jobs.shelf import Shelf
 from nstgpu.studio.jobs.studio import Studio
 from nstgpu.studio.limits import Limits
+from nstgpu.studio.program import program
 from nstgpu.studio.settings import Program
 from nstgpu.studio.web.app import application
 from nstgpu.studio.web.guard import Access
@@ -34,7 +35,7 @@ LIMITS, LOCAL = Limits(), Access()
 
 def fake_program() -> Program:
     """`nstgpu run` as the studio knows it, but for what starts it."""
-    return replace(program(), command=FAKE)
+    return replace(program(run_command), command=FAKE)
 
 
 def png(size: tuple[int, int] = (40, 30), mode: str = "RGB", kind: str = "PNG", **options: Any) -> bytes:
