@@ -41,7 +41,12 @@ def theirs(weights: Weights, size: int) -> Callable[[], Any]:
     return lambda: to_host(other.gradient())
 
 
+REST = 0.02
+"""Seconds before each measurement: PyTorch's threads wait at full speed for some milliseconds after its turn."""
+
+
 def timed(work: Callable[[], Any]) -> float:
+    time.sleep(REST)
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
