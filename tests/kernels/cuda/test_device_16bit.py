@@ -444,6 +444,34 @@ def test_wgmma_convolves_what_it_serves(element: tensor_map.Element, thin: Calla
     }  # fmt: skip
 
 
+class Idle(EmulatorRuntime):
+    """Memory full of zeros, and launches that do nothing."""
+
+    def allocate(self, nbytes: int) -> Any:
+        return np.zeros(nbytes, np.uint8)
+
+    def launch(self, launch: Launch) -> None:
+        del launch
+
+
+def test_an_iteration_is_so_many_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the classic cost on VGG-19's shapes, 512 px: each is a microsecond or two between kernels on a GPU."""
+    monkeypatch.setattr(self_test, "known_problem", lambda *_: None)
+    launched = list[str]()
+    device = CudaDevice(Idle("bf16"), "bf16", wgmma=True, on_launch=lambda at: launched.append(at.kernel))
+    picture = np.zeros((512, 512, 3), np.float32)
+    transfer = StyleTransfer(
+        picture, picture, weights=load_weights("random:0"), device=device, tile="off", content_layers={"relu4_2": 1.0},
+        style_layers={f"relu{block}_1": 1.0 for block in range(1, 6)}, content_weight=1.0, style_weight=1.0,
+        tv_weight=1.0,
+    )  # fmt: skip
+    objective = transfer.objective()
+    launched.clear()
+    objective.enqueue(objective.image, objective.gradient)
+    assert not [kernel for kernel in launched if "pool_input_gradient" in kernel]
+    assert len(launched) == 50
+
+
 def test_one_layer_by_wgmma_is_what_the_launcher_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_test, "known_problem", lambda *_: None)
     on = runtime("emulator", "bf16")
