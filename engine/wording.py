@@ -9,3 +9,9 @@ def counted(number: int, noun: str) -> str:
 def shortest(value: float) -> str:
     """The shortest text that is this very number; 2 and not 2.0."""
     return repr(float(value)).removesuffix(".0")
+
+
+def quoted(value: object) -> str:
+    """What somebody wrote, as Python writes it, and no more than a line's worth of it: it may be of any length."""
+    shown = repr(value)
+    return shown if len(shown) <= 100 else shown[:99] + "…"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
+from ..engine.wording import quoted
 from .checks import check_tuning
 from .settings import EITHER, MOST_ITERATIONS, TUNING, Options, Settings, checked, layers_of, styles_of, tuning_of
 
@@ -78,7 +79,7 @@ def parsed(text: str) -> Change:
     """The change that a text tells of; raises SettingsError."""
     from ..engine.errors import SettingsError
 
-    shown = repr(text if len(text) <= 100 else text[:99] + "…")
+    shown = quoted(text)
     number, *pairs = text.split() or [""]
     if not (number.isascii() and number.isdecimal() and 0 < int(number[:12]) <= MOST_ITERATIONS) or not pairs:
         raise SettingsError(f"the change {shown}: write ITERATION NAME=VALUE, as in '250 style_weight=2e4'")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from ..engine.optimizers.scales import ITERATIONS
-from ..engine.wording import counted
+from ..engine.wording import counted, quoted
 
 if TYPE_CHECKING:
     from ..engine.balance import Layers
@@ -159,11 +159,11 @@ def checked(values: Mapping[str, Any], kind: type[Settings], source: str) -> dic
         if name not in known:
             if name in {field.name for field in fields(Options)}:
                 raise SettingsError(f"{source} has {name!r}, which a recipe may not say; give it as an option instead")
-            raise SettingsError(f"{source} has {name!r}, which this version does not know; leave it out")
+            raise SettingsError(f"{source} has {quoted(name)}, which this version does not know; leave it out")
         if not _is_a(value, hints[name]) or not _is_within(name, value):
-            shown = repr(value)
-            shown = shown if len(shown) <= 100 else shown[:99] + "…"
-            raise SettingsError(f"{source} has {name} = {shown}, which that option cannot be; correct or remove it")
+            raise SettingsError(
+                f"{source} has {name} = {quoted(value)}, which that option cannot be; correct or remove it"
+            )
         fitting[name] = tuple(value) if isinstance(known[name], tuple) else value
     return fitting
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...engine.wording import counted
+from ...engine.wording import counted, quoted
 from ...runs import files
 from ...runs.files import SUMS
 from ...runs.recipes import Sums
@@ -86,7 +86,7 @@ def _apart(values: Mapping[str, Any], title: str) -> tuple[dict[str, Any], dict[
             continue
         listed = value if isinstance(value, list) else [value]
         if name.removesuffix(SUMS) not in values or not all(isinstance(one, str) for one in listed):
-            raise SettingsError(f"{title} has {name!r}, which this version does not know; leave it out")
+            raise SettingsError(f"{title} has {quoted(name)}, which this version does not know; leave it out")
         sums[name.removesuffix(SUMS)] = listed
     return settings, sums
 

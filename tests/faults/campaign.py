@@ -22,6 +22,7 @@ from . import mutations, seeds
 
 MOST_SECONDS = 20.0
 """That a file of a few kilobytes may take to be read or refused; on a busy machine too."""
+SECONDS_TO_START = 300.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -61,17 +62,14 @@ class Reader:
         """What came of a file: see `reading.outcome`; a death or a hang is a fault."""
         process = self._process or self._start()
         assert process.stdin is not None
-        assert process.stdout is not None
         try:
             print(path, file=process.stdin, flush=True)
         except BrokenPipeError:
             return self._ended(process)
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            if not selector.select(MOST_SECONDS):
-                self.close()
-                return "fault", f"no answer in {MOST_SECONDS:.0f} s"
-        line = process.stdout.readline()
+        line = self._line(process, MOST_SECONDS)
+        if line is None:
+            self.close()
+            return "fault", f"no answer in {MOST_SECONDS:.0f} s"
         if not line:
             return self._ended(process)
         how, what = json.loads(line)
@@ -87,6 +85,14 @@ class Reader:
                         stream.close()
             self._process = None
 
+    @staticmethod
+    def _line(process: "subprocess.Popen[str]", seconds: float) -> str | None:
+        """The next line that it says, "" if it has ended, None if it says nothing for so long."""
+        assert process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            return process.stdout.readline() if selector.select(seconds) else None
+
     def _ended(self, process: "subprocess.Popen[str]") -> tuple[str, str]:
         code = process.wait()
         self.close()
@@ -97,6 +103,8 @@ class Reader:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
         )
+        if not self._line(self._process, SECONDS_TO_START):
+            raise RuntimeError(f"`{' '.join(command)}` does not start")
         return self._process
 
 

@@ -1,7 +1,7 @@
 """What is done with a damaged file, and what may come of it: a result, or one line that says what is wrong.
 
 `python -m tests.faults.reading KIND` is a worker: lines of paths on standard input, a line of JSON for each on standard
-output. It has limits of memory, and whoever started it has a limit of time.
+output, after a line of nothing once it is ready. It has limits of memory, and whoever started it has a limit of time.
 """
 
 import json
@@ -91,6 +91,8 @@ def limit_memory() -> None:
 def main() -> None:
     kind = sys.argv[1]
     limit_memory()
+    outcome(kind, Path("nothing"))  # imports what reading takes, for which there is a time of its own
+    print(flush=True)
     for line in sys.stdin:
         print(json.dumps(outcome(kind, Path(line.rstrip("\n")))), flush=True)
 

@@ -25,6 +25,17 @@ def test_seeds_are_read(kind: str, tmp_path: Path) -> None:
         assert reading.outcome(kind, path)[0] == "read", path.name
 
 
+FOUND = {"recipes": (2_000_002_250, 2_000_006_215)}
+"""What campaigns found, by kind: a key of 5000 characters, told whole."""
+
+
+@pytest.mark.parametrize(("kind", "number"), [(kind, number) for kind in FOUND for number in FOUND[kind]])
+def test_what_was_found_is_mended(kind: str, number: int) -> None:
+    tally = campaign.Tally()
+    campaign.run([kind], iter([number]), tally)
+    assert not tally.findings, str(tally)
+
+
 def test_a_number_tells_the_file(tmp_path: Path) -> None:
     files = [(path.name, path.read_bytes()) for path in seeds.make(tmp_path, "recipes")]
     assert campaign.damaged("recipes", 7, files) == campaign.damaged("recipes", 7, files)
