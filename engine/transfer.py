@@ -281,6 +281,8 @@ class StyleTransfer:
     ) -> Result:
         """Optimises the pixels from coarse to fine; the callback may return False to stop.
 
+        On a GPU it is told after that of the iterations that were under way, two at most.
+
         iterations: at each scale, a list of them, or FromTo(100, 50), from the first scale's to the last's. min_size,
         scales: the first scale's long side at least, in pixels, and how many; 1 is the full size only. optimizer:
         "adam", "lbfgs" or "descent" (G := G - eta dJ/dG). learning_rate: in units of a pixel's range for Adam, eta for

@@ -111,7 +111,15 @@ def test_the_host_is_told_of_every_iteration_in_order(make: Make) -> None:
 
 def test_stopping_completes_what_is_under_way(make: Make) -> None:
     whole = make().run(12, scales=1)
-    result = make().run(12, scales=1, on_iteration=lambda progress: progress.iteration < 4)
+    seen: list[Progress] = []
+
+    def until_four(progress: Progress) -> bool:
+        seen.append(progress)
+        return progress.iteration < 4
+
+    result = make().run(12, scales=1, on_iteration=until_four)
+    assert [progress.costs for progress in seen] == result.history  # told of all that was done, once
+    assert list(seen[-1].state().history) == result.history
     assert result.interrupted
     assert 4 <= len(result.history) < 4 + captured.AHEAD
     assert result.history == whole.history[: len(result.history)]
