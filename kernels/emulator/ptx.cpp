@@ -35,6 +35,10 @@ constexpr int bits_of = number == Number::tf32 ? 32 : 16;
 template <Number number>
 constexpr int products_at_once = number == Number::tf32 ? 4 : 8;
 template <Number number>
+constexpr uint32_t exponent_bits = number == Number::bf16 ? 0x7f80 : number == Number::fp16 ? 0x7c00 : 0x7f800000;
+template <Number number>
+constexpr uint32_t magnitude_bits = number == Number::tf32 ? 0x7fffe000 : 0x7fff;
+template <Number number>
 constexpr double least_normal = number == Number::fp16 ? 0x1p-14 : 0x1p-126;
 
 template <Number number>
@@ -60,6 +64,20 @@ struct Factors {
         }
     }
 };
+
+template <Number number>
+bool all_zero(const uint32_t* bits, int count) {
+    uint32_t any = 0;
+    for (int i = 0; i < count; ++i) any |= bits[i] & magnitude_bits<number>;
+    return any == 0;
+}
+
+template <Number number>
+bool all_finite(const uint32_t* bits, int count) {
+    bool finite = true;
+    for (int i = 0; i < count; ++i) finite &= (bits[i] & exponent_bits<number>) != exponent_bits<number>;
+    return finite;
+}
 
 // sums += `count` products of a row of A, from a[k] on, and of as many rows of B; the largest exponents among the
 // terms.
@@ -113,19 +131,31 @@ void multiply_fragments(void* const* operands, unsigned) {
                 b_bits[k][group] = has.b[i] >> shift & low;
             }
     }
+    // Tiles reach beyond images and channels, where all is zero: products of zeros change a sum of -0 alone.
+    const bool b_zero = all_zero<number>(b_bits[0], depth * mma_columns);
+    const bool b_finite = b_zero || all_finite<number>(b_bits[0], depth * mma_columns);
+    bool skipped[mma_rows], all_skipped = true;
+    for (int i = 0; i < mma_rows; ++i) {
+        skipped[i] = b_zero ? all_finite<number>(a_bits[i], depth) : b_finite && all_zero<number>(a_bits[i], depth);
+        all_skipped &= skipped[i];
+        for (int j = 0; j < mma_columns; ++j) sums[i][j] = before[i][j] + (skipped[i] ? 0.0f : -0.0f);
+    }
     Factors a, b;
-    a.set<number>(a_bits[0], mma_rows * depth);
-    b.set<number>(b_bits[0], depth * mma_columns);
-    memcpy(sums, before, sizeof sums);
+    if (!all_skipped) {
+        a.set<number>(a_bits[0], mma_rows * depth);
+        b.set<number>(b_bits[0], depth * mma_columns);
+    }
     Row largest = {};
     for (int i = 0; i < mma_rows; ++i)
-        for (int k = 0; k < depth; k += products_at_once<number>) {
+        for (int k = 0; k < depth && !skipped[i]; k += products_at_once<number>) {
             const Row exponents = add_products(a, i * depth + k, b, k, products_at_once<number>, sums[i]);
             largest = exponents > largest ? exponents : largest;
         }
     // An infinity or NaN somewhere: once more, with nothing cut, which beside an infinity makes no difference.
     bool finite = true;
     for (int j = 0; j < mma_columns; ++j) finite &= largest[j] < INFINITY;
+    for (int i = 0; i < mma_rows && !all_skipped; ++i)
+        for (int j = 0; j < mma_columns; ++j) finite &= !skipped[i] || std::isfinite(before[i][j]);
     for (int i = 0; i < mma_rows && !finite; ++i)
         for (int j = 0; j < mma_columns; ++j) {
             double sum = before[i][j];
