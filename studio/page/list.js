@@ -14,7 +14,7 @@ export class RunList {
     this.items = new Map();
     this.runs = [];
     this.current = null;
-    this.order = reorderable(this.root, ".grip", (item, index) => this.move(item.dataset.id, index));
+    this.order = reorderable(this.root, "[data-state=queued]", ".grip", (item, place) => this.move(item.dataset.id, place));
     byId("compare-chosen").onclick = () => { location.hash = `#/compare/${this.chosen().join(",")}`; };
   }
 
@@ -36,7 +36,7 @@ export class RunList {
     });
     if (focused !== document.activeElement && this.root.contains(focused)) focused.focus();
     byId("runs-empty").hidden = runs.length > 0;
-    byId("runs-hint").hidden = runs.length < 2;
+    byId("runs-hint").hidden = this.queue().length < 2;
     this.showChosen();
   }
 
@@ -86,6 +86,11 @@ export class RunList {
     for (const run of this.runs) this.show(this.items.get(run.id), run);
   }
 
+  /** The ids of those that wait, which alone have an order that can be changed. */
+  queue() {
+    return this.runs.filter(({ state }) => state === "queued").map(({ id }) => id);
+  }
+
   chosen() {
     return this.runs.map(({ id }) => id).filter((id) => this.items.get(id).parts.pick.checked);
   }
@@ -100,7 +105,7 @@ export class RunList {
   async move(id, position) {
     try {
       await api.patch(id, { position });
-      announce(`Moved to place ${position + 1} of ${this.runs.length}`);
+      announce(`Moved to place ${position + 1} of ${this.queue().length} that wait`);
     } catch (error) {
       announce(error.message);
       this.update(await api.runs().catch(() => this.runs));
@@ -110,22 +115,22 @@ export class RunList {
   openMenu(item) {
     const menu = byId("run-menu");
     const run = this.runs.find(({ id }) => id === item.root.dataset.id);
-    const index = this.runs.indexOf(run);
+    const [queue, place] = [this.queue(), this.queue().indexOf(run.id)];
     const entries = [
       ["Open", () => { location.hash = `#/run/${run.id}`; }],
       ["Rename", () => this.rename(run)],
       ["Same settings, new content", () => { location.hash = `#/new/${run.id}`; }],
       null,
-      index > 0 && ["Move up", () => this.move(run.id, index - 1)],
-      index < this.runs.length - 1 && ["Move down", () => this.move(run.id, index + 1)],
-      null,
+      place > 0 && ["Move up", () => this.move(run.id, place - 1)],
+      place >= 0 && place < queue.length - 1 && ["Move down", () => this.move(run.id, place + 1)],
+      place >= 0 && queue.length > 1 && null,
       ["Delete …", () => this.remove(run), "danger"],
     ].filter((entry) => entry !== false);
     menu.replaceChildren(...entries.map((entry) => entry === null ? make("hr") : this.entry(menu, ...entry)));
     menu.showPopover();
-    const place = item.parts.menu.getBoundingClientRect();
-    menu.style.left = `${Math.max(8, Math.min(place.left, innerWidth - menu.offsetWidth - 8))}px`;
-    menu.style.top = `${Math.max(8, Math.min(place.bottom + 4, innerHeight - menu.offsetHeight - 8))}px`;
+    const box = item.parts.menu.getBoundingClientRect();
+    menu.style.left = `${Math.max(8, Math.min(box.left, innerWidth - menu.offsetWidth - 8))}px`;
+    menu.style.top = `${Math.max(8, Math.min(box.bottom + 4, innerHeight - menu.offsetHeight - 8))}px`;
     menu.onkeydown = (event) => {
       const buttons = [...menu.querySelectorAll("button")];
       const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
