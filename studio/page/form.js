@@ -78,7 +78,7 @@ function field(setting) {
 
 function select(setting, id) {
   const element = make("select", { class: "select", id });
-  if (setting.default === null) element.append(make("option", { value: "" }, setting.shown_default ? choiceName(setting.shown_default) : "As it comes"));
+  if (setting.default === null) element.append(make("option", { value: "" }, setting.shown_default || "As it comes"));
   for (const choice of setting.choices) {
     element.append(make("option", { value: choice, selected: choice === setting.default }, choiceName(choice)));
   }

@@ -14,6 +14,7 @@ import { STATES, settingName, settingValue } from "./words.js";
 export class Painting {
   /** Ends with `close()`; `connection` is told when the run's socket is lost and open again. */
   constructor(about, id, connection) {
+    this.connection = connection;
     [this.root, this.parts] = clone("t-run");
     this.id = id;
     this.run = null;
@@ -69,8 +70,8 @@ export class Painting {
     try {
       run = await api.run(this.id);
     } catch (error) {
-      if (error.status === 404) this.parts.inspector.hidden = true;
-      if (error.status) this.viewer.note({ kind: "failed", title: error.status === 404 ? "There is no such painting" : "It can't be shown", text: error.message });
+      if (error.status === 404) this.missing();
+      else if (error.status) this.viewer.note({ kind: "failed", title: "It can't be shown", text: error.message });
       return;
     }
     if (this.closed) return;
@@ -86,6 +87,14 @@ export class Painting {
       const content = await api.bitmapFrom(api.fileOf(this.id, "content"));
       if (content && !this.closed) this.viewer.setBefore(content);
     }
+  }
+
+  /** There is no such run, and no use in asking for it again. */
+  missing() {
+    this.live.close();
+    this.connection.open("run");
+    this.parts.inspector.hidden = true;
+    this.viewer.note({ kind: "failed", title: "There is no such painting", text: "It may have been deleted." });
   }
 
   receive(event) {

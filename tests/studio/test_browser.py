@@ -255,6 +255,14 @@ def test_a_mask_is_painted_undone_and_sent(server: Server, tab: Any) -> None:
     assert ((mask > 20) & (mask < 235)).any(), "the edge is soft"
 
 
+def test_a_painting_that_is_not_there_is_said_to_be_missing(server: Server, tab: Any) -> None:
+    page = tab()
+    page.goto(f"{server.address}/#/run/2026-01-01-000000-aaaaaa")
+    page.locator("text=There is no such painting").wait_for()
+    time.sleep(1.2)  # a lost connection is told of after 0.9 s
+    assert page.locator("#connection").inner_text() == ""
+
+
 def test_a_server_that_is_killed_is_waited_for_and_goes_on(server: Server, tab: Any) -> None:
     run = server.begin(**LONG)
     page = tab()

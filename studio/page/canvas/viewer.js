@@ -122,7 +122,7 @@ export class Viewer {
     const { scale, left, top } = this.camera.placed(this.size, this.view());
     const box = [left + MARGIN, top + MARGIN, this.size[0] * scale, this.size[1] * scale];
     context.imageSmoothingQuality = "high";
-    context.imageSmoothingEnabled = !this.newest || (box[2] * ratio) / this.newest.width < 4;
+    context.imageSmoothingEnabled = this.camera.zoom <= 1 || scale * ratio < 4; // pixels are shown to who looks for them
     const share = FADE ? Math.min(1, (performance.now() - this.arrived) / FADE) : 1;
     if (this.previous && share < 1) context.drawImage(this.previous, ...box);
     if (this.newest) {
