@@ -151,7 +151,7 @@ export class Curves {
       context.moveTo(EDGE.left, y(log));
       context.lineTo(width - EDGE.right, y(log));
       context.stroke();
-      context.fillText(number(10 ** log), EDGE.left - 6, y(log));
+      context.fillText(tickLabel(10 ** log), EDGE.left - 6, y(log));
     }
     context.setLineDash([2, 3]);
     context.strokeStyle = color("--edge");
@@ -202,6 +202,11 @@ export class Curves {
     this.scheme.removeEventListener("change", this.redraw);
     document.removeEventListener("themechange", this.redraw);
   }
+}
+
+/** Short enough for the room at the left: 0.01, 500, 1e5. */
+function tickLabel(value) {
+  return value >= 1e4 ? value.toExponential(0).replace("e+", "e") : number(value);
 }
 
 function padded(low, high) {
