@@ -195,7 +195,8 @@ def test_two_pictures_that_are_dropped_are_painted_and_kept(server: Server, tab:
     assert Image.open(taken.value.path()).size == SIZE
     (run,) = server.runs()
     assert server.run(run["id"])["settings"] == {"iterations": "40"}
-    assert "style_weight" in server.client.get(f"/api/runs/{run['id']}/recipe").text
+    recipe = server.client.get(f"/api/runs/{run['id']}/recipe").text
+    assert re.search(r'^iterations = "?40\b', recipe, re.MULTILINE), recipe
 
 
 def test_a_weight_is_changed_in_one_tab_and_seen_in_another_and_after_a_reload(server: Server, tab: Any) -> None:
