@@ -121,13 +121,13 @@ export class Painting {
 
   begin(begun) {
     this.begun = begun;
-    this.viewer.setSize(begun.size);
     this.rescale(begun.scales);
     this.adjust.begin(begun.taken ?? {});
     if (this.run) this.update(this.run);
   }
 
   rescale(scales) {
+    this.viewer.setSize(scales.at(-1).size);
     this.progress.begin(scales);
     this.curves.begin(scales);
   }
@@ -143,18 +143,19 @@ export class Painting {
     this.run = { ...this.run, ...run };
     const { state } = run;
     this.root.classList.remove("opening");
-    const going = state === "running" || state === "paused";
+    if (going(state)) this.shownPicture = false; // it will be another one
+    const isGoing = going(state);
     if (document.activeElement !== this.parts.title) this.parts.title.value = run.name;
     this.parts.state.textContent = STATES[state] ?? state;
     this.parts.state.dataset.state = state;
-    this.actions.pause.hidden = this.actions.stop.hidden = this.actions.more.hidden = !going;
+    this.actions.pause.hidden = this.actions.stop.hidden = this.actions.more.hidden = !isGoing;
     this.actions["pause-label"].textContent = state === "paused" ? "Go on" : "Pause";
     this.actions["pause-icon"].setAttribute("href", state === "paused" ? "#i-play" : "#i-pause");
-    this.actions.like.hidden = going || state === "queued";
+    this.actions.like.hidden = isGoing || state === "queued";
     this.actions.resume.hidden = state !== "stopped" && state !== "failed";
-    this.adjust.setEnabled(going && this.begun !== null);
-    this.parts["adjust-panel"].hidden = !going;
-    this.parts["costs-panel"].hidden = !going && !this.curves.at.length;
+    this.adjust.setEnabled(isGoing && this.begun !== null);
+    this.parts["adjust-panel"].hidden = !isGoing;
+    this.parts["costs-panel"].hidden = !isGoing && !this.curves.at.length;
     this.parts.progress.hidden = state === "queued" && !this.begun;
     this.parts["changes-panel"].hidden = this.parts.changes.children.length === 0;
     this.downloads.show(run.has ?? {});
@@ -227,4 +228,9 @@ export class Painting {
     this.viewer.close();
     this.curves.close();
   }
+}
+
+/** Whether a run of this state is being painted. */
+function going(state) {
+  return state === "running" || state === "paused";
 }
