@@ -15,7 +15,7 @@ from .filters import method_of
 
 Floats = NDArray[np.float32]
 
-PLAIN_BYTES = 1 << 21  # of gathered numbers per item of "plain"
+PLAIN_BYTES = 1 << 20  # of gathered numbers per item of "plain"
 STRIP_BYTES = 1 << 21  # of transformed input per item of "squares"
 ROWS_BYTES = 1 << 22  # of transformed input and products per item of "rows"
 PHASE_BYTES = 1 << 20  # of transformed input per item of a small map
