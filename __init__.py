@@ -6,6 +6,7 @@ The public face and nothing else; every name is imported when it is first used, 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .batch.batch import Batch
     from .engine.errors import NonFiniteCostError, SettingsError
     from .engine.imaging.files import ImageError
     from .engine.transfer import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Batch",
     "Costs",
     "DeviceError",
     "FromTo",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Batch": "batch.batch",
     "Costs": "engine.transfer",
     "DeviceError": "kernels.errors",
     "FromTo": "engine.transfer",

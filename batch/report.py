@@ -26,7 +26,7 @@ h1 { font-size: 1.4rem; margin: 0; } header p { color: var(--faint); margin: .2r
 main { display: grid; grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)); gap: 1.25rem; }
 figure { margin: 0; } figure a, figure .none { display: grid; place-items: center; aspect-ratio: 1; background:
 color-mix(in srgb, currentColor 7%, transparent); border-radius: 4px; overflow: hidden; }
-figure img { width: 100%; height: 100%; object-fit: contain; }
+figure a { color: inherit; } figure img { width: 100%; height: 100%; object-fit: contain; }
 figure .none { color: var(--faint); font-size: .85rem; padding: .75rem; text-align: center; overflow-wrap: anywhere; }
 figcaption { font-size: .85rem; overflow-wrap: anywhere; margin-top: .35rem; } small { color: var(--faint); }
 .failed .none { color: light-dark(#a1260d, #ff9b85); }

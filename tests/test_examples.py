@@ -20,6 +20,7 @@ EXAMPLES = Path(nstgpu.__file__).parent / "examples"
     [
         ("library.py", ["content.jpg", "style.jpg"], "painted.png"),
         ("batch.py", ["pictures", "style.jpg", "out", "48"], "out/content.png"),
+        ("watch_folder.py", ["pictures", "style.jpg", "out", "1"], "out/content.png"),
         ("masks.py", ["content.jpg", "style.jpg", "content.jpg"], "two_styles.png"),
         ("early_stop.py", ["content.jpg", "style.jpg"], "settled.png"),
         ("change.py", ["content.jpg", "style.jpg"], "bolder.png"),
