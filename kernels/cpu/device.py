@@ -162,7 +162,8 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
 
         target = None if accumulate else out
         transform = BACKWARD if filters.method == "squares" else FORWARD
-        convolve(gradient, filters.method, filters.backward, transform, target, out.shape[2], finish, self._workers,
+        turned = filters.forward.swapaxes(1, 2) if filters.backward is None else filters.backward
+        convolve(gradient, filters.method, turned, transform, target, out.shape[2], finish, self._workers,
                  self._workspace)  # fmt: skip
 
     def carries_style(self, filters: CpuFilters) -> StylePlace | None:  # noqa: ARG002

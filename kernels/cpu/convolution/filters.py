@@ -16,12 +16,12 @@ class CpuFilters(NamedTuple):
     """The operands of the convolution, `forward`, and of its gradient, `backward`, which has C_in and C_out swapped.
 
     plain: (9, C_in, C_out). rows: (6, 3 C_in, C_out), the three taps of a row one below the other. squares:
-    (36, C_in, C_out), and `backward` is a view of `forward`.
+    (36, C_in, C_out), which serve both directions, so that there is no `backward`.
     """
 
     method: Method
     forward: Floats
-    backward: Floats
+    backward: Floats | None
     bias: Floats
 
 
@@ -45,8 +45,7 @@ def pack_filters(kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> CpuF
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     method = method_of(*kernel.shape[2:])
     if method == "squares":
-        transformed = winograd.transform_filters(kernel)
-        return CpuFilters(method, transformed, transformed.swapaxes(1, 2), bias)
+        return CpuFilters(method, winograd.transform_filters(kernel), None, bias)
     if method == "rows":
         return CpuFilters(method, winograd.transform_rows(kernel), winograd.transform_rows(turned), bias)
     forward, backward = (np.ascontiguousarray(k, np.float32).reshape(9, *k.shape[2:]) for k in (kernel, turned))

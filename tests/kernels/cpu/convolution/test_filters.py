@@ -1,8 +1,9 @@
 """By which of its three ways the cpu device convolves, and how large the strips of a thin layer are."""
 
+import numpy as np
 import pytest
 
-from nstgpu.kernels.cpu.convolution.filters import Method, method_of
+from nstgpu.kernels.cpu.convolution.filters import Method, method_of, pack_filters
 from nstgpu.kernels.cpu.convolution.strips import cut
 
 
@@ -17,6 +18,12 @@ from nstgpu.kernels.cpu.convolution.strips import cut
 def test_the_way_that_takes_least(channels_in: int, channels_out: int, expected: Method) -> None:
     assert method_of(channels_in, channels_out) == expected
     assert method_of(channels_out, channels_in) == expected  # both directions have one set of masks and strips
+
+
+def test_filters_that_serve_both_directions_are_kept_and_counted_once() -> None:
+    packed = pack_filters(np.ones((3, 3, 128, 256), np.float32), np.ones(256, np.float32))
+    kept = [part.nbytes for part in packed if isinstance(part, np.ndarray)]
+    assert sum(kept) == 4 * (36 * 128 * 256 + 256)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
