@@ -35,9 +35,10 @@ class LiveConnections:
         watcher = Watcher(limits.pending_lines)
         audience = self._studio.audience if job is None else job.audience
         try:
-            await websocket.accept()
-            audience.watchers.add(watcher)
-            await self._talk(websocket, watcher, job)
+            with suppress(WebSocketDisconnect):
+                await websocket.accept()
+                audience.watchers.add(watcher)
+                await self._talk(websocket, watcher, job)
         finally:
             audience.watchers.discard(watcher)
             self._count -= 1
@@ -62,7 +63,7 @@ class LiveConnections:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        with suppress(RuntimeError, OSError, asyncio.TimeoutError):
+        with suppress(WebSocketDisconnect, RuntimeError):  # of one that has left
             await websocket.close()
 
     async def _send(self, websocket: WebSocket, watcher: Watcher, job: Job | None, seen: "_Seen") -> None:

@@ -118,6 +118,8 @@ def served(folder: Path, limits: Mapping[str, Any] | None = None) -> Iterator["S
         port = line
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=MARK, timeout=30) as client:
             yield Served(process, int(port), client, said)
+        process.kill()
+        assert "Traceback" not in process.stdout.read()  # nor would its terminal be flooded
     finally:
         process.kill()
         process.wait()
