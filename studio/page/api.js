@@ -39,7 +39,10 @@ export const pictureOf = (id, format) => `${runPath(id)}/picture?format=${format
 
 /** A picture as a bitmap; null where there is none yet. */
 export async function bitmapFrom(address) {
-  const response = await fetch(address, { cache: "no-store" }).catch(() => null);
-  if (!response?.ok) return null;
-  return createImageBitmap(await response.blob()).catch(() => null);
+  try {
+    const response = await fetch(address, { cache: "no-store" });
+    return response.ok ? await createImageBitmap(await response.blob()) : null;
+  } catch {
+    return null; // the server is away, perhaps in the middle of the picture
+  }
 }

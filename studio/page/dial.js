@@ -13,6 +13,7 @@ export class Dial {
     this.base = null;
     this.value = null;
     this.inEffect = null;
+    this.asked = null; // while it is pending
     this.changed = changed;
     const { range, number: input, factor } = this.parts;
     const id = `dial-${name}`;
@@ -64,9 +65,12 @@ export class Dial {
   }
 
   choose(value) {
+    const { classList } = this.root;
     this.show(value);
     this.say("");
-    this.root.classList.add("pending");
+    if (value === (classList.contains("pending") ? this.asked : this.inEffect)) return;
+    this.asked = value;
+    classList.add("pending");
     this.changed(value);
   }
 
