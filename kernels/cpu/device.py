@@ -119,29 +119,19 @@ class Cpu(OneByOne, NeighborOperations, SlicedOperations):
 
     def conv3x3_relu(self, x: Floats, filters: CpuFilters, *, out: Floats | None, relu_mask: Bits | None,
                      pooling: Pooling, pooled: Floats | None, pool_argmax: Bits | None) -> None:  # fmt: skip
-        row = np.tile(filters.bias, x.shape[1])  # adding to long rows is five times faster than channel by channel
-        below, zeros = -row, np.zeros_like(row)  # NumPy vectorises maxima with an array, not with a scalar
-        late = out is None and pooling == "max" and pooled is not None  # a maximum may come before the rest
-
-        def activate(y: Floats) -> None:
-            rows = y.reshape(len(y), y.shape[1] * y.shape[2])
-            rows += row[: rows.shape[1]]
-            np.maximum(rows, zeros[: rows.shape[1]], out=rows)
+        biases = np.tile(filters.bias, x.shape[1])
+        zeros = np.zeros_like(biases)
 
         def finish(strip: Strip, y: Floats) -> None:
-            if relu_mask is not None and late:
-                rows = y.reshape(len(y), -1)
-                relu_mask[strip.window] = pack((rows > below[: rows.shape[1]]).reshape(y.shape))
-            if not late:
-                activate(y)
-                if relu_mask is not None:
-                    relu_mask[strip.window] = pack(y > 0)
+            rows = y.reshape(len(y), -1)
+            rows += biases[: rows.shape[1]]  # in long rows, since adding channel by channel is five times slower
+            np.maximum(rows, zeros[: rows.shape[1]], out=rows)  # NumPy vectorises this for an array, not for a scalar
+            if relu_mask is not None:
+                relu_mask[strip.window] = pack(y > 0)
             if pooled is not None:
                 rows_of, columns_of = strip.pooled
                 chosen = None if pool_argmax is None else pool_argmax[:, rows_of, columns_of]
                 pool_squares(y, pooling, pooled[rows_of, columns_of], chosen)
-                if late:
-                    activate(pooled[rows_of, columns_of])
 
         convolve(x, filters.method, filters.forward, FORWARD, out, len(filters.bias), finish, self._workers,
                  self._workspace)  # fmt: skip
