@@ -15,11 +15,12 @@ _LINK = re.compile(r"(\]\()((?:\.\./)+[^)#\s]+)")
 
 
 def on_config(config: Any) -> Any:
-    """Lays the repository where it can be imported, whatever its folder is called, and lists the decisions."""
-    PACKAGE.mkdir(exist_ok=True)
-    link = PACKAGE / "nstgpu"
-    if not link.is_symlink():
-        link.symlink_to(ROOT, target_is_directory=True)
+    """Lays the package where it can be imported, whatever the repository's folder is called; lists the decisions."""
+    (PACKAGE / "nstgpu").mkdir(parents=True, exist_ok=True)
+    for path in [*ROOT.glob("*.py"), *(part.parent for part in ROOT.glob("*/__init__.py"))]:
+        link = PACKAGE / "nstgpu" / path.name  # one by one: a virtual environment may lie beside them
+        if not link.is_symlink():
+            link.symlink_to(path, target_is_directory=path.is_dir())
     sys.path.insert(0, str(PACKAGE))
     for section in config["nav"]:
         for title, pages in section.items():
