@@ -352,12 +352,6 @@ class CudaDevice(Launching, ConvolutionOperations, NeighborOperations, SlicedOpe
         self._run(elementwise.combine(vectors, coefficients, out))
 
     # ---- launching ----------------------------------------------------------------------------------------------
-    def _run(self, launches: Sequence[Launch]) -> None:
-        for launch in self._as_few(launches):
-            if self.on_launch is not None:
-                self.on_launch(launch)
-            self._runtime.launch(launch)
-
     def _uploaded(self, values: NDArray[Any]) -> Array:
         out = self.allocate(values.nbytes).view(values.dtype).reshape(values.shape)
         self._runtime.upload(values, out)

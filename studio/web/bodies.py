@@ -99,6 +99,7 @@ async def _pieces(request: Request, most: int, limits: Limits) -> AsyncIterator[
             return
         total += len(piece)
         if total > most:
+            await _drain(request, limits)
             raise Refused(413, f"this request has more than the {most:,} bytes that are taken")
         late = clock() - began - limits.silence_seconds
         if late > 0 and total < late * limits.bytes_per_second:

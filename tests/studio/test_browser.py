@@ -216,6 +216,7 @@ def test_a_weight_is_changed_in_one_tab_and_seen_in_another_and_after_a_reload(s
     assert second.locator("[data-setting=style_weight] .dial-factor").inner_text() == "× 2"
     first.reload()
     first.locator(FRAME).wait_for()
+    first.locator(".changes li").first.wait_for()
     assert first.locator(".changes li").count() == 1
     assert first.locator("[data-setting=style_weight] .dial-factor").inner_text() == "× 2"
     number = first.locator("[data-setting=style_weight] input[type=text]")

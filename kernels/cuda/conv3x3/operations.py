@@ -1,7 +1,7 @@
 """The network's operations on the CUDA device, convolutions and what lies between them: arguments checked, then
 launched."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,12 @@ from ...device import Array, Pooling, StylePlace
 from ..arguments import FLOAT, activations_shape
 from ..kernel_sets import Filters, SimtKernels
 from ..runtime.launch import Launch
+from ..runtime.protocol import Runtime
 from .launch_simt import IMAGE_CHANNELS, pool_argmax_layout, relu_mask_layout
 
 
 class ConvolutionOperations:
-    """What `CudaDevice` has of them."""
+    """What `CudaDevice` has of them, and how all its operations are launched."""
 
     activation_dtype: np.dtype[Any]
     loss_scale: float
@@ -22,7 +23,15 @@ class ConvolutionOperations:
     _workspace: Array
     _check: Callable[..., None]
     _check_channels: Callable[[str, int], None]
-    _run: Callable[[Sequence[Launch]], None]
+    _as_few: Callable[[Sequence[Launch]], Iterable[Launch]]
+    _runtime: Runtime
+    on_launch: Callable[[Launch], object] | None
+
+    def _run(self, launches: Sequence[Launch]) -> None:
+        for launch in self._as_few(launches):
+            if self.on_launch is not None:
+                self.on_launch(launch)
+            self._runtime.launch(launch)
 
     def conv3x3_relu(self, x: Array, filters: Filters, *, out: Array | None, relu_mask: Array | None, pooling: Pooling,
                      pooled: Array | None, pool_argmax: Array | None) -> None:  # fmt: skip
