@@ -32,6 +32,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", sorted(elsewhere.MODULES))
 def test_a_picture_is_painted_and_a_run_resumed(here: Path, platform: str) -> None:
     def nstgpu_there(*arguments: str) -> None:

@@ -23,6 +23,8 @@ from PIL import Image
 
 import nstgpu
 
+pytestmark = pytest.mark.slow  # starts programs that paint
+
 CHROMIUM = Path("/usr/bin/chromium")
 if not CHROMIUM.exists():
     REASON = f"THE STUDIO'S PAGE IS NOT TESTED: there is no {CHROMIUM}; on Debian, apt-get install chromium"

@@ -10,6 +10,8 @@ import pytest
 
 from harness.studio import served
 
+pytestmark = pytest.mark.slow  # starts programs that paint
+
 
 def starts(folder: Path) -> list[list[str]]:
     """How the run's children were started: run or resume, at which iteration, and their process."""

@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 from websockets.sync.client import connect
 
 from harness.studio import png
+
+pytestmark = pytest.mark.slow  # starts programs that paint
 
 COMMAND = [
     sys.executable,

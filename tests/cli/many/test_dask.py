@@ -21,7 +21,7 @@ from nstgpu.engine.errors import SettingsError
 from nstgpu.engine.imaging import files as images
 
 distributed = pytest.importorskip("distributed")
-pytestmark = [pytest.mark.usefixtures("folder"), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.usefixtures("folder"), pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 SETTINGS = {"size": 32, "min_size": 16, "iterations": "3", "device": "cpu"}
 GIVEN = ["--size", "32", "--min-size", "16", "--iterations", "3", "--device", "cpu", "--style", "style.png"]
