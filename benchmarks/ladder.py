@@ -17,7 +17,7 @@ import numpy as np
 
 from nstgpu.kernels import open_device
 from nstgpu.kernels.cuda.device import CudaDevice
-from nstgpu.kernels.cuda.gpu_spec import H200, spec_of
+from nstgpu.kernels.cuda.gpu_spec import H200
 from nstgpu.kernels.cuda.ladder.rungs import (
     CONV3X3,
     GRAM,
@@ -101,8 +101,8 @@ class Bench:
         self.runtime.upload(np.ascontiguousarray(values), room)
         return room
 
-    def launch(self, ladder: tuple[Rung, ...], rung: Rung, shape: Shape) -> tuple[Launch, Any, float]:
-        """The launch, where its result lies, and the largest error among some of its values, of the largest value."""
+    def launch(self, ladder: tuple[Rung, ...], rung: Rung, shape: Shape) -> tuple[Launch, float]:
+        """The launch, and the largest error among some values of its result, as a share of the largest of them."""
         height, width, channels_in, channels_out = shape
         rng = np.random.default_rng(0)
         x = np.maximum(rng.standard_normal((height, width, channels_in), np.float32), 0)
@@ -145,7 +145,7 @@ class Bench:
                 [np.maximum(np.tensordot(padded[i : i + 3, j : j + 3], known, 3), 0) for i, j in places]
             )
             error = np.abs(np.array([ours[place] for place in places]) - expected).max() / expected.max()
-        return launch, out, float(error)
+        return launch, float(error)
 
     def seconds(self, launch: Launch) -> float:
         """Of one launch, the median of five graphs that hold it so often that each takes some milliseconds."""
@@ -168,15 +168,14 @@ class Bench:
 
 def measured(device: CudaDevice, ladder: tuple[Rung, ...], shape: Shape) -> None:
     runtime: Any = device.stream
-    compute_capability = 90 if runtime.architecture == "sm_90a" else int(runtime.architecture.split("_")[1])
-    spec = spec_of(divmod(compute_capability, 10), runtime.spec.multiprocessors)
+    spec = runtime.spec
     rungs = [rung for rung in ladder if not rung.by_tensor_map or runtime.architecture == "sm_90a"]
     for cubin in nvrtc.compile_sources([rung.source for rung in rungs], runtime.architecture):
         runtime.load(cubin)
     bench = Bench(device)
     print(f"{'rung':24} {'time':>10} {'TFLOP/s':>9} {'of the peak':>12} {'error':>8}   {runtime.architecture}")
     for rung in rungs:
-        launch, _, error = bench.launch(ladder, rung, shape)
+        launch, error = bench.launch(ladder, rung, shape)
         seconds = bench.seconds(launch)
         peak = 2e-12 * spec.peak(rung.precision) * spec.multiprocessors * CLOCK
         reached = rate(ladder, shape, seconds)

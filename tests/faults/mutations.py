@@ -84,7 +84,7 @@ def splice(data: bytes, rng: Rng, others: list[bytes]) -> bytes:
     return data[: int(rng.integers(0, len(data) + 1))] + other[int(rng.integers(0, len(other) + 1)) :]
 
 
-def add_nothing(data: bytes, rng: Rng, _: list[bytes]) -> bytes:
+def append(data: bytes, rng: Rng, _: list[bytes]) -> bytes:
     """Something after the end."""
     return data + rng.bytes(int(rng.integers(1, 100)))
 
@@ -108,7 +108,7 @@ def change_text(data: bytes, rng: Rng, _: list[bytes]) -> bytes:
     return data[:place] + words[int(rng.integers(len(words)))] + data[place + int(rng.integers(0, 9)) :]
 
 
-MUTATIONS: tuple[Mutation, ...] = (flip_bits, cut, drop, repeat, zero, number, number, splice, add_nothing, change_text)
+MUTATIONS: tuple[Mutation, ...] = (flip_bits, cut, drop, repeat, zero, number, number, splice, append, change_text)
 
 
 def mutated(data: bytes, rng: Rng, others: list[bytes]) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import nstgpu
 from nstgpu.weights import load_weights
@@ -49,9 +50,7 @@ def _pictures(folder: Path) -> None:
     colors.save(folder / "colors.bmp")
 
 
-def _text() -> "Image.PngImagePlugin.PngInfo":  # type: ignore[name-defined]
-    from PIL.PngImagePlugin import PngInfo
-
+def _text() -> PngInfo:
     info = PngInfo()
     info.add_text("nstgpu recipe", 'nstgpu = "0.1.0"\ncontent = "a.jpg"\nstyles = ["b.jpg"]\n', zip=True)
     return info
